@@ -1,0 +1,113 @@
+# jobqueue: builds with PGXS. See the head of scripts/test for "make test".
+#
+#   make [CXX=clang++] [SANITIZE=undefined] [WERROR=]    build here
+#   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
+#   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
+#   make demo, make bench                                likewise
+#   make format, make check-format, make check-layers    about the source text
+
+.DEFAULT_GOAL := all
+top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
+
+# These bring their own server, and install what is missing: they must work where there is no pg_config yet.
+SCRIPT_GOALS := test demo bench format check-format check-layers
+
+.PHONY: $(SCRIPT_GOALS)
+test:
+	@'$(top)/scripts/test' $(SUITES)
+demo:
+	@'$(top)/scripts/demo'
+bench:
+	@'$(top)/scripts/bench'
+format:
+	@'$(top)/scripts/format'
+check-format:
+	@'$(top)/scripts/format' --check
+check-layers:
+	@'$(top)/scripts/check-layers'
+
+ifneq ($(filter-out $(SCRIPT_GOALS),$(or $(MAKECMDGOALS),all)),)
+
+EXTENSION = jobqueue
+MODULE_big = jobqueue
+
+# The control file is where the version is written; everything else takes it from there.
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" '$(top)/jobqueue.control')
+INSTALL_SQL := $(EXTENSION)--$(EXTVERSION).sql
+
+files = $(patsubst $(top)/%,%,$(sort $(wildcard $(addprefix $(top)/,$(1)))))
+SOURCES := $(call files,src/*.cpp src/*/*.cpp)
+SQL_PARTS := $(call files,src/sql/*.sql)
+TEST_MODULES := $(patsubst %.cpp,%.so,$(call files,test/modules/*.cpp))
+
+OBJS = $(SOURCES:.cpp=.o)
+DATA_built = $(INSTALL_SQL)
+DATA = $(call files,$(EXTENSION)--*--*.sql)
+SHLIB_LINK += -lstdc++
+EXTRA_CLEAN = $(OBJS:.o=.d) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d)
+
+REGRESS = $(patsubst sql/%.sql,%,$(call files,sql/*.sql))
+REGRESS_OPTS = --load-extension=$(EXTENSION)
+ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(call files,test/isolation/specs/*.spec))
+ISOLATION_OPTS = --load-extension=$(EXTENSION) --inputdir=$(top)/test/isolation
+
+# Bitcode serves to inline C functions into JIT-compiled queries: of no use here, and it needs clang.
+override with_llvm = no
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error "$(PG_CONFIG) --pgxs" names no file: install postgresql-server-dev-NN, or say where with PG_CONFIG=...)
+endif
+include $(PGXS)
+
+# PGXS's own CXXFLAGS are those the server was built with: for one compiler, and for C++ of another age.
+# The server's headers rely on -fno-strict-aliasing and -fwrapv. Before version 16 they leave PGDLLEXPORT empty.
+WERROR ?= -Werror
+JOBQUEUE_CXXFLAGS := -std=c++20 -O2 -g -fPIC -Wall -Wextra -Wshadow $(WERROR) -fno-strict-aliasing -fwrapv \
+	-fstack-protector-strong -fno-omit-frame-pointer \
+	-fvisibility=hidden -D'PGDLLEXPORT=__attribute__((visibility("default")))' \
+	-D'JOBQUEUE_VERSION="$(EXTVERSION)"'
+
+ifdef SANITIZE
+# The server is not instrumented: it loads the runtime along with this library. vptr and function look at type
+# information across libraries, which that runtime is not linked for.
+SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-sanitize=vptr -fno-sanitize-recover=all \
+	$(if $(findstring clang,$(CXX)),-fno-sanitize=function)
+JOBQUEUE_CXXFLAGS += $(SANITIZE_FLAGS)
+SHLIB_LINK += -lubsan
+endif
+
+# -isystem: warnings about the server's headers are not ours to mend.
+INCLUDES := -I$(top)/src $(patsubst -I/%,-isystem /%,$(filter-out -I. -I./ -I$(srcdir),$(CPPFLAGS)))
+COMPILE_CXX = $(CXX) $(JOBQUEUE_CXXFLAGS) $(PG_CXXFLAGS) $(INCLUDES)
+
+# Replaces PGXS's rule for the same pattern.
+%.o: %.cpp
+	@mkdir -p $(@D)
+	$(COMPILE_CXX) -MMD -MP -c -o $@ $<
+
+$(OBJS) $(TEST_MODULES:.so=.o): $(top)/Makefile $(top)/jobqueue.control
+-include $(wildcard $(OBJS:.o=.d) $(TEST_MODULES:.so=.d))
+
+$(INSTALL_SQL): $(SQL_PARTS) $(top)/Makefile
+	@echo 'generating $@ from $(words $(SQL_PARTS)) files'
+	@{ printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+	   awk 'FNR == 1 { n = split(FILENAME, part, "/"); print "\n-- " part[n] } { print }' $(filter %.sql,$^); } > $@
+
+# A second compiler's opinion, without its objects.
+SYNTAX_CHECKS := $(addprefix syntax/,$(SOURCES) $(TEST_MODULES:.so=.cpp))
+.PHONY: check-syntax $(SYNTAX_CHECKS)
+check-syntax: $(SYNTAX_CHECKS)
+$(SYNTAX_CHECKS): syntax/%: %
+	$(COMPILE_CXX) -fsyntax-only $<
+
+# C++ helpers of the tests: each file is a library of its own, which no user needs.
+.PHONY: test-modules install-test-modules
+test-modules: $(TEST_MODULES)
+install-test-modules: test-modules installdirs
+	$(if $(TEST_MODULES),$(INSTALL_SHLIB) $(TEST_MODULES) '$(DESTDIR)$(pkglibdir)/')
+$(TEST_MODULES): %.so: %.o
+	$(LINK.shared) -o $@ $< $(LDFLAGS) $(LDFLAGS_SL) $(SHLIB_LINK)
+
+endif

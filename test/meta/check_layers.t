@@ -1,0 +1,66 @@
+# scripts/check-layers finds what it is there to find, and nothing else.
+use strict;
+use warnings;
+use FindBin;
+use File::Basename;
+use File::Path qw(make_path);
+use File::Temp qw(tempdir);
+use Test::More;
+
+my $program = "$FindBin::Bin/../../scripts/check-layers";
+
+# Runs it on a tree of these files beside good ones; returns its exit code and the rules it saw broken.
+sub check {
+	my (%files) = @_;
+	my $root = tempdir(CLEANUP => 1);
+	%files = (
+		'src/jobqueue.cpp' => qq{#include "api/enqueue.hpp"\n#include "server/worker.hpp"\n},
+		'src/engine/task_store.cpp' => qq{const char *sql = "SELECT 1";\n},
+		'src/pg/compat.hpp' => "#if PG_VERSION_NUM >= 160000\n#endif\n",
+		%files);
+	for my $name (keys %files) {
+		make_path(dirname("$root/$name"));
+		open my $out, '>', "$root/$name" or die "$name: $!";
+		print $out $files{$name};
+	}
+	my $output = `$program '$root' 2>&1`;
+	return join ' ', $? >> 8, $output =~ /^(src\S+: \[\w+\])/mg;
+}
+
+is(check(), '0', 'a good tree');
+is(check('src/engine/a.cpp' => qq{#include "shared/b.hpp"\n#include <pg/c.hpp>\n#include "engine/d.hpp"\n#include "utils/guc.h"\n}),
+	'0', 'own room and lower ones, and the server');
+
+is(check('src/pg/a.cpp' => qq{\n#include "shared/b.hpp"\n}), '1 src/pg/a.cpp:2: [include]', 'a higher room');
+is(check('src/shared/a.hpp' => qq{# include <engine/b.hpp>\n}), '1 src/shared/a.hpp:1: [include]', 'in angle brackets');
+is(check('src/engine/a.hpp' => qq{#include "server/b.hpp"\n}), '1 src/engine/a.hpp:1: [include]', 'engine and server');
+is(check('src/api/a.cpp' => qq{#include "server/b.hpp"\n}), '1 src/api/a.cpp:1: [include]', 'api and server');
+is(check('src/server/a.cpp' => qq{#include "api/b.hpp"\n}), '1 src/server/a.cpp:1: [include]', 'server and api');
+is(check('src/pg/a.cpp' => qq{#include "../engine/b.hpp"\n}), '1 src/pg/a.cpp:1: [include]', 'a way around');
+is(check('src/pg/a.cpp' => qq{#include "b.hpp"\n}), '1 src/pg/a.cpp:1: [include]', 'a name without its room');
+is(check('src/other.cpp' => ''), '1 src/other.cpp:1: [include]', 'a file in no room');
+is(check('src/attic/a.cpp' => ''), '1 src/attic/a.cpp:1: [include]', 'an unknown room');
+
+for my $verb (qw(SELECT INSERT UPDATE DELETE WITH)) {
+	is(check('src/api/a.cpp' => qq{f(\n"$verb x");\n}), '1 src/api/a.cpp:2: [sql]', "SQL text: $verb");
+}
+is(check('src/api/a.cpp' => qq{auto s = R"sql(\n  UPDATE t)sql";\n}), '1 src/api/a.cpp:1: [sql]', 'SQL text, raw');
+is(check('src/api/a.cpp' => qq{auto s = " \\nDELETE FROM t";\n}), '1 src/api/a.cpp:1: [sql]', 'SQL text, after white space');
+is(check('src/api/a.cpp' => <<'CPP'), '0', 'not SQL text');
+/* "SELECT 1" */ // "DELETE"
+const char *message = "cannot UPDATE this \" WITH that", quote = '"';
+long n = 1'000; const char *other = "SELECTED";
+CPP
+is(check('src/api/a.cpp' => qq{long n = 1'000;\nf("SELECT 1");\n}), '1 src/api/a.cpp:2: [sql]', 'after a digit separator');
+
+is(check('src/server/a.cpp' => "#if PG_VERSION_NUM < 170000\n#endif\n"), '1 src/server/a.cpp:1: [version]', 'PG_VERSION_NUM');
+is(check('src/server/a.cpp' => "// PG_VERSION_NUM\n"), '0', 'PG_VERSION_NUM in a comment');
+is(check('src/pg/guard.cpp' => "PG_TRY();\n{\n}\nPG_CATCH();\n"),
+	'1 src/pg/guard.cpp:1: [try] src/pg/guard.cpp:4: [try]', 'PG_TRY');
+is(check('src/pg/guard.cpp' => "/* no PG_TRY */\n"), '0', 'PG_TRY in a comment');
+
+my $empty = tempdir(CLEANUP => 1);
+like(`$program '$empty' 2>&1`, qr/no C\+\+ sources/, 'an empty tree is an error');
+isnt($?, 0, 'and fails');
+
+done_testing();
