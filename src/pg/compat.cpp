@@ -1,0 +1,166 @@
+/*
+ * compat.cpp -- see compat.hpp. C region.
+ */
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "catalog/pg_db_role_setting.h"
+}
+
+namespace jobqueue::compat {
+
+int my_procno() noexcept {
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+Latch *latch_of(int procno) noexcept {
+	return &GetPGProcByNumber(procno)->procLatch;
+}
+
+static uint32 wait_event() {
+#if PG_VERSION_NUM >= 170000
+	static uint32 event = 0;
+	if (event == 0)
+		event = WaitEventExtensionNew("JobqueueMain");
+	return event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+void sleep_on_latch(int64 milliseconds) {
+	constexpr int64 longest = 3600 * 1000;
+	const int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								 static_cast<long>(std::clamp<int64>(milliseconds, 0, longest)), wait_event());
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+bool may_execute(Oid function, Oid role) {
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+bool owns_database(Oid database, Oid role) {
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
+bool may_connect(Oid database, Oid role) {
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
+#else
+	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+bool may_become(Oid member, Oid role) {
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
+#if PG_VERSION_NUM < 170000
+
+/*
+ * 15 and 16 refuse to connect a background worker as a role without LOGIN, and connecting as superuser to step down
+ * afterwards leaves a way back up. So: connect as superuser, put every setting back to what the postmaster gave us
+ * (the superuser's own ALTER ROLE ... SET must not stay), and then make the role the authenticated one, as
+ * InitPostgres would have done had the role been allowed to log in.
+ */
+static void connect_as_role_without_login(Oid database, Oid role) {
+#ifdef USE_ASSERT_CHECKING
+	ereport(FATAL,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("role with OID %u has no LOGIN and cannot run handlers on this server", role),
+			 errdetail("A server before version 17 with assertions cannot connect a worker as a role without LOGIN.")));
+#endif
+	const Size size = EstimateGUCStateSpace();
+	auto *settings = static_cast<char *>(MemoryContextAlloc(TopMemoryContext, size));
+	SerializeGUCState(size, settings);
+
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+
+	StartTransactionCommand();
+	RestoreGUCState(settings);
+	/* Standalone backends skip the check for LOGIN, and nothing else in this call looks at the flag. */
+	IsUnderPostmaster = false;
+	InitializeSessionUserId(nullptr, role);
+	IsUnderPostmaster = true;
+
+	if (!superuser() && !may_connect(database, role))
+		ereport(FATAL, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied for database \"%s\"", get_database_name(database))));
+
+	Relation relation = table_open(DbRoleSettingRelationId, AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetCatalogSnapshot(DbRoleSettingRelationId));
+	ApplySetting(snapshot, database, role, relation, PGC_S_DATABASE_USER);
+	ApplySetting(snapshot, InvalidOid, role, relation, PGC_S_USER);
+	ApplySetting(snapshot, database, InvalidOid, relation, PGC_S_DATABASE);
+	ApplySetting(snapshot, InvalidOid, InvalidOid, relation, PGC_S_GLOBAL);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+	CommitTransactionCommand();
+	pfree(settings);
+}
+
+#endif
+
+void connect_as(Oid database, Oid role, [[maybe_unused]] bool can_login) {
+#if PG_VERSION_NUM >= 170000
+	BackgroundWorkerInitializeConnectionByOid(database, role, BGWORKER_BYPASS_ROLELOGINCHECK);
+#else
+	if (can_login)
+		BackgroundWorkerInitializeConnectionByOid(database, role, 0);
+	else
+		connect_as_role_without_login(database, role);
+#endif
+}
+
+void connect_as_superuser(Oid database) {
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+}
+
+int pin_search_path() {
+#if PG_VERSION_NUM >= 170000
+	const int level = NewGUCNestLevel();
+	RestrictSearchPath();
+	return level;
+#else
+	OverrideSearchPath path = {};
+	path.addCatalog = true;
+	PushOverrideSearchPath(&path);
+	return 0;
+#endif
+}
+
+void unpin_search_path([[maybe_unused]] int level) {
+#if PG_VERSION_NUM >= 170000
+	AtEOXact_GUC(true, level);
+#else
+	PopOverrideSearchPath();
+#endif
+}
+
+void run_portal(Portal portal, DestReceiver *receiver) {
+#if PG_VERSION_NUM >= 180000
+	PortalRun(portal, FETCH_ALL, true, receiver, receiver, nullptr);
+#else
+	PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, nullptr);
+#endif
+}
+
+} // namespace jobqueue::compat

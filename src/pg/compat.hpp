@@ -1,0 +1,40 @@
+/*
+ * compat.hpp -- differences between server versions 15 to 18: the only place that looks at PG_VERSION_NUM.
+ *
+ * Functions are C regions unless they say noexcept.
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace jobqueue::compat {
+
+/* This process's index in the array of PGPROCs: a name for its latch that is safe to keep in shared memory. */
+int my_procno() noexcept;
+/* The latch of that PGPROC, whoever owns it now: a stale number wakes a stranger, which is harmless. */
+Latch *latch_of(int procno) noexcept;
+/* Sleeps until this process's latch is set, which it resets, or for so long; then checks for interrupts. */
+void sleep_on_latch(int64 milliseconds);
+
+bool may_execute(Oid function, Oid role);
+bool owns_database(Oid database, Oid role);
+bool may_connect(Oid database, Oid role);
+/* May "member" become "role" (run code as it)? */
+bool may_become(Oid member, Oid role);
+
+/*
+ * Connects a background worker to a database as a role, which is then its authenticated, session and current user,
+ * with the role's own settings. A role without LOGIN ("can_login" false) is welcome. FATAL when it may not connect.
+ */
+void connect_as(Oid database, Oid role, bool can_login);
+/* Connects a background worker to a database as the bootstrap superuser. */
+void connect_as_superuser(Oid database);
+
+/* Pins search_path to pg_catalog. "level" is for unpin, which is skipped when an error is under way: abort undoes it. */
+int pin_search_path();
+void unpin_search_path(int level);
+
+/* Runs a portal to its end as a top-level command would be. */
+void run_portal(Portal portal, DestReceiver *receiver);
+
+} // namespace jobqueue::compat

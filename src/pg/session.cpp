@@ -1,0 +1,210 @@
+/*
+ * session.cpp -- see session.hpp. C++ region; guarded lambdas are C regions.
+ */
+#include "pg/session.hpp"
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "jit/jit.h"
+#include "optimizer/optimizer.h"
+}
+
+namespace jobqueue {
+
+static constinit int depth = 0;
+
+Oid function_owner(FunctionCallInfo fcinfo) {
+	const Oid function = fcinfo->flinfo->fn_oid;
+	return guard([function] {
+		HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for function %u", function);
+		const Oid owner = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple))->proowner;
+		ReleaseSysCache(tuple);
+		return owner;
+	});
+}
+
+Session::Session(Oid owner, Writes writes) : exceptions_(std::uncaught_exceptions()) {
+	saved_planner_ = {enable_seqscan,  enable_bitmapscan, enable_sort,
+					  enable_hashjoin, enable_mergejoin,  enable_material,
+					  enable_memoize,  jit_enabled,		  max_parallel_workers_per_gather};
+	saved_read_only_ = XactReadOnly;
+	GetUserIdAndSecContext(&saved_user_, &saved_security_);
+
+	SetUserIdAndSecContext(owner, saved_security_ | SECURITY_LOCAL_USERID_CHANGE);
+	if (writes == Writes::always)
+		XactReadOnly = false;
+	/* Planned against an empty table, a statement would keep a sequential scan or a sort for ever. */
+	enable_seqscan = enable_bitmapscan = enable_sort = false;
+	enable_hashjoin = enable_mergejoin = enable_material = enable_memoize = false;
+	jit_enabled = false;
+	max_parallel_workers_per_gather = 0;
+	depth++;
+	try {
+		guard([this] {
+			path_level_ = compat::pin_search_path();
+			if (SPI_connect() != SPI_OK_CONNECT)
+				elog(ERROR, "SPI_connect failed");
+		});
+	} catch (...) {
+		restore();
+		throw;
+	}
+}
+
+Session::~Session() {
+	if (std::uncaught_exceptions() == exceptions_) {
+		SPI_finish();
+		compat::unpin_search_path(path_level_);
+	}
+	restore();
+}
+
+void Session::restore() noexcept {
+	depth--;
+	enable_seqscan = saved_planner_.seqscan;
+	enable_bitmapscan = saved_planner_.bitmapscan;
+	enable_sort = saved_planner_.sort;
+	enable_hashjoin = saved_planner_.hashjoin;
+	enable_mergejoin = saved_planner_.mergejoin;
+	enable_material = saved_planner_.material;
+	enable_memoize = saved_planner_.memoize;
+	jit_enabled = saved_planner_.jit;
+	max_parallel_workers_per_gather = saved_planner_.parallel;
+	XactReadOnly = saved_read_only_;
+	SetUserIdAndSecContext(saved_user_, saved_security_);
+}
+
+bool Session::active() noexcept {
+	return depth > 0;
+}
+
+Params &Params::add_datum(Datum value, bool isnull) noexcept {
+	Assert(count_ < capacity);
+	values_[count_] = value;
+	nulls_[count_] = isnull ? 'n' : ' ';
+	count_++;
+	return *this;
+}
+
+Params &Params::add_null() noexcept {
+	return add_datum(0, true);
+}
+
+Params &Params::add(int64 value) noexcept {
+	return add_datum(Int64GetDatum(value), false);
+}
+
+Params &Params::add(int32 value) noexcept {
+	return add_datum(Int32GetDatum(value), false);
+}
+
+Params &Params::add(int16 value) noexcept {
+	return add_datum(Int16GetDatum(value), false);
+}
+
+Params &Params::add(bool value) noexcept {
+	return add_datum(BoolGetDatum(value), false);
+}
+
+Params &Params::add_time(TimestampTz value) noexcept {
+	return add_datum(TimestampTzGetDatum(value), false);
+}
+
+Params &Params::add(std::string_view value) {
+	return add_datum(
+		guard([&] { return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size()))); }),
+		false);
+}
+
+Params &Params::add_name(std::string_view value) {
+	return add_datum(guard([&] {
+						 auto *name = static_cast<Name>(palloc0(NAMEDATALEN));
+						 memcpy(NameStr(*name), value.data(), std::min<size_t>(value.size(), NAMEDATALEN - 1));
+						 return NameGetDatum(name);
+					 }),
+					 false);
+}
+
+Params &Params::add(std::span<const int64> values) {
+	return add_datum(guard([&] {
+						 auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (values.size() + 1)));
+						 for (size_t i = 0; i < values.size(); i++)
+							 elements[i] = Int64GetDatum(values[i]);
+						 return PointerGetDatum(construct_array(elements, static_cast<int>(values.size()), INT8OID, 8,
+																FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+					 }),
+					 false);
+}
+
+Params &Params::add(std::span<const int32> values) {
+	return add_datum(guard([&] {
+						 auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (values.size() + 1)));
+						 for (size_t i = 0; i < values.size(); i++)
+							 elements[i] = Int32GetDatum(values[i]);
+						 return PointerGetDatum(construct_array(elements, static_cast<int>(values.size()), INT4OID, 4,
+																true, TYPALIGN_INT));
+					 }),
+					 false);
+}
+
+Params &Params::add(std::span<const std::string> values) {
+	return add_datum(guard([&] {
+						 auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (values.size() + 1)));
+						 for (size_t i = 0; i < values.size(); i++)
+							 elements[i] = PointerGetDatum(
+								 cstring_to_text_with_len(values[i].data(), static_cast<int>(values[i].size())));
+						 return PointerGetDatum(construct_array(elements, static_cast<int>(values.size()), TEXTOID, -1,
+																false, TYPALIGN_INT));
+					 }),
+					 false);
+}
+
+bool Rows::is_null(uint64 row, int column) const noexcept {
+	bool isnull;
+	SPI_getbinval(table_->vals[row], table_->tupdesc, column, &isnull);
+	return isnull;
+}
+
+Datum Rows::datum(uint64 row, int column) const noexcept {
+	bool isnull;
+	const Datum value = SPI_getbinval(table_->vals[row], table_->tupdesc, column, &isnull);
+	return isnull ? 0 : value;
+}
+
+std::string Rows::text_at(uint64 row, int column) const {
+	if (is_null(row, column))
+		return {};
+	const Datum value = datum(row, column);
+	text *plain = guard([value] { return DatumGetTextPP(value); });
+	return {VARDATA_ANY(plain), static_cast<size_t>(VARSIZE_ANY_EXHDR(plain))};
+}
+
+std::string Rows::name_at(uint64 row, int column) const {
+	return is_null(row, column) ? std::string() : std::string(NameStr(*DatumGetName(datum(row, column))));
+}
+
+Rows Statement::run(Params &params) {
+	Assert(params.count() == count_);
+	struct Outcome {
+		SPITupleTable *table;
+		uint64 count;
+	};
+	const Outcome outcome = guard([&]() -> Outcome {
+		if (plan_ == nullptr) {
+			SPIPlanPtr plan = SPI_prepare_cursor(text_, count_, types_, CURSOR_OPT_GENERIC_PLAN);
+			if (plan == nullptr || SPI_keepplan(plan) != 0)
+				elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+			plan_ = plan;
+		}
+		const int code = SPI_execute_plan(plan_, params.values(), params.nulls(), false, 0);
+		if (code < 0)
+			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+		return {SPI_tuptable, SPI_tuptable ? SPI_processed : 0};
+	});
+	return {outcome.table, outcome.count};
+}
+
+} // namespace jobqueue

@@ -1,0 +1,119 @@
+/*
+ * session.hpp -- visits to our own tables: as their owner, with nothing that a user can define in reach, through SPI.
+ *
+ * C++ region. Used by api/, engine/ and server/.
+ */
+#pragma once
+
+#include "pg/guard.hpp"
+
+namespace jobqueue {
+
+/* The owner of the SQL function that is being called: the extension's owner. */
+Oid function_owner(FunctionCallInfo fcinfo);
+
+/*
+ * One visit: the owner's rights, a pinned search path, settings under which our statements always get the same plans,
+ * and an SPI connection. What the statements return lives until the visit ends.
+ * After a PgError the destructor leaves the search path and SPI to the abort that must follow.
+ */
+class Session {
+public:
+	enum class Writes {
+		as_transaction_allows,
+		always, /* even if a handler has made its transaction read-only */
+	};
+	explicit Session(Oid owner, Writes writes = Writes::as_transaction_allows);
+	~Session();
+	Session(const Session &) = delete;
+	Session &operator=(const Session &) = delete;
+
+	/* Inside a visit: row triggers on our tables know the engine's statements by it. */
+	static bool active() noexcept;
+
+private:
+	struct Planner {
+		bool seqscan, bitmapscan, sort, hashjoin, mergejoin, material, memoize, jit;
+		int parallel;
+	};
+	void restore() noexcept;
+
+	Oid saved_user_;
+	int saved_security_;
+	bool saved_read_only_;
+	Planner saved_planner_;
+	int path_level_ = 0;
+	int exceptions_;
+};
+
+/* The arguments of a statement. Values are copied into memory that lives as long as the Session. */
+class Params {
+public:
+	static constexpr int capacity = 16;
+	Params &add(int64 value) noexcept;
+	Params &add(int32 value) noexcept;
+	Params &add(int16 value) noexcept;
+	Params &add(bool value) noexcept;
+	Params &add(std::string_view value);
+	Params &add_name(std::string_view value);
+	Params &add_time(TimestampTz value) noexcept;
+	Params &add(std::span<const int64> values);
+	Params &add(std::span<const int32> values);
+	Params &add(std::span<const std::string> values);
+	Params &add_datum(Datum value, bool isnull) noexcept;
+	Params &add_null() noexcept;
+	template <typename T> Params &add(const std::optional<T> &value) { return value ? add(*value) : add_null(); }
+
+	Datum *values() noexcept { return values_; }
+	const char *nulls() const noexcept { return nulls_; }
+	int count() const noexcept { return count_; }
+
+private:
+	Datum values_[capacity] = {};
+	char nulls_[capacity] = {};
+	int count_ = 0;
+};
+
+/* What a statement returned. Columns count from 1. Valid until the Session ends. */
+class Rows {
+public:
+	Rows(SPITupleTable *table, uint64 count) noexcept : table_(table), count_(count) {}
+	uint64 size() const noexcept { return count_; }
+	bool empty() const noexcept { return count_ == 0; }
+	bool is_null(uint64 row, int column) const noexcept;
+	Datum datum(uint64 row, int column) const noexcept; /* 0 for null */
+	int64 int64_at(uint64 row, int column) const noexcept { return DatumGetInt64(datum(row, column)); }
+	int32 int32_at(uint64 row, int column) const noexcept { return DatumGetInt32(datum(row, column)); }
+	int16 int16_at(uint64 row, int column) const noexcept { return DatumGetInt16(datum(row, column)); }
+	bool bool_at(uint64 row, int column) const noexcept { return DatumGetBool(datum(row, column)); }
+	std::string text_at(uint64 row, int column) const; /* empty for null */
+	std::string name_at(uint64 row, int column) const;
+	SPITupleTable *table() const noexcept { return table_; }
+
+private:
+	SPITupleTable *table_;
+	uint64 count_;
+};
+
+/*
+ * A statement with its argument types, prepared at first use and kept for the life of the process, always with a
+ * generic plan: planning costs more than running. Constant-initialised; text and types live for ever.
+ */
+class Statement {
+public:
+	template <typename... Types>
+	constexpr explicit Statement(const char *text, Types... types) noexcept
+		: text_(text), types_{static_cast<Oid>(types)...}, count_(sizeof...(types)) {}
+
+	/* Needs a Session. Throws PgError. */
+	Rows run(Params &params);
+	const char *text() const noexcept { return text_; }
+
+private:
+	const char *text_;
+	Oid types_[Params::capacity];
+	int count_;
+	SPIPlanPtr plan_ = nullptr;
+};
+
+} // namespace jobqueue

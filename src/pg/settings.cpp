@@ -1,0 +1,58 @@
+/*
+ * settings.cpp -- see settings.hpp. C region, called by _PG_init.
+ *
+ * Nothing here may be PGC_POSTMASTER: without preloading, the library is loaded long after the postmaster started.
+ */
+#include "pg/settings.hpp"
+
+namespace jobqueue::settings {
+
+int max_workers = 4;
+int poll_interval_ms = 5000;
+int worker_idle_timeout_s = 60;
+int notify_mode = static_cast<int>(NotifyMode::coalesced);
+int completed_retention_s = 7 * 24 * 3600;
+int failed_retention_s = -1;
+bool allow_superuser_handlers = true;
+bool worker_synchronous_commit = false;
+
+static const config_enum_entry notify_modes[] = {
+	{"coalesced", static_cast<int>(NotifyMode::coalesced), false},
+	{"immediate", static_cast<int>(NotifyMode::immediate), false},
+	{"off", static_cast<int>(NotifyMode::off), false},
+	{nullptr, 0, false},
+};
+
+void define() {
+	DefineCustomIntVariable("jobqueue.max_workers", "Most worker processes at once, in all databases together.",
+							"They are taken from max_worker_processes, as are the launcher and one scheduler for each "
+							"database in use. 0 stops the running of handlers.",
+							&max_workers, max_workers, 0, 1024, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.poll_interval", "How often to look for tasks whose arrival nobody announced.",
+							"Replicated rows, for instance. Everything else is announced at commit.", &poll_interval_ms,
+							poll_interval_ms, 100, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.worker_idle_timeout", "How long an idle worker process stays.", nullptr,
+							&worker_idle_timeout_s, worker_idle_timeout_s, 1, 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
+							nullptr, nullptr, nullptr);
+	DefineCustomEnumVariable("jobqueue.notify_mode", "Who sends NOTIFY task_queue for new tasks.",
+							 "coalesced: the scheduler, once for all that came in a few milliseconds. immediate: the "
+							 "enqueuing transaction itself. off: nobody.",
+							 &notify_mode, notify_mode, notify_modes, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.completed_retention", "How long completed and cancelled tasks are kept.",
+							"At least this long, at most an eighth more. 0 deletes them at once.",
+							&completed_retention_s, completed_retention_s, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, nullptr,
+							nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.failed_retention", "How long failed tasks are kept.", "-1 keeps them for ever.",
+							&failed_retention_s, failed_retention_s, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, nullptr,
+							nullptr, nullptr);
+	DefineCustomBoolVariable("jobqueue.allow_superuser_handlers", "Whether handlers may run as a superuser.", nullptr,
+							 &allow_superuser_handlers, allow_superuser_handlers, PGC_SIGHUP, 0, nullptr, nullptr,
+							 nullptr);
+	DefineCustomBoolVariable(
+		"jobqueue.worker_synchronous_commit", "Whether a worker waits until each task's commit is on disk.",
+		"Off loses nothing: effects and completion are one commit, and a crash forgets both or none.",
+		&worker_synchronous_commit, worker_synchronous_commit, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	MarkGUCPrefixReserved("jobqueue");
+}
+
+} // namespace jobqueue::settings

@@ -1,0 +1,27 @@
+/*
+ * settings.hpp -- the jobqueue.* settings. Defined by _PG_init, read everywhere.
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace jobqueue {
+
+enum class NotifyMode : int { coalesced, immediate, off };
+
+namespace settings {
+
+extern int max_workers;
+extern int poll_interval_ms;
+extern int worker_idle_timeout_s;
+extern int notify_mode; /* NotifyMode */
+extern int completed_retention_s;
+extern int failed_retention_s; /* -1 = for ever */
+extern bool allow_superuser_handlers;
+extern bool worker_synchronous_commit;
+
+/* C region; called once, when the library is loaded. */
+void define();
+
+} // namespace settings
+} // namespace jobqueue
