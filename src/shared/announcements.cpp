@@ -1,0 +1,374 @@
+/*
+ * announcements.cpp -- see announcements.hpp. C region.
+ *
+ * The commit and abort branches of the transaction callback run where an error would be a PANIC: they are noexcept,
+ * allocate nothing, take no lock, and call nothing that can ereport.
+ */
+#include "shared/announcements.hpp"
+
+#include <signal.h>
+
+namespace jobqueue {
+
+static Announcement *ring = nullptr;
+
+/* Notes of the current transaction: a fixed number, so that commit needs no memory; what is more is merged. */
+namespace {
+
+struct Lane {
+	uint64 queue_hash;
+	uint64 type_hash;
+	int64 id;
+	int16 priority;
+	char queue[queue_name_size];
+};
+
+template <int capacity> struct LaneList {
+	int count;
+	bool overflow; /* more lanes than that: announced as a statement with this lowest id */
+	int64 overflow_id;
+	Lane lanes[capacity];
+
+	void add(std::string_view queue, int16 priority, int64 id, uint64 type_hash) noexcept {
+		const uint64 hash = hash_name(queue);
+		for (int i = count - 1; i >= 0; i--) {
+			Lane &lane = lanes[i];
+			if (lane.queue_hash == hash && lane.priority == priority) {
+				lane.id = std::min(lane.id, id);
+				if (lane.type_hash != type_hash)
+					lane.type_hash = 0;
+				return;
+			}
+		}
+		if (count == capacity || queue.size() >= queue_name_size) {
+			overflow_id = overflow ? std::min(overflow_id, id) : id;
+			overflow = true;
+			return;
+		}
+		Lane &lane = lanes[count++];
+		lane = {};
+		lane.queue_hash = hash;
+		lane.type_hash = type_hash;
+		lane.id = id;
+		lane.priority = priority;
+		memcpy(lane.queue, queue.data(), queue.size());
+	}
+};
+
+struct Notes {
+	bool any;
+	DatabaseSlot *database;
+	LaneList<32> tasks;
+	LaneList<8> claimed;
+	bool subtransaction_aborted;
+	bool everything;
+	bool configuration;
+	bool rescan;
+	bool archive;
+	bool finished;
+	int64 finished_low, finished_high;
+	int64 highest_id;
+	int64 due_at;
+	int cancel_count;
+	int64 cancelled[32]; /* more are found by the workers themselves, when they finish */
+};
+
+} // namespace
+
+static constinit Notes notes = {};
+static constinit bool registered = false;
+
+uint64 ring_head() noexcept {
+	return pg_atomic_read_u64(&shared()->announced);
+}
+
+void startup_ring() {
+	bool found;
+	ring = static_cast<Announcement *>(
+		ShmemInitStruct("jobqueue announcements", mul_size(ring_size, sizeof(Announcement)), &found));
+	if (!found) {
+		memset(static_cast<void *>(ring), 0, ring_size * sizeof(Announcement));
+		for (uint64 i = 0; i < ring_size; i++)
+			pg_atomic_init_u64(&ring[i].sequence, 0);
+	}
+}
+
+void announce(const News &news) noexcept {
+	const uint64 position = pg_atomic_fetch_add_u64(&shared()->announced, 1);
+	Announcement &entry = ring[position & (ring_size - 1)];
+	pg_atomic_write_u64(&entry.sequence, 0);
+	pg_write_barrier();
+	entry.news = news;
+	pg_write_barrier();
+	pg_atomic_write_u64(&entry.sequence, position + 1);
+}
+
+Read read_announcement(uint64 position, News *out) noexcept {
+	const uint64 head = ring_head();
+	if (position >= head)
+		return Read::end;
+	if (head - position > ring_size)
+		return Read::overrun;
+	Announcement &entry = ring[position & (ring_size - 1)];
+	const uint64 sequence = pg_atomic_read_u64(&entry.sequence);
+	/* Being written, by its author or by one a round later: the author wakes us again when it is done. */
+	if (sequence < position + 1)
+		return head - position == ring_size ? Read::overrun : Read::end;
+	if (sequence > position + 1)
+		return Read::overrun;
+	pg_read_barrier();
+	*out = entry.news;
+	pg_read_barrier();
+	return pg_atomic_read_u64(&entry.sequence) == position + 1 ? Read::news : Read::overrun;
+}
+
+bool wake_workers(Oid database, uint64 type_hash) noexcept {
+	constexpr int most_roles = 16;
+	uint32 woken[most_roles];
+	int count = 0;
+	const uint64 mask = type_hash ? type_mask(type_hash) : ~0ULL;
+	for (WorkerSlot &slot : worker_slots()) {
+		uint32 state = pg_atomic_read_u32(&slot.state);
+		const bool sleeps = state == static_cast<uint32>(WorkerState::idle) ||
+							(type_hash != 0 && state == static_cast<uint32>(WorkerState::napping));
+		if (!sleeps || pg_atomic_read_u32(&slot.database) != database || (pg_atomic_read_u64(&slot.types) & mask) == 0)
+			continue;
+		const uint32 role = pg_atomic_read_u32(&slot.role);
+		if (std::find(woken, woken + count, role) != woken + count)
+			continue;
+		if (!pg_atomic_compare_exchange_u32(&slot.state, &state, static_cast<uint32>(WorkerState::running)))
+			continue;
+		wake(&slot.procno);
+		if (count < most_roles)
+			woken[count++] = role;
+	}
+	return count > 0;
+}
+
+bool wake_worker_of(Oid database, Oid role) noexcept {
+	for (WorkerSlot &slot : worker_slots()) {
+		uint32 state = static_cast<uint32>(WorkerState::idle);
+		if (pg_atomic_read_u32(&slot.database) == database && pg_atomic_read_u32(&slot.role) == role &&
+			pg_atomic_compare_exchange_u32(&slot.state, &state, static_cast<uint32>(WorkerState::running))) {
+			wake(&slot.procno);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The commit and abort branches. */
+
+static void announce_lane(const Lane &lane, AnnouncementKind kind) noexcept {
+	News news = {};
+	news.kind = kind;
+	news.database = MyDatabaseId;
+	news.priority = lane.priority;
+	news.id = lane.id;
+	news.queue_hash = lane.queue_hash;
+	news.type_hash = lane.type_hash;
+	memcpy(news.queue, lane.queue, sizeof(news.queue));
+	announce(news);
+}
+
+static void announce_statement(int64 id) noexcept {
+	News news = {};
+	news.kind = AnnouncementKind::statement;
+	news.database = MyDatabaseId;
+	news.id = id;
+	announce(news);
+}
+
+template <int capacity> static void announce_list(const LaneList<capacity> &list) noexcept {
+	for (int i = 0; i < list.count; i++)
+		announce_lane(list.lanes[i], AnnouncementKind::tasks);
+	if (list.overflow)
+		announce_statement(list.overflow_id);
+	pg_memory_barrier();
+	for (int i = 0; i < list.count; i++)
+		wake_workers(MyDatabaseId, list.lanes[i].type_hash);
+	if (list.overflow)
+		wake_workers(MyDatabaseId, 0);
+}
+
+static void wake_waiters(int64 low, int64 high) noexcept {
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&shared()->waiters) == 0)
+		return;
+	for (WaiterSlot &slot : shared()->waiter) {
+		const auto task = static_cast<int64>(pg_atomic_read_u64(&slot.task));
+		if (pg_atomic_read_u32(&slot.database) == MyDatabaseId && task >= low && task <= high)
+			wake(&slot.procno);
+	}
+}
+
+static void interrupt_workers(int64 id) noexcept {
+	for (WorkerSlot &slot : worker_slots()) {
+		if (pg_atomic_read_u32(&slot.database) != MyDatabaseId ||
+			pg_atomic_read_u64(&slot.task) != static_cast<uint64>(id))
+			continue;
+		/* The worker believes an interrupt only if this names the task it is running. */
+		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
+		pg_memory_barrier();
+		const uint32 pid = pg_atomic_read_u32(&slot.pid);
+		if (pid != 0)
+			kill(static_cast<pid_t>(pid), SIGINT);
+	}
+}
+
+static void publish(bool committed) noexcept {
+	DatabaseSlot *slot = notes.database;
+	if (slot && pg_atomic_read_u32(&slot->database) != MyDatabaseId)
+		slot = nullptr;
+	bool look = false;
+	if (!committed || notes.subtransaction_aborted) {
+		announce_list(notes.claimed);
+		look |= notes.claimed.count > 0 || notes.claimed.overflow;
+	}
+	if (committed && slot) {
+		if (notes.highest_id > 0)
+			atomic_max(&slot->horizon, static_cast<uint64>(notes.highest_id));
+		announce_list(notes.tasks);
+		look |= notes.tasks.count > 0 || notes.tasks.overflow;
+		if (notes.everything) {
+			announce_statement(PG_INT64_MIN);
+			pg_memory_barrier();
+			wake_workers(MyDatabaseId, 0);
+		}
+		if (notes.configuration) {
+			pg_atomic_fetch_add_u64(&slot->configuration, 1);
+			pg_memory_barrier();
+			for (WorkerSlot &worker : worker_slots())
+				if (pg_atomic_read_u32(&worker.database) == MyDatabaseId)
+					wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&worker.role));
+		}
+		if (notes.due_at != 0)
+			atomic_min(&slot->due_at, static_cast<uint64>(notes.due_at));
+		if (notes.finished)
+			wake_waiters(notes.finished_low, notes.finished_high);
+		for (int i = 0; i < notes.cancel_count; i++)
+			interrupt_workers(notes.cancelled[i]);
+		if (notes.archive)
+			pg_atomic_write_u32(&slot->by_hand, 1);
+		look |= notes.everything || notes.configuration || notes.due_at != 0 || notes.archive;
+	}
+	if (slot && look)
+		wake_scheduler(slot);
+	if (committed && notes.rescan) {
+		pg_atomic_write_u32(&shared()->rescan, 1);
+		wake_launcher();
+	}
+}
+
+static void forget() noexcept {
+	notes.any = false;
+	notes.database = nullptr;
+	notes.tasks.count = notes.claimed.count = 0;
+	notes.tasks.overflow = notes.claimed.overflow = false;
+	notes.subtransaction_aborted = notes.everything = notes.configuration = notes.rescan = false;
+	notes.archive = notes.finished = false;
+	notes.highest_id = notes.due_at = 0;
+	notes.cancel_count = 0;
+}
+
+static void at_transaction_event(XactEvent event, void *) {
+	if (!notes.any)
+		return;
+	switch (event) {
+	case XACT_EVENT_COMMIT:
+		publish(true);
+		forget();
+		break;
+	case XACT_EVENT_ABORT:
+		publish(false);
+		forget();
+		break;
+	case XACT_EVENT_PREPARE: /* its COMMIT PREPARED announces, see server/utility_hook */
+		forget();
+		break;
+	default:
+		break;
+	}
+}
+
+static void at_subtransaction_event(SubXactEvent event, SubTransactionId, SubTransactionId, void *) {
+	if (event == SUBXACT_EVENT_ABORT_SUB && notes.any)
+		notes.subtransaction_aborted = true;
+}
+
+static bool begin_note() {
+	if (shared() == nullptr)
+		return false;
+	if (!registered) {
+		RegisterXactCallback(at_transaction_event, nullptr);
+		RegisterSubXactCallback(at_subtransaction_event, nullptr);
+		registered = true;
+	}
+	if (!notes.any) {
+		notes.database = OidIsValid(MyDatabaseId) ? attach_database(MyDatabaseId) : nullptr;
+		notes.any = true;
+	}
+	return true;
+}
+
+void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type) {
+	if (!begin_note())
+		return;
+	notes.tasks.add(queue, priority, id, type.empty() ? 0 : hash_name(type));
+	notes.highest_id = std::max(notes.highest_id, id);
+}
+
+void note_statement() {
+	if (!begin_note())
+		return;
+	/* Its ids are drawn from now on, and every id up to the horizon has been drawn before. */
+	const int64 from =
+		notes.database ? static_cast<int64>(pg_atomic_read_u64(&notes.database->horizon)) + 1 : PG_INT64_MIN;
+	notes.tasks.overflow_id = notes.tasks.overflow ? std::min(notes.tasks.overflow_id, from) : from;
+	notes.tasks.overflow = true;
+}
+
+void note_claimed(std::string_view queue, int16 priority, int64 id) {
+	if (begin_note())
+		notes.claimed.add(queue, priority, id, 0);
+}
+
+void note_due(TimestampTz at) {
+	if (begin_note() && at != DT_NOEND)
+		notes.due_at = notes.due_at == 0 ? at : std::min(notes.due_at, at);
+}
+
+void note_finished(int64 id) {
+	if (!begin_note())
+		return;
+	notes.finished_low = notes.finished ? std::min(notes.finished_low, id) : id;
+	notes.finished_high = notes.finished ? std::max(notes.finished_high, id) : id;
+	notes.finished = true;
+}
+
+void note_cancelled(int64 id) {
+	if (begin_note() && notes.cancel_count < static_cast<int>(std::size(notes.cancelled)))
+		notes.cancelled[notes.cancel_count++] = id;
+}
+
+void note_archive() {
+	if (begin_note())
+		notes.archive = true;
+}
+
+void note_configuration() {
+	if (begin_note())
+		notes.configuration = true;
+}
+
+void note_rescan() {
+	if (begin_note())
+		notes.rescan = true;
+}
+
+void note_everything() {
+	if (begin_note())
+		notes.everything = true;
+}
+
+} // namespace jobqueue

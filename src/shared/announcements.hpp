@@ -1,0 +1,75 @@
+/*
+ * announcements.hpp -- how the news of new tasks gets from a committing transaction to those who wait for it.
+ *
+ * While it runs, a transaction notes what it does in memory of its own backend. When it commits, the notes go into a
+ * ring in shared memory, and sleepers are woken. Readers keep a position in the ring each; one that falls behind by
+ * more than the ring holds is told so, and looks at the tables instead.
+ */
+#pragma once
+
+#include "shared/state.hpp"
+
+namespace jobqueue {
+
+enum class AnnouncementKind : uint32 {
+	tasks,	   /* tasks in this queue and priority, the lowest id given */
+	statement, /* tasks in unknown queues, with ids from the given one on */
+	sweep,	   /* the lowest waiting task of a queue and priority, found by the scheduler's safety net */
+};
+
+struct News {
+	AnnouncementKind kind;
+	Oid database;
+	int16 priority;
+	int64 id;
+	uint64 queue_hash;
+	uint64 type_hash; /* 0 = several, or not known */
+	char queue[queue_name_size];
+};
+
+struct Announcement {
+	pg_atomic_uint64 sequence; /* position + 1 once written, 0 while being written */
+	News news;
+};
+
+/*
+ * Notes of the current transaction. C region: they may ereport (the first one registers the callbacks); what follows
+ * at commit does not. All do nothing useful where the library is not preloaded.
+ */
+void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type);
+/* Plain SQL is about to add tasks. */
+void note_statement();
+/* A task was claimed: it is there again if the transaction aborts. */
+void note_claimed(std::string_view queue, int16 priority, int64 id);
+/* Something is due at this time. */
+void note_due(TimestampTz at);
+/* A task ended: whoever waits for it wants to know. */
+void note_finished(int64 id);
+/* A task was cancelled while it may be running in a worker. */
+void note_cancelled(int64 id);
+/* Rows were finished by hand; the scheduler archives them. */
+void note_archive();
+/* Handlers, queues or the incarnation changed. */
+void note_configuration();
+/* Databases came or changed: the launcher looks at pg_database. */
+void note_rescan();
+/* Something was committed by others in an unknown way (COMMIT PREPARED): look at everything. */
+void note_everything();
+
+/* C region; called at start, under AddinShmemInitLock. */
+void startup_ring();
+
+/* Reading. */
+uint64 ring_head() noexcept;
+enum class Read { news, end, overrun };
+/* Reads the announcement at "position" if there is one; "overrun" if the ring has gone round. */
+Read read_announcement(uint64 position, News *out) noexcept;
+
+/* Announces at once, outside of any transaction. For processes. */
+void announce(const News &news) noexcept;
+/* Wakes one idle worker of each role that may handle the type (0 = any); true if one was woken. */
+bool wake_workers(Oid database, uint64 type_hash) noexcept;
+/* Wakes one idle worker of the role; false if there is none. */
+bool wake_worker_of(Oid database, Oid role) noexcept;
+
+} // namespace jobqueue

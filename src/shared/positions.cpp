@@ -1,0 +1,134 @@
+/*
+ * positions.cpp -- see positions.hpp. C region; nothing here can ereport once the hash table exists.
+ */
+#include "shared/positions.hpp"
+
+#include "shared/announcements.hpp"
+
+extern "C" {
+#include "utils/hsearch.h"
+}
+
+namespace jobqueue {
+
+namespace {
+
+struct Entry {
+	LaneKey key;
+	int64 from;
+	uint64 sequence;
+	TimestampTz swept_at;
+	int64 sweep_us;
+	TimestampTz used_at;
+};
+
+} // namespace
+
+static constexpr long most_entries = 8192;
+/* A sweep may make one scope read over many tasks of others: it is let in so rarely that it takes this share of time. */
+static constexpr int64 sweep_share = 50;
+
+static HTAB *table = nullptr;
+
+Size positions_size() {
+	return hash_estimate_size(most_entries, sizeof(Entry));
+}
+
+void startup_positions() {
+	HASHCTL control = {};
+	control.keysize = sizeof(LaneKey);
+	control.entrysize = sizeof(Entry);
+	table = ShmemInitHash("jobqueue positions", most_entries, most_entries, &control,
+						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+}
+
+/* Makes room by forgetting the least recently used: a lost position costs one reading from the start. */
+static void evict() noexcept {
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, table);
+	LaneKey victim = {};
+	TimestampTz oldest = PG_INT64_MAX;
+	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan))) {
+		if (entry->used_at < oldest) {
+			oldest = entry->used_at;
+			victim = entry->key;
+		}
+	}
+	hash_search(table, &victim, HASH_REMOVE, nullptr);
+}
+
+static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
+	News news;
+	for (;;) {
+		switch (read_announcement(entry->sequence, &news)) {
+		case Read::end:
+			return;
+		case Read::overrun:
+			entry->from = PG_INT64_MIN;
+			entry->sequence = ring_head();
+			return;
+		case Read::news:
+			break;
+		}
+		entry->sequence++;
+		if (news.database != entry->key.database || news.id >= entry->from)
+			continue;
+		if (news.kind != AnnouncementKind::statement &&
+			(news.queue_hash != entry->key.queue_hash || news.priority != entry->key.priority))
+			continue;
+		if (news.kind == AnnouncementKind::sweep) {
+			if (now - entry->swept_at < sweep_share * entry->sweep_us)
+				continue;
+			entry->swept_at = now;
+			*swept = true;
+		}
+		entry->from = news.id;
+	}
+}
+
+Position enter_lane(const LaneKey &key) noexcept {
+	Position position = {PG_INT64_MIN, 0, false};
+	if (shared() == nullptr)
+		return position;
+	const TimestampTz now = GetCurrentTimestamp();
+	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
+	bool found;
+	auto *entry = static_cast<Entry *>(hash_search(table, &key, HASH_ENTER_NULL, &found));
+	if (entry == nullptr) {
+		evict();
+		entry = static_cast<Entry *>(hash_search(table, &key, HASH_ENTER_NULL, &found));
+	}
+	if (entry != nullptr) {
+		if (!found) {
+			entry->from = PG_INT64_MIN;
+			entry->sequence = ring_head();
+			entry->swept_at = 0;
+			entry->sweep_us = 0;
+		}
+		entry->used_at = now;
+		take_over(entry, now, &position.swept);
+		position.from = entry->from;
+		position.sequence = entry->sequence;
+	}
+	LWLockRelease(shared()->positions_lock);
+	return position;
+}
+
+void leave_lane(const LaneKey &key, const Position &position, int64 next, int64 microseconds) noexcept {
+	if (shared() == nullptr)
+		return;
+	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
+	auto *entry = static_cast<Entry *>(hash_search(table, &key, HASH_FIND, nullptr));
+	if (entry != nullptr) {
+		/* Either pair is true: keep the one that saves more. The older sequence only makes news be read twice. */
+		if (next > entry->from) {
+			entry->from = next;
+			entry->sequence = position.sequence;
+		}
+		if (position.swept)
+			entry->sweep_us = microseconds;
+	}
+	LWLockRelease(shared()->positions_lock);
+}
+
+} // namespace jobqueue

@@ -1,0 +1,200 @@
+/*
+ * state.cpp -- see state.hpp. C region: called from hooks and from guarded code.
+ */
+#include "shared/state.hpp"
+
+#include "pg/compat.hpp"
+#include "shared/announcements.hpp"
+#include "shared/positions.hpp"
+
+namespace jobqueue {
+
+static SharedState *state = nullptr;
+static shmem_request_hook_type previous_request_hook = nullptr;
+static shmem_startup_hook_type previous_startup_hook = nullptr;
+
+static constexpr const char *tranche = "jobqueue";
+
+SharedState *shared() noexcept {
+	return state;
+}
+
+std::span<WorkerSlot> worker_slots() noexcept {
+	if (state == nullptr)
+		return {};
+	return {state->workers, static_cast<size_t>(state->worker_count)};
+}
+
+static Size state_size() {
+	return add_size(offsetof(SharedState, workers), mul_size(max_worker_processes, sizeof(WorkerSlot)));
+}
+
+static void request_shared_memory() {
+	if (previous_request_hook)
+		previous_request_hook();
+	RequestAddinShmemSpace(add_size(state_size(), mul_size(ring_size, sizeof(Announcement))));
+	RequestAddinShmemSpace(positions_size());
+	RequestNamedLWLockTranche(tranche, 2);
+}
+
+static void initialize(SharedState *fresh) {
+	memset(static_cast<void *>(fresh), 0, state_size());
+	LWLockPadded *locks = GetNamedLWLockTranche(tranche);
+	fresh->lock = &locks[0].lock;
+	fresh->positions_lock = &locks[1].lock;
+	fresh->server_start = static_cast<uint64>(GetCurrentTimestamp());
+	fresh->worker_count = max_worker_processes;
+	pg_atomic_init_u32(&fresh->launcher_procno, static_cast<uint32>(no_procno));
+	pg_atomic_init_u32(&fresh->launcher_wanted, 0);
+	pg_atomic_init_u32(&fresh->rescan, 0);
+	pg_atomic_init_u64(&fresh->token, 0);
+	pg_atomic_init_u64(&fresh->starved_at, 0);
+	pg_atomic_init_u64(&fresh->announced, 0);
+	pg_atomic_init_u32(&fresh->waiters, 0);
+	pg_atomic_init_u64(&fresh->start_failed, 0);
+	for (DatabaseSlot &slot : fresh->databases) {
+		pg_atomic_init_u32(&slot.database, 0);
+		pg_atomic_init_u32(&slot.state, 0);
+		pg_atomic_init_u32(&slot.scheduler_procno, static_cast<uint32>(no_procno));
+		pg_atomic_init_u32(&slot.scheduler_pid, 0);
+		pg_atomic_init_u32(&slot.wanted, 0);
+		pg_atomic_init_u32(&slot.let_go, 0);
+		pg_atomic_init_u32(&slot.retire, 0);
+		pg_atomic_init_u32(&slot.orphans, 0);
+		pg_atomic_init_u32(&slot.by_hand, 0);
+		pg_atomic_init_u32(&slot.hungry, 0);
+		pg_atomic_init_u32(&slot.history_slot, 0);
+		pg_atomic_init_u64(&slot.configuration, 0);
+		pg_atomic_init_u64(&slot.due_at, PG_INT64_MAX);
+		pg_atomic_init_u64(&slot.next_run, PG_INT64_MAX);
+		pg_atomic_init_u64(&slot.horizon, 0);
+		pg_atomic_init_u64(&slot.notified, 0);
+	}
+	for (WaiterSlot &slot : fresh->waiter) {
+		pg_atomic_init_u32(&slot.database, 0);
+		pg_atomic_init_u32(&slot.procno, 0);
+		pg_atomic_init_u64(&slot.task, 0);
+	}
+	for (int i = 0; i < fresh->worker_count; i++) {
+		WorkerSlot &slot = fresh->workers[i];
+		pg_atomic_init_u32(&slot.state, 0);
+		pg_atomic_init_u32(&slot.database, 0);
+		pg_atomic_init_u32(&slot.role, 0);
+		pg_atomic_init_u32(&slot.pid, 0);
+		pg_atomic_init_u32(&slot.procno, 0);
+		pg_atomic_init_u32(&slot.starter, 0);
+		pg_atomic_init_u32(&slot.can_login, 0);
+		pg_atomic_init_u32(&slot.retire, 0);
+		pg_atomic_init_u64(&slot.token, 0);
+		pg_atomic_init_u64(&slot.types, 0);
+		pg_atomic_init_u64(&slot.task, 0);
+		pg_atomic_init_u64(&slot.cancel, 0);
+		pg_atomic_init_u64(&slot.started_at, 0);
+		pg_atomic_init_u64(&slot.state_since, 0);
+	}
+}
+
+static void startup_shared_memory() {
+	if (previous_startup_hook)
+		previous_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	bool found;
+	auto *fresh = static_cast<SharedState *>(ShmemInitStruct("jobqueue", state_size(), &found));
+	if (!found)
+		initialize(fresh);
+	startup_ring();
+	startup_positions();
+	LWLockRelease(AddinShmemInitLock);
+	state = fresh;
+}
+
+void install_shared_memory_hooks() {
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup_shared_memory;
+}
+
+static DatabaseSlot *look_up(Oid database) {
+	for (DatabaseSlot &slot : state->databases)
+		if (pg_atomic_read_u32(&slot.database) == database)
+			return &slot;
+	return nullptr;
+}
+
+DatabaseSlot *find_database(Oid database) {
+	return state && OidIsValid(database) ? look_up(database) : nullptr;
+}
+
+DatabaseSlot *attach_database(Oid database) {
+	if (state == nullptr)
+		return nullptr;
+	if (DatabaseSlot *slot = look_up(database))
+		return slot;
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	DatabaseSlot *slot = look_up(database);
+	if (slot == nullptr && (slot = look_up(InvalidOid)) != nullptr) {
+		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
+		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(no_procno));
+		pg_atomic_write_u32(&slot->scheduler_pid, 0);
+		pg_atomic_write_u32(&slot->wanted, 0);
+		pg_atomic_write_u32(&slot->let_go, 0);
+		pg_atomic_write_u32(&slot->retire, 0);
+		pg_atomic_write_u32(&slot->orphans, 0);
+		pg_atomic_write_u32(&slot->by_hand, 0);
+		pg_atomic_write_u32(&slot->hungry, 0);
+		pg_atomic_write_u32(&slot->history_slot, 0);
+		pg_atomic_write_u64(&slot->configuration, 1);
+		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);
+		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
+		pg_atomic_write_u64(&slot->horizon, 0);
+		pg_atomic_write_u64(&slot->notified, pg_atomic_read_u64(&state->announced));
+		pg_write_barrier();
+		pg_atomic_write_u32(&slot->database, database);
+	}
+	LWLockRelease(state->lock);
+	return slot;
+}
+
+void release_database(DatabaseSlot *slot) {
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&slot->database, InvalidOid);
+	LWLockRelease(state->lock);
+}
+
+void wake(pg_atomic_uint32 *procno) noexcept {
+	const int number = static_cast<int>(pg_atomic_read_u32(procno));
+	if (number != no_procno)
+		SetLatch(compat::latch_of(number));
+}
+
+void wake_launcher() noexcept {
+	pg_atomic_write_u32(&state->launcher_wanted, 1);
+	pg_memory_barrier();
+	wake(&state->launcher_procno);
+}
+
+void wake_scheduler(DatabaseSlot *slot) noexcept {
+	/* It clears the flag before it looks: who finds it set has been waited for by somebody else's wake-up. */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&slot->wanted) != 0 || pg_atomic_exchange_u32(&slot->wanted, 1) != 0)
+		return;
+	if (scheduler_state(slot) == SchedulerState::running)
+		wake(&slot->scheduler_procno);
+	else
+		wake_launcher();
+}
+
+void atomic_min(pg_atomic_uint64 *target, uint64 value) noexcept {
+	uint64 old = pg_atomic_read_u64(target);
+	while (value < old && !pg_atomic_compare_exchange_u64(target, &old, value)) {
+	}
+}
+
+void atomic_max(pg_atomic_uint64 *target, uint64 value) noexcept {
+	uint64 old = pg_atomic_read_u64(target);
+	while (value > old && !pg_atomic_compare_exchange_u64(target, &old, value)) {
+	}
+}
+
+} // namespace jobqueue

@@ -1,0 +1,150 @@
+/*
+ * state.hpp -- what the processes share: one block of shared memory of fixed size, atomics for what changes often, one
+ * LWLock for handing out slots. It exists only where the library is preloaded.
+ *
+ * Everything here is noexcept and safe in any region, unless it says otherwise. No pointer is kept in shared memory.
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace jobqueue {
+
+inline constexpr int max_databases = 128;
+inline constexpr int max_waiters = 256;
+inline constexpr uint64 ring_size = 16384; /* a power of two */
+inline constexpr int queue_name_size = 64;
+inline constexpr int no_procno = -1;
+
+/* 64-bit FNV-1a: names of queues and types are compared by it in shared memory. 0 is never returned. */
+constexpr uint64 hash_name(std::string_view name, uint64 seed = 14695981039346656037ULL) noexcept {
+	uint64 hash = seed;
+	for (const char c : name)
+		hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+	return hash ? hash : 1;
+}
+
+/* A small set of types that may answer yes wrongly, never no. */
+constexpr uint64 type_mask(uint64 type_hash) noexcept {
+	return 1ULL << (type_hash & 63);
+}
+
+enum class SchedulerState : uint32 {
+	none,	  /* may be started */
+	starting, /* registered, not yet attached */
+	running,  /* attached */
+	absent,	  /* ended: the database does not have the extension */
+	retired,  /* ended: nothing to do before next_run, unless it is wanted */
+	paused,	  /* ended: a restored copy, or another version of the extension; back when the configuration changes */
+};
+
+struct DatabaseSlot {
+	pg_atomic_uint32 database; /* its OID; 0 = free slot */
+	pg_atomic_uint32 state;	   /* SchedulerState */
+	pg_atomic_uint32 scheduler_procno;
+	pg_atomic_uint32 scheduler_pid;
+	pg_atomic_uint32 wanted;		/* something for the scheduler to look at */
+	pg_atomic_uint32 let_go;		/* pid of a backend that needs the database free of our processes; 0 = none */
+	pg_atomic_uint32 retire;		/* the launcher needs the scheduler's process slot */
+	pg_atomic_uint32 orphans;		/* a worker ended with a task in hand */
+	pg_atomic_uint32 by_hand;		/* rows were finished by hand */
+	pg_atomic_uint32 hungry;		/* a role with work has no worker, for want of a process */
+	pg_atomic_uint32 history_slot;	/* leaf being filled; 0 = not known */
+	pg_atomic_uint64 configuration; /* grows when handlers, queues or the incarnation change */
+	pg_atomic_uint64 due_at;		/* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
+	pg_atomic_uint64 next_run;		/* when a retired scheduler must be started again; likewise */
+	pg_atomic_uint64 horizon;		/* every id up to here has been drawn from the sequence */
+	pg_atomic_uint64 notified;		/* position in the ring up to which NOTIFY has been sent */
+};
+
+enum class WorkerState : uint32 {
+	free,
+	starting, /* reserved by a scheduler, the process is on its way */
+	running,  /* has or looks for a task */
+	idle,	  /* sleeps; any announcement may wake it */
+	napping,  /* sleeps for milliseconds; only an announcement of one of its types may wake it */
+};
+
+struct WorkerSlot {
+	pg_atomic_uint32 state; /* WorkerState */
+	pg_atomic_uint32 database;
+	pg_atomic_uint32 role;
+	pg_atomic_uint32 pid; /* 0 until attached */
+	pg_atomic_uint32 procno;
+	pg_atomic_uint32 starter;	/* pid of the scheduler that reserved it */
+	pg_atomic_uint32 can_login; /* of the role, as the scheduler saw it */
+	pg_atomic_uint32 retire;	/* leave after this task */
+	pg_atomic_uint64 token;		/* names this worker among all of this start of the server */
+	pg_atomic_uint64 types;		/* type_mask of what it handles */
+	pg_atomic_uint64 task;		/* id; 0 = none */
+	pg_atomic_uint64 cancel;	/* id of a task that was cancelled while it ran here */
+	pg_atomic_uint64 started_at;
+	pg_atomic_uint64 state_since;
+};
+
+/* Somebody in wait_for(). */
+struct WaiterSlot {
+	pg_atomic_uint32 database; /* 0 = free */
+	pg_atomic_uint32 procno;
+	pg_atomic_uint64 task;
+};
+
+struct Announcement; /* announcements.hpp */
+
+struct SharedState {
+	LWLock *lock; /* slots are handed out and freed under it */
+	LWLock *positions_lock;
+	uint64 server_start; /* names this start of the server's shared memory */
+	int worker_count;	 /* of slots */
+	pg_atomic_uint32 launcher_procno;
+	pg_atomic_uint32 launcher_wanted;
+	pg_atomic_uint32 rescan;	   /* databases came or changed */
+	pg_atomic_uint64 token;		   /* of the youngest worker */
+	pg_atomic_uint64 starved_at;   /* a role with work has had no worker since; 0 = none */
+	pg_atomic_uint64 announced;	   /* next position in the ring */
+	pg_atomic_uint32 waiters;	   /* in use */
+	pg_atomic_uint64 start_failed; /* times that max_worker_processes was exhausted */
+	DatabaseSlot databases[max_databases];
+	WaiterSlot waiter[max_waiters];
+	WorkerSlot workers[FLEXIBLE_ARRAY_MEMBER]; /* worker_count */
+};
+
+/* Null where the library is not preloaded. */
+SharedState *shared() noexcept;
+
+/* C region; called by _PG_init while the postmaster loads its libraries. */
+void install_shared_memory_hooks();
+
+/* The workers' array. */
+std::span<WorkerSlot> worker_slots() noexcept;
+
+/* This database's slot; null if it has none, or the library is not preloaded. C region (takes an LWLock). */
+DatabaseSlot *find_database(Oid database);
+/* Likewise, made if need be; null when all are taken. */
+DatabaseSlot *attach_database(Oid database);
+void release_database(DatabaseSlot *slot);
+
+void wake(pg_atomic_uint32 *procno) noexcept;
+void wake_launcher() noexcept;
+/* Sets "wanted" and wakes the scheduler, or the launcher if there is none. */
+void wake_scheduler(DatabaseSlot *slot) noexcept;
+
+void atomic_min(pg_atomic_uint64 *target, uint64 value) noexcept;
+void atomic_max(pg_atomic_uint64 *target, uint64 value) noexcept;
+
+inline SchedulerState scheduler_state(DatabaseSlot *slot) noexcept {
+	return static_cast<SchedulerState>(pg_atomic_read_u32(&slot->state));
+}
+inline WorkerState worker_state(WorkerSlot *slot) noexcept {
+	return static_cast<WorkerState>(pg_atomic_read_u32(&slot->state));
+}
+inline void set_state(WorkerSlot *slot, WorkerState state) noexcept {
+	pg_atomic_write_u64(&slot->state_since, static_cast<uint64>(GetCurrentTimestamp()));
+	pg_atomic_write_u32(&slot->state, static_cast<uint32>(state));
+}
+/* Is a scheduler looking after this database? */
+inline bool is_served(DatabaseSlot *slot) noexcept {
+	return slot && scheduler_state(slot) == SchedulerState::running;
+}
+
+} // namespace jobqueue
