@@ -1,0 +1,195 @@
+/*
+ * claimer.cpp -- see claimer.hpp. C++ region.
+ */
+#include "engine/claimer.hpp"
+
+#include "shared/announcements.hpp"
+
+namespace jobqueue {
+
+static constexpr size_t most_lanes = 8192;
+
+Scope scope_of_types(std::vector<std::string> types) {
+	std::sort(types.begin(), types.end());
+	Scope scope;
+	scope.key = hash_name("types");
+	for (const std::string &type : types)
+		scope.key = hash_name(type, hash_name({"\0", 1}, scope.key));
+	scope.filter.types = std::move(types);
+	return scope;
+}
+
+static bool before(const store::Lane &a, const store::Lane &b) {
+	const int order = a.queue.compare(b.queue);
+	return order != 0 ? order < 0 : a.priority < b.priority;
+}
+
+void Claimer::learn(std::string_view queue, int16 priority) {
+	store::Lane lane{std::string(queue), priority};
+	const auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
+										[](const KnownLane &a, const store::Lane &b) { return before(a.lane, b); });
+	if (place != lanes_.end() && place->lane == lane)
+		place->quiet = false;
+	else
+		lanes_.insert(place, KnownLane{std::move(lane), hash_name(queue)});
+}
+
+void Claimer::forget_quiet() {
+	for (KnownLane &lane : lanes_)
+		lane.quiet = false;
+	undiscovered_ = true;
+}
+
+bool Claimer::absorb() {
+	if (shared() == nullptr) {
+		lanes_.clear();
+		undiscovered_ = true;
+		return true;
+	}
+	if (!started_ || lanes_.size() > most_lanes) {
+		lanes_.clear();
+		position_ = ring_head();
+		undiscovered_ = started_ = true;
+	}
+	News news;
+	for (;;) {
+		const Read read = read_announcement(position_, &news);
+		if (read == Read::end)
+			break;
+		if (read == Read::overrun) {
+			position_ = ring_head();
+			forget_quiet();
+			continue;
+		}
+		position_++;
+		if (news.database != MyDatabaseId)
+			continue;
+		if (news.kind == AnnouncementKind::statement) {
+			forget_quiet();
+			statements_ = true;
+		} else {
+			learn(news.queue, news.priority);
+		}
+	}
+	return undiscovered_ ||
+		   std::any_of(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return !lane.quiet; });
+}
+
+void Claimer::discover() {
+	if (!undiscovered_)
+		return;
+	std::vector<store::Lane> known;
+	known.reserve(lanes_.size());
+	for (const KnownLane &lane : lanes_)
+		known.push_back(lane.lane);
+	for (const store::Lane &lane : store::discover_lanes(known))
+		learn(lane.queue, lane.priority);
+	undiscovered_ = false;
+}
+
+bool Claimer::is_paused(const store::Pauses &pauses, const std::string &queue) const {
+	return pauses.all || std::find(pauses.queues.begin(), pauses.queues.end(), queue) != pauses.queues.end();
+}
+
+LaneKey Claimer::key_of(const Scope &scope, const KnownLane &lane) const {
+	return {scope.key, lane.queue_hash, MyDatabaseId, lane.lane.priority};
+}
+
+std::vector<size_t> Claimer::reading_order(const std::optional<std::string> &queue) const {
+	std::vector<size_t> order;
+	order.reserve(lanes_.size());
+	for (size_t i = 0; i < lanes_.size(); i++)
+		if (!queue || lanes_[i].lane.queue == *queue)
+			order.push_back(i);
+	/* Queues take turns: the one after the last one served comes first. */
+	const auto next = std::find_if(order.begin(), order.end(),
+								   [this](size_t i) { return lanes_[i].lane.queue.compare(last_queue_) > 0; });
+	std::rotate(order.begin(), next, order.end());
+	return order;
+}
+
+Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue,
+					 int count) {
+	Locked locked;
+	if (pauses.all)
+		return locked;
+	discover();
+	/* A snapshot older than the position could not see what was announced in between. */
+	const bool fresh_snapshots = !IsolationUsesXactSnapshot();
+	std::vector<int64> early;
+	std::optional<TimestampTz> due;
+
+	for (const size_t index : reading_order(queue)) {
+		KnownLane &known = lanes_[index];
+		if (known.quiet || is_paused(pauses, known.lane.queue))
+			continue;
+		const LaneKey key = key_of(scope, known);
+		const TimestampTz started = GetCurrentTimestamp();
+		const Position position = enter_lane(key);
+		int64 next = position.from;
+		int64 first = PG_INT64_MAX;
+		while (next != PG_INT64_MAX && locked.ids.size() < static_cast<size_t>(count)) {
+			const int wanted = count - static_cast<int>(locked.ids.size());
+			const std::vector<store::Candidate> candidates =
+				store::lock_pending(known.lane, next, scope.filter, wanted);
+			for (const store::Candidate &candidate : candidates) {
+				if (candidate.not_before) {
+					early.push_back(candidate.id);
+					due = std::min(due.value_or(DT_NOEND), *candidate.not_before);
+				} else {
+					locked.ids.push_back(candidate.id);
+				}
+			}
+			if (!candidates.empty())
+				first = std::min(first, candidates.front().id);
+			next = candidates.size() < static_cast<size_t>(wanted) ? PG_INT64_MAX : candidates.back().id + 1;
+		}
+		if (first != PG_INT64_MAX)
+			guard([&] { note_claimed(known.lane.queue, known.lane.priority, first); });
+		if (fresh_snapshots && next != position.from)
+			leave_lane(key, position, next, GetCurrentTimestamp() - started);
+		if (next == PG_INT64_MAX)
+			known.quiet = remembers_quiet_;
+		if (locked.ids.size() == static_cast<size_t>(count)) {
+			last_queue_ = known.lane.queue;
+			if (next != PG_INT64_MAX)
+				locked.unfinished_lane = known.lane;
+			break;
+		}
+	}
+	if (!early.empty()) {
+		store::put_aside(early);
+		guard([&] { note_due(*due); });
+	}
+	return locked;
+}
+
+bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
+	if (pauses.all)
+		return false;
+	discover();
+	for (KnownLane &known : lanes_) {
+		if (known.quiet || is_paused(pauses, known.lane.queue))
+			continue;
+		const LaneKey key = key_of(scope, known);
+		const TimestampTz started = GetCurrentTimestamp();
+		const Position position = enter_lane(key);
+		if (position.from != PG_INT64_MAX) {
+			if (store::has_pending(known.lane, position.from, scope.filter))
+				return true;
+			leave_lane(key, position, PG_INT64_MAX, GetCurrentTimestamp() - started);
+		}
+		known.quiet = remembers_quiet_;
+	}
+	return false;
+}
+
+bool Claimer::more_after(const Scope &scope, const Locked &locked) {
+	if (locked.unfinished_lane && store::has_pending(*locked.unfinished_lane, locked.ids.back() + 1, scope.filter))
+		return true;
+	return std::any_of(lanes_.begin(), lanes_.end(), [&](const KnownLane &known) {
+		return !known.quiet && !(locked.unfinished_lane && known.lane == *locked.unfinished_lane);
+	});
+}
+
+} // namespace jobqueue

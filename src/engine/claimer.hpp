@@ -1,0 +1,73 @@
+/*
+ * claimer.hpp -- finds and locks the next tasks: knows the lanes (queue and priority) of this database, learns new ones
+ * from announcements, and reads each from its shared start position.
+ *
+ * C++ region; lock(), has_work() and more_after() need a Session. One for each worker, for each role in the scheduler,
+ * and for each backend that calls claim().
+ */
+#pragma once
+
+#include "engine/task_store.hpp"
+#include "shared/positions.hpp"
+
+namespace jobqueue {
+
+/* What a claimer may take, and a number that stands for it in shared memory. */
+struct Scope {
+	store::TypeFilter filter;
+	uint64 key = 0;
+};
+/* The scope of a set of types; their order matters not. */
+Scope scope_of_types(std::vector<std::string> types);
+
+struct Locked {
+	std::vector<int64> ids;						/* in claim order */
+	std::optional<store::Lane> unfinished_lane; /* where the last one came from, if there may be more */
+};
+
+class Claimer {
+public:
+	/* "remembers_quiet": always used with the same scope, so that a lane found empty is left alone until news come. */
+	explicit Claimer(bool remembers_quiet) : remembers_quiet_(remembers_quiet) {}
+
+	/* Takes in what was announced. True if there may be something to claim. */
+	bool absorb();
+	/* Looks at every lane again: the scope or the pauses changed. */
+	void forget_quiet();
+
+	/*
+	 * Locks up to "count" tasks, of one queue or of all in turn, and puts aside those whose time has not come. Notes
+	 * what is needed if the transaction aborts.
+	 */
+	Locked lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue, int count);
+	/* Is there anything to claim? */
+	bool has_work(const Scope &scope, const store::Pauses &pauses);
+	/* Is there more in other lanes, or in the lane behind this id? */
+	bool more_after(const Scope &scope, const Locked &locked);
+
+	/* Of the announcements absorbed since the last call: did plain statements add tasks? */
+	bool took_statements() { return std::exchange(statements_, false); }
+
+private:
+	struct KnownLane {
+		store::Lane lane;
+		uint64 queue_hash;
+		bool quiet = false;
+	};
+	void learn(std::string_view queue, int16 priority);
+	void discover();
+	bool is_paused(const store::Pauses &pauses, const std::string &queue) const;
+	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;
+	/* The lanes in the order in which they are to be read. */
+	std::vector<size_t> reading_order(const std::optional<std::string> &queue) const;
+
+	std::vector<KnownLane> lanes_; /* sorted by queue (bytewise) and priority */
+	std::string last_queue_;
+	uint64 position_ = 0; /* in the ring */
+	bool started_ = false;
+	bool undiscovered_ = true;
+	bool statements_ = false;
+	const bool remembers_quiet_;
+};
+
+} // namespace jobqueue

@@ -1,0 +1,713 @@
+/*
+ * task_store.cpp -- see task_store.hpp. C++ region.
+ *
+ * Every name is qualified and so is every operator: what runs here runs with the owner's rights. Each statement is
+ * written so that only one index can serve it in order; Session keeps the planner from anything else.
+ */
+#include "engine/task_store.hpp"
+
+namespace jobqueue::store {
+
+#define EQ " OPERATOR(pg_catalog.=) "
+#define LT " OPERATOR(pg_catalog.<) "
+#define GT " OPERATOR(pg_catalog.>) "
+#define GE " OPERATOR(pg_catalog.>=) "
+#define LE " OPERATOR(pg_catalog.<=) "
+#define PLUS " OPERATOR(pg_catalog.+) "
+#define CCOLL " COLLATE pg_catalog.\"C\" "
+#define NOW "pg_catalog.clock_timestamp()"
+#define FINISHED "ANY (ARRAY['completed', 'failed', 'cancelled'])"
+#define IN_SERVER "(coalesce(t.lease_expires_at, '-infinity')" EQ "'infinity')"
+
+/* Adding */
+
+#define INSERT_COLUMNS                                                                                                 \
+	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, "        \
+	"created_by) "
+#define INSERT_VALUES(payload)                                                                                         \
+	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
+	"$1), 'default'), $4, $5, CASE WHEN $5" GT NOW " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8"
+#define INSERT_RETURNING " RETURNING id, queue, status" EQ "'scheduled'"
+
+static constinit Statement insert_statement{INSERT_COLUMNS "VALUES (" INSERT_VALUES("$2") ")" INSERT_RETURNING,
+											TEXTOID,
+											JSONBOID,
+											TEXTOID,
+											INT2OID,
+											TIMESTAMPTZOID,
+											INT4OID,
+											JSONBOID,
+											NAMEOID};
+static constinit Statement insert_many_statement{
+	INSERT_COLUMNS "SELECT " INSERT_VALUES("u.payload") " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) "
+														"ORDER BY u.n" INSERT_RETURNING,
+	TEXTOID,
+	JSONBARRAYOID,
+	TEXTOID,
+	INT2OID,
+	TIMESTAMPTZOID,
+	INT4OID,
+	JSONBOID,
+	NAMEOID};
+
+static std::vector<Added> run_insert(Statement &statement, const NewTask &task, Datum payload) {
+	Params params;
+	params.add(task.type).add_datum(payload, false);
+	if (task.queue)
+		params.add(std::string_view(*task.queue));
+	else
+		params.add_null();
+	params.add(task.priority);
+	if (task.run_at)
+		params.add_time(*task.run_at);
+	else
+		params.add_null();
+	params.add(task.max_attempts).add_datum(task.metadata.value_or(0), !task.metadata).add_name(task.created_by);
+	const Rows rows = statement.run(params);
+	std::vector<Added> added;
+	added.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3)});
+	return added;
+}
+
+Added insert(const NewTask &task, Datum payload) {
+	return run_insert(insert_statement, task, payload).at(0);
+}
+
+std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
+	return run_insert(insert_many_statement, task, payloads);
+}
+
+/* Claiming */
+
+#define PENDING_IN_LANE                                                                                                \
+	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ "$1 AND t.priority" EQ            \
+	"$2 AND t.id" GE "$3 AND "
+#define OF_TYPES "t.type" EQ "ANY ($5)"
+#define UNHANDLED "NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type" EQ "t.type)"
+#define LOCK_IN_ORDER " ORDER BY t.id LIMIT $4 FOR UPDATE OF t SKIP LOCKED"
+
+static constinit Statement lock_types_statement{
+	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE OF_TYPES LOCK_IN_ORDER,
+	TEXTOID,
+	INT2OID,
+	INT8OID,
+	INT4OID,
+	TEXTARRAYOID};
+static constinit Statement lock_unhandled_statement{
+	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE UNHANDLED LOCK_IN_ORDER, TEXTOID, INT2OID, INT8OID,
+	INT4OID};
+static constinit Statement has_types_statement{
+	"SELECT t.id" PENDING_IN_LANE OF_TYPES " ORDER BY t.id LIMIT $4", TEXTOID, INT2OID, INT8OID, INT4OID, TEXTARRAYOID};
+static constinit Statement has_unhandled_statement{"SELECT t.id" PENDING_IN_LANE UNHANDLED " ORDER BY t.id LIMIT $4",
+												   TEXTOID, INT2OID, INT8OID, INT4OID};
+
+static Rows run_pending(Statement &of_types, Statement &unhandled, const Lane &lane, int64 from,
+						const TypeFilter &filter, int count) {
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(from).add(static_cast<int32>(count));
+	if (filter.unhandled)
+		return unhandled.run(params);
+	params.add(std::span<const std::string>(filter.types));
+	return of_types.run(params);
+}
+
+std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count) {
+	const Rows rows = run_pending(lock_types_statement, lock_unhandled_statement, lane, from, filter, count);
+	std::vector<Candidate> candidates;
+	candidates.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		Candidate candidate{rows.int64_at(i, 1), std::nullopt};
+		if (rows.bool_at(i, 3))
+			candidate.not_before = DatumGetTimestampTz(rows.datum(i, 2));
+		candidates.push_back(candidate);
+	}
+	return candidates;
+}
+
+bool has_pending(const Lane &lane, int64 from, const TypeFilter &filter) {
+	return !run_pending(has_types_statement, has_unhandled_statement, lane, from, filter, 1).empty();
+}
+
+static constinit Statement put_aside_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'scheduled', updated_at = " NOW " WHERE t.id" EQ "ANY ($1)",
+	INT8ARRAYOID};
+
+void put_aside(std::span<const int64> ids) {
+	Params params;
+	put_aside_statement.run(params.add(ids));
+}
+
+static constinit Statement begin_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "
+	"max_attempts = coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ
+	"t.type), 20), processed_at = " NOW ", updated_at = " NOW ", lease_expires_at = $2, claimed_by = $3 "
+	"WHERE t.id" EQ "ANY ($1) "
+	"RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.payload, t::jobqueue.tasks",
+	INT8ARRAYOID, TIMESTAMPTZOID, TEXTOID};
+
+std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by) {
+	Params params;
+	const Rows rows = begin_statement.run(params.add(ids).add_time(lease).add(claimed_by));
+	std::vector<Attempt> attempts;
+	attempts.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		attempts.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
+							rows.int32_at(i, 5), rows.int32_at(i, 6), rows.datum(i, 7), rows.datum(i, 8)});
+	if (attempts.size() > 1) {
+		std::vector<std::pair<int64, size_t>> order;
+		for (size_t i = 0; i < ids.size(); i++)
+			order.emplace_back(ids[i], i);
+		std::sort(order.begin(), order.end());
+		const auto place = [&order](int64 id) {
+			return std::lower_bound(order.begin(), order.end(), std::pair<int64, size_t>{id, 0})->second;
+		};
+		std::sort(attempts.begin(), attempts.end(),
+				  [&place](const Attempt &a, const Attempt &b) { return place(a.id) < place(b.id); });
+	}
+	return attempts;
+}
+
+/* A loose index scan: from one lane to the next, without reading what is in them. */
+#define FIRST_LANE(condition)                                                                                          \
+	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND " condition        \
+	" ORDER BY t.queue" CCOLL ", t.priority, t.id LIMIT 1)"
+#define LANE "(t.queue" CCOLL ", t.priority)"
+
+static constinit Statement gaps_statement{
+	"WITH RECURSIVE found AS ("
+	"SELECT g.high_queue, g.high_priority, n.queue, n.priority "
+	"FROM unnest($1, $2, $3, $4) AS g(low_queue, low_priority, high_queue, high_priority), LATERAL " FIRST_LANE(
+		LANE GT
+		"(g.low_queue, g.low_priority) AND " LANE LT
+		"(g.high_queue, g.high_priority)") " n "
+										   "UNION ALL "
+										   "SELECT f.high_queue, f.high_priority, n.queue, n.priority FROM found f, LATERAL " FIRST_LANE(
+											   LANE GT
+											   "(f.queue, f.priority) AND " LANE LT
+											   "(f.high_queue, f.high_priority)") " n) "
+																				  "SELECT f.queue, f.priority FROM found f",
+	TEXTARRAYOID, INT2ARRAYOID, TEXTARRAYOID, INT2ARRAYOID};
+static constinit Statement tail_statement{
+	"WITH RECURSIVE found AS ("
+	"SELECT n.queue, n.priority, n.id FROM " FIRST_LANE(
+		LANE GT "($1, $2)") " n "
+							"UNION ALL "
+							"SELECT n.queue, n.priority, n.id FROM found f, LATERAL " FIRST_LANE(
+								LANE GT "(f.queue, f.priority)") " n) "
+																 "SELECT f.queue, f.priority, f.id FROM found f",
+	TEXTOID, INT2OID};
+
+/* No queue has an empty name: below every lane. */
+static const Lane lowest_lane = {"", PG_INT16_MIN};
+
+static Datum smallint_array(const std::vector<int16> &values) {
+	return guard([&values] {
+		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (values.size() + 1)));
+		for (size_t i = 0; i < values.size(); i++)
+			elements[i] = Int16GetDatum(values[i]);
+		return PointerGetDatum(
+			construct_array(elements, static_cast<int>(values.size()), INT2OID, 2, true, TYPALIGN_SHORT));
+	});
+}
+
+std::vector<Lane> discover_lanes(std::span<const Lane> known) {
+	std::vector<Lane> lanes;
+	if (!known.empty()) {
+		std::vector<std::string> low_queues, high_queues;
+		std::vector<int16> low_priorities, high_priorities;
+		const Lane *low = &lowest_lane;
+		for (const Lane &high : known) {
+			low_queues.push_back(low->queue);
+			low_priorities.push_back(low->priority);
+			high_queues.push_back(high.queue);
+			high_priorities.push_back(high.priority);
+			low = &high;
+		}
+		Params params;
+		params.add(std::span<const std::string>(low_queues)).add_datum(smallint_array(low_priorities), false);
+		params.add(std::span<const std::string>(high_queues)).add_datum(smallint_array(high_priorities), false);
+		const Rows rows = gaps_statement.run(params);
+		for (uint64 i = 0; i < rows.size(); i++)
+			lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2)});
+	}
+	const Lane &last = known.empty() ? lowest_lane : known.back();
+	Params params;
+	const Rows rows = tail_statement.run(params.add(std::string_view(last.queue)).add(last.priority));
+	for (uint64 i = 0; i < rows.size(); i++)
+		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2)});
+	return lanes;
+}
+
+std::vector<LaneHead> lane_heads() {
+	Params params;
+	const Rows rows = tail_statement.run(params.add(std::string_view()).add(lowest_lane.priority));
+	std::vector<LaneHead> heads;
+	for (uint64 i = 0; i < rows.size(); i++)
+		heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2)}, rows.int64_at(i, 3)});
+	return heads;
+}
+
+/* Ending a claim */
+
+/* Moves rows between leaves: what stays, and what the move changes. */
+#define KEPT_COLUMNS                                                                                                   \
+	"id, type, payload, created_at, processed_at, queue, priority, attempts, max_attempts, claimed_by, unique_key, "   \
+	"group_key, created_by, metadata, timeout"
+#define CHANGED_COLUMNS                                                                                                \
+	", status, updated_at, run_at, finished_at, lease_expires_at, last_error, last_sqlstate, result, slot"
+
+#define COMPLETE_CLAIMS                                                                                                \
+	"DELETE FROM jobqueue.tasks_live t USING unnest($1, $2, $3) AS u(id, attempt, result) WHERE t.id" EQ               \
+	"u.id AND t.attempts" EQ "u.attempt AND t.status" EQ "'processing' AND " IN_SERVER EQ "$4 "
+#define COMPLETE_INTO(n)                                                                                               \
+	Statement {                                                                                                        \
+		"WITH done AS (" COMPLETE_CLAIMS "RETURNING t.*, u.result AS given) "                                          \
+		"INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS ") "                                \
+		"SELECT " KEPT_COLUMNS ", 'completed', " NOW ", run_at, " NOW ", NULL, last_error, last_sqlstate, given, " #n  \
+		" FROM done RETURNING id",                                                                                     \
+			INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID                                                         \
+	}
+static constinit Statement complete_statements[] = {
+	Statement{COMPLETE_CLAIMS "RETURNING t.id", INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID},
+	COMPLETE_INTO(1),
+	COMPLETE_INTO(2),
+	COMPLETE_INTO(3),
+	COMPLETE_INTO(4),
+	COMPLETE_INTO(5),
+	COMPLETE_INTO(6),
+	COMPLETE_INTO(7),
+	COMPLETE_INTO(8),
+};
+
+static std::vector<int64> ids_of(const Rows &rows) {
+	std::vector<int64> ids;
+	ids.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		ids.push_back(rows.int64_at(i, 1));
+	return ids;
+}
+
+std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
+							bool in_server, int slot) {
+	Params params;
+	params.add(ids).add(attempts).add_datum(results.value_or(0), !results).add(in_server);
+	return ids_of(complete_statements[slot].run(params));
+}
+
+#define CLAIM_COLUMNS "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by"
+
+static std::vector<Claim> claims_of(const Rows &rows) {
+	std::vector<Claim> claims;
+	claims.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
+						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7)});
+	return claims;
+}
+
+static constinit Statement lock_claim_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.id" EQ
+												"$1 AND t.attempts" EQ "$2 AND t.status" EQ
+												"'processing' AND " IN_SERVER EQ "$3 FOR UPDATE",
+												INT8OID, INT4OID, BOOLOID};
+
+std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
+	Params params;
+	std::vector<Claim> claims = claims_of(lock_claim_statement.run(params.add(id).add(attempt).add(in_server)));
+	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
+}
+
+static constinit Statement lock_expired_statement{
+	"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ "'processing' AND t.lease_expires_at" LT
+	"$1 ORDER BY t.lease_expires_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+	TIMESTAMPTZOID, INT4OID};
+static constinit Statement in_server_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ
+											   "'processing' AND t.lease_expires_at" EQ
+											   "'infinity' ORDER BY t.lease_expires_at"};
+
+std::vector<Claim> lock_expired(TimestampTz now, int count) {
+	Params params;
+	return claims_of(lock_expired_statement.run(params.add_time(now).add(static_cast<int32>(count))));
+}
+
+std::vector<Claim> claims_in_server() {
+	Params none;
+	return claims_of(in_server_statement.run(none));
+}
+
+static constinit Statement put_back_statement{
+	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
+	"run_at = coalesce($2, t.run_at), last_error = coalesce($3, t.last_error), "
+	"last_sqlstate = CASE WHEN $3 IS NULL THEN t.last_sqlstate ELSE $4 END, "
+	"max_attempts = t.max_attempts" PLUS "$5, lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
+	INT8OID,
+	TIMESTAMPTZOID,
+	TEXTOID,
+	TEXTOID,
+	INT4OID};
+
+void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure, bool charge) {
+	Params params;
+	params.add(id);
+	if (run_at)
+		params.add_time(*run_at);
+	else
+		params.add_null();
+	if (failure)
+		params.add(std::string_view(failure->message)).add(std::string_view(failure->sqlstate));
+	else
+		params.add_null().add_null();
+	put_back_statement.run(params.add(static_cast<int32>(charge ? 0 : 1)));
+}
+
+static constinit Statement give_up_statement{
+	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 RETURNING t.*) "
+	"INSERT INTO jobqueue.tasks_failed (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS ", 'failed', " NOW
+	", run_at, " NOW ", NULL, $2, $3, result, -1 FROM gone",
+	INT8OID, TEXTOID, TEXTOID};
+
+void give_up(int64 id, const Failure &failure) {
+	Params params;
+	give_up_statement.run(
+		params.add(id).add(std::string_view(failure.message)).add(std::string_view(failure.sqlstate)));
+}
+
+static constinit Statement extend_statement{"UPDATE jobqueue.tasks_live t SET lease_expires_at = $3, updated_at = " NOW
+											" WHERE t.id" EQ "$1 AND t.attempts" EQ "$2 AND t.status" EQ
+											"'processing' AND NOT " IN_SERVER " RETURNING t.id",
+											INT8OID, INT4OID, TIMESTAMPTZOID};
+
+bool extend_lease(int64 id, int32 attempt, TimestampTz lease) {
+	Params params;
+	return !extend_statement.run(params.add(id).add(attempt).add_time(lease)).empty();
+}
+
+/* By people */
+
+#define CANCEL_TASK "DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND NOT t.status" EQ FINISHED " "
+#define CANCEL_INTO(n)                                                                                                 \
+	Statement {                                                                                                        \
+		"WITH gone AS (" CANCEL_TASK "RETURNING t.*) INSERT INTO jobqueue.tasks_history_" #n                           \
+		" (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS ", 'cancelled', " NOW ", run_at, " NOW              \
+		", NULL, coalesce($2, last_error), CASE WHEN $2 IS NULL THEN last_sqlstate END, result, " #n                   \
+		" FROM gone RETURNING id",                                                                                     \
+			INT8OID, TEXTOID                                                                                           \
+	}
+static constinit Statement cancel_statements[] = {
+	Statement{CANCEL_TASK "RETURNING t.id, $2", INT8OID, TEXTOID},
+	CANCEL_INTO(1),
+	CANCEL_INTO(2),
+	CANCEL_INTO(3),
+	CANCEL_INTO(4),
+	CANCEL_INTO(5),
+	CANCEL_INTO(6),
+	CANCEL_INTO(7),
+	CANCEL_INTO(8),
+};
+
+bool cancel(int64 id, const std::optional<std::string> &reason, int slot) {
+	Params params;
+	params.add(id);
+	if (reason)
+		params.add(std::string_view(*reason));
+	else
+		params.add_null();
+	return !cancel_statements[slot].run(params).empty();
+}
+
+#define RETRY_COLUMNS "RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by"
+
+static constinit Statement retry_waiting_statement{
+	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
+	"run_at = $2, updated_at = " NOW " WHERE t.id" EQ "$1 AND t.status" EQ "'scheduled' " RETRY_COLUMNS,
+	INT8OID, TIMESTAMPTZOID};
+static constinit Statement retry_finished_statement{
+	"WITH gone AS (DELETE FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.status" EQ
+	"ANY (ARRAY['failed', 'cancelled']) RETURNING t.*) "
+	"INSERT INTO jobqueue.tasks_live AS t (id, type, payload, created_at, processed_at, queue, priority, attempts, "
+	"claimed_by, unique_key, group_key, created_by, metadata, timeout, status, run_at, last_error, last_sqlstate, "
+	"max_attempts) "
+	"SELECT id, type, payload, created_at, processed_at, queue, priority, attempts, claimed_by, unique_key, group_key, "
+	"created_by, metadata, timeout, CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, $2, last_error, "
+	"last_sqlstate, CASE WHEN attempts" PLUS "1" GT "max_attempts THEN attempts" PLUS "1 ELSE max_attempts END "
+	"FROM gone " RETRY_COLUMNS,
+	INT8OID, TIMESTAMPTZOID};
+
+std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
+	for (Statement *statement : {&retry_waiting_statement, &retry_finished_statement}) {
+		Params params;
+		params.add(id);
+		if (run_at)
+			params.add_time(*run_at);
+		else
+			params.add_null();
+		std::vector<Claim> found = claims_of(statement->run(params));
+		if (!found.empty())
+			return std::move(found[0]);
+	}
+	return std::nullopt;
+}
+
+/* Watching */
+
+static constinit Statement look_statement{
+	"SELECT t, t.status, t.created_by, t.xmin FROM jobqueue.tasks t WHERE t.id" EQ "$1", INT8OID};
+
+std::optional<Look> look(int64 id) {
+	Params params;
+	const Rows rows = look_statement.run(params.add(id));
+	if (rows.empty())
+		return std::nullopt;
+	return Look{rows.datum(0, 1), rows.text_at(0, 2), rows.name_at(0, 3), DatumGetTransactionId(rows.datum(0, 4))};
+}
+
+/* Configuration */
+
+#define HANDLER_COLUMNS                                                                                                \
+	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, a.oid, coalesce(a.rolsuper, false), "                \
+	"coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false) "     \
+	"FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ              \
+	"h.run_as WHERE d.datname" EQ "pg_catalog.current_database() AND "
+#define OWN_HANDLERS "h.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i LIMIT 1)"
+
+static constinit Statement handlers_statement{HANDLER_COLUMNS OWN_HANDLERS " ORDER BY h.type"};
+static constinit Statement handlers_of_statement{HANDLER_COLUMNS OWN_HANDLERS " AND h.run_as" EQ "$1 ORDER BY h.type",
+												 NAMEOID};
+static constinit Statement handler_statement{HANDLER_COLUMNS "h.type" EQ "$1 FOR UPDATE OF h", TEXTOID};
+static constinit Statement lock_handlers_statement{"LOCK TABLE jobqueue.handlers IN SHARE ROW EXCLUSIVE MODE"};
+
+static std::vector<Handler> handlers_from(const Rows &rows) {
+	std::vector<Handler> found;
+	found.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		found.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.name_at(i, 4),
+						 rows.int32_at(i, 5), DatumGetObjectId(rows.datum(i, 6)), rows.bool_at(i, 7),
+						 rows.bool_at(i, 8), rows.bool_at(i, 9)});
+	return found;
+}
+
+std::vector<Handler> handlers() {
+	Params params;
+	return handlers_from(handlers_statement.run(params));
+}
+
+std::vector<Handler> handlers_of(std::string_view role) {
+	Params params;
+	return handlers_from(handlers_of_statement.run(params.add_name(role)));
+}
+
+std::optional<Handler> handler_for_update(std::string_view type) {
+	Params none, params;
+	lock_handlers_statement.run(none);
+	std::vector<Handler> found = handlers_from(handler_statement.run(params.add(type)));
+	return found.empty() ? std::nullopt : std::optional(std::move(found[0]));
+}
+
+static constinit Statement put_handler_statement{
+	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, incarnation) "
+	"SELECT $1, $2, $3, $4, $5, i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
+	"ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
+	"max_attempts = EXCLUDED.max_attempts, incarnation = EXCLUDED.incarnation, updated_at = " NOW,
+	TEXTOID,
+	TEXTOID,
+	TEXTOID,
+	NAMEOID,
+	INT4OID};
+
+void put_handler(const Handler &handler) {
+	Params params;
+	params.add(std::string_view(handler.type)).add(std::string_view(handler.function));
+	params.add(std::string_view(handler.queue)).add_name(handler.run_as).add(handler.max_attempts);
+	put_handler_statement.run(params);
+}
+
+static constinit Statement delete_handler_statement{
+	"DELETE FROM jobqueue.handlers h WHERE h.type" EQ "$1 RETURNING h.type", TEXTOID};
+
+bool delete_handler(std::string_view type) {
+	Params params;
+	return !delete_handler_statement.run(params.add(type)).empty();
+}
+
+static constinit Statement paused_all_statement{
+	"SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL LIMIT 1"};
+static constinit Statement paused_queues_statement{
+	"SELECT q.queue FROM jobqueue.queues q WHERE q.paused_at IS NOT NULL"};
+
+Pauses pauses() {
+	Params none;
+	Pauses result;
+	result.all = !paused_all_statement.run(none).empty();
+	const Rows rows = paused_queues_statement.run(none);
+	for (uint64 i = 0; i < rows.size(); i++)
+		result.queues.push_back(rows.text_at(i, 1));
+	return result;
+}
+
+static constinit Statement pause_all_statement{"UPDATE jobqueue.incarnation i SET paused_at = " NOW
+											   " WHERE i.paused_at IS NULL RETURNING i.id"};
+static constinit Statement pause_statement{"INSERT INTO jobqueue.queues AS q (queue, paused_at) VALUES ($1, " NOW ") "
+										   "ON CONFLICT (queue) DO UPDATE SET paused_at = " NOW
+										   " WHERE q.paused_at IS NULL RETURNING q.queue",
+										   TEXTOID};
+static constinit Statement resume_everything_statement{
+	"UPDATE jobqueue.incarnation i SET paused_at = NULL WHERE i.paused_at IS NOT NULL RETURNING i.id"};
+static constinit Statement resume_all_queues_statement{
+	"UPDATE jobqueue.queues q SET paused_at = NULL WHERE q.paused_at IS NOT NULL RETURNING q.queue"};
+static constinit Statement resume_statement{"UPDATE jobqueue.queues q SET paused_at = NULL WHERE q.queue" EQ
+											"$1 AND q.paused_at IS NOT NULL RETURNING q.queue",
+											TEXTOID};
+
+bool pause(const std::optional<std::string> &queue) {
+	Params params;
+	if (!queue)
+		return !pause_all_statement.run(params).empty();
+	return !pause_statement.run(params.add(std::string_view(*queue))).empty();
+}
+
+bool resume(const std::optional<std::string> &queue) {
+	Params params;
+	if (queue)
+		return !resume_statement.run(params.add(std::string_view(*queue))).empty();
+	const bool everything = !resume_everything_statement.run(params).empty();
+	const bool queues = !resume_all_queues_statement.run(params).empty();
+	return everything || queues;
+}
+
+static constinit Statement own_statement{"SELECT pg_catalog.count(*)" EQ "1 AND pg_catalog.bool_and(i.database" EQ
+										 "$1) FROM jobqueue.incarnation i",
+										 OIDOID};
+static constinit Statement drop_incarnations_statement{"DELETE FROM jobqueue.incarnation"};
+static constinit Statement new_incarnation_statement{"INSERT INTO jobqueue.incarnation (database) VALUES ($1)", OIDOID};
+static constinit Statement adopt_handlers_statement{
+	"UPDATE jobqueue.handlers h SET incarnation = i.id FROM jobqueue.incarnation i"};
+
+bool is_own_incarnation() {
+	Params params;
+	return own_statement.run(params.add_datum(ObjectIdGetDatum(MyDatabaseId), false)).bool_at(0, 1);
+}
+
+void adopt() {
+	Params none, database;
+	database.add_datum(ObjectIdGetDatum(MyDatabaseId), false);
+	drop_incarnations_statement.run(none);
+	new_incarnation_statement.run(database);
+	adopt_handlers_statement.run(none);
+}
+
+/* Maintenance */
+
+static constinit Statement promote_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ
+	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" GE
+	"$1 AND s.run_at" LE "$2 ORDER BY s.run_at, s.id LIMIT $3 FOR UPDATE SKIP LOCKED)) "
+	"RETURNING t.id, t.type, t.queue, t.priority, t.run_at",
+	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID};
+
+std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
+	Params params;
+	const Rows rows = promote_statement.run(params.add_time(from).add_time(now).add(static_cast<int32>(count)));
+	std::vector<Due> due;
+	due.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		due.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
+					   DatumGetTimestampTz(rows.datum(i, 5))});
+	return due;
+}
+
+static constinit Statement next_due_statement{"SELECT t.run_at FROM jobqueue.tasks_live t WHERE t.status" EQ
+											  "'scheduled' AND t.run_at" GE "$1 ORDER BY t.run_at, t.id LIMIT 1",
+											  TIMESTAMPTZOID};
+static constinit Statement next_lease_statement{"SELECT t.lease_expires_at FROM jobqueue.tasks_live t WHERE t.status" EQ
+												"'processing' AND t.lease_expires_at" LT
+												"'infinity' ORDER BY t.lease_expires_at LIMIT 1"};
+static constinit Statement last_id_statement{
+	"SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM jobqueue.tasks_id_seq s"};
+
+TimestampTz next_due(TimestampTz from) {
+	Params params;
+	const Rows rows = next_due_statement.run(params.add_time(from));
+	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
+}
+
+TimestampTz next_lease() {
+	Params none;
+	const Rows rows = next_lease_statement.run(none);
+	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
+}
+
+int64 last_id() {
+	Params none;
+	return last_id_statement.run(none).int64_at(0, 1);
+}
+
+static constinit Statement archive_statement{
+	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ
+	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ FINISHED
+	" ORDER BY s.updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING t.*), "
+	"kept AS (INSERT INTO jobqueue.tasks (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS
+	", status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate, result, "
+	"CASE WHEN status" EQ "'failed' THEN (-1)::pg_catalog.int2 ELSE $1 END FROM gone "
+	"WHERE status" EQ "'failed' OR $1" GT "0::pg_catalog.int2) "
+	"SELECT g.id FROM gone g",
+	INT2OID, INT4OID};
+
+int64 archive_finished(int slot, int count) {
+	Params params;
+	const Rows rows = archive_statement.run(params.add(static_cast<int16>(slot)).add(static_cast<int32>(count)));
+	return static_cast<int64>(rows.size());
+}
+
+/* In the order of the ids, which is about that of their ends: the leaf has no index on time. */
+static constinit Statement purge_statement{
+	"DELETE FROM jobqueue.tasks_failed t USING (SELECT s.id FROM jobqueue.tasks_failed s ORDER BY s.id LIMIT $2) o "
+	"WHERE t.id" EQ "o.id AND t.finished_at" LT "$1 RETURNING t.id",
+	TIMESTAMPTZOID, INT4OID};
+
+int64 purge_failed(TimestampTz before, int count) {
+	Params params;
+	const Rows rows = purge_statement.run(params.add_time(before).add(static_cast<int32>(count)));
+	return static_cast<int64>(rows.size());
+}
+
+static constinit Statement ring_statement{"SELECT r.slot, r.filled_since FROM jobqueue.history_ring r"};
+static constinit Statement set_ring_statement{
+	"INSERT INTO jobqueue.history_ring (slot, filled_since) VALUES ($1, $2) "
+	"ON CONFLICT (only_row) DO UPDATE SET slot = EXCLUDED.slot, filled_since = EXCLUDED.filled_since",
+	INT2OID, TIMESTAMPTZOID};
+static constinit Statement empty_statements[] = {
+	Statement{"TRUNCATE jobqueue.tasks_history_1"}, Statement{"TRUNCATE jobqueue.tasks_history_2"},
+	Statement{"TRUNCATE jobqueue.tasks_history_3"}, Statement{"TRUNCATE jobqueue.tasks_history_4"},
+	Statement{"TRUNCATE jobqueue.tasks_history_5"}, Statement{"TRUNCATE jobqueue.tasks_history_6"},
+	Statement{"TRUNCATE jobqueue.tasks_history_7"}, Statement{"TRUNCATE jobqueue.tasks_history_8"},
+};
+
+std::optional<Ring> history_ring() {
+	Params none;
+	const Rows rows = ring_statement.run(none);
+	if (rows.empty())
+		return std::nullopt;
+	return Ring{rows.int16_at(0, 1), DatumGetTimestampTz(rows.datum(0, 2))};
+}
+
+void set_history_ring(const Ring &ring) {
+	Params params;
+	set_ring_statement.run(params.add(static_cast<int16>(ring.slot)).add_time(ring.since));
+}
+
+void empty_history(int slot) {
+	Params none;
+	empty_statements[slot - 1].run(none);
+}
+
+static constinit Statement occupied_statement{"SELECT t.slot FROM jobqueue.tasks t WHERE t.slot" GT
+											  "0::pg_catalog.int2 LIMIT 1"};
+
+int occupied_history() {
+	Params none;
+	const Rows rows = occupied_statement.run(none);
+	return rows.empty() ? 0 : rows.int16_at(0, 1);
+}
+
+} // namespace jobqueue::store
