@@ -1,0 +1,22 @@
+/*
+ * jobqueue.cpp -- what happens when the server loads the library. C region.
+ */
+#include "pg/settings.hpp"
+#include "server/processes.hpp"
+#include "shared/state.hpp"
+
+extern "C" {
+PG_MODULE_MAGIC;
+PGDLLEXPORT void _PG_init(void);
+
+void _PG_init(void) {
+	jobqueue::settings::define();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	jobqueue::install_shared_memory_hooks();
+	jobqueue::install_utility_hook();
+	/* pg_upgrade starts the server for itself alone. */
+	if (!IsBinaryUpgrade)
+		jobqueue::register_launcher();
+}
+}

@@ -1,0 +1,339 @@
+/*
+ * launcher.cpp -- the launcher: one for the cluster. It knows which databases have the extension and keeps a scheduler
+ * running in each that needs one.
+ *
+ * After a start it looks into every database once, one at a time, by starting a scheduler there, which ends at once
+ * where the extension is not installed. Later it hears of CREATE EXTENSION, CREATE DATABASE and the like at commit.
+ * Entry is C, behind boundary(); everything else is a C++ region.
+ */
+#include "server/processes.hpp"
+
+#include "pg/compat.hpp"
+#include "pg/settings.hpp"
+
+#include <signal.h>
+
+namespace jobqueue {
+
+namespace {
+
+constexpr int64 rescan_interval_us = USECS_PER_MINUTE;
+constexpr int64 shortest_delay_us = 100000;
+constexpr int64 longest_delay_us = USECS_PER_MINUTE;
+constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
+
+struct Child {
+	Oid database;
+	BackgroundWorkerHandle *handle = nullptr; /* null: not running */
+	bool probe = true;						  /* it is not known whether the extension is there */
+	uint64 configuration = 0;				  /* at the start of the latest scheduler */
+	int64 delay_us = 0;						  /* before the next start, after a failure */
+	TimestampTz started_at = 0;
+	TimestampTz not_before = 0;
+};
+
+class Launcher {
+public:
+	void run();
+
+private:
+	void scan();
+	void reap();
+	void start();
+	bool needs_scheduler(const Child &child, DatabaseSlot *slot, TimestampTz now);
+	void make_room(TimestampTz now);
+	Child *child_of(Oid database);
+
+	std::vector<Child> children_;
+	std::vector<Oid> absent_;  /* databases without the extension */
+	std::vector<Oid> unknown_; /* to be looked into */
+	TimestampTz next_scan_ = 0;
+	TimestampTz next_start_ = 0;
+	TimestampTz short_since_ = 0;
+	int64 short_delay_us_ = 0;
+	bool warned_of_shortage_ = false;
+	bool warned_of_databases_ = false;
+};
+
+Child *Launcher::child_of(Oid database) {
+	const auto found = std::find_if(children_.begin(), children_.end(),
+									[database](const Child &child) { return child.database == database; });
+	return found == children_.end() ? nullptr : &*found;
+}
+
+/* Which databases are there, and which have gone? */
+void Launcher::scan() {
+	constexpr size_t most = 4096;
+	struct List {
+		Oid *oids;
+		size_t count;
+	};
+	std::vector<Oid> databases(most);
+	List list = {databases.data(), 0};
+	in_transaction(Durability::asynchronous, [&list] {
+		guard([&list] {
+			Relation relation = table_open(DatabaseRelationId, AccessShareLock);
+			TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
+			while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection)) {
+				auto *form = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
+				constexpr int invalid_database = -2; /* of datconnlimit: half dropped */
+				if (form->datallowconn && !form->datistemplate && form->datconnlimit != invalid_database &&
+					list.count < most)
+					list.oids[list.count++] = form->oid;
+			}
+			table_endscan(scan);
+			table_close(relation, AccessShareLock);
+		});
+	});
+	databases.resize(list.count);
+	const auto exists = [&databases](Oid database) {
+		return std::find(databases.begin(), databases.end(), database) != databases.end();
+	};
+	std::erase_if(absent_, [&](Oid database) { return !exists(database); });
+	std::erase_if(unknown_, [&](Oid database) { return !exists(database); });
+	for (DatabaseSlot &slot : shared()->databases) {
+		const Oid database = pg_atomic_read_u32(&slot.database);
+		const Child *child = child_of(database);
+		if (OidIsValid(database) && !exists(database) && !(child && child->handle)) {
+			std::erase_if(children_, [database](const Child &c) { return c.database == database; });
+			guard([&slot] { release_database(&slot); });
+		}
+	}
+	for (const Oid database : databases) {
+		const bool known = child_of(database) != nullptr ||
+						   std::find(absent_.begin(), absent_.end(), database) != absent_.end() ||
+						   std::find(unknown_.begin(), unknown_.end(), database) != unknown_.end();
+		if (!known)
+			unknown_.push_back(database);
+	}
+	next_scan_ = GetCurrentTimestamp() + rescan_interval_us;
+}
+
+/* What has become of the schedulers. */
+void Launcher::reap() {
+	const TimestampTz now = GetCurrentTimestamp();
+	for (Child &child : children_) {
+		if (child.handle == nullptr)
+			continue;
+		BackgroundWorkerHandle *const handle = child.handle;
+		const BgwHandleStatus status = guard([handle] {
+			pid_t pid;
+			return GetBackgroundWorkerPid(handle, &pid);
+		});
+		if (status != BGWH_STOPPED)
+			continue;
+		guard([handle] { pfree(handle); });
+		child.handle = nullptr;
+		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
+		const SchedulerState state = slot ? scheduler_state(slot) : SchedulerState::absent;
+		if (state == SchedulerState::none || state == SchedulerState::starting) {
+			/* It failed, or it was terminated. */
+			if (slot)
+				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
+			child.delay_us = now - child.started_at > longest_delay_us
+								 ? shortest_delay_us
+								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);
+			child.not_before = now + child.delay_us;
+		} else {
+			child.delay_us = 0;
+			child.not_before = 0;
+		}
+	}
+	std::erase_if(children_, [this](const Child &child) {
+		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
+		if (child.handle != nullptr ||
+			(slot && (scheduler_state(slot) != SchedulerState::absent || pg_atomic_read_u32(&slot->wanted) != 0)))
+			return false;
+		/* Somebody in the database who is about to write to this slot writes to a free one: harmless. */
+		if (slot)
+			guard([slot] { release_database(slot); });
+		absent_.push_back(child.database);
+		return true;
+	});
+}
+
+bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, TimestampTz now) {
+	if (child.handle != nullptr || now < child.not_before)
+		return false;
+	if (const uint32 pid = pg_atomic_read_u32(&slot->let_go)) {
+		if (kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH)
+			return false;
+		pg_atomic_write_u32(&slot->let_go, 0); /* its holder is gone */
+	}
+	const bool wanted = pg_atomic_read_u32(&slot->wanted) != 0;
+	switch (scheduler_state(slot)) {
+	case SchedulerState::none:
+		return true;
+	case SchedulerState::retired:
+		return wanted || static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)) <= now;
+	case SchedulerState::absent:
+		return wanted;
+	case SchedulerState::paused:
+		return pg_atomic_read_u64(&slot->configuration) != child.configuration;
+	default:
+		return false;
+	}
+}
+
+/* A process slot is wanted for a scheduler: an idle worker leaves, else a scheduler with nothing to do at the moment. */
+void Launcher::make_room(TimestampTz now) {
+	for (WorkerSlot &worker : worker_slots()) {
+		uint32 idle = static_cast<uint32>(WorkerState::idle);
+		if (pg_atomic_read_u32(&worker.retire) == 0 &&
+			pg_atomic_compare_exchange_u32(&worker.state, &idle, static_cast<uint32>(WorkerState::running))) {
+			pg_atomic_write_u32(&worker.retire, 1);
+			wake(&worker.procno);
+			return;
+		}
+	}
+	Child *oldest = nullptr;
+	for (Child &child : children_)
+		if (child.handle != nullptr && now - child.started_at > USECS_PER_SEC &&
+			(oldest == nullptr || child.started_at < oldest->started_at))
+			oldest = &child;
+	if (oldest != nullptr) {
+		if (DatabaseSlot *slot = find_database(oldest->database)) {
+			pg_atomic_write_u32(&slot->retire, 1);
+			wake(&slot->scheduler_procno);
+		}
+	}
+	uint64 nobody = 0;
+	pg_atomic_compare_exchange_u64(&shared()->starved_at, &nobody, static_cast<uint64>(now));
+}
+
+void Launcher::start() {
+	const TimestampTz now = GetCurrentTimestamp();
+	/* Databases whose backends announced something have a slot before we know of them. */
+	for (DatabaseSlot &slot : shared()->databases) {
+		const Oid database = pg_atomic_read_u32(&slot.database);
+		if (!OidIsValid(database) || child_of(database) != nullptr)
+			continue;
+		std::erase(absent_, database);
+		std::erase(unknown_, database);
+		children_.push_back({.database = database, .probe = false});
+	}
+	/* One look into an unknown database at a time. */
+	const bool probing = std::any_of(children_.begin(), children_.end(),
+									 [](const Child &child) { return child.probe && child.handle != nullptr; });
+	if (!probing && !unknown_.empty()) {
+		const Oid database = unknown_.back();
+		if (guard([database] { return attach_database(database); }) != nullptr) {
+			unknown_.pop_back();
+			children_.push_back({.database = database});
+		} else if (!warned_of_databases_) {
+			warned_of_databases_ = true;
+			guard([] {
+				ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+								  errmsg("jobqueue cannot look after more than %d databases", max_databases)));
+			});
+		}
+	}
+	if (now < next_start_)
+		return;
+	for (Child &child : children_) {
+		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
+		if (slot == nullptr || !needs_scheduler(child, slot, now))
+			continue;
+		const SchedulerState before = scheduler_state(slot);
+		child.configuration = pg_atomic_read_u64(&slot->configuration);
+		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
+		pg_atomic_write_u32(&slot->retire, 0);
+		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::starting));
+		child.handle = guard([slot] {
+			MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+			BackgroundWorkerHandle *handle = start_scheduler(slot);
+			MemoryContextSwitchTo(caller);
+			return handle;
+		});
+		if (child.handle != nullptr) {
+			child.started_at = now;
+			short_since_ = 0;
+			short_delay_us_ = 0;
+			continue;
+		}
+		/* No process to be had: make room, and try again ever more rarely. */
+		pg_atomic_write_u32(&slot->state, static_cast<uint32>(before));
+		if (before == SchedulerState::retired)
+			pg_atomic_write_u64(&slot->next_run, static_cast<uint64>(now));
+		pg_atomic_fetch_add_u64(&shared()->start_failed, 1);
+		guard([this, now] { make_room(now); });
+		if (short_since_ == 0)
+			short_since_ = now;
+		short_delay_us_ = std::clamp<int64>(short_delay_us_ * 2, 20000, USECS_PER_SEC);
+		next_start_ = now + short_delay_us_;
+		if (!warned_of_shortage_ && now - short_since_ > shortage_warning_us) {
+			warned_of_shortage_ = true;
+			guard([] {
+				ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+								  errmsg("jobqueue has had no process for a scheduler for %d seconds; tasks wait",
+										 static_cast<int>(shortage_warning_us / USECS_PER_SEC)),
+								  errhint("You might need to increase max_worker_processes.")));
+			});
+		}
+		break;
+	}
+}
+
+void Launcher::run() {
+	for (;;) {
+		guard([] { CHECK_FOR_INTERRUPTS(); });
+		pg_atomic_write_u32(&shared()->launcher_wanted, 0);
+		pg_memory_barrier();
+		if (pg_atomic_exchange_u32(&shared()->rescan, 0) != 0 || GetCurrentTimestamp() >= next_scan_)
+			scan();
+		reap();
+		start();
+
+		const TimestampTz now = GetCurrentTimestamp();
+		TimestampTz until = next_scan_;
+		for (const Child &child : children_) {
+			DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
+			if (child.handle != nullptr || slot == nullptr)
+				continue;
+			if (child.not_before > now)
+				until = std::min(until, child.not_before);
+			else if (scheduler_state(slot) == SchedulerState::retired)
+				until = std::min(until, static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)));
+			else if (pg_atomic_read_u32(&slot->let_go) != 0)
+				until = std::min(until, now + USECS_PER_SEC);
+		}
+		if (next_start_ > now)
+			until = std::min(until, next_start_);
+		if (!unknown_.empty() && short_since_ == 0 &&
+			std::none_of(children_.begin(), children_.end(), [](const Child &c) { return c.probe && c.handle; }))
+			until = warned_of_databases_ ? until : now;
+		guard([until, now] { wait_for_news((std::max<int64>(until - now, 0) + 999) / 1000); });
+	}
+}
+
+void leave(int, Datum) {
+	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(no_procno));
+}
+
+/* Schedulers of a launcher that died go on; this one must not start a second. */
+void stop_strays() {
+	for (DatabaseSlot &slot : shared()->databases) {
+		const uint32 pid = pg_atomic_read_u32(&slot.scheduler_pid);
+		if (pid != 0)
+			kill(static_cast<pid_t>(pid), SIGTERM);
+	}
+}
+
+} // namespace
+} // namespace jobqueue
+
+extern "C" PGDLLEXPORT void jobqueue_launcher_main(Datum arg);
+
+extern "C" void jobqueue_launcher_main(Datum) {
+	using namespace jobqueue;
+	prepare_process();
+	if (shared() == nullptr)
+		proc_exit(0);
+	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+	pgstat_report_appname("jobqueue launcher");
+	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(compat::my_procno()));
+	before_shmem_exit(leave, 0);
+	stop_strays();
+	boundary([] { Launcher().run(); });
+	proc_exit(1);
+}

@@ -1,0 +1,124 @@
+/*
+ * processes.cpp -- see processes.hpp. C region but for the functions that return C++ values.
+ */
+#include "server/processes.hpp"
+
+#include "pg/compat.hpp"
+
+namespace jobqueue {
+
+static void describe(BackgroundWorker *process, const char *type, const char *entry) {
+	memset(process, 0, sizeof(*process));
+	process->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	process->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	process->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(process->bgw_library_name, "jobqueue", sizeof(process->bgw_library_name));
+	strlcpy(process->bgw_function_name, entry, sizeof(process->bgw_function_name));
+	strlcpy(process->bgw_type, type, sizeof(process->bgw_type));
+	strlcpy(process->bgw_name, type, sizeof(process->bgw_name));
+}
+
+void register_launcher() {
+	BackgroundWorker process;
+	describe(&process, "jobqueue launcher", "jobqueue_launcher_main");
+	process.bgw_restart_time = 1;
+	RegisterBackgroundWorker(&process);
+}
+
+BackgroundWorkerHandle *start_scheduler(DatabaseSlot *slot) {
+	BackgroundWorker process;
+	describe(&process, "jobqueue scheduler", "jobqueue_scheduler_main");
+	const Oid database = pg_atomic_read_u32(&slot->database);
+	snprintf(process.bgw_name, sizeof(process.bgw_name), "jobqueue scheduler for database %u", database);
+	process.bgw_main_arg = Int32GetDatum(static_cast<int32>(slot - shared()->databases));
+	memcpy(process.bgw_extra, &database, sizeof(database));
+	process.bgw_notify_pid = MyProcPid;
+	BackgroundWorkerHandle *handle;
+	return RegisterDynamicBackgroundWorker(&process, &handle) ? handle : nullptr;
+}
+
+BackgroundWorkerHandle *start_worker(WorkerSlot *slot) {
+	BackgroundWorker process;
+	describe(&process, "jobqueue worker", "jobqueue_worker_main");
+	snprintf(process.bgw_name, sizeof(process.bgw_name), "jobqueue worker for role %u in database %u",
+			 pg_atomic_read_u32(&slot->role), pg_atomic_read_u32(&slot->database));
+	process.bgw_main_arg = Int32GetDatum(static_cast<int32>(slot - shared()->workers));
+	const uint64 token = pg_atomic_read_u64(&slot->token);
+	memcpy(process.bgw_extra, &token, sizeof(token));
+	process.bgw_notify_pid = MyProcPid;
+	BackgroundWorkerHandle *handle;
+	return RegisterDynamicBackgroundWorker(&process, &handle) ? handle : nullptr;
+}
+
+void prepare_process() {
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, StatementCancelHandler);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+void wait_for_news(int64 milliseconds) {
+	compat::sleep_on_latch(milliseconds);
+	if (ConfigReloadPending) {
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+std::optional<store::Extension> installed_extension() {
+	struct Found {
+		Oid oid;
+		Oid owner;
+		const char *version;
+	};
+	const Found found = guard([]() -> Found {
+		Found result = {};
+		Relation relation = table_open(ExtensionRelationId, AccessShareLock);
+		ScanKeyData key;
+		ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum("jobqueue"));
+		SysScanDesc scan = systable_beginscan(relation, ExtensionNameIndexId, true, nullptr, 1, &key);
+		HeapTuple tuple = systable_getnext(scan);
+		if (HeapTupleIsValid(tuple)) {
+			auto *form = reinterpret_cast<Form_pg_extension>(GETSTRUCT(tuple));
+			bool isnull;
+			const Datum version =
+				heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(relation), &isnull);
+			result = {form->oid, form->extowner, isnull ? "" : TextDatumGetCString(version)};
+		}
+		systable_endscan(scan);
+		table_close(relation, AccessShareLock);
+		return result;
+	});
+	if (!OidIsValid(found.oid))
+		return std::nullopt;
+	return store::Extension{found.oid, found.owner, found.version};
+}
+
+static std::string token_prefix() {
+	char text[64];
+	snprintf(text, sizeof(text), "worker %llx.", static_cast<unsigned long long>(PgStartTime));
+	return text;
+}
+
+std::string worker_token(uint64 token) {
+	char text[64];
+	snprintf(text, sizeof(text), "%llx.%llu", static_cast<unsigned long long>(shared()->server_start),
+			 static_cast<unsigned long long>(token));
+	return token_prefix() + text;
+}
+
+bool is_token_of_this_server(std::string_view token) {
+	return token.starts_with(token_prefix());
+}
+
+void report_running(const char *what) {
+	pgstat_report_activity(STATE_RUNNING, what);
+	set_ps_display(what);
+}
+
+void report_idle() {
+	pgstat_report_activity(STATE_IDLE, nullptr);
+	set_ps_display("idle");
+}
+
+} // namespace jobqueue

@@ -1,0 +1,45 @@
+/*
+ * processes.hpp -- the background processes: how they are registered, and what launcher, scheduler and worker share.
+ *
+ *   launcher    one per cluster; starts schedulers
+ *   scheduler   one per database with the extension; starts workers
+ *   worker      runs the handlers of one role in one database
+ */
+#pragma once
+
+#include "engine/task_store.hpp"
+#include "pg/transaction.hpp"
+#include "shared/announcements.hpp"
+#include "shared/state.hpp"
+
+namespace jobqueue {
+
+inline constexpr const char *library_version = JOBQUEUE_VERSION;
+
+/* C region; called by _PG_init in the postmaster. */
+void register_launcher();
+void install_utility_hook();
+
+/* C regions; used by the launcher and the scheduler. The handle is null if no process slot was free. */
+BackgroundWorkerHandle *start_scheduler(DatabaseSlot *slot);
+BackgroundWorkerHandle *start_worker(WorkerSlot *slot);
+
+/* Signals, latch and settings reload that all of them use. C region; first thing in a process. */
+void prepare_process();
+
+/* Sleeps until woken or for so long. Reloads settings when asked to. C region. */
+void wait_for_news(int64 milliseconds);
+
+/* The extension as this database has it; none if it has not. Needs a transaction. */
+std::optional<store::Extension> installed_extension();
+
+/* What claimed_by says for a worker: a name that no other worker has had or will have. */
+std::string worker_token(uint64 token);
+/* Was this token given out since the postmaster started? Then its worker ended by a crash or a kill. */
+bool is_token_of_this_server(std::string_view token);
+
+/* Shows in pg_stat_activity what the process is doing. C region. */
+void report_running(const char *what);
+void report_idle();
+
+} // namespace jobqueue

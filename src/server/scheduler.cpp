@@ -1,0 +1,683 @@
+/*
+ * scheduler.cpp -- the scheduler of one database: starts workers, makes scheduled tasks due, takes back what dead
+ * workers and expired leases held, sends the coalesced NOTIFYs, turns the ring of history.
+ *
+ * Started by the launcher. Entry is C, behind boundary(); everything else is a C++ region but for the callbacks. It is
+ * connected as the bootstrap superuser, runs nothing but our own statements in a Session, and no user's code.
+ */
+#include "server/processes.hpp"
+
+#include "engine/claimer.hpp"
+#include "engine/outcome.hpp"
+#include "pg/compat.hpp"
+#include "pg/settings.hpp"
+
+#include <set>
+
+namespace jobqueue {
+
+namespace {
+
+constexpr int64 notify_interval_us = 10 * USECS_PER_SEC / 1000;
+constexpr int batch = 1000;
+/* A sweep or a full pass takes at most one part in so many of the time. */
+constexpr int64 sweep_share = 50;
+/* However often transactions commit: one look in so many microseconds serves them all. */
+constexpr int64 shortest_look_us = 5000;
+constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
+
+struct Role {
+	Oid oid;
+	bool can_login;
+	Scope scope;
+	Claimer claimer{true};
+	/* A role whose workers end as soon as they start (its connection limit, for one) is tried ever more rarely. */
+	int64 start_delay_us = 0;
+	TimestampTz next_start = DT_NOBEGIN;
+	explicit Role(const store::Handler &handler) : oid(handler.role), can_login(handler.can_login) {}
+};
+
+struct Started {
+	WorkerSlot *slot;
+	BackgroundWorkerHandle *handle;
+	Oid role;
+};
+
+class Scheduler {
+public:
+	explicit Scheduler(DatabaseSlot *slot) : slot_(slot), position_(pg_atomic_read_u64(&slot->notified)) {}
+	/* Returns the state to leave behind. */
+	SchedulerState run();
+
+private:
+	std::optional<SchedulerState> configure();
+	void read_announcements();
+	void promote_and_expire();
+	void recover_orphans();
+	void archive();
+	void poll();
+	void sweep();
+	void turn_history();
+	void start_workers();
+	void watch_started();
+	bool start_worker_for(Role &role);
+	void make_room();
+	void notify();
+	bool has_workers() const;
+	bool may_retire();
+	int64 sleep_ms();
+	template <typename Fn> void attempt(const char *what, Fn &&fn);
+
+	DatabaseSlot *const slot_;
+	Oid owner_ = InvalidOid;
+	Oid extension_ = InvalidOid;
+	uint64 configuration_ = 0;
+	std::vector<std::unique_ptr<Role>> roles_;
+	std::vector<std::string> refused_; /* roles that were reported as not being served */
+	store::Pauses pauses_;
+	std::vector<Started> started_;
+
+	uint64 position_; /* in the ring */
+	std::set<std::string> to_notify_;
+	TimestampTz notified_at_ = 0;
+
+	TimestampTz due_from_ = DT_NOBEGIN; /* no scheduled task is due before, but for those announced */
+	TimestampTz next_due_ = DT_NOBEGIN;
+	TimestampTz next_lease_ = DT_NOBEGIN;
+	TimestampTz next_poll_ = DT_NOBEGIN;
+	TimestampTz next_sweep_ = DT_NOBEGIN;
+	TimestampTz next_start_ = DT_NOBEGIN;
+	int64 start_delay_us_ = 0;
+	TimestampTz short_since_ = 0; /* of process slots */
+	bool warned_of_shortage_ = false;
+	TimestampTz busy_at_ = 0;
+};
+
+bool is_live(WorkerSlot &worker) {
+	return worker_state(&worker) != WorkerState::free;
+}
+
+/* Housekeeping that fails (a lock, a full disk) is reported and tried again; it must not end the scheduler. */
+template <typename Fn> void Scheduler::attempt(const char *what, Fn &&fn) {
+	std::optional<PgError> error;
+	try {
+		in_transaction(Durability::asynchronous, [&] {
+			const Session session(owner_);
+			fn();
+		});
+	} catch (const PgError &caught) {
+		error = caught;
+	}
+	if (!error || error->sqlerrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+		return;
+	if (error->sqlerrcode() == ERRCODE_UNDEFINED_TABLE || error->sqlerrcode() == ERRCODE_UNDEFINED_SCHEMA)
+		throw PgError(*error);
+	const PgError *const reported = &*error;
+	guard([what, reported] {
+		ereport(LOG, (errcode(reported->sqlerrcode()),
+					  errmsg("jobqueue could not %s and will try again: %s", what, reported->what())));
+	});
+}
+
+/* Reads what there is to do; a state if there is nothing to do here for now. */
+std::optional<SchedulerState> Scheduler::configure() {
+	const uint64 configuration = pg_atomic_read_u64(&slot_->configuration);
+	std::optional<store::Extension> extension;
+	std::vector<store::Handler> handlers;
+	std::string name;
+	bool own = false;
+	in_transaction(Durability::asynchronous, [&] {
+		extension = installed_extension();
+		name = guard([] { return get_database_name(MyDatabaseId); });
+		if (!extension || extension->version != library_version)
+			return;
+		owner_ = extension->owner;
+		const Session session(owner_);
+		own = store::is_own_incarnation();
+		handlers = store::handlers();
+		pauses_ = store::pauses();
+		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
+		if (const std::optional<store::Ring> ring = store::history_ring())
+			pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
+	});
+	if (!extension)
+		return SchedulerState::absent;
+	if (extension->version != library_version) {
+		const char *const installed = extension->version.c_str();
+		const char *const database = name.c_str();
+		guard([installed, database] {
+			ereport(WARNING,
+					(errmsg("jobqueue runs no tasks in database \"%s\": the extension has version %s, the library %s",
+							database, installed, library_version),
+					 errhint("Run ALTER EXTENSION jobqueue UPDATE, or restart the server with the new library.")));
+		});
+		return SchedulerState::paused;
+	}
+	if (OidIsValid(extension_) && extension->oid != extension_)
+		return SchedulerState::none; /* dropped and created again: start from nothing */
+	extension_ = extension->oid;
+	if (!own) {
+		const char *const database = name.c_str();
+		guard([database] {
+			ereport(WARNING,
+					(errmsg("jobqueue runs no tasks in database \"%s\": it is a restored or copied database", database),
+					 errhint("If the tasks in it shall run here, call jobqueue.adopt() in it.")));
+		});
+		return SchedulerState::paused;
+	}
+
+	/* A role that stays as it was keeps its claimer, which knows where there is no work. */
+	std::vector<std::unique_ptr<Role>> roles;
+	std::vector<std::string> refused;
+	for (size_t i = 0; i < handlers.size(); i++) {
+		const store::Handler &handler = handlers[i];
+		const char *reason = nullptr;
+		if (!OidIsValid(handler.role))
+			reason = "the role does not exist";
+		else if (!handler.can_connect)
+			reason = "the role may not connect to this database";
+		else if (handler.superuser && !settings::allow_superuser_handlers)
+			reason = "jobqueue.allow_superuser_handlers is off";
+		if (reason != nullptr) {
+			if (std::find(refused.begin(), refused.end(), handler.run_as) != refused.end())
+				continue;
+			refused.push_back(handler.run_as);
+			if (std::find(refused_.begin(), refused_.end(), handler.run_as) == refused_.end()) {
+				const char *const role = handler.run_as.c_str();
+				guard([role, reason] {
+					ereport(WARNING, (errmsg("jobqueue does not run the handlers of role \"%s\": %s", role, reason),
+									  errdetail("Their tasks stay queued.")));
+				});
+			}
+			continue;
+		}
+		auto role = std::find_if(roles.begin(), roles.end(), [&](const auto &r) { return r->oid == handler.role; });
+		if (role == roles.end())
+			role = roles.insert(roles.end(), std::make_unique<Role>(handler));
+		(*role)->scope.filter.types.push_back(handler.type);
+	}
+	for (auto &role : roles) {
+		role->scope = scope_of_types(std::move(role->scope.filter.types));
+		const auto known = std::find_if(roles_.begin(), roles_.end(), [&](const auto &old) {
+			return old && old->oid == role->oid && old->scope.key == role->scope.key;
+		});
+		if (known != roles_.end()) {
+			(*known)->can_login = role->can_login;
+			role = std::move(*known);
+			if (configuration != configuration_)
+				role->claimer.forget_quiet(); /* a queue may have been resumed */
+		}
+	}
+	roles_ = std::move(roles);
+	refused_ = std::move(refused);
+	configuration_ = configuration;
+	return std::nullopt;
+}
+
+/* What was announced: whom to notify, and how far the ids have come. */
+void Scheduler::read_announcements() {
+	bool statements = false;
+	News news;
+	for (;;) {
+		const Read read = read_announcement(position_, &news);
+		if (read == Read::end)
+			break;
+		if (read == Read::overrun) {
+			position_ = ring_head();
+			to_notify_.insert("");
+			continue;
+		}
+		position_++;
+		if (news.database != MyDatabaseId || news.kind == AnnouncementKind::sweep)
+			continue;
+		statements |= news.kind == AnnouncementKind::statement;
+		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
+		busy_at_ = GetCurrentTimestamp();
+	}
+	if (statements)
+		attempt("read its sequence",
+				[this] { atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0))); });
+}
+
+void Scheduler::promote_and_expire() {
+	const auto announced = static_cast<TimestampTz>(pg_atomic_exchange_u64(&slot_->due_at, PG_INT64_MAX));
+	due_from_ = std::min(due_from_, announced);
+	next_due_ = std::min(next_due_, announced);
+	next_lease_ = std::min(next_lease_, announced);
+
+	while (next_due_ <= GetCurrentTimestamp()) {
+		const TimestampTz before = next_due_;
+		attempt("make scheduled tasks due", [this] {
+			const TimestampTz now = GetCurrentTimestamp();
+			const std::vector<store::Due> due = store::promote_due(due_from_, now, batch);
+			for (const store::Due &task : due) {
+				guard([&task] { note_task(task.queue, task.priority, task.id, task.type); });
+				due_from_ = std::max(due_from_, task.run_at);
+			}
+			if (due.size() < static_cast<size_t>(batch)) {
+				/* What is due and locked by somebody waits for the next poll. */
+				due_from_ = std::max(due_from_, now);
+				next_due_ = store::next_due(due_from_);
+			}
+		});
+		if (next_due_ == before)
+			break;
+	}
+	while (next_lease_ <= GetCurrentTimestamp()) {
+		const TimestampTz before = next_lease_;
+		attempt("take back expired leases", [this] {
+			const TimestampTz now = GetCurrentTimestamp();
+			const std::vector<store::Claim> expired = store::lock_expired(now, batch);
+			for (const store::Claim &claim : expired)
+				end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", "JQ001"},
+							  true);
+			next_lease_ = store::next_lease();
+			if (next_lease_ <= now && expired.size() < static_cast<size_t>(batch))
+				next_lease_ = now + USECS_PER_SEC; /* locked by somebody */
+		});
+		if (next_lease_ == before)
+			break;
+	}
+}
+
+/* Tasks in the hands of workers that are no more. */
+void Scheduler::recover_orphans() {
+	pg_atomic_write_u32(&slot_->orphans, 0);
+	attempt("give back the tasks of workers that ended", [] {
+		const std::vector<store::Claim> claims = store::claims_in_server();
+		/* Looked at after the claims: a worker that claimed had its slot before. */
+		std::vector<std::string> living;
+		for (WorkerSlot &worker : worker_slots())
+			if (is_live(worker))
+				living.push_back(worker_token(pg_atomic_read_u64(&worker.token)));
+		for (const store::Claim &seen : claims) {
+			if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
+				continue;
+			/* An earlier start of the server was stopped by somebody; a worker of this one was killed, or crashed. */
+			const bool charged = is_token_of_this_server(seen.claimed_by);
+			if (const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true))
+				end_abandoned(*claim, {"the worker process ended while it ran this task", "JQ002"}, charged);
+		}
+	});
+}
+
+void Scheduler::archive() {
+	pg_atomic_write_u32(&slot_->by_hand, 0);
+	int64 moved = 0;
+	do {
+		moved = 0;
+		attempt("archive tasks that were finished by hand",
+				[&moved] { moved = store::archive_finished(history_slot(), batch); });
+	} while (moved == batch);
+}
+
+/* The safety net for what nobody announced. */
+void Scheduler::sweep() {
+	const TimestampTz began = GetCurrentTimestamp();
+	attempt("look for tasks that nobody announced", [] {
+		for (const store::LaneHead &head : store::lane_heads()) {
+			if (head.lane.queue.size() >= queue_name_size)
+				continue;
+			News news = {};
+			news.kind = AnnouncementKind::sweep;
+			news.database = MyDatabaseId;
+			news.priority = head.lane.priority;
+			news.id = head.id;
+			news.queue_hash = hash_name(head.lane.queue);
+			memcpy(news.queue, head.lane.queue.data(), head.lane.queue.size());
+			announce(news);
+		}
+	});
+	wake_workers(MyDatabaseId, 0);
+	next_sweep_ = GetCurrentTimestamp() + sweep_share * (GetCurrentTimestamp() - began);
+}
+
+/* The leaf that is filled changes every seventh part of the retention, so that the one being emptied is old enough. */
+void Scheduler::turn_history() {
+	attempt("turn the history", [this] {
+		guard([] {
+			set_config_option("lock_timeout", "10ms", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		});
+		const TimestampTz now = GetCurrentTimestamp();
+		const std::optional<store::Ring> ring = store::history_ring();
+		if (!ring) {
+			store::set_history_ring({1, now});
+			return;
+		}
+		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
+		const int64 retention_us = static_cast<int64>(settings::completed_retention_s) * USECS_PER_SEC;
+		if (retention_us == 0) {
+			if (const int slot = store::occupied_history())
+				store::empty_history(slot);
+		} else if (now - ring->since >= retention_us / 7) {
+			const int next = ring->slot % 8 + 1;
+			store::empty_history(next);
+			store::set_history_ring({next, now});
+		}
+	});
+	/* Only what is committed is told to others. */
+	attempt("read the history ring", [this] {
+		if (const std::optional<store::Ring> ring = store::history_ring())
+			pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
+	});
+	if (settings::failed_retention_s >= 0) {
+		int64 purged = 0;
+		do {
+			purged = 0;
+			attempt("purge failed tasks", [&purged] {
+				purged = store::purge_failed(
+					GetCurrentTimestamp() - static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC, batch);
+			});
+		} while (purged == batch);
+	}
+}
+
+void Scheduler::poll() {
+	due_from_ = DT_NOBEGIN;
+	next_due_ = next_lease_ = DT_NOBEGIN;
+	recover_orphans();
+	archive();
+	turn_history();
+	if (GetCurrentTimestamp() >= next_sweep_)
+		sweep();
+	next_poll_ = GetCurrentTimestamp() + static_cast<int64>(settings::poll_interval_ms) * 1000;
+}
+
+bool Scheduler::has_workers() const {
+	const auto workers = worker_slots();
+	return std::any_of(workers.begin(), workers.end(), [](WorkerSlot &worker) {
+		return is_live(worker) && pg_atomic_read_u32(&worker.database) == MyDatabaseId;
+	});
+}
+
+/* A process slot is wanted: an idle worker leaves at once, else a busy one after its task. */
+void Scheduler::make_room() {
+	for (WorkerSlot &worker : worker_slots()) {
+		uint32 idle = static_cast<uint32>(WorkerState::idle);
+		if (worker_state(&worker) == WorkerState::idle && pg_atomic_read_u32(&worker.retire) == 0 &&
+			pg_atomic_compare_exchange_u32(&worker.state, &idle, static_cast<uint32>(WorkerState::running))) {
+			pg_atomic_write_u32(&worker.retire, 1);
+			wake(&worker.procno);
+			return;
+		}
+	}
+	uint64 nobody = 0;
+	pg_atomic_compare_exchange_u64(&shared()->starved_at, &nobody, static_cast<uint64>(GetCurrentTimestamp()));
+}
+
+/* Reserves a slot in shared memory and starts a process for it; false if there is no room. */
+bool Scheduler::start_worker_for(Role &role) {
+	WorkerSlot *reserved = nullptr;
+	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+	int live = 0;
+	for (WorkerSlot &worker : worker_slots()) {
+		if (is_live(worker))
+			live++;
+		else if (reserved == nullptr)
+			reserved = &worker;
+	}
+	if (live >= settings::max_workers)
+		reserved = nullptr;
+	if (reserved != nullptr) {
+		pg_atomic_write_u64(&reserved->token, pg_atomic_add_fetch_u64(&shared()->token, 1));
+		pg_atomic_write_u32(&reserved->database, MyDatabaseId);
+		pg_atomic_write_u32(&reserved->role, role.oid);
+		pg_atomic_write_u32(&reserved->can_login, role.can_login);
+		pg_atomic_write_u32(&reserved->starter, static_cast<uint32>(MyProcPid));
+		pg_atomic_write_u32(&reserved->pid, 0);
+		pg_atomic_write_u32(&reserved->retire, 0);
+		pg_atomic_write_u64(&reserved->task, 0);
+		pg_atomic_write_u64(&reserved->cancel, 0);
+		pg_atomic_write_u64(&reserved->types, ~0ULL);
+		pg_atomic_write_u64(&reserved->started_at, static_cast<uint64>(GetCurrentTimestamp()));
+		set_state(reserved, WorkerState::starting);
+	}
+	LWLockRelease(shared()->lock);
+	if (reserved == nullptr)
+		return false;
+
+	BackgroundWorkerHandle *handle = guard([reserved] {
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+		BackgroundWorkerHandle *registered = start_worker(reserved);
+		MemoryContextSwitchTo(caller);
+		return registered;
+	});
+	if (handle == nullptr) {
+		pg_atomic_fetch_add_u64(&shared()->start_failed, 1);
+		LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+		pg_atomic_write_u32(&reserved->database, InvalidOid);
+		set_state(reserved, WorkerState::free);
+		LWLockRelease(shared()->lock);
+		return false;
+	}
+	started_.push_back({reserved, handle, role.oid});
+	return true;
+}
+
+/* What has become of the processes that were asked for. */
+void Scheduler::watch_started() {
+	std::erase_if(started_, [this](const Started &started) {
+		BackgroundWorkerHandle *const handle = started.handle;
+		const BgwHandleStatus status = guard([handle] {
+			pid_t pid;
+			return GetBackgroundWorkerPid(handle, &pid);
+		});
+		WorkerSlot *const slot = started.slot;
+		if (status != BGWH_STOPPED && worker_state(slot) == WorkerState::starting)
+			return false;
+		if (status == BGWH_STOPPED) {
+			/* It ended before it took its slot. */
+			LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+			if (worker_state(slot) == WorkerState::starting && pg_atomic_read_u32(&slot->pid) == 0) {
+				pg_atomic_write_u32(&slot->database, InvalidOid);
+				set_state(slot, WorkerState::free);
+			}
+			LWLockRelease(shared()->lock);
+		}
+		const bool failed = worker_state(slot) == WorkerState::free;
+		for (const auto &role : roles_) {
+			if (role->oid != started.role)
+				continue;
+			role->start_delay_us = failed ? std::clamp<int64>(role->start_delay_us * 2, 100000, 60 * USECS_PER_SEC) : 0;
+			role->next_start = GetCurrentTimestamp() + role->start_delay_us;
+		}
+		guard([handle] { pfree(handle); });
+		return true;
+	});
+}
+
+/* Every role with work gets a worker, and more as long as all of its workers are busy and there is room. */
+void Scheduler::start_workers() {
+	watch_started();
+	bool hungry = false;
+	for (const auto &role : roles_) {
+		int workers = 0;
+		bool waiting = false; /* one of them will look by itself */
+		int live = 0;
+		for (WorkerSlot &worker : worker_slots()) {
+			if (!is_live(worker))
+				continue;
+			live++;
+			if (pg_atomic_read_u32(&worker.database) != MyDatabaseId || pg_atomic_read_u32(&worker.role) != role->oid)
+				continue;
+			workers++;
+			waiting |= worker_state(&worker) != WorkerState::running || pg_atomic_read_u64(&worker.task) == 0;
+		}
+		if (waiting || settings::max_workers == 0)
+			continue;
+		if (workers > 0 && (live >= settings::max_workers || pg_atomic_read_u64(&shared()->starved_at) != 0))
+			continue;
+		if (!role->claimer.absorb())
+			continue;
+		bool work = false;
+		Role &candidate = *role;
+		attempt("look for work", [&] { work = candidate.claimer.has_work(candidate.scope, pauses_); });
+		if (!work)
+			continue;
+		busy_at_ = GetCurrentTimestamp();
+		if (busy_at_ < next_start_ || busy_at_ < candidate.next_start) {
+			hungry |= workers == 0;
+			continue;
+		}
+		if (start_worker_for(candidate)) {
+			start_delay_us_ = 0;
+			short_since_ = 0;
+			if (workers == 0)
+				pg_atomic_write_u64(&shared()->starved_at, 0);
+		} else if (workers == 0) {
+			hungry = true;
+			guard([this] { make_room(); });
+			start_delay_us_ = std::clamp<int64>(start_delay_us_ * 2, 20000, USECS_PER_SEC);
+			next_start_ = busy_at_ + start_delay_us_;
+			if (short_since_ == 0)
+				short_since_ = busy_at_;
+		} else {
+			next_start_ = busy_at_ + USECS_PER_SEC;
+		}
+	}
+	pg_atomic_write_u32(&slot_->hungry, hungry);
+	if (hungry && !warned_of_shortage_ && short_since_ != 0 &&
+		GetCurrentTimestamp() - short_since_ > shortage_warning_us) {
+		warned_of_shortage_ = true;
+		guard([] {
+			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+							  errmsg("jobqueue has had no process for a worker for %d seconds; tasks wait",
+									 static_cast<int>(shortage_warning_us / USECS_PER_SEC)),
+							  errhint("You might need to increase max_worker_processes or jobqueue.max_workers.")));
+		});
+	}
+	if (!hungry)
+		short_since_ = 0;
+}
+
+void Scheduler::notify() {
+	const TimestampTz now = GetCurrentTimestamp();
+	if (settings::notify_mode != static_cast<int>(NotifyMode::coalesced))
+		to_notify_.clear();
+	if (!to_notify_.empty()) {
+		if (now - notified_at_ < notify_interval_us)
+			return;
+		in_transaction(Durability::asynchronous, [this] {
+			for (const std::string &queue : to_notify_) {
+				const char *const payload = queue.c_str();
+				guard([payload] { Async_Notify("task_queue", payload); });
+			}
+		});
+		to_notify_.clear();
+		notified_at_ = GetCurrentTimestamp();
+	}
+	pg_atomic_write_u64(&slot_->notified, position_);
+}
+
+/* May the process end? Leaves behind when it must be back. */
+bool Scheduler::may_retire() {
+	if (!to_notify_.empty() || has_workers() || pg_atomic_read_u32(&slot_->wanted) != 0 ||
+		pg_atomic_read_u32(&slot_->hungry) != 0)
+		return false;
+	const bool asked = pg_atomic_read_u32(&slot_->retire) != 0;
+	const bool nothing = roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND;
+	const TimestampTz now = GetCurrentTimestamp();
+	if (!asked && !(nothing && now - busy_at_ >= static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC))
+		return false;
+	const TimestampTz back = std::min(next_due_, next_lease_);
+	pg_atomic_write_u64(&slot_->next_run, static_cast<uint64>(roles_.empty() ? back : std::min(back, next_poll_)));
+	return true;
+}
+
+int64 Scheduler::sleep_ms() {
+	TimestampTz until = std::min({next_poll_, next_due_, next_lease_});
+	if (!to_notify_.empty())
+		until = std::min(until, notified_at_ + notify_interval_us);
+	if (pg_atomic_read_u32(&slot_->hungry) != 0)
+		until = std::min(until, GetCurrentTimestamp() + std::max<int64>(start_delay_us_, 20000));
+	const int64 left = until - GetCurrentTimestamp();
+	return left <= 0 ? 0 : (left + 999) / 1000;
+}
+
+SchedulerState Scheduler::run() {
+	busy_at_ = GetCurrentTimestamp();
+	TimestampTz looked_at = 0;
+	for (;;) {
+		guard([] { CHECK_FOR_INTERRUPTS(); });
+		if (pg_atomic_read_u32(&slot_->let_go) != 0)
+			return SchedulerState::none;
+		pg_atomic_write_u32(&slot_->wanted, 0);
+		pg_memory_barrier();
+		looked_at = GetCurrentTimestamp();
+		if (configuration_ != pg_atomic_read_u64(&slot_->configuration) || looked_at >= next_poll_) {
+			if (const std::optional<SchedulerState> over = configure())
+				return *over;
+		}
+		read_announcements();
+		if (looked_at >= next_poll_)
+			poll();
+		if (pg_atomic_read_u32(&slot_->orphans) != 0)
+			recover_orphans();
+		if (pg_atomic_read_u32(&slot_->by_hand) != 0)
+			archive();
+		promote_and_expire();
+		start_workers();
+		notify();
+		if (may_retire())
+			return SchedulerState::retired;
+		guard([this] {
+			report_idle();
+			wait_for_news(sleep_ms());
+		});
+		const int64 since = GetCurrentTimestamp() - looked_at;
+		if (since >= 0 && since < shortest_look_us)
+			pg_usleep(static_cast<long>(shortest_look_us - since));
+	}
+}
+
+/* However the process ends. C region. */
+void leave(int, Datum arg) {
+	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];
+	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&slot->scheduler_pid) == static_cast<uint32>(MyProcPid)) {
+		pg_atomic_write_u32(&slot->scheduler_pid, 0);
+		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(no_procno));
+		pg_atomic_write_u32(&slot->retire, 0);
+		pg_atomic_write_u32(&slot->hungry, 0);
+		if (scheduler_state(slot) == SchedulerState::running)
+			pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
+	}
+	LWLockRelease(shared()->lock);
+	wake_launcher();
+}
+
+bool attach(int index, Oid database) {
+	DatabaseSlot *slot = &shared()->databases[index];
+	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+	const bool ours = pg_atomic_read_u32(&slot->database) == database &&
+					  pg_atomic_read_u32(&slot->scheduler_pid) == 0 && pg_atomic_read_u32(&slot->let_go) == 0;
+	if (ours) {
+		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(compat::my_procno()));
+		pg_atomic_write_u32(&slot->scheduler_pid, static_cast<uint32>(MyProcPid));
+		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::running));
+	}
+	LWLockRelease(shared()->lock);
+	if (ours)
+		before_shmem_exit(leave, Int32GetDatum(index));
+	return ours;
+}
+
+} // namespace
+} // namespace jobqueue
+
+extern "C" PGDLLEXPORT void jobqueue_scheduler_main(Datum arg);
+
+extern "C" void jobqueue_scheduler_main(Datum arg) {
+	using namespace jobqueue;
+	Oid database;
+	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(database));
+	prepare_process();
+	if (shared() == nullptr || !attach(DatumGetInt32(arg), database))
+		proc_exit(0);
+	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];
+	compat::connect_as_superuser(database);
+	pgstat_report_appname("jobqueue scheduler");
+	const SchedulerState last = boundary([slot] { return Scheduler(slot).run(); });
+	pg_atomic_write_u32(&slot->state, static_cast<uint32>(last));
+	proc_exit(0);
+}

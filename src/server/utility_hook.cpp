@@ -1,0 +1,201 @@
+/*
+ * utility_hook.cpp -- commands that concern whole databases: those that need one without connections get our processes
+ * out of it first (if the caller may run them at all), and those that bring new ones tell the launcher.
+ *
+ * The hook itself is C; letting go is a C++ region behind boundary().
+ */
+#include "server/processes.hpp"
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "nodes/parsenodes.h"
+}
+
+#include <signal.h>
+
+namespace jobqueue {
+
+namespace {
+
+ProcessUtility_hook_type previous_hook = nullptr;
+
+constexpr int64 patience_us = 5 * USECS_PER_SEC;
+
+struct Command {
+	PlannedStmt *statement;
+	const char *text;
+	bool read_only_tree;
+	ProcessUtilityContext context;
+	ParamListInfo params;
+	QueryEnvironment *environment;
+	DestReceiver *receiver;
+	QueryCompletion *completion;
+};
+
+void pass_on(const Command &c) {
+	if (previous_hook)
+		previous_hook(c.statement, c.text, c.read_only_tree, c.context, c.params, c.environment, c.receiver,
+					  c.completion);
+	else
+		standard_ProcessUtility(c.statement, c.text, c.read_only_tree, c.context, c.params, c.environment, c.receiver,
+								c.completion);
+}
+
+bool may_create_databases() {
+	if (superuser())
+		return true;
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	const bool may = HeapTupleIsValid(tuple) && reinterpret_cast<Form_pg_authid>(GETSTRUCT(tuple))->rolcreatedb;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
+}
+
+bool is_template(Oid database) {
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	const bool is = HeapTupleIsValid(tuple) && reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple))->datistemplate;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return is;
+}
+
+const char *option(List *options, const char *name) {
+	ListCell *cell;
+	foreach (cell, options) {
+		auto *element = static_cast<DefElem *>(lfirst(cell));
+		if (strcmp(element->defname, name) == 0 && element->arg != nullptr)
+			return defGetString(element);
+	}
+	return nullptr;
+}
+
+/* The database that the command needs free of connections, if the caller may run it; else InvalidOid. C region. */
+Oid database_to_free(Node *node) {
+	Oid database = InvalidOid;
+	switch (nodeTag(node)) {
+	case T_DropdbStmt:
+		database = get_database_oid(reinterpret_cast<DropdbStmt *>(node)->dbname, true);
+		break;
+	case T_RenameStmt: {
+		auto *rename = reinterpret_cast<RenameStmt *>(node);
+		if (rename->renameType == OBJECT_DATABASE && may_create_databases())
+			database = get_database_oid(rename->subname, true);
+		break;
+	}
+	case T_AlterDatabaseStmt: {
+		auto *alter = reinterpret_cast<AlterDatabaseStmt *>(node);
+		if (option(alter->options, "tablespace") != nullptr)
+			database = get_database_oid(alter->dbname, true);
+		break;
+	}
+	case T_CreatedbStmt: {
+		const char *source = option(reinterpret_cast<CreatedbStmt *>(node)->options, "template");
+		if (source == nullptr || !may_create_databases())
+			break;
+		database = get_database_oid(source, true);
+		if (OidIsValid(database) && is_template(database))
+			return database;
+		break;
+	}
+	default:
+		break;
+	}
+	return OidIsValid(database) && compat::owns_database(database, GetUserId()) ? database : InvalidOid;
+}
+
+/* Holds a database free of our processes; takes it back in any case. */
+class LetGo {
+public:
+	explicit LetGo(Oid database) : slot_(guard([database] { return attach_database(database); })) {
+		if (slot_ == nullptr)
+			return;
+		pg_atomic_write_u32(&slot_->let_go, static_cast<uint32>(MyProcPid));
+		pg_memory_barrier();
+		const TimestampTz start = GetCurrentTimestamp();
+		try {
+			while (terminate(database) && GetCurrentTimestamp() - start < patience_us)
+				guard([] { compat::sleep_on_latch(10); });
+		} catch (...) {
+			take_back();
+			throw;
+		}
+	}
+	~LetGo() { take_back(); }
+	LetGo(const LetGo &) = delete;
+	LetGo &operator=(const LetGo &) = delete;
+
+private:
+	/* Asks whoever is left to go; false if nobody is. */
+	bool terminate(Oid database) noexcept {
+		bool left = false;
+		const auto end = [&left](uint32 pid) {
+			if (pid != 0 && kill(static_cast<pid_t>(pid), SIGTERM) == 0)
+				left = true;
+		};
+		end(pg_atomic_read_u32(&slot_->scheduler_pid));
+		for (WorkerSlot &worker : worker_slots())
+			if (pg_atomic_read_u32(&worker.database) == database)
+				end(pg_atomic_read_u32(&worker.pid));
+		return left;
+	}
+	void take_back() noexcept {
+		if (slot_ == nullptr)
+			return;
+		pg_atomic_write_u32(&slot_->let_go, 0);
+		wake_launcher();
+	}
+	DatabaseSlot *const slot_;
+};
+
+void run_with_database_free(Oid database, const Command &command) {
+	const Command *const copy = &command;
+	boundary([database, copy] {
+		const LetGo free(database);
+		guard([copy] { pass_on(*copy); });
+	});
+}
+
+void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
+				ParamListInfo params, QueryEnvironment *environment, DestReceiver *receiver,
+				QueryCompletion *completion) {
+	const Command command = {statement, text, read_only_tree, context, params, environment, receiver, completion};
+	Node *node = statement->utilityStmt;
+	const NodeTag tag = nodeTag(node);
+	if (shared() == nullptr || RecoveryInProgress()) {
+		pass_on(command);
+		return;
+	}
+	if (tag == T_TransactionStmt) {
+		const TransactionStmtKind kind = reinterpret_cast<TransactionStmt *>(node)->kind;
+		pass_on(command);
+		/* What a prepared transaction enqueued or gave back is news now, and nobody remembers what it was. */
+		if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+			note_everything();
+		return;
+	}
+	const bool concerns_databases =
+		tag == T_DropdbStmt || tag == T_CreatedbStmt || tag == T_AlterDatabaseStmt ||
+		(tag == T_RenameStmt && reinterpret_cast<RenameStmt *>(node)->renameType == OBJECT_DATABASE);
+	if (!concerns_databases) {
+		pass_on(command);
+		return;
+	}
+	/* None of them can run in a transaction block: leave it to them to say so. */
+	const bool top_level = context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock();
+	const Oid database = top_level ? database_to_free(node) : InvalidOid;
+	if (OidIsValid(database) && database != MyDatabaseId)
+		run_with_database_free(database, command);
+	else
+		pass_on(command);
+	note_rescan();
+}
+
+} // namespace
+
+void install_utility_hook() {
+	previous_hook = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
+}
+
+} // namespace jobqueue

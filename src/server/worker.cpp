@@ -1,0 +1,418 @@
+/*
+ * worker.cpp -- a worker: connected as one role for life, it claims that role's tasks and runs their handlers.
+ *
+ * Started by the scheduler, which reserves its slot. Entry is C, behind boundary(); everything else is a C++ region
+ * but for the callbacks. Our own statements run in a Session, as the extension's owner; handlers never do.
+ */
+#include "server/processes.hpp"
+
+#include "engine/claimer.hpp"
+#include "engine/executor.hpp"
+#include "engine/outcome.hpp"
+#include "pg/compat.hpp"
+#include "pg/settings.hpp"
+
+extern "C" {
+#include "utils/datum.h"
+}
+
+namespace jobqueue {
+
+namespace {
+
+/* A nap after a vain look: grows while plain statements keep adding tasks of other types. */
+constexpr int64 shortest_nap_ms = 1;
+constexpr int64 longest_nap_ms = 20;
+/* How long a worker may keep its process when another role has none. */
+constexpr int64 fair_share_us = USECS_PER_SEC;
+
+/* Thrown by a handler's transaction when its claim has ended meanwhile, by cancel() for one. */
+struct ClaimLost {};
+
+class Worker {
+public:
+	Worker(WorkerSlot *slot, DatabaseSlot *database) : slot_(slot), database_(database) {
+		context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue task", ALLOCSET_DEFAULT_SIZES);
+	}
+	void run();
+
+private:
+	void work();
+	bool configure();
+	bool is_configured() const {
+		return configuration_ != 0 && configuration_ == pg_atomic_read_u64(&database_->configuration);
+	}
+	std::optional<store::Attempt> claim();
+	void process(const store::Attempt &task);
+	void perform(const store::Attempt &task);
+	void record_failure(const store::Attempt &task, const store::Failure &failure);
+	void report_failure(const store::Attempt &task, const PgError &error);
+	void reset_session();
+	bool sleep();
+	bool should_retire();
+
+	WorkerSlot *const slot_;
+	DatabaseSlot *const database_;
+	MemoryContext context_;
+	Oid owner_ = InvalidOid;
+	Oid extension_ = InvalidOid;
+	uint64 configuration_ = 0;
+	std::string token_;
+	std::vector<store::Handler> handlers_;
+	Scope scope_;
+	store::Pauses pauses_;
+	std::optional<Claimer> claimer_;
+	std::unique_ptr<Executor> executor_;
+	int64 nap_ms_ = 0;
+	TimestampTz started_at_ = 0;
+};
+
+const store::Handler *find_handler(const std::vector<store::Handler> &handlers, const std::string &type) {
+	const auto found = std::find_if(handlers.begin(), handlers.end(),
+									[&type](const store::Handler &handler) { return handler.type == type; });
+	return found == handlers.end() ? nullptr : &*found;
+}
+
+/* Reads what it handles; false if it has nothing to do here any more. */
+bool Worker::configure() {
+	const uint64 configuration = pg_atomic_read_u64(&database_->configuration);
+	const bool serve = in_transaction(Durability::asynchronous, [this] {
+		const std::optional<store::Extension> extension = installed_extension();
+		if (!extension || extension->version != library_version ||
+			(OidIsValid(extension_) && extension->oid != extension_))
+			return false;
+		extension_ = extension->oid;
+		owner_ = extension->owner;
+		const std::string role = guard([] { return GetUserNameFromId(GetSessionUserId(), false); });
+		const Session session(owner_);
+		if (!store::is_own_incarnation())
+			return false;
+		handlers_ = store::handlers_of(role);
+		pauses_ = store::pauses();
+		return true;
+	});
+	if (!serve || handlers_.empty() || !handlers_[0].can_connect ||
+		(handlers_[0].superuser && !settings::allow_superuser_handlers))
+		return false;
+	std::vector<std::string> types;
+	uint64 mask = 0;
+	for (const store::Handler &handler : handlers_) {
+		types.push_back(handler.type);
+		mask |= type_mask(hash_name(handler.type));
+	}
+	scope_ = scope_of_types(std::move(types));
+	pg_atomic_write_u64(&slot_->types, mask);
+	if (!executor_)
+		executor_ = std::make_unique<Executor>(owner_);
+	if (!claimer_)
+		claimer_.emplace(true);
+	executor_->forget();
+	claimer_->forget_quiet();
+	configuration_ = configuration;
+	return true;
+}
+
+/* Claims one task durably: it is processing before its handler runs. */
+std::optional<store::Attempt> Worker::claim() {
+	bool more = false;
+	std::optional<store::Attempt> task =
+		in_transaction(Durability::asynchronous, [&]() -> std::optional<store::Attempt> {
+			const Session session(owner_);
+			const Locked locked = claimer_->lock(scope_, pauses_, std::nullopt, 1);
+			if (locked.ids.empty())
+				return std::nullopt;
+			std::vector<store::Attempt> begun = store::begin_attempts(locked.ids, DT_NOEND, token_);
+			if (begun.empty())
+				return std::nullopt;
+			store::Attempt &attempt = begun[0];
+			MemoryContext context = context_;
+			guard([&attempt, context] {
+				MemoryContext caller = MemoryContextSwitchTo(context);
+				attempt.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
+				attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
+				MemoryContextSwitchTo(caller);
+			});
+			more = claimer_->more_after(scope_, locked);
+			pg_atomic_write_u64(&slot_->cancel, 0);
+			pg_atomic_write_u64(&slot_->task, static_cast<uint64>(attempt.id));
+			return attempt;
+		});
+	/* One worker's wake-up becomes the next one's: a burst spreads out over as many as there are. */
+	if (task && more && !wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&slot_->role)))
+		wake_scheduler(database_);
+	return task;
+}
+
+/* Runs the handler and records its success, in one transaction. */
+void Worker::perform(const store::Attempt &task) {
+	const Durability durability =
+		settings::worker_synchronous_commit ? Durability::synchronous : Durability::asynchronous;
+	in_transaction(durability, [&] {
+		const store::Handler *handler = find_handler(handlers_, task.type);
+		if (handler == nullptr)
+			throw ClaimLost{};
+		MemoryContext caller = MemoryContextSwitchTo(context_);
+		const std::optional<Datum> result = executor_->run(task, handler->function);
+		MemoryContextSwitchTo(caller);
+
+		const Session session(owner_, Session::Writes::always);
+		std::optional<Datum> results;
+		if (result)
+			results = guard([&result] {
+				Datum element = *result;
+				return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
+			});
+		if (end_completed({&task.id, 1}, {&task.attempt, 1}, results, true).empty())
+			throw ClaimLost{};
+	});
+}
+
+/* The error as the handler raised it, with the task in its context, on one line of level LOG. */
+void Worker::report_failure(const store::Attempt &task, const PgError &error) {
+	const ErrorData &data = error.data();
+	const store::Attempt *const attempt = &task;
+	guard([&data, attempt] {
+		ereport(LOG, (errcode(data.sqlerrcode),
+					  errmsg("task " INT64_FORMAT " of type \"%s\" failed, attempt %d of %d: %s", attempt->id,
+							 attempt->type.c_str(), attempt->attempt, attempt->max_attempts,
+							 data.message ? data.message : "missing error text"),
+					  data.detail_log ? errdetail_internal("%s", data.detail_log)
+					  : data.detail	  ? errdetail_internal("%s", data.detail)
+									  : 0,
+					  data.hint ? errhint("%s", data.hint) : 0, data.context ? errcontext("%s", data.context) : 0));
+	});
+}
+
+void Worker::record_failure(const store::Attempt &task, const store::Failure &failure) {
+	in_transaction(Durability::asynchronous, [&] {
+		const Session session(owner_);
+		if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
+			end_failed(*claim, failure, {});
+	});
+}
+
+/* Cut where a character ends. */
+std::string cut(const char *text, int most) {
+	const int length = static_cast<int>(strlen(text));
+	return {text, static_cast<size_t>(length <= most ? length : pg_mbcliplen(text, length, most))};
+}
+
+/* The attempt from beginning to end, whatever happens in the handler. */
+void Worker::process(const store::Attempt &task) {
+	constexpr int longest_message = 8192;
+	char activity[NAMEDATALEN + 128];
+	snprintf(activity, sizeof(activity), "task " INT64_FORMAT " of type %.*s", task.id,
+			 pg_mbcliplen(task.type.c_str(), static_cast<int>(task.type.size()), 64), task.type.c_str());
+	guard([&activity] { report_running(activity); });
+
+	std::optional<PgError> error;
+	std::string problem;
+	bool lost = false;
+	try {
+		perform(task);
+	} catch (const ClaimLost &) {
+		lost = true;
+	} catch (const PgError &caught) {
+		error = caught;
+	} catch (const std::exception &caught) {
+		problem = caught.what();
+	} catch (...) {
+		problem = "unknown C++ exception";
+	}
+
+	/* From here on a cancel that names this task comes too late, and must not hit the next one. */
+	pg_atomic_write_u64(&slot_->task, 0);
+	pg_memory_barrier();
+	const uint64 cancel = pg_atomic_read_u64(&slot_->cancel);
+	const bool interrupted = error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED && cancel != 0;
+	QueryCancelPending = false;
+
+	if (interrupted && cancel == static_cast<uint64>(task.id))
+		return;				   /* cancel() has recorded it */
+	if (lost || interrupted) { /* the interrupt was meant for an earlier task */
+		in_transaction(Durability::asynchronous, [&] {
+			const Session session(owner_);
+			if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
+				end_released(*claim);
+		});
+	} else if (error) {
+		report_failure(task, *error);
+		record_failure(task, {cut(error->what(), longest_message), unpack_sql_state(error->sqlerrcode())});
+	} else if (!problem.empty()) {
+		record_failure(task, {cut(problem.c_str(), longest_message), unpack_sql_state(ERRCODE_INTERNAL_ERROR)});
+	}
+}
+
+/* What a handler may have left behind in the session. C region. */
+void discard_residue() {
+	if (GetSessionUserId() != GetAuthenticatedUserId() || GetCurrentRoleId() != InvalidOid) {
+		SetConfigOption("session_authorization", GetUserNameFromId(GetAuthenticatedUserId(), false), PGC_SUSET,
+						PGC_S_SESSION);
+		SetConfigOption("role", "none", PGC_USERSET, PGC_S_SESSION);
+	}
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	Async_UnlistenAll();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetTempTableNamespace();
+	ResetSequenceCaches();
+	ResetAllOptions();
+	/* A handler's NOTICE has nowhere to go but the log. */
+	if (log_min_messages > NOTICE)
+		SetConfigOption("log_min_messages", "notice", PGC_SUSET, PGC_S_SESSION);
+}
+
+void Worker::reset_session() {
+	in_transaction(Durability::asynchronous, [] { guard(discard_residue); });
+	MemoryContextReset(context_);
+}
+
+bool Worker::should_retire() {
+	if (pg_atomic_read_u32(&slot_->retire) != 0 || pg_atomic_read_u32(&database_->let_go) != 0)
+		return true;
+	/* A role with work that has no worker at all comes before one that has had its share. */
+	if (pg_atomic_read_u64(&shared()->starved_at) == 0)
+		return false;
+	int colleagues = 0;
+	for (WorkerSlot &other : worker_slots())
+		if (&other != slot_ && worker_state(&other) != WorkerState::free &&
+			pg_atomic_read_u32(&other.database) == MyDatabaseId &&
+			pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&slot_->role))
+			colleagues++;
+	if (colleagues == 0 && GetCurrentTimestamp() - started_at_ < fair_share_us)
+		return false;
+	/* Only one leaves for each that starves. */
+	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0;
+}
+
+/* Waits for something to do; false when it is time to go. */
+bool Worker::sleep() {
+	const bool nap = claimer_->took_statements();
+	nap_ms_ = nap ? std::clamp(nap_ms_ * 2, shortest_nap_ms, longest_nap_ms) : 0;
+	const TimestampTz idle_since = GetCurrentTimestamp();
+	const int64 idle_limit_us = static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC;
+	guard(report_idle);
+
+	/* Announce that we sleep before the last look, so that whoever comes after it wakes us. */
+	if (nap) {
+		set_state(slot_, WorkerState::napping);
+		pg_memory_barrier();
+		guard([this] { wait_for_news(nap_ms_); });
+	}
+	set_state(slot_, WorkerState::idle);
+	pg_memory_barrier();
+	for (;;) {
+		if (claimer_->absorb() || !is_configured() || worker_state(slot_) == WorkerState::running) {
+			set_state(slot_, WorkerState::running);
+			return true;
+		}
+		if (should_retire() || GetCurrentTimestamp() - idle_since >= idle_limit_us)
+			return false;
+		guard([this] {
+			wait_for_news(std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000));
+		});
+	}
+}
+
+/* Works until there is nothing to do for long, or the process is needed elsewhere. */
+void Worker::work() {
+	set_state(slot_, WorkerState::running);
+	reset_session();
+	for (;;) {
+		guard([] { CHECK_FOR_INTERRUPTS(); });
+		if (!is_configured() && !configure())
+			return;
+		std::optional<store::Attempt> task;
+		if (claimer_->absorb())
+			task = claim();
+		if (task) {
+			claimer_->took_statements();
+			nap_ms_ = 0;
+			set_state(slot_, WorkerState::running);
+			process(*task);
+			reset_session();
+			if (should_retire())
+				return;
+		} else if (!sleep()) {
+			return;
+		}
+	}
+}
+
+void Worker::run() {
+	started_at_ = GetCurrentTimestamp();
+	token_ = worker_token(pg_atomic_read_u64(&slot_->token));
+	std::exception_ptr problem;
+	try {
+		work();
+		return;
+	} catch (const PgError &) {
+		problem = std::current_exception();
+	}
+	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
+	const bool installed = in_transaction(Durability::asynchronous, [this] {
+		const std::optional<store::Extension> extension = installed_extension();
+		return extension && extension->oid == extension_;
+	});
+	if (installed)
+		std::rethrow_exception(problem);
+}
+
+/* Runs after the transaction was aborted, however the process ends. C region. */
+void leave(int, Datum arg) {
+	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
+	const Oid database = pg_atomic_read_u32(&slot->database);
+	const bool orphan = pg_atomic_read_u64(&slot->task) != 0;
+	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&slot->pid, 0);
+	pg_atomic_write_u64(&slot->task, 0);
+	pg_atomic_write_u32(&slot->database, InvalidOid);
+	set_state(slot, WorkerState::free);
+	LWLockRelease(shared()->lock);
+	if (DatabaseSlot *home = find_database(database)) {
+		if (orphan)
+			pg_atomic_write_u32(&home->orphans, 1);
+		wake_scheduler(home);
+	}
+	for (DatabaseSlot &other : shared()->databases)
+		if (pg_atomic_read_u32(&other.hungry) != 0)
+			wake_scheduler(&other);
+}
+
+/* Takes the slot that was reserved for this process; false if it was given up. C region. */
+bool attach(int index, uint64 token) {
+	WorkerSlot *slot = &shared()->workers[index];
+	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+	const bool ours = pg_atomic_read_u64(&slot->token) == token && worker_state(slot) == WorkerState::starting;
+	if (ours) {
+		pg_atomic_write_u32(&slot->procno, static_cast<uint32>(compat::my_procno()));
+		pg_atomic_write_u32(&slot->pid, static_cast<uint32>(MyProcPid));
+	}
+	LWLockRelease(shared()->lock);
+	if (ours)
+		before_shmem_exit(leave, Int32GetDatum(index));
+	return ours;
+}
+
+} // namespace
+} // namespace jobqueue
+
+extern "C" PGDLLEXPORT void jobqueue_worker_main(Datum arg);
+
+extern "C" void jobqueue_worker_main(Datum arg) {
+	using namespace jobqueue;
+	uint64 token;
+	memcpy(&token, MyBgworkerEntry->bgw_extra, sizeof(token));
+	prepare_process();
+	if (shared() == nullptr || !attach(DatumGetInt32(arg), token))
+		proc_exit(0);
+	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
+	const Oid database = pg_atomic_read_u32(&slot->database);
+	DatabaseSlot *home = find_database(database);
+	if (home == nullptr || pg_atomic_read_u32(&home->let_go) != 0)
+		proc_exit(0);
+	compat::connect_as(database, pg_atomic_read_u32(&slot->role), pg_atomic_read_u32(&slot->can_login) != 0);
+	pgstat_report_appname("jobqueue worker");
+	boundary([slot, home] { Worker(slot, home).run(); });
+	proc_exit(0);
+}
