@@ -1,0 +1,102 @@
+/*
+ * arguments.cpp -- see arguments.hpp. C++ region.
+ */
+#include "api/arguments.hpp"
+
+namespace jobqueue {
+
+void Arguments::require(int n, const char *name) const {
+	if (is_null(n))
+		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, std::string(name) + " must not be null");
+}
+
+int64 Arguments::int64_at(int n, const char *name) const {
+	require(n, name);
+	return DatumGetInt64(datum(n));
+}
+
+int32 Arguments::int32_at(int n, const char *name) const {
+	require(n, name);
+	return DatumGetInt32(datum(n));
+}
+
+std::optional<std::string> Arguments::optional_text(int n) const {
+	if (is_null(n))
+		return std::nullopt;
+	const Datum value = datum(n);
+	text *plain = guard([value] { return DatumGetTextPP(value); });
+	return std::string(VARDATA_ANY(plain), static_cast<size_t>(VARSIZE_ANY_EXHDR(plain)));
+}
+
+std::string Arguments::text_at(int n, const char *name) const {
+	require(n, name);
+	std::string value = *optional_text(n);
+	if (value.empty())
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must not be empty");
+	return value;
+}
+
+std::optional<std::string> Arguments::optional_queue(int n) const {
+	std::optional<std::string> value = optional_text(n);
+	if (value && (value->empty() || value->size() > 63))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the name of a queue must have 1 to 63 bytes");
+	return value;
+}
+
+std::optional<TimestampTz> Arguments::optional_time(int n, const char *name) const {
+	if (is_null(n))
+		return std::nullopt;
+	const TimestampTz value = DatumGetTimestampTz(datum(n));
+	if (TIMESTAMP_NOT_FINITE(value))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must be finite");
+	return value;
+}
+
+std::optional<int64> Arguments::optional_duration(int n, const char *name) const {
+	if (is_null(n))
+		return std::nullopt;
+	const Datum span = datum(n);
+	const TimestampTz now = GetCurrentTimestamp();
+	/* Months and days have a length only from a given moment on. */
+	const TimestampTz then = guard([span, now] {
+		return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), span));
+	});
+	if (TIMESTAMP_NOT_FINITE(then))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must be finite");
+	if (then < now)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must not be negative");
+	return then - now;
+}
+
+std::string caller_name() {
+	return guard([] { return GetUserNameFromId(GetUserId(), false); });
+}
+
+ResultSet::ResultSet(FunctionCallInfo fcinfo, Of what) : info_(reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo)) {
+	const bits32 flags = what == Of::bigint ? MAT_SRF_USE_EXPECTED_DESC : 0;
+	guard([fcinfo, flags] { InitMaterializedSRF(fcinfo, flags); });
+}
+
+void ResultSet::add(int64 value) {
+	ReturnSetInfo *const info = info_;
+	guard([info, value] {
+		Datum values[1] = {Int64GetDatum(value)};
+		bool nulls[1] = {false};
+		tuplestore_putvalues(info->setResult, info->setDesc, values, nulls);
+	});
+}
+
+void ResultSet::add_row(Datum composite) {
+	ReturnSetInfo *const info = info_;
+	guard([info, composite] {
+		HeapTupleHeader header = DatumGetHeapTupleHeader(composite);
+		HeapTupleData tuple;
+		tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+		ItemPointerSetInvalid(&tuple.t_self);
+		tuple.t_tableOid = InvalidOid;
+		tuple.t_data = header;
+		tuplestore_puttuple(info->setResult, &tuple);
+	});
+}
+
+} // namespace jobqueue

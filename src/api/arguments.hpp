@@ -1,0 +1,51 @@
+/*
+ * arguments.hpp -- reading what SQL passes, and returning to it. C++ region; throws Error or PgError.
+ */
+#pragma once
+
+#include "engine/task_store.hpp"
+
+namespace jobqueue {
+
+/* The arguments of a call, by position from 0. "name" is for the error message. */
+class Arguments {
+public:
+	explicit Arguments(FunctionCallInfo fcinfo) noexcept : fcinfo_(fcinfo) {}
+	bool is_null(int n) const noexcept { return n >= fcinfo_->nargs || fcinfo_->args[n].isnull; }
+	Datum datum(int n) const noexcept { return fcinfo_->args[n].value; }
+
+	/* Throws 22004 if null. */
+	void require(int n, const char *name) const;
+	int64 int64_at(int n, const char *name) const;
+	int32 int32_at(int n, const char *name) const;
+	/* Throws 22004 if null, 22023 if empty. */
+	std::string text_at(int n, const char *name) const;
+	std::optional<std::string> optional_text(int n) const;
+	/* 1 to 63 bytes. */
+	std::optional<std::string> optional_queue(int n) const;
+	/* Throws 22023 if infinite. */
+	std::optional<TimestampTz> optional_time(int n, const char *name) const;
+	/* Microseconds from now; throws 22023 if negative, or so long that the sum is out of range. */
+	std::optional<int64> optional_duration(int n, const char *name) const;
+
+private:
+	FunctionCallInfo fcinfo_;
+};
+
+/* Name of the role that calls: inside a SECURITY DEFINER function, its owner. */
+std::string caller_name();
+
+/* Sets up a set-returning call that returns all rows at once; where rows go. */
+class ResultSet {
+public:
+	enum class Of { bigint, tasks };
+	ResultSet(FunctionCallInfo fcinfo, Of what);
+	void add(int64 value);
+	/* A row of jobqueue.tasks. */
+	void add_row(Datum composite);
+
+private:
+	ReturnSetInfo *info_;
+};
+
+} // namespace jobqueue

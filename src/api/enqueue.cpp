@@ -1,0 +1,254 @@
+/*
+ * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
+ */
+#include "api/arguments.hpp"
+#include "pg/settings.hpp"
+#include "shared/announcements.hpp"
+
+namespace jobqueue {
+
+/* Where no scheduler sends NOTIFY afterwards, the transaction does it itself. */
+static bool notifies_itself() {
+	if (settings::notify_mode == static_cast<int>(NotifyMode::off))
+		return false;
+	return settings::notify_mode == static_cast<int>(NotifyMode::immediate) || shared() == nullptr;
+}
+
+/* C region. */
+static void notify_now(const char *queue) {
+	Async_Notify("task_queue", queue);
+}
+
+/* The arguments that enqueue and enqueue_many have in common, from position 2 on. */
+static store::NewTask read_task(const Arguments &arguments, const std::string &type) {
+	store::NewTask task;
+	task.type = type;
+	task.queue = arguments.optional_queue(2);
+	arguments.require(3, "priority");
+	task.priority = DatumGetInt16(arguments.datum(3));
+	task.run_at = arguments.optional_time(4, "run_at");
+	if (const std::optional<int64> delay = arguments.optional_duration(5, "delay")) {
+		if (task.run_at)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "run_at and delay exclude each other");
+		task.run_at = GetCurrentTimestamp() + *delay;
+	}
+	if (!arguments.is_null(6)) {
+		task.max_attempts = DatumGetInt32(arguments.datum(6));
+		if (*task.max_attempts < 1)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_attempts must be at least 1");
+	}
+	if (!arguments.is_null(7))
+		task.metadata = arguments.datum(7);
+	task.created_by = caller_name();
+	return task;
+}
+
+static void note_added(const store::NewTask &task, const store::Added &added) {
+	guard([&task, &added] {
+		if (added.scheduled)
+			note_due(*task.run_at);
+		else
+			note_task(added.queue, task.priority, added.id, task.type);
+	});
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_enqueue) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const std::string type = arguments.text_at(0, "type");
+	arguments.require(1, "payload");
+	const store::NewTask task = read_task(arguments, type);
+	store::Added added;
+	{
+		const Session session(function_owner(fcinfo));
+		added = store::insert(task, arguments.datum(1));
+	}
+	note_added(task, added);
+	if (notifies_itself())
+		guard([&added] { notify_now(added.queue.c_str()); });
+	return Int64GetDatum(added.id);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const std::string type = arguments.text_at(0, "type");
+	arguments.require(1, "payloads");
+	const Datum payloads = arguments.datum(1);
+	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))
+		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "payloads must not contain nulls");
+	const store::NewTask task = read_task(arguments, type);
+	std::vector<store::Added> added;
+	{
+		const Session session(function_owner(fcinfo));
+		added = store::insert_many(task, payloads);
+	}
+	ResultSet result(fcinfo, ResultSet::Of::bigint);
+	for (const store::Added &one : added)
+		result.add(one.id);
+	/* All went to one queue, and the first has the lowest id. */
+	if (!added.empty()) {
+		note_added(task, added.front());
+		if (!added.front().scheduled)
+			note_added(task, added.back());
+		if (notifies_itself())
+			guard([&added] { notify_now(added.front().queue.c_str()); });
+	}
+	return 0;
+}
+
+namespace jobqueue {
+
+/* {"op", "table", "new", "old"} of a row trigger. C region. */
+static Datum describe_row(TriggerData *trigger) {
+	const auto as_datum = [trigger](HeapTuple tuple) {
+		return tuple ? heap_copy_tuple_as_datum(tuple, RelationGetDescr(trigger->tg_relation)) : Datum(0);
+	};
+	const bool update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	const bool remove = TRIGGER_FIRED_BY_DELETE(trigger->tg_event);
+	const Datum fresh = remove ? 0 : as_datum(update ? trigger->tg_newtuple : trigger->tg_trigtuple);
+	const Datum old = update || remove ? as_datum(trigger->tg_trigtuple) : 0;
+	const char *operation = GetCommandTagName(update ? CMDTAG_UPDATE : remove ? CMDTAG_DELETE : CMDTAG_INSERT);
+	const char *table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(trigger->tg_relation)),
+												   RelationGetRelationName(trigger->tg_relation));
+	const Oid row_type = trigger->tg_relation->rd_rel->reltype;
+
+	Datum values[8] = {CStringGetTextDatum("op"),	 CStringGetTextDatum(operation),
+					   CStringGetTextDatum("table"), CStringGetTextDatum(table),
+					   CStringGetTextDatum("new"),	 fresh,
+					   CStringGetTextDatum("old"),	 old};
+	const Oid types[8] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, row_type, TEXTOID, row_type};
+	/* jsonb_build_object finds the types in the expression that calls it. */
+	List *parameters = NIL;
+	for (int i = 0; i < 8; i++)
+		parameters = lappend(parameters, makeConst(types[i], -1, InvalidOid, -1, values[i], values[i] == 0, false));
+	FuncExpr *expression =
+		makeFuncExpr(F_JSONB_BUILD_OBJECT_ANY, JSONBOID, parameters, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	FmgrInfo function;
+	fmgr_info(F_JSONB_BUILD_OBJECT_ANY, &function);
+	fmgr_info_set_expr(reinterpret_cast<Node *>(expression), &function);
+	LOCAL_FCINFO(call, 8);
+	InitFunctionCallInfoData(*call, &function, 8, InvalidOid, nullptr, nullptr);
+	for (int i = 0; i < 8; i++) {
+		call->args[i].value = values[i];
+		call->args[i].isnull = values[i] == 0;
+	}
+	return FunctionCallInvoke(call);
+}
+
+static TriggerData *trigger_data(FunctionCallInfo fcinfo) {
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this is a trigger function");
+	return reinterpret_cast<TriggerData *>(fcinfo->context);
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
+	using namespace jobqueue;
+	TriggerData *const trigger = trigger_data(fcinfo);
+	if (!TRIGGER_FIRED_AFTER(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "enqueue_row must be an AFTER ... FOR EACH ROW trigger");
+	if (trigger->tg_trigger->tgnargs != 1 || trigger->tg_trigger->tgargs[0][0] == '\0')
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "enqueue_row takes the type of the task as its argument",
+					"CREATE TRIGGER ... EXECUTE FUNCTION jobqueue.enqueue_row('type')");
+	/* Converting the row may call casts of the user's: before the rights change. */
+	const Datum payload = guard([trigger] { return describe_row(trigger); });
+	store::NewTask task;
+	task.type = trigger->tg_trigger->tgargs[0];
+	task.created_by = caller_name();
+	store::Added added;
+	{
+		const Session session(function_owner(fcinfo));
+		added = store::insert(task, payload);
+	}
+	note_added(task, added);
+	if (notifies_itself())
+		guard([&added] { notify_now(added.queue.c_str()); });
+	return PointerGetDatum(nullptr);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_tasks_inserted) {
+	using namespace jobqueue;
+	trigger_data(fcinfo);
+	if (Session::active())
+		return PointerGetDatum(nullptr);
+	guard([] {
+		note_statement();
+		if (notifies_itself())
+			notify_now("");
+	});
+	return PointerGetDatum(nullptr);
+}
+
+namespace jobqueue {
+
+/* Stamps and announces what a hand-written UPDATE of one task does. C region. */
+static HeapTuple stamp_update(TriggerData *trigger) {
+	TupleDesc layout = RelationGetDescr(trigger->tg_relation);
+	bool isnull;
+	const auto number = [layout](const char *name) { return SPI_fnumber(layout, name); };
+	HeapTuple tuple = trigger->tg_newtuple;
+	HeapTuple old = trigger->tg_trigtuple;
+	const auto text = [&](HeapTuple from, const char *name) { return SPI_getvalue(from, layout, number(name)); };
+	for (const char *name : {"id", "type", "status", "queue", "priority"})
+		if (text(tuple, name) == nullptr)
+			return tuple; /* the constraints will say so */
+	const auto value = [&](HeapTuple from, const char *name) {
+		return SPI_getbinval(from, layout, number(name), &isnull);
+	};
+	const std::string_view before = text(old, "status");
+	const std::string_view after = text(tuple, "status");
+	const bool finished = after == "completed" || after == "failed" || after == "cancelled";
+	const Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
+
+	int columns[2];
+	Datum values[2];
+	bool nulls[2] = {false, false};
+	int count = 0;
+	if (DatumGetTimestampTz(value(tuple, "updated_at")) == DatumGetTimestampTz(value(old, "updated_at"))) {
+		columns[count] = number("updated_at");
+		values[count++] = now;
+	}
+	value(tuple, "finished_at");
+	if (finished && isnull) {
+		columns[count] = number("finished_at");
+		values[count++] = now;
+	}
+
+	const int64 id = DatumGetInt64(value(old, "id"));
+	const int16 priority = DatumGetInt16(value(tuple, "priority"));
+	if (before == "pending")
+		note_claimed(text(old, "queue"), DatumGetInt16(value(old, "priority")), id);
+	if (after == "pending")
+		note_task(text(tuple, "queue"), priority, DatumGetInt64(value(tuple, "id")), text(tuple, "type"));
+	if (after == "scheduled") {
+		const TimestampTz run_at = DatumGetTimestampTz(value(tuple, "run_at"));
+		if (!isnull)
+			note_due(run_at);
+	}
+	if (finished) {
+		note_finished(id);
+		note_archive();
+	}
+	return count == 0 ? tuple : heap_modify_tuple_by_cols(tuple, layout, count, columns, values, nulls);
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_task_updated) {
+	using namespace jobqueue;
+	TriggerData *const trigger = trigger_data(fcinfo);
+	if (Session::active())
+		return PointerGetDatum(trigger->tg_newtuple);
+	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });
+}
+
+JOBQUEUE_FUNCTION(jobqueue_configuration_changed) {
+	using namespace jobqueue;
+	trigger_data(fcinfo);
+	guard(note_configuration);
+	return PointerGetDatum(nullptr);
+}

@@ -1,0 +1,178 @@
+/*
+ * watch.cpp -- looking at tasks and workers: jobqueue.wait_for, current_task, and what worker_status reads. C++ region.
+ */
+#include "api/arguments.hpp"
+#include "engine/executor.hpp"
+#include "pg/compat.hpp"
+#include "shared/state.hpp"
+
+extern "C" {
+#include "utils/datum.h"
+}
+
+namespace jobqueue {
+
+/* A place among those whom the end of a task wakes; given back however the wait ends. */
+class Waiting {
+public:
+	explicit Waiting(int64 task) {
+		if (shared() == nullptr)
+			return;
+		if (!exit_callback_) {
+			guard([] { before_shmem_exit(give_back_at_exit, 0); });
+			exit_callback_ = true;
+		}
+		for (WaiterSlot &slot : shared()->waiter) {
+			uint32 nobody = 0;
+			if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
+				continue; /* 1 is no database: taken, and not yet to be woken */
+			pg_atomic_write_u32(&slot.procno, static_cast<uint32>(compat::my_procno()));
+			pg_atomic_write_u64(&slot.task, static_cast<uint64>(task));
+			pg_write_barrier();
+			pg_atomic_write_u32(&slot.database, MyDatabaseId);
+			pg_atomic_fetch_add_u32(&shared()->waiters, 1);
+			mine_ = &slot;
+			break;
+		}
+		pg_memory_barrier();
+	}
+	~Waiting() { give_back(); }
+	Waiting(const Waiting &) = delete;
+	Waiting &operator=(const Waiting &) = delete;
+
+	/* How long to sleep at most: without a place, one has to look again and again. */
+	int64 longest_sleep_ms() const noexcept { return mine_ ? 5000 : 20; }
+
+private:
+	static void give_back() noexcept {
+		if (WaiterSlot *slot = std::exchange(mine_, nullptr)) {
+			pg_atomic_fetch_sub_u32(&shared()->waiters, 1);
+			pg_atomic_write_u32(&slot->database, 0);
+		}
+	}
+	static void give_back_at_exit(int, Datum) { give_back(); }
+
+	/* Of this backend; it waits for one task at a time. */
+	static constinit inline WaiterSlot *mine_ = nullptr;
+	static constinit inline bool exit_callback_ = false;
+};
+
+/* A copy in a context that outlives the Session. */
+static Datum keep(Datum row, MemoryContext context) {
+	return guard([row, context] {
+		MemoryContext caller = MemoryContextSwitchTo(context);
+		const Datum copy = PointerGetDatum(PG_DETOAST_DATUM_COPY(row));
+		MemoryContextSwitchTo(caller);
+		return copy;
+	});
+}
+
+/* Whoever may read all tasks may wait for any; others for their own. */
+static bool may_read_all_tasks() {
+	return guard([] {
+		const Oid relation = get_relname_relid("tasks", get_namespace_oid("jobqueue", false));
+		return pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+	});
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_wait_for) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const int64 id = arguments.int64_at(0, "id");
+	const std::optional<int64> timeout = arguments.optional_duration(1, "timeout");
+	if (IsolationUsesXactSnapshot())
+		throw Error(ERRCODE_ACTIVE_SQL_TRANSACTION,
+					"wait_for cannot see the end of a task in a transaction that reads from one snapshot",
+					"Use the isolation level READ COMMITTED.");
+	const TimestampTz start = GetCurrentTimestamp();
+	const Oid owner = function_owner(fcinfo);
+	const std::string caller = caller_name();
+	const bool all = may_read_all_tasks();
+	MemoryContext context = CurrentMemoryContext;
+	const Waiting waiting(id);
+	for (bool first = true;; first = false) {
+		std::optional<Datum> finished;
+		{
+			const Session session(owner);
+			const std::optional<store::Look> look = store::look(id);
+			if (!look || (!all && look->created_by != caller)) {
+				if (!first)
+					throw Error(ERRCODE_NO_DATA_FOUND,
+								"task " + std::to_string(id) + " was removed while it was waited for",
+								"Finished tasks are kept for jobqueue.completed_retention.");
+				throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "there is no task " + std::to_string(id),
+							"Finished tasks are kept for jobqueue.completed_retention.");
+			}
+			if (look->status == "completed" || look->status == "failed" || look->status == "cancelled")
+				finished = keep(look->row, context);
+			else if (first && TransactionIdIsCurrentTransactionId(look->inserted_by))
+				throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+							"task " + std::to_string(id) + " cannot run before this transaction commits");
+		}
+		if (finished) {
+			/* Workers commit without waiting for the disk; who is told of it may rely on it. */
+			guard([] {
+				if (!RecoveryInProgress())
+					XLogFlush(GetXLogInsertRecPtr());
+			});
+			return *finished;
+		}
+		const int64 left_us = timeout ? start + *timeout - GetCurrentTimestamp() : PG_INT64_MAX;
+		if (left_us <= 0) {
+			fcinfo->isnull = true;
+			return 0;
+		}
+		const int64 sleep = std::min(waiting.longest_sleep_ms(), left_us / 1000 + 1);
+		guard([sleep] { compat::sleep_on_latch(sleep); });
+	}
+}
+
+JOBQUEUE_FUNCTION(jobqueue_current_task) {
+	using namespace jobqueue;
+	const std::optional<Datum> row = current_task();
+	if (!row) {
+		fcinfo->isnull = true;
+		return 0;
+	}
+	return keep(*row, CurrentMemoryContext);
+}
+
+namespace jobqueue {
+
+/* C region. */
+static void list_workers(FunctionCallInfo fcinfo) {
+	InitMaterializedSRF(fcinfo, 0);
+	auto *info = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	for (WorkerSlot &slot : worker_slots()) {
+		const WorkerState state = worker_state(&slot);
+		if (state == WorkerState::free || pg_atomic_read_u32(&slot.database) != MyDatabaseId)
+			continue;
+		const uint32 pid = pg_atomic_read_u32(&slot.pid);
+		const uint64 task = pg_atomic_read_u64(&slot.task);
+		const char *role = GetUserNameFromId(pg_atomic_read_u32(&slot.role), true);
+		const char *database = get_database_name(MyDatabaseId);
+		NameData names[2] = {};
+		namestrcpy(&names[0], database ? database : "");
+		namestrcpy(&names[1], role ? role : "");
+		Datum values[7] = {Int32GetDatum(static_cast<int32>(pid)),
+						   NameGetDatum(&names[0]),
+						   NameGetDatum(&names[1]),
+						   CStringGetTextDatum(state == WorkerState::starting || pid == 0 ? "starting"
+											   : task != 0								  ? "running"
+																						  : "idle"),
+						   Int64GetDatum(static_cast<int64>(task)),
+						   TimestampTzGetDatum(static_cast<TimestampTz>(pg_atomic_read_u64(&slot.started_at))),
+						   TimestampTzGetDatum(static_cast<TimestampTz>(pg_atomic_read_u64(&slot.state_since)))};
+		bool nulls[7] = {pid == 0, false, role == nullptr, false, task == 0, false, false};
+		tuplestore_putvalues(info->setResult, info->setDesc, values, nulls);
+	}
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_workers) {
+	jobqueue::guard([fcinfo] { jobqueue::list_workers(fcinfo); });
+	return 0;
+}

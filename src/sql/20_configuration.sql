@@ -1,0 +1,63 @@
+-- Small tables: who handles what, which queues are special, and which installation this is.
+
+-- One row names this installation. A restored or copied database brings a row that is not its own, and stays paused
+-- until adopt(). Handlers carry the installation they were registered in, so that a restore that is half done runs nothing.
+CREATE TABLE jobqueue.incarnation (
+	id         uuid        NOT NULL CONSTRAINT incarnation_pkey PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+	database   oid         NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	paused_at  timestamptz
+);
+INSERT INTO jobqueue.incarnation (database)
+	SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+CREATE TABLE jobqueue.handlers (
+	type         text        NOT NULL CONSTRAINT handlers_pkey PRIMARY KEY
+		CONSTRAINT handlers_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) ''),
+	handler      text        NOT NULL,
+	queue        text        NOT NULL DEFAULT 'default' CONSTRAINT handlers_queue_length CHECK (
+		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
+	run_as       name        NOT NULL,
+	max_attempts integer     NOT NULL DEFAULT 20 CONSTRAINT handlers_max_attempts_positive CHECK (max_attempts OPERATOR(pg_catalog.>) 0),
+	incarnation  uuid        NOT NULL,
+	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
+CREATE TABLE jobqueue.queues (
+	queue      text        NOT NULL CONSTRAINT queues_pkey PRIMARY KEY CONSTRAINT queues_queue_length CHECK (
+		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
+	paused_at  timestamptz,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
+-- Which history leaf is being filled, since when. No row: leaf 1, since the first scheduler.
+CREATE TABLE jobqueue.history_ring (
+	only_row     boolean     NOT NULL DEFAULT true CONSTRAINT history_ring_pkey PRIMARY KEY
+		CONSTRAINT history_ring_only_row CHECK (only_row),
+	slot         smallint    NOT NULL CONSTRAINT history_ring_slot CHECK (
+		slot OPERATOR(pg_catalog.>=) 1::smallint AND slot OPERATOR(pg_catalog.<=) 8::smallint),
+	filled_since timestamptz NOT NULL
+);
+
+COMMENT ON TABLE jobqueue.incarnation IS 'which installation this is; two rows, or another database''s, mean a copy: see adopt()';
+COMMENT ON TABLE jobqueue.handlers IS 'the function or procedure that runs the tasks of a type, and the role it runs as';
+COMMENT ON TABLE jobqueue.queues IS 'queues that were ever paused; a queue without a row is running';
+COMMENT ON TABLE jobqueue.history_ring IS 'the history leaf that is being filled';
+
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_live', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_failed', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_1', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_2', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_3', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_4', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_5', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_6', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_7', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_8', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.incarnation', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.handlers', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.queues', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.history_ring', '');

@@ -1,0 +1,136 @@
+-- The SQL interface. Everything is C: statements are qualified in the library, which pins its own search path.
+
+CREATE FUNCTION jobqueue.version() RETURNS text
+	LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_version';
+COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
+
+-- Enqueue
+
+CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority smallint DEFAULT 0,
+	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue';
+COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, smallint, timestamptz, interval, integer, jsonb) IS
+	'adds a task, in the caller''s transaction; returns its id';
+
+CREATE FUNCTION jobqueue.enqueue_many(type text, payloads jsonb[], queue text DEFAULT NULL, priority smallint DEFAULT 0,
+	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	RETURNS SETOF bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_many';
+COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, smallint, timestamptz, interval, integer, jsonb) IS
+	'adds one task for each payload; returns their ids in the order of the payloads';
+
+CREATE FUNCTION jobqueue.enqueue_row() RETURNS trigger LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_row';
+COMMENT ON FUNCTION jobqueue.enqueue_row() IS
+	'row trigger: enqueues {"op", "table", "new", "old"} as a task of the type given as its argument';
+
+-- Outside workers
+
+CREATE FUNCTION jobqueue.claim(queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes',
+	types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
+	RETURNS SETOF jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_claim';
+COMMENT ON FUNCTION jobqueue.claim(text, integer, interval, text[], text) IS
+	'takes up to max_tasks waiting tasks for a worker outside the server, until the lease ends';
+
+CREATE FUNCTION jobqueue.complete(id bigint, attempt integer, result jsonb DEFAULT NULL)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_complete';
+COMMENT ON FUNCTION jobqueue.complete(bigint, integer, jsonb) IS
+	'reports a claimed task as done; false if the claim is no longer the caller''s';
+
+CREATE FUNCTION jobqueue.complete_many(ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL)
+	RETURNS SETOF bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_complete_many';
+COMMENT ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[]) IS
+	'reports claimed tasks as done; returns the ids that were accepted';
+
+CREATE FUNCTION jobqueue.fail(id bigint, attempt integer, error text, sqlstate text DEFAULT NULL,
+	retry_in interval DEFAULT NULL, retryable boolean DEFAULT true)
+	RETURNS text LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_fail';
+COMMENT ON FUNCTION jobqueue.fail(bigint, integer, text, text, interval, boolean) IS
+	'reports a claimed task as failed; returns its new status, null if the claim is no longer the caller''s';
+
+CREATE FUNCTION jobqueue.extend_lease(id bigint, attempt integer, lease interval DEFAULT '5 minutes')
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_extend_lease';
+COMMENT ON FUNCTION jobqueue.extend_lease(bigint, integer, interval) IS
+	'holds a claimed task for the given time from now; false if it was lost or cancelled';
+
+CREATE FUNCTION jobqueue.release(id bigint, attempt integer)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_release';
+COMMENT ON FUNCTION jobqueue.release(bigint, integer) IS 'gives a claimed task back unharmed; costs no attempt';
+
+-- Everybody
+
+CREATE FUNCTION jobqueue.wait_for(id bigint, timeout interval DEFAULT NULL)
+	RETURNS jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_wait_for';
+COMMENT ON FUNCTION jobqueue.wait_for(bigint, interval) IS
+	'waits until a task is completed, failed or cancelled and that is on disk; returns the task, null on timeout';
+
+CREATE FUNCTION jobqueue.current_task()
+	RETURNS jobqueue.tasks LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_current_task';
+COMMENT ON FUNCTION jobqueue.current_task() IS 'in a handler: the task that is running; null elsewhere';
+
+-- Administration
+
+CREATE FUNCTION jobqueue.cancel(id bigint, reason text DEFAULT NULL)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_cancel';
+COMMENT ON FUNCTION jobqueue.cancel(bigint, text) IS
+	'cancels a task that is not finished; a running handler is interrupted and its effects are rolled back';
+
+CREATE FUNCTION jobqueue.retry(id bigint, run_at timestamptz DEFAULT pg_catalog.now())
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_retry';
+COMMENT ON FUNCTION jobqueue.retry(bigint, timestamptz) IS
+	'makes a failed, cancelled or scheduled task run again at run_at, with one more attempt if it has none left';
+
+CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue text DEFAULT 'default',
+	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20)
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
+COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer) IS
+	'says which function or procedure runs the tasks of a type; again by the same owner: replaces';
+
+CREATE FUNCTION jobqueue.unregister_handler(type text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_unregister_handler';
+COMMENT ON FUNCTION jobqueue.unregister_handler(text) IS 'tasks of the type stay queued; false if it had no handler';
+
+CREATE FUNCTION jobqueue.pause_queue(queue text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_pause_queue';
+COMMENT ON FUNCTION jobqueue.pause_queue(text) IS
+	'nothing more is claimed from the queue, null = from all; what runs goes on; false if it was paused';
+
+CREATE FUNCTION jobqueue.resume_queue(queue text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_resume_queue';
+COMMENT ON FUNCTION jobqueue.resume_queue(text) IS 'ends pause_queue, null = of every queue; false if nothing was paused';
+
+CREATE FUNCTION jobqueue.adopt()
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_adopt';
+COMMENT ON FUNCTION jobqueue.adopt() IS
+	'lets the workers of a restored or copied database start; false if nothing held them back';
+
+-- Triggers, and what the views read. Not for calling.
+
+CREATE FUNCTION jobqueue._tasks_inserted() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_tasks_inserted';
+COMMENT ON FUNCTION jobqueue._tasks_inserted() IS 'internal: notes that a plain statement adds tasks, so that its commit wakes workers';
+CREATE FUNCTION jobqueue._task_updated() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_task_updated';
+COMMENT ON FUNCTION jobqueue._task_updated() IS 'internal: stamps the times of a task that is updated by hand';
+CREATE FUNCTION jobqueue._configuration_changed() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_configuration_changed';
+COMMENT ON FUNCTION jobqueue._configuration_changed() IS 'internal: makes the processes read their configuration again';
+
+CREATE FUNCTION jobqueue._workers(OUT pid integer, OUT database name, OUT role name, OUT state text, OUT task_id bigint,
+	OUT started_at timestamptz, OUT state_since timestamptz)
+	RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_workers';
+COMMENT ON FUNCTION jobqueue._workers() IS 'internal: the workers of this database, from shared memory; see worker_status';
+
+CREATE FUNCTION jobqueue._installed() RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_installed';
+COMMENT ON FUNCTION jobqueue._installed() IS 'internal: tells the launcher about a new installation';
+
+CREATE TRIGGER tasks_inserted BEFORE INSERT ON jobqueue.tasks
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._tasks_inserted();
+
+-- The engine's own statements always change the lease, or the stamp, or say who they are; a hand-written one does not.
+CREATE TRIGGER task_updated BEFORE UPDATE ON jobqueue.tasks_live
+	FOR EACH ROW WHEN (NEW.lease_expires_at IS NULL AND OLD.lease_expires_at IS NULL
+		OR NEW.lease_expires_at OPERATOR(pg_catalog.=) OLD.lease_expires_at)
+	EXECUTE FUNCTION jobqueue._task_updated();
+
+CREATE TRIGGER handlers_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.handlers
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
+CREATE TRIGGER queues_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.queues
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
+CREATE TRIGGER incarnation_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.incarnation
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();

@@ -1,0 +1,76 @@
+-- Views cheap enough to poll: they read the ends of indexes and never the history. A count stops at 100000.
+
+CREATE VIEW jobqueue.queue_status AS
+WITH RECURSIVE
+lane AS (
+	(SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
+	 WHERE t.status OPERATOR(pg_catalog.=) 'pending'
+	 ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id LIMIT 1)
+	UNION ALL
+	SELECT n.queue, n.priority, n.id, n.created_at FROM lane l, LATERAL (
+		SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
+		WHERE t.status OPERATOR(pg_catalog.=) 'pending'
+			AND (t.queue COLLATE pg_catalog."C", t.priority) OPERATOR(pg_catalog.>) (l.queue, l.priority)
+		ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id LIMIT 1) n
+),
+waiting AS (SELECT l.queue, pg_catalog.min(l.created_at) AS oldest_waiting FROM lane l GROUP BY l.queue),
+scheduled AS (
+	SELECT s.queue, pg_catalog.count(*) AS n FROM (
+		SELECT t.queue FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'scheduled'
+		ORDER BY t.run_at, t.id LIMIT 100000) s GROUP BY s.queue
+),
+running AS (
+	SELECT r.queue, pg_catalog.count(*) AS n FROM (
+		SELECT t.queue FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'processing'
+		ORDER BY t.lease_expires_at LIMIT 100000) r GROUP BY r.queue
+),
+known AS (
+	SELECT w.queue FROM waiting w
+	UNION SELECT s.queue FROM scheduled s
+	UNION SELECT r.queue FROM running r
+	UNION SELECT h.queue FROM jobqueue.handlers h
+	UNION SELECT q.queue FROM jobqueue.queues q
+	UNION SELECT 'default'
+)
+SELECT k.queue,
+	coalesce((SELECT pg_catalog.count(*) FROM (
+		SELECT 1 FROM jobqueue.tasks_live t
+		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
+		LIMIT 100000) c), 0) AS waiting,
+	coalesce(s.n, 0) AS scheduled,
+	coalesce(r.n, 0) AS running,
+	w.oldest_waiting,
+	(q.paused_at IS NOT NULL OR EXISTS (SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL)) AS paused,
+	(SELECT pg_catalog.array_agg(DISTINCT c.type ORDER BY c.type) FROM (
+		SELECT t.type FROM jobqueue.tasks_live t
+		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
+		ORDER BY t.priority, t.id LIMIT 1000) c
+	 WHERE NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type OPERATOR(pg_catalog.=) c.type)) AS unhandled_types
+FROM known k
+LEFT JOIN waiting w ON w.queue OPERATOR(pg_catalog.=) k.queue
+LEFT JOIN scheduled s ON s.queue OPERATOR(pg_catalog.=) k.queue
+LEFT JOIN running r ON r.queue OPERATOR(pg_catalog.=) k.queue
+LEFT JOIN jobqueue.queues q ON q.queue OPERATOR(pg_catalog.=) k.queue;
+COMMENT ON VIEW jobqueue.queue_status IS 'what waits and runs in each queue; counts stop at 100000, unhandled_types looks at the first 1000 tasks';
+COMMENT ON COLUMN jobqueue.queue_status.queue IS 'name of the queue';
+COMMENT ON COLUMN jobqueue.queue_status.waiting IS 'tasks that could be claimed now; 100000 = that many or more';
+COMMENT ON COLUMN jobqueue.queue_status.scheduled IS 'tasks whose time has not come, among the next 100000 of all queues';
+COMMENT ON COLUMN jobqueue.queue_status.running IS 'tasks that are claimed, in the server or outside';
+COMMENT ON COLUMN jobqueue.queue_status.oldest_waiting IS 'when the oldest waiting task was enqueued';
+COMMENT ON COLUMN jobqueue.queue_status.paused IS 'nothing is claimed from it';
+COMMENT ON COLUMN jobqueue.queue_status.unhandled_types IS 'types without handler among the first 1000 waiting tasks; null = none';
+
+CREATE VIEW jobqueue.worker_status AS
+SELECT w.pid, w.role, w.state, w.task_id, t.type AS task_type, t.queue, t.attempts AS attempt, w.started_at, w.state_since
+FROM jobqueue._workers() w
+LEFT JOIN jobqueue.tasks_live t ON t.id OPERATOR(pg_catalog.=) w.task_id;
+COMMENT ON VIEW jobqueue.worker_status IS 'the worker processes of this database and what they are doing';
+COMMENT ON COLUMN jobqueue.worker_status.pid IS 'process id, as in pg_stat_activity; null while it starts';
+COMMENT ON COLUMN jobqueue.worker_status.role IS 'the role whose handlers it runs';
+COMMENT ON COLUMN jobqueue.worker_status.state IS 'starting, idle or running';
+COMMENT ON COLUMN jobqueue.worker_status.task_id IS 'the task it is running';
+COMMENT ON COLUMN jobqueue.worker_status.task_type IS 'that task''s type';
+COMMENT ON COLUMN jobqueue.worker_status.queue IS 'that task''s queue';
+COMMENT ON COLUMN jobqueue.worker_status.attempt IS 'which attempt this is';
+COMMENT ON COLUMN jobqueue.worker_status.started_at IS 'when the process was started';
+COMMENT ON COLUMN jobqueue.worker_status.state_since IS 'since when it has been in this state';
