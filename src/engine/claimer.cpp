@@ -19,15 +19,10 @@ Scope scope_of_types(std::vector<std::string> types) {
 	return scope;
 }
 
-static bool before(const store::Lane &a, const store::Lane &b) {
-	const int order = a.queue.compare(b.queue);
-	return order != 0 ? order < 0 : a.priority < b.priority;
-}
-
 void Claimer::learn(std::string_view queue, int16 priority) {
 	store::Lane lane{std::string(queue), priority};
 	const auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
-										[](const KnownLane &a, const store::Lane &b) { return before(a.lane, b); });
+										[](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
 	if (place != lanes_.end() && place->lane == lane)
 		place->quiet = false;
 	else

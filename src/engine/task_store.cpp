@@ -1,8 +1,12 @@
 /*
  * task_store.cpp -- see task_store.hpp. C++ region.
  *
- * Every name is qualified and so is every operator: what runs here runs with the owner's rights. Each statement is
- * written so that only one index can serve it in order; Session keeps the planner from anything else.
+ * Every name is qualified and so is every operator: what runs here runs with the owner's rights.
+ *
+ * Each statement is written so that only one index can serve it, whatever the statistics said when it was planned:
+ * a scan of a lane asks for "id NULLS FIRST", an order that the primary key has not; a look-up by id compares the status
+ * in another collation than the predicates of the partial indexes (STATUS_IS), so that none of them applies. Session
+ * keeps the planner from sequential scans and sorts. test/tap/t/020_plans.pl asserts the plans.
  */
 #include "engine/task_store.hpp"
 
@@ -17,6 +21,7 @@ namespace jobqueue::store {
 #define CCOLL " COLLATE pg_catalog.\"C\" "
 #define NOW "pg_catalog.clock_timestamp()"
 #define FINISHED "ANY (ARRAY['completed', 'failed', 'cancelled'])"
+#define STATUS_IS(status) "t.status" CCOLL EQ "'" status "'"
 #define IN_SERVER "(coalesce(t.lease_expires_at, '-infinity')" EQ "'infinity')"
 
 /* Adding */
@@ -86,7 +91,7 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 	"$2 AND t.id" GE "$3 AND "
 #define OF_TYPES "t.type" EQ "ANY ($5)"
 #define UNHANDLED "NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type" EQ "t.type)"
-#define LOCK_IN_ORDER " ORDER BY t.id LIMIT $4 FOR UPDATE OF t SKIP LOCKED"
+#define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $4 FOR UPDATE OF t SKIP LOCKED"
 
 static constinit Statement lock_types_statement{
 	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE OF_TYPES LOCK_IN_ORDER,
@@ -98,10 +103,15 @@ static constinit Statement lock_types_statement{
 static constinit Statement lock_unhandled_statement{
 	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE UNHANDLED LOCK_IN_ORDER, TEXTOID, INT2OID, INT8OID,
 	INT4OID};
-static constinit Statement has_types_statement{
-	"SELECT t.id" PENDING_IN_LANE OF_TYPES " ORDER BY t.id LIMIT $4", TEXTOID, INT2OID, INT8OID, INT4OID, TEXTARRAYOID};
-static constinit Statement has_unhandled_statement{"SELECT t.id" PENDING_IN_LANE UNHANDLED " ORDER BY t.id LIMIT $4",
-												   TEXTOID, INT2OID, INT8OID, INT4OID};
+static constinit Statement has_types_statement{"SELECT t.id" PENDING_IN_LANE OF_TYPES
+											   " ORDER BY t.id NULLS FIRST LIMIT $4",
+											   TEXTOID,
+											   INT2OID,
+											   INT8OID,
+											   INT4OID,
+											   TEXTARRAYOID};
+static constinit Statement has_unhandled_statement{
+	"SELECT t.id" PENDING_IN_LANE UNHANDLED " ORDER BY t.id NULLS FIRST LIMIT $4", TEXTOID, INT2OID, INT8OID, INT4OID};
 
 static Rows run_pending(Statement &of_types, Statement &unhandled, const Lane &lane, int64 from,
 						const TypeFilter &filter, int count) {
@@ -169,80 +179,98 @@ std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz leas
 	return attempts;
 }
 
-/* A loose index scan: from one lane to the next, without reading what is in them. */
+/*
+ * Loose index scans: from one lane to the next, without reading what is in them. Looking between two known lanes must
+ * not touch either: the first entries of a lane may be dead by the million. (A comparison of rows would not do: as an
+ * upper bound it stops a scan only where its first column decides.)
+ */
+#define FIRST_IN_ORDER " ORDER BY t.queue" CCOLL ", t.priority, t.id NULLS FIRST LIMIT 1"
 #define FIRST_LANE(condition)                                                                                          \
-	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND " condition        \
-	" ORDER BY t.queue" CCOLL ", t.priority, t.id LIMIT 1)"
-#define LANE "(t.queue" CCOLL ", t.priority)"
+	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
+	"'pending' AND " condition FIRST_IN_ORDER ")"
 
-static constinit Statement gaps_statement{
-	"WITH RECURSIVE found AS ("
-	"SELECT g.high_queue, g.high_priority, n.queue, n.priority "
-	"FROM unnest($1, $2, $3, $4) AS g(low_queue, low_priority, high_queue, high_priority), LATERAL " FIRST_LANE(
-		LANE GT
-		"(g.low_queue, g.low_priority) AND " LANE LT
-		"(g.high_queue, g.high_priority)") " n "
-										   "UNION ALL "
-										   "SELECT f.high_queue, f.high_priority, n.queue, n.priority FROM found f, LATERAL " FIRST_LANE(
-											   LANE GT
-											   "(f.queue, f.priority) AND " LANE LT
-											   "(f.high_queue, f.high_priority)") " n) "
-																				  "SELECT f.queue, f.priority FROM found f",
-	TEXTARRAYOID, INT2ARRAYOID, TEXTARRAYOID, INT2ARRAYOID};
-static constinit Statement tail_statement{
+static constinit Statement new_priorities_statement{
+	"SELECT n.queue, n.priority FROM unnest($1, $2, $3) AS g(queue, low, high), LATERAL " FIRST_LANE(
+		"t.queue" CCOLL EQ "g.queue AND t.priority" GT "g.low AND t.priority" LT "g.high") " n",
+	TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID};
+static constinit Statement new_queues_statement{
+	"SELECT n.queue, n.priority FROM unnest($1, $2) AS g(low, high), LATERAL " FIRST_LANE(
+		"t.queue" CCOLL GT "g.low AND t.queue" CCOLL LT "g.high") " n",
+	TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement last_queues_statement{
+	"SELECT n.queue, n.priority FROM " FIRST_LANE("t.queue" CCOLL GT "$1") " n", TEXTOID};
+static constinit Statement lane_heads_statement{
 	"WITH RECURSIVE found AS ("
 	"SELECT n.queue, n.priority, n.id FROM " FIRST_LANE(
-		LANE GT "($1, $2)") " n "
-							"UNION ALL "
-							"SELECT n.queue, n.priority, n.id FROM found f, LATERAL " FIRST_LANE(
-								LANE GT "(f.queue, f.priority)") " n) "
-																 "SELECT f.queue, f.priority, f.id FROM found f",
-	TEXTOID, INT2OID};
+		"true") " n "
+				"UNION ALL "
+				"SELECT n.queue, n.priority, n.id FROM found f, LATERAL " FIRST_LANE(
+					"(t.queue" CCOLL ", t.priority)" GT
+					"(f.queue, f.priority)") " n) "
+											 "SELECT f.queue, f.priority, f.id FROM found f"};
 
-/* No queue has an empty name: below every lane. */
-static const Lane lowest_lane = {"", PG_INT16_MIN};
+static void append_lanes(std::vector<Lane> &lanes, const Rows &rows) {
+	for (uint64 i = 0; i < rows.size(); i++)
+		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2)});
+}
 
-static Datum smallint_array(const std::vector<int16> &values) {
-	return guard([&values] {
-		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (values.size() + 1)));
-		for (size_t i = 0; i < values.size(); i++)
-			elements[i] = Int16GetDatum(values[i]);
-		return PointerGetDatum(
-			construct_array(elements, static_cast<int>(values.size()), INT2OID, 2, true, TYPALIGN_SHORT));
-	});
+/* One step: at most one lane from each gap. */
+static std::vector<Lane> look_between(std::span<const Lane> known) {
+	constexpr int32 below_all = PG_INT16_MIN - 1, above_all = PG_INT16_MAX + 1;
+	std::vector<std::string> queues, low_queues, high_queues;
+	std::vector<int32> lows, highs;
+	const auto add_gap = [&](const std::string &queue, int32 low, int32 high) {
+		if (low + 1 >= high)
+			return;
+		queues.push_back(queue);
+		lows.push_back(low);
+		highs.push_back(high);
+	};
+	const Lane *previous = nullptr;
+	for (const Lane &lane : known) {
+		const bool same_queue = previous && previous->queue == lane.queue;
+		if (!same_queue) {
+			if (previous)
+				add_gap(previous->queue, previous->priority, above_all);
+			low_queues.push_back(previous ? previous->queue : std::string()); /* no queue has an empty name */
+			high_queues.push_back(lane.queue);
+		}
+		add_gap(lane.queue, same_queue ? previous->priority : below_all, lane.priority);
+		previous = &lane;
+	}
+	add_gap(previous->queue, previous->priority, above_all);
+
+	std::vector<Lane> found;
+	Params priorities, between, last;
+	priorities.add(std::span<const std::string>(queues)).add(std::span<const int32>(lows));
+	append_lanes(found, new_priorities_statement.run(priorities.add(std::span<const int32>(highs))));
+	between.add(std::span<const std::string>(low_queues)).add(std::span<const std::string>(high_queues));
+	append_lanes(found, new_queues_statement.run(between));
+	append_lanes(found, last_queues_statement.run(last.add(std::string_view(previous->queue))));
+	return found;
 }
 
 std::vector<Lane> discover_lanes(std::span<const Lane> known) {
 	std::vector<Lane> lanes;
-	if (!known.empty()) {
-		std::vector<std::string> low_queues, high_queues;
-		std::vector<int16> low_priorities, high_priorities;
-		const Lane *low = &lowest_lane;
-		for (const Lane &high : known) {
-			low_queues.push_back(low->queue);
-			low_priorities.push_back(low->priority);
-			high_queues.push_back(high.queue);
-			high_priorities.push_back(high.priority);
-			low = &high;
-		}
-		Params params;
-		params.add(std::span<const std::string>(low_queues)).add_datum(smallint_array(low_priorities), false);
-		params.add(std::span<const std::string>(high_queues)).add_datum(smallint_array(high_priorities), false);
-		const Rows rows = gaps_statement.run(params);
-		for (uint64 i = 0; i < rows.size(); i++)
-			lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2)});
+	if (known.empty()) {
+		for (LaneHead &head : lane_heads())
+			lanes.push_back(std::move(head.lane));
+		return lanes;
 	}
-	const Lane &last = known.empty() ? lowest_lane : known.back();
-	Params params;
-	const Rows rows = tail_statement.run(params.add(std::string_view(last.queue)).add(last.priority));
-	for (uint64 i = 0; i < rows.size(); i++)
-		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2)});
-	return lanes;
+	std::vector<Lane> all(known.begin(), known.end());
+	for (;;) {
+		const std::vector<Lane> found = look_between(all);
+		if (found.empty())
+			return lanes;
+		lanes.insert(lanes.end(), found.begin(), found.end());
+		all.insert(all.end(), found.begin(), found.end());
+		std::sort(all.begin(), all.end());
+	}
 }
 
 std::vector<LaneHead> lane_heads() {
-	Params params;
-	const Rows rows = tail_statement.run(params.add(std::string_view()).add(lowest_lane.priority));
+	Params none;
+	const Rows rows = lane_heads_statement.run(none);
 	std::vector<LaneHead> heads;
 	for (uint64 i = 0; i < rows.size(); i++)
 		heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2)}, rows.int64_at(i, 3)});
@@ -260,7 +288,7 @@ std::vector<LaneHead> lane_heads() {
 
 #define COMPLETE_CLAIMS                                                                                                \
 	"DELETE FROM jobqueue.tasks_live t USING unnest($1, $2, $3) AS u(id, attempt, result) WHERE t.id" EQ               \
-	"u.id AND t.attempts" EQ "u.attempt AND t.status" EQ "'processing' AND " IN_SERVER EQ "$4 "
+	"u.id AND t.attempts" EQ "u.attempt AND " STATUS_IS("processing") " AND " IN_SERVER EQ "$4 "
 #define COMPLETE_INTO(n)                                                                                               \
 	Statement {                                                                                                        \
 		"WITH done AS (" COMPLETE_CLAIMS "RETURNING t.*, u.result AS given) "                                          \
@@ -420,7 +448,7 @@ bool cancel(int64 id, const std::optional<std::string> &reason, int slot) {
 
 static constinit Statement retry_waiting_statement{
 	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = $2, updated_at = " NOW " WHERE t.id" EQ "$1 AND t.status" EQ "'scheduled' " RETRY_COLUMNS,
+	"run_at = $2, updated_at = " NOW " WHERE t.id" EQ "$1 AND " STATUS_IS("scheduled") " " RETRY_COLUMNS,
 	INT8OID, TIMESTAMPTZOID};
 static constinit Statement retry_finished_statement{
 	"WITH gone AS (DELETE FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.status" EQ

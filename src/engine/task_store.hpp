@@ -35,7 +35,8 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads);
 struct Lane {
 	std::string queue;
 	int16 priority;
-	friend bool operator==(const Lane &, const Lane &) = default;
+	/* Queues bytewise, as in the index. */
+	friend auto operator<=>(const Lane &, const Lane &) = default;
 };
 /* Which types a claimer takes: these, or every type without a handler. */
 struct TypeFilter {
@@ -66,7 +67,7 @@ struct Attempt {
 /* Locked tasks become processing; "lease" DT_NOEND: by a worker in the server. In the order of the ids. */
 std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by);
 
-/* Lanes that have pending tasks and lie between known ones, which are sorted by queue (bytewise) and priority. */
+/* Lanes that have pending tasks and are not among the known ones, which are sorted. */
 std::vector<Lane> discover_lanes(std::span<const Lane> known);
 struct LaneHead {
 	Lane lane;

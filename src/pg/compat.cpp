@@ -57,6 +57,14 @@ bool owns_database(Oid database, Oid role) {
 #endif
 }
 
+bool owns_extension(Oid extension, Oid role) {
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, role);
+#else
+	return pg_extension_ownercheck(extension, role);
+#endif
+}
+
 bool may_connect(Oid database, Oid role) {
 #if PG_VERSION_NUM >= 160000
 	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;

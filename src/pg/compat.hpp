@@ -18,6 +18,7 @@ void sleep_on_latch(int64 milliseconds);
 
 bool may_execute(Oid function, Oid role);
 bool owns_database(Oid database, Oid role);
+bool owns_extension(Oid extension, Oid role);
 bool may_connect(Oid database, Oid role);
 /* May "member" become "role" (run code as it)? */
 bool may_become(Oid member, Oid role);

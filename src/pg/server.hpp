@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <compare>
 #include <array>
 #include <cstddef>
 #include <cstdint>

@@ -50,6 +50,7 @@ public:
 	SchedulerState run();
 
 private:
+	SchedulerState work();
 	std::optional<SchedulerState> configure();
 	void read_announcements();
 	void promote_and_expire();
@@ -283,7 +284,8 @@ void Scheduler::promote_and_expire() {
 /* Tasks in the hands of workers that are no more. */
 void Scheduler::recover_orphans() {
 	pg_atomic_write_u32(&slot_->orphans, 0);
-	attempt("give back the tasks of workers that ended", [] {
+	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
+	attempt("give back the tasks of workers that ended", [interrupted] {
 		const std::vector<store::Claim> claims = store::claims_in_server();
 		/* Looked at after the claims: a worker that claimed had its slot before. */
 		std::vector<std::string> living;
@@ -294,7 +296,7 @@ void Scheduler::recover_orphans() {
 			if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
 				continue;
 			/* An earlier start of the server was stopped by somebody; a worker of this one was killed, or crashed. */
-			const bool charged = is_token_of_this_server(seen.claimed_by);
+			const bool charged = is_token_of_this_server(seen.claimed_by) && !interrupted;
 			if (const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true))
 				end_abandoned(*claim, {"the worker process ended while it ran this task", "JQ002"}, charged);
 		}
@@ -595,6 +597,23 @@ int64 Scheduler::sleep_ms() {
 }
 
 SchedulerState Scheduler::run() {
+	std::exception_ptr problem;
+	try {
+		return work();
+	} catch (const PgError &) {
+		problem = std::current_exception();
+	}
+	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
+	const bool installed = in_transaction(Durability::asynchronous, [this] {
+		const std::optional<store::Extension> extension = installed_extension();
+		return extension && (!OidIsValid(extension_) || extension->oid == extension_);
+	});
+	if (installed)
+		std::rethrow_exception(problem);
+	return SchedulerState::none;
+}
+
+SchedulerState Scheduler::work() {
 	busy_at_ = GetCurrentTimestamp();
 	TimestampTz looked_at = 0;
 	for (;;) {

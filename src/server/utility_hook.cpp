@@ -1,6 +1,7 @@
 /*
- * utility_hook.cpp -- commands that concern whole databases: those that need one without connections get our processes
- * out of it first (if the caller may run them at all), and those that bring new ones tell the launcher.
+ * utility_hook.cpp -- commands that get into the way of our processes: those that need a database without connections,
+ * or lock all of our tables, get them out of it first (if the caller may run them at all); those that bring new databases
+ * tell the launcher.
  *
  * The hook itself is C; letting go is a C++ region behind boundary().
  */
@@ -104,12 +105,29 @@ Oid database_to_free(Node *node) {
 	return OidIsValid(database) && compat::owns_database(database, GetUserId()) ? database : InvalidOid;
 }
 
+/* Is this about the extension itself, and may the caller do it? C region. */
+bool changes_extension(Node *node) {
+	bool ours = false;
+	if (nodeTag(node) == T_DropStmt && reinterpret_cast<DropStmt *>(node)->removeType == OBJECT_EXTENSION) {
+		ListCell *cell;
+		foreach (cell, reinterpret_cast<DropStmt *>(node)->objects)
+			ours |= strcmp(strVal(lfirst(cell)), "jobqueue") == 0;
+	} else if (nodeTag(node) == T_AlterExtensionStmt) {
+		ours = strcmp(reinterpret_cast<AlterExtensionStmt *>(node)->extname, "jobqueue") == 0;
+	}
+	if (!ours)
+		return false;
+	const Oid extension = get_extension_oid("jobqueue", true);
+	return OidIsValid(extension) && compat::owns_extension(extension, GetUserId());
+}
+
 /* Holds a database free of our processes; takes it back in any case. */
 class LetGo {
 public:
 	explicit LetGo(Oid database) : slot_(guard([database] { return attach_database(database); })) {
 		if (slot_ == nullptr)
 			return;
+		pg_atomic_write_u32(&slot_->interrupted, 1);
 		pg_atomic_write_u32(&slot_->let_go, static_cast<uint32>(MyProcPid));
 		pg_memory_barrier();
 		const TimestampTz start = GetCurrentTimestamp();
@@ -172,6 +190,11 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		/* What a prepared transaction enqueued or gave back is news now, and nobody remembers what it was. */
 		if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
 			note_everything();
+		return;
+	}
+	if ((tag == T_DropStmt || tag == T_AlterExtensionStmt) && changes_extension(node)) {
+		run_with_database_free(MyDatabaseId, command);
+		note_configuration();
 		return;
 	}
 	const bool concerns_databases =

@@ -124,25 +124,41 @@ Read read_announcement(uint64 position, News *out) noexcept {
 
 bool wake_workers(Oid database, uint64 type_hash) noexcept {
 	constexpr int most_roles = 16;
-	uint32 woken[most_roles];
+	uint32 served[most_roles];
 	int count = 0;
+	const auto serve = [&](uint32 role) {
+		if (count < most_roles)
+			served[count++] = role;
+	};
 	const uint64 mask = type_hash ? type_mask(type_hash) : ~0ULL;
+	const auto concerns = [&](WorkerSlot &slot) {
+		return pg_atomic_read_u32(&slot.database) == database && (pg_atomic_read_u64(&slot.types) & mask) != 0;
+	};
+	/* One that is between tasks looks again before it sleeps; one that naps, when it gets up. */
+	for (WorkerSlot &slot : worker_slots()) {
+		const WorkerState state = worker_state(&slot);
+		const bool looks = (state == WorkerState::running && pg_atomic_read_u64(&slot.task) == 0) ||
+						   (state == WorkerState::napping && type_hash == 0);
+		if (looks && concerns(slot))
+			serve(pg_atomic_read_u32(&slot.role));
+	}
+	bool woken = false;
 	for (WorkerSlot &slot : worker_slots()) {
 		uint32 state = pg_atomic_read_u32(&slot.state);
 		const bool sleeps = state == static_cast<uint32>(WorkerState::idle) ||
 							(type_hash != 0 && state == static_cast<uint32>(WorkerState::napping));
-		if (!sleeps || pg_atomic_read_u32(&slot.database) != database || (pg_atomic_read_u64(&slot.types) & mask) == 0)
+		if (!sleeps || !concerns(slot))
 			continue;
 		const uint32 role = pg_atomic_read_u32(&slot.role);
-		if (std::find(woken, woken + count, role) != woken + count)
+		if (std::find(served, served + count, role) != served + count)
 			continue;
 		if (!pg_atomic_compare_exchange_u32(&slot.state, &state, static_cast<uint32>(WorkerState::running)))
 			continue;
 		wake(&slot.procno);
-		if (count < most_roles)
-			woken[count++] = role;
+		serve(role);
+		woken = true;
 	}
-	return count > 0;
+	return woken;
 }
 
 bool wake_worker_of(Oid database, Oid role) noexcept {

@@ -67,7 +67,7 @@ Read read_announcement(uint64 position, News *out) noexcept;
 
 /* Announces at once, outside of any transaction. For processes. */
 void announce(const News &news) noexcept;
-/* Wakes one idle worker of each role that may handle the type (0 = any); true if one was woken. */
+/* Sees to it that a worker of each role that may handle the type (0 = any) looks; true if one was woken. */
 bool wake_workers(Oid database, uint64 type_hash) noexcept;
 /* Wakes one idle worker of the role; false if there is none. */
 bool wake_worker_of(Oid database, Oid role) noexcept;

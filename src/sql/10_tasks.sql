@@ -55,7 +55,8 @@ CREATE TABLE jobqueue.tasks_history_8 PARTITION OF jobqueue.tasks
 
 -- Indexes belong to the leaves: an index on the parent is created again by a restore, and fails.
 ALTER TABLE jobqueue.tasks_live ADD CONSTRAINT tasks_live_pkey PRIMARY KEY (id);
-CREATE INDEX tasks_live_next ON jobqueue.tasks_live (queue COLLATE pg_catalog."C", priority, id)
+-- NULLS FIRST, as the claims ask for: the primary key cannot serve that order, however cheap the planner thinks it is.
+CREATE INDEX tasks_live_next ON jobqueue.tasks_live (queue COLLATE pg_catalog."C", priority, id NULLS FIRST)
 	WHERE status OPERATOR(pg_catalog.=) 'pending';
 CREATE INDEX tasks_live_due ON jobqueue.tasks_live (run_at, id) WHERE status OPERATOR(pg_catalog.=) 'scheduled';
 -- Claims by hand have no lease and sort last: they are counted here, and never expire.

@@ -5,13 +5,13 @@ WITH RECURSIVE
 lane AS (
 	(SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
 	 WHERE t.status OPERATOR(pg_catalog.=) 'pending'
-	 ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id LIMIT 1)
+	 ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id NULLS FIRST LIMIT 1)
 	UNION ALL
 	SELECT n.queue, n.priority, n.id, n.created_at FROM lane l, LATERAL (
 		SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
 		WHERE t.status OPERATOR(pg_catalog.=) 'pending'
 			AND (t.queue COLLATE pg_catalog."C", t.priority) OPERATOR(pg_catalog.>) (l.queue, l.priority)
-		ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id LIMIT 1) n
+		ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id NULLS FIRST LIMIT 1) n
 ),
 waiting AS (SELECT l.queue, pg_catalog.min(l.created_at) AS oldest_waiting FROM lane l GROUP BY l.queue),
 scheduled AS (
@@ -44,7 +44,7 @@ SELECT k.queue,
 	(SELECT pg_catalog.array_agg(DISTINCT c.type ORDER BY c.type) FROM (
 		SELECT t.type FROM jobqueue.tasks_live t
 		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
-		ORDER BY t.priority, t.id LIMIT 1000) c
+		ORDER BY t.priority, t.id NULLS FIRST LIMIT 1000) c
 	 WHERE NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type OPERATOR(pg_catalog.=) c.type)) AS unhandled_types
 FROM known k
 LEFT JOIN waiting w ON w.queue OPERATOR(pg_catalog.=) k.queue
