@@ -24,8 +24,11 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	store::NewTask task;
 	task.type = type;
 	task.queue = arguments.optional_queue(2);
-	arguments.require(3, "priority");
-	task.priority = DatumGetInt16(arguments.datum(3));
+	/* An integer, so that a plain 5 will do: literals are not smallint. */
+	const int32 priority = arguments.int32_at(3, "priority");
+	if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
+		throw Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "priority must be between -32768 and 32767");
+	task.priority = static_cast<int16>(priority);
 	task.run_at = arguments.optional_time(4, "run_at");
 	if (const std::optional<int64> delay = arguments.optional_duration(5, "delay")) {
 		if (task.run_at)

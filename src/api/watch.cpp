@@ -7,7 +7,7 @@
 #include "shared/state.hpp"
 
 extern "C" {
-#include "utils/datum.h"
+#include "access/xlog_internal.h"
 }
 
 namespace jobqueue {
@@ -67,6 +67,19 @@ static Datum keep(Datum row, MemoryContext context) {
 	});
 }
 
+/* Up to now. C region. */
+static void flush_wal() {
+	if (RecoveryInProgress())
+		return;
+	XLogRecPtr end = GetXLogInsertRecPtr();
+	/* Right behind the header of a page that is not begun yet, there is nothing to flush. */
+	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
+		end -= SizeOfXLogLongPHD;
+	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		end -= SizeOfXLogShortPHD;
+	XLogFlush(end);
+}
+
 /* Whoever may read all tasks may wait for any; others for their own. */
 static bool may_read_all_tasks() {
 	return guard([] {
@@ -113,10 +126,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 		}
 		if (finished) {
 			/* Workers commit without waiting for the disk; who is told of it may rely on it. */
-			guard([] {
-				if (!RecoveryInProgress())
-					XLogFlush(GetXLogInsertRecPtr());
-			});
+			guard(flush_wal);
 			return *finished;
 		}
 		const int64 left_us = timeout ? start + *timeout - GetCurrentTimestamp() : PG_INT64_MAX;

@@ -82,8 +82,13 @@ void Claimer::discover() {
 	undiscovered_ = false;
 }
 
-bool Claimer::is_paused(const store::Pauses &pauses, const std::string &queue) const {
-	return pauses.all || std::find(pauses.queues.begin(), pauses.queues.end(), queue) != pauses.queues.end();
+/* A paused lane has nothing to give until the configuration changes, and then forget_quiet() is called. */
+bool Claimer::is_quiet_by_pause(KnownLane &known, const store::Pauses &pauses) const {
+	const bool paused =
+		pauses.all || std::find(pauses.queues.begin(), pauses.queues.end(), known.lane.queue) != pauses.queues.end();
+	if (paused)
+		known.quiet = remembers_quiet_;
+	return paused;
 }
 
 LaneKey Claimer::key_of(const Scope &scope, const KnownLane &lane) const {
@@ -106,8 +111,6 @@ std::vector<size_t> Claimer::reading_order(const std::optional<std::string> &que
 Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue,
 					 int count) {
 	Locked locked;
-	if (pauses.all)
-		return locked;
 	discover();
 	/* A snapshot older than the position could not see what was announced in between. */
 	const bool fresh_snapshots = !IsolationUsesXactSnapshot();
@@ -116,7 +119,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 
 	for (const size_t index : reading_order(queue)) {
 		KnownLane &known = lanes_[index];
-		if (known.quiet || is_paused(pauses, known.lane.queue))
+		if (known.quiet || is_quiet_by_pause(known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
@@ -160,11 +163,9 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 }
 
 bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
-	if (pauses.all)
-		return false;
 	discover();
 	for (KnownLane &known : lanes_) {
-		if (known.quiet || is_paused(pauses, known.lane.queue))
+		if (known.quiet || is_quiet_by_pause(known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();

@@ -368,7 +368,8 @@ static constinit Statement put_back_statement{
 	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
 	"run_at = coalesce($2, t.run_at), last_error = coalesce($3, t.last_error), "
 	"last_sqlstate = CASE WHEN $3 IS NULL THEN t.last_sqlstate ELSE $4 END, "
-	"max_attempts = t.max_attempts" PLUS "$5, lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
+	"max_attempts = CASE WHEN t.max_attempts" LT "2147483647 THEN t.max_attempts" PLUS
+	"$5 ELSE t.max_attempts END, lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
 	INT8OID,
 	TIMESTAMPTZOID,
 	TEXTOID,

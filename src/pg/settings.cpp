@@ -39,7 +39,7 @@ void define() {
 							 "enqueuing transaction itself. off: nobody.",
 							 &notify_mode, notify_mode, notify_modes, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("jobqueue.completed_retention", "How long completed and cancelled tasks are kept.",
-							"At least this long, at most an eighth more. 0 deletes them at once.",
+							"At least this long, at most a seventh more. 0 deletes them at once.",
 							&completed_retention_s, completed_retention_s, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, nullptr,
 							nullptr, nullptr);
 	DefineCustomIntVariable("jobqueue.failed_retention", "How long failed tasks are kept.", "-1 keeps them for ever.",

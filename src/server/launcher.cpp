@@ -41,8 +41,8 @@ private:
 	void reap();
 	void start();
 	bool needs_scheduler(const Child &child, DatabaseSlot *slot, TimestampTz now);
-	void make_room(TimestampTz now);
 	Child *child_of(Oid database);
+	bool is_probing(const Child &child);
 
 	std::vector<Child> children_;
 	std::vector<Oid> absent_;  /* databases without the extension */
@@ -59,6 +59,12 @@ Child *Launcher::child_of(Oid database) {
 	const auto found = std::find_if(children_.begin(), children_.end(),
 									[database](const Child &child) { return child.database == database; });
 	return found == children_.end() ? nullptr : &*found;
+}
+
+/* Is its scheduler still finding out whether the extension is there? */
+bool Launcher::is_probing(const Child &child) {
+	DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
+	return child.probe && child.handle != nullptr && slot && scheduler_state(slot) == SchedulerState::starting;
 }
 
 /* Which databases are there, and which have gone? */
@@ -94,7 +100,7 @@ void Launcher::scan() {
 	for (DatabaseSlot &slot : shared()->databases) {
 		const Oid database = pg_atomic_read_u32(&slot.database);
 		const Child *child = child_of(database);
-		if (OidIsValid(database) && !exists(database) && !(child && child->handle)) {
+		if (OidIsValid(database) && !exists(database) && !(child && child->handle) && !has_workers(database)) {
 			std::erase_if(children_, [database](const Child &c) { return c.database == database; });
 			guard([&slot] { release_database(&slot); });
 		}
@@ -144,9 +150,9 @@ void Launcher::reap() {
 		if (child.handle != nullptr ||
 			(slot && (scheduler_state(slot) != SchedulerState::absent || pg_atomic_read_u32(&slot->wanted) != 0)))
 			return false;
-		/* Somebody in the database who is about to write to this slot writes to a free one: harmless. */
 		if (slot)
 			guard([slot] { release_database(slot); });
+		/* Whoever announced something meanwhile finds the slot gone, and asks for another look. */
 		absent_.push_back(child.database);
 		return true;
 	});
@@ -175,32 +181,6 @@ bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, Timestamp
 	}
 }
 
-/* A process slot is wanted for a scheduler: an idle worker leaves, else a scheduler with nothing to do at the moment. */
-void Launcher::make_room(TimestampTz now) {
-	for (WorkerSlot &worker : worker_slots()) {
-		uint32 idle = static_cast<uint32>(WorkerState::idle);
-		if (pg_atomic_read_u32(&worker.retire) == 0 &&
-			pg_atomic_compare_exchange_u32(&worker.state, &idle, static_cast<uint32>(WorkerState::running))) {
-			pg_atomic_write_u32(&worker.retire, 1);
-			wake(&worker.procno);
-			return;
-		}
-	}
-	Child *oldest = nullptr;
-	for (Child &child : children_)
-		if (child.handle != nullptr && now - child.started_at > USECS_PER_SEC &&
-			(oldest == nullptr || child.started_at < oldest->started_at))
-			oldest = &child;
-	if (oldest != nullptr) {
-		if (DatabaseSlot *slot = find_database(oldest->database)) {
-			pg_atomic_write_u32(&slot->retire, 1);
-			wake(&slot->scheduler_procno);
-		}
-	}
-	uint64 nobody = 0;
-	pg_atomic_compare_exchange_u64(&shared()->starved_at, &nobody, static_cast<uint64>(now));
-}
-
 void Launcher::start() {
 	const TimestampTz now = GetCurrentTimestamp();
 	/* Databases whose backends announced something have a slot before we know of them. */
@@ -213,8 +193,8 @@ void Launcher::start() {
 		children_.push_back({.database = database, .probe = false});
 	}
 	/* One look into an unknown database at a time. */
-	const bool probing = std::any_of(children_.begin(), children_.end(),
-									 [](const Child &child) { return child.probe && child.handle != nullptr; });
+	const bool probing =
+		std::any_of(children_.begin(), children_.end(), [this](const Child &child) { return is_probing(child); });
 	if (!probing && !unknown_.empty()) {
 		const Oid database = unknown_.back();
 		if (guard([database] { return attach_database(database); }) != nullptr) {
@@ -249,6 +229,7 @@ void Launcher::start() {
 			child.started_at = now;
 			short_since_ = 0;
 			short_delay_us_ = 0;
+			pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
 			continue;
 		}
 		/* No process to be had: make room, and try again ever more rarely. */
@@ -256,9 +237,10 @@ void Launcher::start() {
 		if (before == SchedulerState::retired)
 			pg_atomic_write_u64(&slot->next_run, static_cast<uint64>(now));
 		pg_atomic_fetch_add_u64(&shared()->start_failed, 1);
-		guard([this, now] { make_room(now); });
+		make_room(InvalidOid);
 		if (short_since_ == 0)
 			short_since_ = now;
+		pg_atomic_write_u64(&shared()->launcher_hungry_since, static_cast<uint64>(short_since_));
 		short_delay_us_ = std::clamp<int64>(short_delay_us_ * 2, 20000, USECS_PER_SEC);
 		next_start_ = now + short_delay_us_;
 		if (!warned_of_shortage_ && now - short_since_ > shortage_warning_us) {
@@ -279,7 +261,10 @@ void Launcher::run() {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
 		pg_atomic_write_u32(&shared()->launcher_wanted, 0);
 		pg_memory_barrier();
-		if (pg_atomic_exchange_u32(&shared()->rescan, 0) != 0 || GetCurrentTimestamp() >= next_scan_)
+		const uint32 rescan = pg_atomic_exchange_u32(&shared()->rescan, 0);
+		if (rescan == static_cast<uint32>(Rescan::from_scratch))
+			absent_.clear();
+		if (rescan != 0 || GetCurrentTimestamp() >= next_scan_)
 			scan();
 		reap();
 		start();
@@ -300,7 +285,7 @@ void Launcher::run() {
 		if (next_start_ > now)
 			until = std::min(until, next_start_);
 		if (!unknown_.empty() && short_since_ == 0 &&
-			std::none_of(children_.begin(), children_.end(), [](const Child &c) { return c.probe && c.handle; }))
+			std::none_of(children_.begin(), children_.end(), [this](const Child &child) { return is_probing(child); }))
 			until = warned_of_databases_ ? until : now;
 		guard([until, now] { wait_for_news((std::max<int64>(until - now, 0) + 999) / 1000); });
 	}
@@ -308,6 +293,7 @@ void Launcher::run() {
 
 void leave(int, Datum) {
 	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(no_procno));
+	pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
 }
 
 /* Schedulers of a launcher that died go on; this one must not start a second. */

@@ -33,6 +33,7 @@ struct Role {
 	Claimer claimer{true};
 	/* A role whose workers end as soon as they start (its connection limit, for one) is tried ever more rarely. */
 	int64 start_delay_us = 0;
+	TimestampTz hungry_since = 0; /* it has work and no worker, for want of a process; 0 = not */
 	TimestampTz next_start = DT_NOBEGIN;
 	explicit Role(const store::Handler &handler) : oid(handler.role), can_login(handler.can_login) {}
 };
@@ -60,11 +61,11 @@ private:
 	void sweep();
 	void turn_history();
 	void start_workers();
+	void start_workers_of(Role &role);
 	void watch_started();
 	bool start_worker_for(Role &role);
-	void make_room();
 	void notify();
-	bool has_workers() const;
+	void dismiss_workers();
 	bool may_retire();
 	int64 sleep_ms();
 	template <typename Fn> void attempt(const char *what, Fn &&fn);
@@ -87,9 +88,7 @@ private:
 	TimestampTz next_lease_ = DT_NOBEGIN;
 	TimestampTz next_poll_ = DT_NOBEGIN;
 	TimestampTz next_sweep_ = DT_NOBEGIN;
-	TimestampTz next_start_ = DT_NOBEGIN;
-	int64 start_delay_us_ = 0;
-	TimestampTz short_since_ = 0; /* of process slots */
+	TimestampTz hungry_since_ = 0; /* for want of a process; 0 = not */
 	bool warned_of_shortage_ = false;
 	TimestampTz busy_at_ = 0;
 };
@@ -141,8 +140,11 @@ std::optional<SchedulerState> Scheduler::configure() {
 		if (const std::optional<store::Ring> ring = store::history_ring())
 			pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
 	});
-	if (!extension)
+	if (!extension) {
+		roles_.clear();
+		dismiss_workers();
 		return SchedulerState::absent;
+	}
 	if (extension->version != library_version) {
 		const char *const installed = extension->version.c_str();
 		const char *const database = name.c_str();
@@ -210,9 +212,28 @@ std::optional<SchedulerState> Scheduler::configure() {
 		}
 	}
 	roles_ = std::move(roles);
+	dismiss_workers();
 	refused_ = std::move(refused);
 	configuration_ = configuration;
+	if (scheduler_state(slot_) != SchedulerState::running) {
+		pg_atomic_write_u32(&slot_->state, static_cast<uint32>(SchedulerState::running));
+		wake_launcher(); /* it may look into the next database */
+	}
 	return std::nullopt;
+}
+
+/* Workers of roles that are not served any more leave, and those above jobqueue.max_workers. */
+void Scheduler::dismiss_workers() {
+	int live = 0;
+	for (WorkerSlot &worker : worker_slots()) {
+		live += is_live(worker);
+		if (!is_live(worker) || pg_atomic_read_u32(&worker.database) != MyDatabaseId)
+			continue;
+		const Oid role = pg_atomic_read_u32(&worker.role);
+		if (live > settings::max_workers ||
+			std::none_of(roles_.begin(), roles_.end(), [role](const auto &known) { return known->oid == role; }))
+			dismiss(&worker);
+	}
 }
 
 /* What was announced: whom to notify, and how far the ids have come. */
@@ -285,22 +306,23 @@ void Scheduler::promote_and_expire() {
 void Scheduler::recover_orphans() {
 	pg_atomic_write_u32(&slot_->orphans, 0);
 	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
-	attempt("give back the tasks of workers that ended", [interrupted] {
-		const std::vector<store::Claim> claims = store::claims_in_server();
-		/* Looked at after the claims: a worker that claimed had its slot before. */
-		std::vector<std::string> living;
-		for (WorkerSlot &worker : worker_slots())
-			if (is_live(worker))
-				living.push_back(worker_token(pg_atomic_read_u64(&worker.token)));
-		for (const store::Claim &seen : claims) {
-			if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
-				continue;
-			/* An earlier start of the server was stopped by somebody; a worker of this one was killed, or crashed. */
-			const bool charged = is_token_of_this_server(seen.claimed_by) && !interrupted;
+	std::vector<store::Claim> claims;
+	attempt("look for the tasks of workers that ended", [&claims] { claims = store::claims_in_server(); });
+	/* Looked at after the claims: a worker that claimed had its slot before. */
+	std::vector<std::string> living;
+	for (WorkerSlot &worker : worker_slots())
+		if (is_live(worker))
+			living.push_back(worker_token(pg_atomic_read_u64(&worker.token)));
+	for (const store::Claim &seen : claims) {
+		if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
+			continue;
+		/* An earlier start of the server was stopped by somebody; a worker of this one was killed, or crashed. */
+		const bool charged = is_token_of_this_server(seen.claimed_by) && !interrupted;
+		attempt("give back the task of a worker that ended", [&seen, charged] {
 			if (const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true))
 				end_abandoned(*claim, {"the worker process ended while it ran this task", "JQ002"}, charged);
-		}
-	});
+		});
+	}
 }
 
 void Scheduler::archive() {
@@ -383,28 +405,6 @@ void Scheduler::poll() {
 	if (GetCurrentTimestamp() >= next_sweep_)
 		sweep();
 	next_poll_ = GetCurrentTimestamp() + static_cast<int64>(settings::poll_interval_ms) * 1000;
-}
-
-bool Scheduler::has_workers() const {
-	const auto workers = worker_slots();
-	return std::any_of(workers.begin(), workers.end(), [](WorkerSlot &worker) {
-		return is_live(worker) && pg_atomic_read_u32(&worker.database) == MyDatabaseId;
-	});
-}
-
-/* A process slot is wanted: an idle worker leaves at once, else a busy one after its task. */
-void Scheduler::make_room() {
-	for (WorkerSlot &worker : worker_slots()) {
-		uint32 idle = static_cast<uint32>(WorkerState::idle);
-		if (worker_state(&worker) == WorkerState::idle && pg_atomic_read_u32(&worker.retire) == 0 &&
-			pg_atomic_compare_exchange_u32(&worker.state, &idle, static_cast<uint32>(WorkerState::running))) {
-			pg_atomic_write_u32(&worker.retire, 1);
-			wake(&worker.procno);
-			return;
-		}
-	}
-	uint64 nobody = 0;
-	pg_atomic_compare_exchange_u64(&shared()->starved_at, &nobody, static_cast<uint64>(GetCurrentTimestamp()));
 }
 
 /* Reserves a slot in shared memory and starts a process for it; false if there is no room. */
@@ -491,55 +491,19 @@ void Scheduler::watch_started() {
 /* Every role with work gets a worker, and more as long as all of its workers are busy and there is room. */
 void Scheduler::start_workers() {
 	watch_started();
-	bool hungry = false;
+	std::stable_sort(roles_.begin(), roles_.end(), [](const auto &a, const auto &b) {
+		const auto rank = [](const auto &role) { return role->hungry_since ? role->hungry_since : DT_NOEND; };
+		return rank(a) < rank(b);
+	});
+	TimestampTz hungry_since = 0;
 	for (const auto &role : roles_) {
-		int workers = 0;
-		bool waiting = false; /* one of them will look by itself */
-		int live = 0;
-		for (WorkerSlot &worker : worker_slots()) {
-			if (!is_live(worker))
-				continue;
-			live++;
-			if (pg_atomic_read_u32(&worker.database) != MyDatabaseId || pg_atomic_read_u32(&worker.role) != role->oid)
-				continue;
-			workers++;
-			waiting |= worker_state(&worker) != WorkerState::running || pg_atomic_read_u64(&worker.task) == 0;
-		}
-		if (waiting || settings::max_workers == 0)
-			continue;
-		if (workers > 0 && (live >= settings::max_workers || pg_atomic_read_u64(&shared()->starved_at) != 0))
-			continue;
-		if (!role->claimer.absorb())
-			continue;
-		bool work = false;
-		Role &candidate = *role;
-		attempt("look for work", [&] { work = candidate.claimer.has_work(candidate.scope, pauses_); });
-		if (!work)
-			continue;
-		busy_at_ = GetCurrentTimestamp();
-		if (busy_at_ < next_start_ || busy_at_ < candidate.next_start) {
-			hungry |= workers == 0;
-			continue;
-		}
-		if (start_worker_for(candidate)) {
-			start_delay_us_ = 0;
-			short_since_ = 0;
-			if (workers == 0)
-				pg_atomic_write_u64(&shared()->starved_at, 0);
-		} else if (workers == 0) {
-			hungry = true;
-			guard([this] { make_room(); });
-			start_delay_us_ = std::clamp<int64>(start_delay_us_ * 2, 20000, USECS_PER_SEC);
-			next_start_ = busy_at_ + start_delay_us_;
-			if (short_since_ == 0)
-				short_since_ = busy_at_;
-		} else {
-			next_start_ = busy_at_ + USECS_PER_SEC;
-		}
+		start_workers_of(*role);
+		if (role->hungry_since != 0)
+			hungry_since = hungry_since ? std::min(hungry_since, role->hungry_since) : role->hungry_since;
 	}
-	pg_atomic_write_u32(&slot_->hungry, hungry);
-	if (hungry && !warned_of_shortage_ && short_since_ != 0 &&
-		GetCurrentTimestamp() - short_since_ > shortage_warning_us) {
+	pg_atomic_write_u64(&slot_->hungry_since, static_cast<uint64>(hungry_since));
+	hungry_since_ = hungry_since;
+	if (hungry_since != 0 && !warned_of_shortage_ && GetCurrentTimestamp() - hungry_since > shortage_warning_us) {
 		warned_of_shortage_ = true;
 		guard([] {
 			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -548,8 +512,43 @@ void Scheduler::start_workers() {
 							  errhint("You might need to increase max_worker_processes or jobqueue.max_workers.")));
 		});
 	}
-	if (!hungry)
-		short_since_ = 0;
+}
+
+void Scheduler::start_workers_of(Role &role) {
+	int workers = 0, live = 0;
+	bool waiting = false; /* one of them will look by itself */
+	for (WorkerSlot &worker : worker_slots()) {
+		if (!is_live(worker))
+			continue;
+		live++;
+		if (pg_atomic_read_u32(&worker.database) != MyDatabaseId || pg_atomic_read_u32(&worker.role) != role.oid)
+			continue;
+		workers++;
+		waiting |= worker_state(&worker) != WorkerState::running || pg_atomic_read_u64(&worker.task) == 0;
+	}
+	const TimestampTz now = GetCurrentTimestamp();
+	const auto patience = std::exchange(role.hungry_since, 0);
+	/* A second worker comes after every first one. */
+	if (waiting || settings::max_workers == 0 || now < role.next_start ||
+		(workers > 0 && (live >= settings::max_workers || !is_turn_of(PG_UINT64_MAX))))
+		return;
+	if (!role.claimer.absorb())
+		return;
+	bool work = false;
+	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, pauses_); });
+	if (!work)
+		return;
+	busy_at_ = now;
+	const TimestampTz since = patience ? patience : now;
+	if (is_turn_of(static_cast<uint64>(since)) && start_worker_for(role)) {
+		if (workers == 0)
+			pg_atomic_write_u64(&shared()->starved_at, 0);
+	} else if (workers == 0) {
+		role.hungry_since = since;
+		make_room(MyDatabaseId);
+	} else {
+		role.next_start = now + USECS_PER_SEC;
+	}
 }
 
 void Scheduler::notify() {
@@ -573,15 +572,17 @@ void Scheduler::notify() {
 
 /* May the process end? Leaves behind when it must be back. */
 bool Scheduler::may_retire() {
-	if (!to_notify_.empty() || has_workers() || pg_atomic_read_u32(&slot_->wanted) != 0 ||
-		pg_atomic_read_u32(&slot_->hungry) != 0)
-		return false;
 	const bool asked = pg_atomic_read_u32(&slot_->retire) != 0;
+	if (!to_notify_.empty() || has_workers(MyDatabaseId) || pg_atomic_read_u32(&slot_->wanted) != 0 ||
+		(hungry_since_ != 0 && !asked))
+		return false;
 	const bool nothing = roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND;
 	const TimestampTz now = GetCurrentTimestamp();
 	if (!asked && !(nothing && now - busy_at_ >= static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC))
 		return false;
-	const TimestampTz back = std::min(next_due_, next_lease_);
+	TimestampTz back = std::min(next_due_, next_lease_);
+	if (hungry_since_ != 0)
+		back = std::min(back, now + USECS_PER_SEC);
 	pg_atomic_write_u64(&slot_->next_run, static_cast<uint64>(roles_.empty() ? back : std::min(back, next_poll_)));
 	return true;
 }
@@ -590,8 +591,10 @@ int64 Scheduler::sleep_ms() {
 	TimestampTz until = std::min({next_poll_, next_due_, next_lease_});
 	if (!to_notify_.empty())
 		until = std::min(until, notified_at_ + notify_interval_us);
-	if (pg_atomic_read_u32(&slot_->hungry) != 0)
-		until = std::min(until, GetCurrentTimestamp() + std::max<int64>(start_delay_us_, 20000));
+	if (hungry_since_ != 0) {
+		const TimestampTz now = GetCurrentTimestamp();
+		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
+	}
 	const int64 left = until - GetCurrentTimestamp();
 	return left <= 0 ? 0 : (left + 999) / 1000;
 }
@@ -640,6 +643,7 @@ SchedulerState Scheduler::work() {
 		if (may_retire())
 			return SchedulerState::retired;
 		guard([this] {
+			pgstat_report_stat(false);
 			report_idle();
 			wait_for_news(sleep_ms());
 		});
@@ -657,8 +661,8 @@ void leave(int, Datum arg) {
 		pg_atomic_write_u32(&slot->scheduler_pid, 0);
 		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(no_procno));
 		pg_atomic_write_u32(&slot->retire, 0);
-		pg_atomic_write_u32(&slot->hungry, 0);
-		if (scheduler_state(slot) == SchedulerState::running)
+		pg_atomic_write_u64(&slot->hungry_since, 0);
+		if (scheduler_state(slot) == SchedulerState::running || scheduler_state(slot) == SchedulerState::starting)
 			pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
 	}
 	LWLockRelease(shared()->lock);
@@ -673,7 +677,6 @@ bool attach(int index, Oid database) {
 	if (ours) {
 		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(compat::my_procno()));
 		pg_atomic_write_u32(&slot->scheduler_pid, static_cast<uint32>(MyProcPid));
-		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::running));
 	}
 	LWLockRelease(shared()->lock);
 	if (ours)

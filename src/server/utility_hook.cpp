@@ -3,7 +3,7 @@
  * or lock all of our tables, get them out of it first (if the caller may run them at all); those that bring new databases
  * tell the launcher.
  *
- * The hook itself is C; letting go is a C++ region behind boundary().
+ * C region throughout.
  */
 #include "server/processes.hpp"
 
@@ -121,57 +121,32 @@ bool changes_extension(Node *node) {
 	return OidIsValid(extension) && compat::owns_extension(extension, GetUserId());
 }
 
-/* Holds a database free of our processes; takes it back in any case. */
-class LetGo {
-public:
-	explicit LetGo(Oid database) : slot_(guard([database] { return attach_database(database); })) {
-		if (slot_ == nullptr)
-			return;
-		pg_atomic_write_u32(&slot_->interrupted, 1);
-		pg_atomic_write_u32(&slot_->let_go, static_cast<uint32>(MyProcPid));
-		pg_memory_barrier();
-		const TimestampTz start = GetCurrentTimestamp();
-		try {
-			while (terminate(database) && GetCurrentTimestamp() - start < patience_us)
-				guard([] { compat::sleep_on_latch(10); });
-		} catch (...) {
-			take_back();
-			throw;
-		}
-	}
-	~LetGo() { take_back(); }
-	LetGo(const LetGo &) = delete;
-	LetGo &operator=(const LetGo &) = delete;
+/* Asks those who are left in a database to go; false if nobody is. */
+bool terminate_processes(DatabaseSlot *slot, Oid database) noexcept {
+	bool left = false;
+	const auto end = [&left](uint32 pid) {
+		if (pid != 0 && kill(static_cast<pid_t>(pid), SIGTERM) == 0)
+			left = true;
+	};
+	end(pg_atomic_read_u32(&slot->scheduler_pid));
+	for (WorkerSlot &worker : worker_slots())
+		if (pg_atomic_read_u32(&worker.database) == database)
+			end(pg_atomic_read_u32(&worker.pid));
+	return left;
+}
 
-private:
-	/* Asks whoever is left to go; false if nobody is. */
-	bool terminate(Oid database) noexcept {
-		bool left = false;
-		const auto end = [&left](uint32 pid) {
-			if (pid != 0 && kill(static_cast<pid_t>(pid), SIGTERM) == 0)
-				left = true;
-		};
-		end(pg_atomic_read_u32(&slot_->scheduler_pid));
-		for (WorkerSlot &worker : worker_slots())
-			if (pg_atomic_read_u32(&worker.database) == database)
-				end(pg_atomic_read_u32(&worker.pid));
-		return left;
-	}
-	void take_back() noexcept {
-		if (slot_ == nullptr)
-			return;
-		pg_atomic_write_u32(&slot_->let_go, 0);
-		wake_launcher();
-	}
-	DatabaseSlot *const slot_;
-};
-
-void run_with_database_free(Oid database, const Command &command) {
-	const Command *const copy = &command;
-	boundary([database, copy] {
-		const LetGo free(database);
-		guard([copy] { pass_on(*copy); });
-	});
+/* Gets our processes out of a database, and keeps them out until the transaction ends. C region. */
+void let_go(Oid database) {
+	DatabaseSlot *slot = attach_database(database);
+	if (slot == nullptr)
+		return;
+	note_let_go(slot);
+	pg_atomic_write_u32(&slot->interrupted, 1);
+	pg_atomic_write_u32(&slot->let_go, static_cast<uint32>(MyProcPid));
+	pg_memory_barrier();
+	const TimestampTz start = GetCurrentTimestamp();
+	while (terminate_processes(slot, database) && GetCurrentTimestamp() - start < patience_us)
+		compat::sleep_on_latch(10);
 }
 
 void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
@@ -193,7 +168,8 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		return;
 	}
 	if ((tag == T_DropStmt || tag == T_AlterExtensionStmt) && changes_extension(node)) {
-		run_with_database_free(MyDatabaseId, command);
+		let_go(MyDatabaseId);
+		pass_on(command);
 		note_configuration();
 		return;
 	}
@@ -207,10 +183,9 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 	/* None of them can run in a transaction block: leave it to them to say so. */
 	const bool top_level = context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock();
 	const Oid database = top_level ? database_to_free(node) : InvalidOid;
-	if (OidIsValid(database) && database != MyDatabaseId)
-		run_with_database_free(database, command);
-	else
-		pass_on(command);
+	if (OidIsValid(database))
+		let_go(database);
+	pass_on(command);
 	note_rescan();
 }
 

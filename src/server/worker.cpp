@@ -50,6 +50,7 @@ private:
 	void reset_session();
 	bool sleep();
 	bool should_retire();
+	bool help_is_possible();
 
 	WorkerSlot *const slot_;
 	DatabaseSlot *const database_;
@@ -112,6 +113,19 @@ bool Worker::configure() {
 	return true;
 }
 
+/* Is a colleague idle, or could one be started? */
+bool Worker::help_is_possible() {
+	int live = 0;
+	for (WorkerSlot &other : worker_slots()) {
+		const WorkerState state = worker_state(&other);
+		live += state != WorkerState::free;
+		if (state == WorkerState::idle && pg_atomic_read_u32(&other.database) == MyDatabaseId &&
+			pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&slot_->role))
+			return true;
+	}
+	return live < settings::max_workers;
+}
+
 /* Claims one task durably: it is processing before its handler runs. */
 std::optional<store::Attempt> Worker::claim() {
 	bool more = false;
@@ -132,7 +146,7 @@ std::optional<store::Attempt> Worker::claim() {
 				attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
 				MemoryContextSwitchTo(caller);
 			});
-			more = claimer_->more_after(scope_, locked);
+			more = help_is_possible() && claimer_->more_after(scope_, locked);
 			pg_atomic_write_u64(&slot_->cancel, 0);
 			pg_atomic_write_u64(&slot_->task, static_cast<uint64>(attempt.id));
 			return attempt;
@@ -265,6 +279,7 @@ void discard_residue() {
 void Worker::reset_session() {
 	in_transaction(Durability::asynchronous, [] { guard(discard_residue); });
 	MemoryContextReset(context_);
+	guard([] { pgstat_report_stat(false); }); /* or autovacuum would not know what we do to the tables */
 }
 
 bool Worker::should_retire() {
@@ -291,7 +306,10 @@ bool Worker::sleep() {
 	nap_ms_ = nap ? std::clamp(nap_ms_ * 2, shortest_nap_ms, longest_nap_ms) : 0;
 	const TimestampTz idle_since = GetCurrentTimestamp();
 	const int64 idle_limit_us = static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC;
-	guard(report_idle);
+	guard([] {
+		pgstat_report_stat(true);
+		report_idle();
+	});
 
 	/* Announce that we sleep before the last look, so that whoever comes after it wakes us. */
 	if (nap) {
@@ -375,7 +393,7 @@ void leave(int, Datum arg) {
 		wake_scheduler(home);
 	}
 	for (DatabaseSlot &other : shared()->databases)
-		if (pg_atomic_read_u32(&other.hungry) != 0)
+		if (pg_atomic_read_u64(&other.hungry_since) != 0)
 			wake_scheduler(&other);
 }
 

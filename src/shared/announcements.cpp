@@ -57,7 +57,8 @@ template <int capacity> struct LaneList {
 
 struct Notes {
 	bool any;
-	DatabaseSlot *database;
+	DatabaseSlot *database; /* null: nothing was noted that concerns this database */
+	DatabaseSlot *let_go;
 	LaneList<32> tasks;
 	LaneList<8> claimed;
 	bool subtransaction_aborted;
@@ -232,10 +233,21 @@ static void interrupt_workers(int64 id) noexcept {
 	}
 }
 
+static void ask_launcher(Rescan what) noexcept {
+	uint32 old = pg_atomic_read_u32(&shared()->rescan);
+	while (old < static_cast<uint32>(what) &&
+		   !pg_atomic_compare_exchange_u32(&shared()->rescan, &old, static_cast<uint32>(what))) {
+	}
+	wake_launcher();
+}
+
 static void publish(bool committed) noexcept {
 	DatabaseSlot *slot = notes.database;
-	if (slot && pg_atomic_read_u32(&slot->database) != MyDatabaseId)
+	if (slot && pg_atomic_read_u32(&slot->database) != MyDatabaseId) {
+		/* The launcher looked while CREATE EXTENSION was not yet committed, found nothing, and gave the slot away. */
 		slot = nullptr;
+		ask_launcher(Rescan::from_scratch);
+	}
 	bool look = false;
 	if (!committed || notes.subtransaction_aborted) {
 		announce_list(notes.claimed);
@@ -251,7 +263,7 @@ static void publish(bool committed) noexcept {
 			pg_memory_barrier();
 			wake_workers(MyDatabaseId, 0);
 		}
-		if (notes.configuration) {
+		if (notes.configuration || notes.everything) {
 			pg_atomic_fetch_add_u64(&slot->configuration, 1);
 			pg_memory_barrier();
 			for (WorkerSlot &worker : worker_slots())
@@ -268,17 +280,23 @@ static void publish(bool committed) noexcept {
 			pg_atomic_write_u32(&slot->by_hand, 1);
 		look |= notes.everything || notes.configuration || notes.due_at != 0 || notes.archive;
 	}
-	if (slot && look)
+	if (slot && look) {
 		wake_scheduler(slot);
-	if (committed && notes.rescan) {
-		pg_atomic_write_u32(&shared()->rescan, 1);
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&slot->database) != MyDatabaseId)
+			ask_launcher(Rescan::from_scratch);
+	}
+	if (committed && notes.rescan)
+		ask_launcher(Rescan::changes);
+	if (notes.let_go) {
+		pg_atomic_write_u32(&notes.let_go->let_go, 0);
 		wake_launcher();
 	}
 }
 
 static void forget() noexcept {
 	notes.any = false;
-	notes.database = nullptr;
+	notes.database = notes.let_go = nullptr;
 	notes.tasks.count = notes.claimed.count = 0;
 	notes.tasks.overflow = notes.claimed.overflow = false;
 	notes.subtransaction_aborted = notes.everything = notes.configuration = notes.rescan = false;
@@ -320,22 +338,28 @@ static bool begin_note() {
 		RegisterSubXactCallback(at_subtransaction_event, nullptr);
 		registered = true;
 	}
-	if (!notes.any) {
-		notes.database = OidIsValid(MyDatabaseId) ? attach_database(MyDatabaseId) : nullptr;
-		notes.any = true;
-	}
+	notes.any = true;
+	return true;
+}
+
+/* For what concerns this database. */
+static bool begin_database_note() {
+	if (!begin_note())
+		return false;
+	if (notes.database == nullptr)
+		notes.database = attach_database(MyDatabaseId);
 	return true;
 }
 
 void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type) {
-	if (!begin_note())
+	if (!begin_database_note())
 		return;
 	notes.tasks.add(queue, priority, id, type.empty() ? 0 : hash_name(type));
 	notes.highest_id = std::max(notes.highest_id, id);
 }
 
 void note_statement() {
-	if (!begin_note())
+	if (!begin_database_note())
 		return;
 	/* Its ids are drawn from now on, and every id up to the horizon has been drawn before. */
 	const int64 from =
@@ -345,17 +369,17 @@ void note_statement() {
 }
 
 void note_claimed(std::string_view queue, int16 priority, int64 id) {
-	if (begin_note())
+	if (begin_database_note())
 		notes.claimed.add(queue, priority, id, 0);
 }
 
 void note_due(TimestampTz at) {
-	if (begin_note() && at != DT_NOEND)
+	if (begin_database_note() && at != DT_NOEND)
 		notes.due_at = notes.due_at == 0 ? at : std::min(notes.due_at, at);
 }
 
 void note_finished(int64 id) {
-	if (!begin_note())
+	if (!begin_database_note())
 		return;
 	notes.finished_low = notes.finished ? std::min(notes.finished_low, id) : id;
 	notes.finished_high = notes.finished ? std::max(notes.finished_high, id) : id;
@@ -363,17 +387,17 @@ void note_finished(int64 id) {
 }
 
 void note_cancelled(int64 id) {
-	if (begin_note() && notes.cancel_count < static_cast<int>(std::size(notes.cancelled)))
+	if (begin_database_note() && notes.cancel_count < static_cast<int>(std::size(notes.cancelled)))
 		notes.cancelled[notes.cancel_count++] = id;
 }
 
 void note_archive() {
-	if (begin_note())
+	if (begin_database_note())
 		notes.archive = true;
 }
 
 void note_configuration() {
-	if (begin_note())
+	if (begin_database_note())
 		notes.configuration = true;
 }
 
@@ -383,8 +407,18 @@ void note_rescan() {
 }
 
 void note_everything() {
+	if (!begin_note())
+		return;
+	/* A database of which nothing is known is not worth a process; but CREATE EXTENSION can be prepared, too. */
+	if (notes.database == nullptr)
+		notes.database = find_database(MyDatabaseId);
+	notes.everything = notes.database != nullptr;
+	notes.rescan = true;
+}
+
+void note_let_go(DatabaseSlot *slot) {
 	if (begin_note())
-		notes.everything = true;
+		notes.let_go = slot;
 }
 
 } // namespace jobqueue

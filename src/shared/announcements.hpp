@@ -55,6 +55,8 @@ void note_configuration();
 void note_rescan();
 /* Something was committed by others in an unknown way (COMMIT PREPARED): look at everything. */
 void note_everything();
+/* This database is held free of our processes until the transaction ends, either way. */
+void note_let_go(DatabaseSlot *slot);
 
 /* C region; called at start, under AddinShmemInitLock. */
 void startup_ring();

@@ -49,6 +49,8 @@ static void initialize(SharedState *fresh) {
 	pg_atomic_init_u32(&fresh->rescan, 0);
 	pg_atomic_init_u64(&fresh->token, 0);
 	pg_atomic_init_u64(&fresh->starved_at, 0);
+	pg_atomic_init_u64(&fresh->room_asked_at, 0);
+	pg_atomic_init_u64(&fresh->launcher_hungry_since, 0);
 	pg_atomic_init_u64(&fresh->announced, 0);
 	pg_atomic_init_u32(&fresh->waiters, 0);
 	pg_atomic_init_u64(&fresh->start_failed, 0);
@@ -63,13 +65,13 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u32(&slot.retire, 0);
 		pg_atomic_init_u32(&slot.orphans, 0);
 		pg_atomic_init_u32(&slot.by_hand, 0);
-		pg_atomic_init_u32(&slot.hungry, 0);
 		pg_atomic_init_u32(&slot.history_slot, 0);
 		pg_atomic_init_u64(&slot.configuration, 0);
 		pg_atomic_init_u64(&slot.due_at, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.next_run, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.horizon, 0);
 		pg_atomic_init_u64(&slot.notified, 0);
+		pg_atomic_init_u64(&slot.hungry_since, 0);
 	}
 	for (WaiterSlot &slot : fresh->waiter) {
 		pg_atomic_init_u32(&slot.database, 0);
@@ -144,9 +146,9 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->retire, 0);
 		pg_atomic_write_u32(&slot->orphans, 0);
 		pg_atomic_write_u32(&slot->by_hand, 0);
-		pg_atomic_write_u32(&slot->hungry, 0);
+		pg_atomic_write_u64(&slot->hungry_since, 0);
 		pg_atomic_write_u32(&slot->history_slot, 0);
-		pg_atomic_write_u64(&slot->configuration, 1);
+		pg_atomic_fetch_add_u64(&slot->configuration, 1); /* a number never comes back */
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->horizon, 0);
@@ -185,6 +187,84 @@ void wake_scheduler(DatabaseSlot *slot) noexcept {
 		wake(&slot->scheduler_procno);
 	else
 		wake_launcher();
+}
+
+bool is_turn_of(uint64 hungry_since) noexcept {
+	const auto comes_before = [hungry_since](pg_atomic_uint64 *other) {
+		const uint64 since = pg_atomic_read_u64(other);
+		return since != 0 && since < hungry_since;
+	};
+	if (comes_before(&state->launcher_hungry_since))
+		return false;
+	for (DatabaseSlot &slot : state->databases)
+		if (pg_atomic_read_u32(&slot.database) != InvalidOid && comes_before(&slot.hungry_since))
+			return false;
+	return true;
+}
+
+bool has_workers(Oid database) noexcept {
+	const auto workers = worker_slots();
+	return std::any_of(workers.begin(), workers.end(), [database](WorkerSlot &worker) {
+		return worker_state(&worker) != WorkerState::free && pg_atomic_read_u32(&worker.database) == database;
+	});
+}
+
+void dismiss(WorkerSlot *worker) noexcept {
+	uint32 idle = static_cast<uint32>(WorkerState::idle);
+	pg_atomic_write_u32(&worker->retire, 1);
+	pg_memory_barrier();
+	if (pg_atomic_compare_exchange_u32(&worker->state, &idle, static_cast<uint32>(WorkerState::running)))
+		wake(&worker->procno);
+}
+
+static bool dismiss_idle_worker() noexcept {
+	for (WorkerSlot &worker : worker_slots()) {
+		if (pg_atomic_read_u32(&worker.retire) == 0 && worker_state(&worker) == WorkerState::idle) {
+			dismiss(&worker);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* One without workers and without hunger; where no worker runs at all, the one that became hungry last. */
+static bool dismiss_scheduler(Oid except) noexcept {
+	DatabaseSlot *victim = nullptr;
+	uint64 victim_since = 0;
+	bool any_worker = false;
+	for (WorkerSlot &worker : worker_slots())
+		any_worker |= worker_state(&worker) != WorkerState::free;
+	for (DatabaseSlot &slot : state->databases) {
+		const Oid database = pg_atomic_read_u32(&slot.database);
+		if (database == InvalidOid || database == except || scheduler_state(&slot) != SchedulerState::running)
+			continue;
+		if (has_workers(database))
+			continue;
+		const uint64 since = pg_atomic_read_u64(&slot.hungry_since);
+		if (since != 0 && any_worker)
+			continue;
+		if (victim == nullptr || since == 0 || (victim_since != 0 && since > victim_since)) {
+			victim = &slot;
+			victim_since = since;
+		}
+	}
+	if (victim == nullptr)
+		return false;
+	pg_atomic_write_u32(&victim->retire, 1);
+	wake(&victim->scheduler_procno);
+	return true;
+}
+
+void make_room(Oid for_database) noexcept {
+	/* Whoever was asked needs a moment to leave, and the postmaster one to notice. */
+	constexpr uint64 patience_us = 200000;
+	const auto now = static_cast<uint64>(GetCurrentTimestamp());
+	uint64 asked = pg_atomic_read_u64(&state->room_asked_at);
+	if (now - asked < patience_us || !pg_atomic_compare_exchange_u64(&state->room_asked_at, &asked, now))
+		return;
+	if (dismiss_idle_worker() || dismiss_scheduler(for_database))
+		return;
+	pg_atomic_write_u64(&state->starved_at, now);
 }
 
 void atomic_min(pg_atomic_uint64 *target, uint64 value) noexcept {

@@ -38,6 +38,12 @@ enum class SchedulerState : uint32 {
 	paused,	  /* ended: a restored copy, or another version of the extension; back when the configuration changes */
 };
 
+/* Why the launcher shall look at pg_database again. */
+enum class Rescan : uint32 {
+	changes = 1,	  /* databases came, went, or changed */
+	from_scratch = 2, /* what it knows of databases without the extension may be wrong */
+};
+
 struct DatabaseSlot {
 	pg_atomic_uint32 database; /* its OID; 0 = free slot */
 	pg_atomic_uint32 state;	   /* SchedulerState */
@@ -49,13 +55,13 @@ struct DatabaseSlot {
 	pg_atomic_uint32 retire;		/* the launcher needs the scheduler's process slot */
 	pg_atomic_uint32 orphans;		/* a worker ended with a task in hand */
 	pg_atomic_uint32 by_hand;		/* rows were finished by hand */
-	pg_atomic_uint32 hungry;		/* a role with work has no worker, for want of a process */
 	pg_atomic_uint32 history_slot;	/* leaf being filled; 0 = not known */
 	pg_atomic_uint64 configuration; /* grows when handlers, queues or the incarnation change */
 	pg_atomic_uint64 due_at;		/* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
 	pg_atomic_uint64 next_run;		/* when a retired scheduler must be started again; likewise */
 	pg_atomic_uint64 horizon;		/* every id up to here has been drawn from the sequence */
 	pg_atomic_uint64 notified;		/* position in the ring up to which NOTIFY has been sent */
+	pg_atomic_uint64 hungry_since;	/* a role with work has had no worker since, for want of a process; 0 = none */
 };
 
 enum class WorkerState : uint32 {
@@ -99,12 +105,14 @@ struct SharedState {
 	int worker_count;	 /* of slots */
 	pg_atomic_uint32 launcher_procno;
 	pg_atomic_uint32 launcher_wanted;
-	pg_atomic_uint32 rescan;	   /* databases came or changed */
-	pg_atomic_uint64 token;		   /* of the youngest worker */
-	pg_atomic_uint64 starved_at;   /* a role with work has had no worker since; 0 = none */
-	pg_atomic_uint64 announced;	   /* next position in the ring */
-	pg_atomic_uint32 waiters;	   /* in use */
-	pg_atomic_uint64 start_failed; /* times that max_worker_processes was exhausted */
+	pg_atomic_uint32 rescan;	 /* Rescan, or 0 */
+	pg_atomic_uint64 token;		 /* of the youngest worker */
+	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody hungry; 0 = none */
+	pg_atomic_uint64 room_asked_at;
+	pg_atomic_uint64 launcher_hungry_since; /* a database has had no scheduler since, for want of a process */
+	pg_atomic_uint64 announced;				/* next position in the ring */
+	pg_atomic_uint32 waiters;				/* in use */
+	pg_atomic_uint64 start_failed;			/* times that max_worker_processes was exhausted */
 	DatabaseSlot databases[max_databases];
 	WaiterSlot waiter[max_waiters];
 	WorkerSlot workers[FLEXIBLE_ARRAY_MEMBER]; /* worker_count */
@@ -143,6 +151,18 @@ inline void set_state(WorkerSlot *slot, WorkerState state) noexcept {
 	pg_atomic_write_u64(&slot->state_since, static_cast<uint64>(GetCurrentTimestamp()));
 	pg_atomic_write_u32(&slot->state, static_cast<uint32>(state));
 }
+/* Processes are handed out in the order in which their want arose: is it the turn of one who has waited since then? */
+bool is_turn_of(uint64 hungry_since) noexcept;
+
+bool has_workers(Oid database) noexcept;
+/* Tells a worker to leave: at once if it is idle, else after its task. */
+void dismiss(WorkerSlot *worker) noexcept;
+/*
+ * Somebody hungry in this database (InvalidOid: the launcher) asks for a process: an idle worker leaves at once; else a
+ * scheduler that has nothing to run at the moment; else a busy worker after its task.
+ */
+void make_room(Oid for_database) noexcept;
+
 /* Is a scheduler looking after this database? */
 inline bool is_served(DatabaseSlot *slot) noexcept {
 	return slot && scheduler_state(slot) == SchedulerState::running;

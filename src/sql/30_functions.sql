@@ -6,16 +6,16 @@ COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
 
 -- Enqueue
 
-CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority smallint DEFAULT 0,
+CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 0,
 	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL, metadata jsonb DEFAULT NULL)
 	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue';
-COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, smallint, timestamptz, interval, integer, jsonb) IS
+COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb) IS
 	'adds a task, in the caller''s transaction; returns its id';
 
-CREATE FUNCTION jobqueue.enqueue_many(type text, payloads jsonb[], queue text DEFAULT NULL, priority smallint DEFAULT 0,
+CREATE FUNCTION jobqueue.enqueue_many(type text, payloads jsonb[], queue text DEFAULT NULL, priority integer DEFAULT 0,
 	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL, metadata jsonb DEFAULT NULL)
 	RETURNS SETOF bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_many';
-COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, smallint, timestamptz, interval, integer, jsonb) IS
+COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, jsonb) IS
 	'adds one task for each payload; returns their ids in the order of the payloads';
 
 CREATE FUNCTION jobqueue.enqueue_row() RETURNS trigger LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_row';

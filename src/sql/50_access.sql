@@ -11,8 +11,8 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.version()'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.current_task()'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.wait_for(bigint, interval)'),
-		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, smallint, timestamptz, interval, integer, jsonb)'),
-		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, smallint, timestamptz, interval, integer, jsonb)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, jsonb)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_row()'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, metadata) ON jobqueue.tasks'),
 		('{producer}', 'SELECT (id) ON jobqueue.tasks'),
@@ -79,7 +79,7 @@ DECLARE
 BEGIN
 	PERFORM jobqueue._check_access(role, access);
 	FOR other, what IN VALUES
-		('producer', 'jobqueue.enqueue(text, jsonb, text, smallint, timestamptz, interval, integer, jsonb)'),
+		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
 		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer)')
 	LOOP
