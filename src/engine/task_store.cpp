@@ -336,8 +336,8 @@ static std::vector<Claim> claims_of(const Rows &rows) {
 }
 
 static constinit Statement lock_claim_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.id" EQ
-												"$1 AND t.attempts" EQ "$2 AND t.status" EQ
-												"'processing' AND " IN_SERVER EQ "$3 FOR UPDATE",
+												"$1 AND t.attempts" EQ
+												"$2 AND " STATUS_IS("processing") " AND " IN_SERVER EQ "$3 FOR UPDATE",
 												INT8OID, INT4OID, BOOLOID};
 
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
@@ -403,8 +403,8 @@ void give_up(int64 id, const Failure &failure) {
 }
 
 static constinit Statement extend_statement{"UPDATE jobqueue.tasks_live t SET lease_expires_at = $3, updated_at = " NOW
-											" WHERE t.id" EQ "$1 AND t.attempts" EQ "$2 AND t.status" EQ
-											"'processing' AND NOT " IN_SERVER " RETURNING t.id",
+											" WHERE t.id" EQ "$1 AND t.attempts" EQ
+											"$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER " RETURNING t.id",
 											INT8OID, INT4OID, TIMESTAMPTZOID};
 
 bool extend_lease(int64 id, int32 attempt, TimestampTz lease) {
@@ -452,7 +452,7 @@ static constinit Statement retry_waiting_statement{
 	"run_at = $2, updated_at = " NOW " WHERE t.id" EQ "$1 AND " STATUS_IS("scheduled") " " RETRY_COLUMNS,
 	INT8OID, TIMESTAMPTZOID};
 static constinit Statement retry_finished_statement{
-	"WITH gone AS (DELETE FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.status" EQ
+	"WITH gone AS (DELETE FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.status" CCOLL EQ
 	"ANY (ARRAY['failed', 'cancelled']) RETURNING t.*) "
 	"INSERT INTO jobqueue.tasks_live AS t (id, type, payload, created_at, processed_at, queue, priority, attempts, "
 	"claimed_by, unique_key, group_key, created_by, metadata, timeout, status, run_at, last_error, last_sqlstate, "

@@ -8,11 +8,42 @@
 extern "C" {
 #include "jit/jit.h"
 #include "optimizer/optimizer.h"
+#include "utils/plancache.h"
 }
 
 namespace jobqueue {
 
 static constinit int depth = 0;
+
+/*
+ * Planned against an empty table, a statement would keep a sequential scan or a sort for ever; and a user's settings
+ * would stay in a plan that is kept.
+ */
+struct PlannerSwitch {
+	bool *variable;
+	bool value;
+};
+static constexpr PlannerSwitch planner_switches[] = {
+	{&enable_indexscan, true}, {&enable_indexonlyscan, true},	  {&enable_nestloop, true},
+	{&enable_seqscan, false},  {&enable_bitmapscan, false},		  {&enable_sort, false},
+	{&enable_hashjoin, false}, {&enable_mergejoin, false},		  {&enable_material, false},
+	{&enable_memoize, false},  {&enable_incremental_sort, false}, {&jit_enabled, false},
+};
+static constexpr size_t switch_count = std::size(planner_switches);
+
+static void pin_planner(std::array<int, switch_count + 2> &saved) noexcept {
+	for (size_t i = 0; i < switch_count; i++)
+		saved[i] = std::exchange(*planner_switches[i].variable, planner_switches[i].value);
+	saved[switch_count] = std::exchange(max_parallel_workers_per_gather, 0);
+	saved[switch_count + 1] = std::exchange(plan_cache_mode, static_cast<int>(PLAN_CACHE_MODE_AUTO));
+}
+
+static void unpin_planner(const std::array<int, switch_count + 2> &saved) noexcept {
+	for (size_t i = 0; i < switch_count; i++)
+		*planner_switches[i].variable = saved[i] != 0;
+	max_parallel_workers_per_gather = saved[switch_count];
+	plan_cache_mode = saved[switch_count + 1];
+}
 
 Oid function_owner(FunctionCallInfo fcinfo) {
 	const Oid function = fcinfo->flinfo->fn_oid;
@@ -27,20 +58,13 @@ Oid function_owner(FunctionCallInfo fcinfo) {
 }
 
 Session::Session(Oid owner, Writes writes) : exceptions_(std::uncaught_exceptions()) {
-	saved_planner_ = {enable_seqscan,  enable_bitmapscan, enable_sort,
-					  enable_hashjoin, enable_mergejoin,  enable_material,
-					  enable_memoize,  jit_enabled,		  max_parallel_workers_per_gather};
 	saved_read_only_ = XactReadOnly;
 	GetUserIdAndSecContext(&saved_user_, &saved_security_);
 
 	SetUserIdAndSecContext(owner, saved_security_ | SECURITY_LOCAL_USERID_CHANGE);
 	if (writes == Writes::always)
 		XactReadOnly = false;
-	/* Planned against an empty table, a statement would keep a sequential scan or a sort for ever. */
-	enable_seqscan = enable_bitmapscan = enable_sort = false;
-	enable_hashjoin = enable_mergejoin = enable_material = enable_memoize = false;
-	jit_enabled = false;
-	max_parallel_workers_per_gather = 0;
+	pin_planner(saved_planner_);
 	depth++;
 	try {
 		guard([this] {
@@ -64,15 +88,7 @@ Session::~Session() {
 
 void Session::restore() noexcept {
 	depth--;
-	enable_seqscan = saved_planner_.seqscan;
-	enable_bitmapscan = saved_planner_.bitmapscan;
-	enable_sort = saved_planner_.sort;
-	enable_hashjoin = saved_planner_.hashjoin;
-	enable_mergejoin = saved_planner_.mergejoin;
-	enable_material = saved_planner_.material;
-	enable_memoize = saved_planner_.memoize;
-	jit_enabled = saved_planner_.jit;
-	max_parallel_workers_per_gather = saved_planner_.parallel;
+	unpin_planner(saved_planner_);
 	XactReadOnly = saved_read_only_;
 	SetUserIdAndSecContext(saved_user_, saved_security_);
 }

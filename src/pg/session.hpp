@@ -32,16 +32,12 @@ public:
 	static bool active() noexcept;
 
 private:
-	struct Planner {
-		bool seqscan, bitmapscan, sort, hashjoin, mergejoin, material, memoize, jit;
-		int parallel;
-	};
 	void restore() noexcept;
 
 	Oid saved_user_;
 	int saved_security_;
 	bool saved_read_only_;
-	Planner saved_planner_;
+	std::array<int, 14> saved_planner_;
 	int path_level_ = 0;
 	int exceptions_;
 };

@@ -1,0 +1,111 @@
+# Every statement of the engine uses the index that was made for it, whatever the statistics were when it was planned:
+# on empty tables, and on tables whose rows are all of one kind. A wrong plan passes every other test, and is slow only
+# when it hurts. The plans are those that auto_explain logs while the functions and the processes run.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('plans');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'auto_explain, jobqueue'
+auto_explain.log_min_duration = 0
+auto_explain.log_nested_statements = on
+jobqueue.poll_interval = 200
+jobqueue.max_workers = 1
+log_statement = none
+});
+$node->start;
+$node->safe_psql('postgres', q{
+	CREATE EXTENSION jobqueue;
+	CREATE FUNCTION work(payload jsonb) RETURNS void LANGUAGE plpgsql AS
+		$$ BEGIN IF payload ? 'fail' THEN RAISE EXCEPTION 'no'; END IF; END $$;
+	SELECT jobqueue.register_handler('work', 'work(jsonb)');
+});
+
+# One session: its plans are made at first use and kept.
+sub round_trip {
+	$node->safe_psql('postgres', q{
+		SELECT jobqueue.enqueue('outside', delay => '0.1 s');
+		SELECT jobqueue.enqueue('outside') FROM generate_series(1, 5);
+		SELECT jobqueue.enqueue('work', '{"fail": 1}', max_attempts => 1) AS failing \gset
+		SELECT jobqueue.enqueue('work') AS good \gset
+		SELECT status FROM jobqueue.wait_for(:failing);
+		SELECT status FROM jobqueue.wait_for(:good);
+		SELECT jobqueue.retry(:failing);
+		SELECT status FROM jobqueue.wait_for(:failing);
+		SELECT id AS a, attempts AS n FROM jobqueue.claim() \gset
+		SELECT jobqueue.extend_lease(:a, :n);
+		SELECT jobqueue.complete(:a, :n);
+		SELECT id AS a, attempts AS n FROM jobqueue.claim(lease => '10 minutes') \gset
+		SELECT jobqueue.release(:a, :n);
+		SELECT id AS a, attempts AS n FROM jobqueue.claim() \gset
+		SELECT jobqueue.fail(:a, :n, 'x', retry_in => '0.1 s');
+		SELECT jobqueue.retry(:a);
+		SELECT jobqueue.cancel(:a);
+		SELECT id AS a, attempts AS n FROM jobqueue.claim(lease => '0.1 s') \gset
+		UPDATE jobqueue.tasks SET status = 'completed'
+			WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' LIMIT 1);
+	});
+	# promotion, expiry and archiving are the scheduler's
+	$node->poll_query_until('postgres', q{
+		SELECT NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live WHERE status IN ('scheduled', 'processing', 'completed'))
+	}) or die 'the scheduler did not do its part';
+}
+
+# What auto_explain logged since the offset: [query, plan] of the engine's statements.
+sub plans_since {
+	my ($offset) = @_;
+	my $log = slurp_file($node->logfile, $offset);
+	my @plans;
+	while ($log =~ /plan:\n\tQuery Text: ((?:WITH|SELECT|INSERT|UPDATE|DELETE)[^\n]*OPERATOR\(pg_catalog[^\n]*)\n((?:\t[^\n]*\n)+)/g) {
+		push @plans, [ $1, $2 ];
+	}
+	return @plans;
+}
+
+sub check_plans {
+	my ($when, @plans) = @_;
+	my (%used, @wrong);
+	for (@plans) {
+		my ($query, $plan) = @$_;
+		push @wrong, "reads the whole table:\n$query\n$plan" if $plan =~ /Seq Scan on tasks_live/;
+		push @wrong, "sorts:\n$query\n$plan" if $plan =~ /Sort Key: (?!u\.)/ && $query !~ /lane_heads|unnest/;
+		my $index =
+			  $query =~ /t\.status OPERATOR\(pg_catalog\.=\) 'pending'/ ? 'tasks_live_next'
+			: $query =~ /s\.run_at/ || $query =~ /'scheduled' AND t\.run_at/ ? 'tasks_live_due'
+			: $query =~ /'processing' AND t\.lease_expires_at/ ? 'tasks_live_lease'
+			: $query =~ /ORDER BY s\.updated_at/ ? 'tasks_live_finished'
+			: $query =~ /FROM jobqueue\.tasks_live t (USING .*)?WHERE t\.id|UPDATE jobqueue\.tasks_live t/ ? 'tasks_live_pkey'
+			: next;
+		$used{$index}++;
+		push @wrong, "does not use $index:\n$query\n$plan" unless $plan =~ /using $index on/;
+		# by id: nothing but the primary key, or a full scan of a partial index could pass for a look-up
+		push @wrong, "uses more than the primary key:\n$query\n$plan"
+			if $index eq 'tasks_live_pkey' && $plan =~ /using tasks_live_(?!pkey)/ && $query !~ /ARRAY\(SELECT/;
+	}
+	is(join("\n", @wrong), '', "$when: every statement has its plan");
+	for my $index (qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey)) {
+		ok($used{$index}, "$when: statements that need $index were seen");
+	}
+}
+
+my $offset = -s $node->logfile;
+round_trip();
+check_plans('planned on empty tables', plans_since($offset));
+
+# Statistics that speak for the primary key: all rows alike, and the partial indexes cover everything or nothing.
+$node->safe_psql('postgres', q{
+	SELECT jobqueue.pause_queue('bulk');
+	INSERT INTO jobqueue.tasks (type, queue) SELECT 'outside', 'bulk' FROM generate_series(1, 50000);
+	VACUUM ANALYZE jobqueue.tasks_live;
+});
+$node->restart;
+$offset = -s $node->logfile;
+round_trip();
+check_plans('planned on 50,000 tasks of one kind', plans_since($offset));
+
+$node->stop;
+done_testing();
