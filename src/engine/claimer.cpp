@@ -70,6 +70,10 @@ bool Claimer::absorb() {
 		   std::any_of(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return !lane.quiet; });
 }
 
+bool Claimer::is_behind() const noexcept {
+	return shared() != nullptr && position_ != ring_head();
+}
+
 void Claimer::discover() {
 	if (!undiscovered_)
 		return;

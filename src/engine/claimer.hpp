@@ -32,6 +32,8 @@ public:
 
 	/* Takes in what was announced. True if there may be something to claim. */
 	bool absorb();
+	/* Has anything been announced since absorb()? */
+	bool is_behind() const noexcept;
 	/* Looks at every lane again: the scope or the pauses changed. */
 	void forget_quiet();
 

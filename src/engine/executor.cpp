@@ -144,6 +144,7 @@ static void call_procedure(const Executor::Resolved *handler, Datum argument) {
 	PortalStart(portal, params, 0, InvalidSnapshot);
 	compat::run_portal(portal, None_Receiver);
 	PortalDrop(portal, false);
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 static Datum call_function(const Executor::Resolved *handler, Datum argument, bool *isnull) {

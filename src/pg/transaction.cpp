@@ -17,9 +17,7 @@ void begin_transaction(bool synchronous) {
 }
 
 void commit_transaction() {
-	/* A procedure that committed midway has taken our snapshot with it. */
-	if (ActiveSnapshotSet())
-		PopActiveSnapshot();
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
 

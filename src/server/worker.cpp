@@ -151,8 +151,12 @@ std::optional<store::Attempt> Worker::claim() {
 			pg_atomic_write_u64(&slot_->task, static_cast<uint64>(attempt.id));
 			return attempt;
 		});
-	/* One worker's wake-up becomes the next one's: a burst spreads out over as many as there are. */
-	if (task && more && !wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&slot_->role)))
+	/*
+	 * One worker's wake-up becomes the next one's: a burst spreads out over as many as there are. And who announced
+	 * something while we had no task yet, but had looked already, counted on us.
+	 */
+	pg_memory_barrier();
+	if (task && (more || claimer_->is_behind()) && !wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&slot_->role)))
 		wake_scheduler(database_);
 	return task;
 }
@@ -165,9 +169,10 @@ void Worker::perform(const store::Attempt &task) {
 		const store::Handler *handler = find_handler(handlers_, task.type);
 		if (handler == nullptr)
 			throw ClaimLost{};
-		MemoryContext caller = MemoryContextSwitchTo(context_);
+		MemoryContextSwitchTo(context_);
 		const std::optional<Datum> result = executor_->run(task, handler->function);
-		MemoryContextSwitchTo(caller);
+		/* Not the context of before: a procedure may have ended that transaction. */
+		MemoryContextSwitchTo(CurTransactionContext);
 
 		const Session session(owner_, Session::Writes::always);
 		std::optional<Datum> results;

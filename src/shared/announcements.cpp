@@ -2,7 +2,7 @@
  * announcements.cpp -- see announcements.hpp. C region.
  *
  * The commit and abort branches of the transaction callback run where an error would be a PANIC: they are noexcept,
- * allocate nothing, take no lock, and call nothing that can ereport.
+ * allocate nothing, and call nothing that can ereport.
  */
 #include "shared/announcements.hpp"
 
@@ -95,27 +95,27 @@ void startup_ring() {
 }
 
 void announce(const News &news) noexcept {
-	const uint64 position = pg_atomic_fetch_add_u64(&shared()->announced, 1);
+	/* A lock, for a few instructions: without it, an author that is preempted would leave a hole in front of others. */
+	SpinLockAcquire(&shared()->ring_lock);
+	const uint64 position = pg_atomic_read_u64(&shared()->announced);
 	Announcement &entry = ring[position & (ring_size - 1)];
 	pg_atomic_write_u64(&entry.sequence, 0);
 	pg_write_barrier();
 	entry.news = news;
 	pg_write_barrier();
 	pg_atomic_write_u64(&entry.sequence, position + 1);
+	pg_write_barrier();
+	pg_atomic_write_u64(&shared()->announced, position + 1);
+	SpinLockRelease(&shared()->ring_lock);
 }
 
 Read read_announcement(uint64 position, News *out) noexcept {
 	const uint64 head = ring_head();
 	if (position >= head)
 		return Read::end;
-	if (head - position > ring_size)
-		return Read::overrun;
+	pg_read_barrier();
 	Announcement &entry = ring[position & (ring_size - 1)];
-	const uint64 sequence = pg_atomic_read_u64(&entry.sequence);
-	/* Being written, by its author or by one a round later: the author wakes us again when it is done. */
-	if (sequence < position + 1)
-		return head - position == ring_size ? Read::overrun : Read::end;
-	if (sequence > position + 1)
+	if (head - position > ring_size || pg_atomic_read_u64(&entry.sequence) != position + 1)
 		return Read::overrun;
 	pg_read_barrier();
 	*out = entry.news;
@@ -288,10 +288,15 @@ static void publish(bool committed) noexcept {
 	}
 	if (committed && notes.rescan)
 		ask_launcher(Rescan::changes);
-	if (notes.let_go) {
-		pg_atomic_write_u32(&notes.let_go->let_go, 0);
-		wake_launcher();
-	}
+}
+
+/* Unless somebody else holds it by now. */
+static void take_back_database() noexcept {
+	if (notes.let_go == nullptr)
+		return;
+	auto me = static_cast<uint32>(MyProcPid);
+	pg_atomic_compare_exchange_u32(&notes.let_go->let_go, &me, 0);
+	wake_launcher();
 }
 
 static void forget() noexcept {
@@ -311,13 +316,16 @@ static void at_transaction_event(XactEvent event, void *) {
 	switch (event) {
 	case XACT_EVENT_COMMIT:
 		publish(true);
+		take_back_database();
 		forget();
 		break;
 	case XACT_EVENT_ABORT:
 		publish(false);
+		take_back_database();
 		forget();
 		break;
 	case XACT_EVENT_PREPARE: /* its COMMIT PREPARED announces, see server/utility_hook */
+		take_back_database();
 		forget();
 		break;
 	default:

@@ -28,7 +28,7 @@ struct News {
 };
 
 struct Announcement {
-	pg_atomic_uint64 sequence; /* position + 1 once written, 0 while being written */
+	pg_atomic_uint64 sequence; /* position + 1; 0 while being overwritten */
 	News news;
 };
 

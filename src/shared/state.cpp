@@ -51,6 +51,7 @@ static void initialize(SharedState *fresh) {
 	pg_atomic_init_u64(&fresh->starved_at, 0);
 	pg_atomic_init_u64(&fresh->room_asked_at, 0);
 	pg_atomic_init_u64(&fresh->launcher_hungry_since, 0);
+	SpinLockInit(&fresh->ring_lock);
 	pg_atomic_init_u64(&fresh->announced, 0);
 	pg_atomic_init_u32(&fresh->waiters, 0);
 	pg_atomic_init_u64(&fresh->start_failed, 0);

@@ -73,6 +73,7 @@ sub check_plans {
 		my ($query, $plan) = @$_;
 		push @wrong, "reads the whole table:\n$query\n$plan" if $plan =~ /Seq Scan on tasks_live/;
 		push @wrong, "sorts:\n$query\n$plan" if $plan =~ /Sort Key: (?!u\.)/ && $query !~ /lane_heads|unnest/;
+		$used{complete}++ if $query =~ /^WITH done AS/;
 		my $index =
 			  $query =~ /t\.status OPERATOR\(pg_catalog\.=\) 'pending'/ ? 'tasks_live_next'
 			: $query =~ /s\.run_at/ || $query =~ /'scheduled' AND t\.run_at/ ? 'tasks_live_due'
@@ -81,13 +82,15 @@ sub check_plans {
 			: $query =~ /FROM jobqueue\.tasks_live t (USING .*)?WHERE t\.id|UPDATE jobqueue\.tasks_live t/ ? 'tasks_live_pkey'
 			: next;
 		$used{$index}++;
+		push @wrong, "reads all of the primary key:\n$query\n$plan"
+			if $plan =~ /using tasks_live_pkey on \S+ t [^\n]*\n(?!\s*Index Cond)/;
 		push @wrong, "does not use $index:\n$query\n$plan" unless $plan =~ /using $index on/;
 		# by id: nothing but the primary key, or a full scan of a partial index could pass for a look-up
 		push @wrong, "uses more than the primary key:\n$query\n$plan"
 			if $index eq 'tasks_live_pkey' && $plan =~ /using tasks_live_(?!pkey)/ && $query !~ /ARRAY\(SELECT/;
 	}
 	is(join("\n", @wrong), '', "$when: every statement has its plan");
-	for my $index (qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey)) {
+	for my $index (qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey complete)) {
 		ok($used{$index}, "$when: statements that need $index were seen");
 	}
 }
