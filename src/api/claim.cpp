@@ -95,7 +95,7 @@ JOBQUEUE_FUNCTION(jobqueue_claim) {
 	const store::Pauses pauses = store::pauses();
 	if (claimer == nullptr)
 		claimer = new Claimer(false);
-	claimer->absorb();
+	claimer->absorb(scope);
 	const Locked locked = claimer->lock(scope, pauses, queue, count);
 	if (locked.ids.empty())
 		return 0;

@@ -13,20 +13,24 @@ Scope scope_of_types(std::vector<std::string> types) {
 	std::sort(types.begin(), types.end());
 	Scope scope;
 	scope.key = hash_name("types");
-	for (const std::string &type : types)
+	scope.types = 0;
+	for (const std::string &type : types) {
 		scope.key = hash_name(type, hash_name({"\0", 1}, scope.key));
+		scope.types |= type_mask(hash_name(type));
+	}
 	scope.filter.types = std::move(types);
 	return scope;
 }
 
-void Claimer::learn(std::string_view queue, int16 priority) {
+/* "news": there may be something in it for us. */
+void Claimer::learn(std::string_view queue, int16 priority, bool news) {
 	store::Lane lane{std::string(queue), priority};
 	const auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
 										[](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
-	if (place != lanes_.end() && place->lane == lane)
-		place->quiet = false;
-	else
+	if (place == lanes_.end() || !(place->lane == lane))
 		lanes_.insert(place, KnownLane{std::move(lane), hash_name(queue)});
+	else if (news)
+		place->quiet = false;
 }
 
 void Claimer::forget_quiet() {
@@ -35,7 +39,7 @@ void Claimer::forget_quiet() {
 	undiscovered_ = true;
 }
 
-bool Claimer::absorb() {
+bool Claimer::absorb(const Scope &scope) {
 	if (shared() == nullptr) {
 		lanes_.clear();
 		undiscovered_ = true;
@@ -63,7 +67,7 @@ bool Claimer::absorb() {
 			forget_quiet();
 			statements_ = true;
 		} else {
-			learn(news.queue, news.priority);
+			learn(news.queue, news.priority, news.type_hash == 0 || (type_mask(news.type_hash) & scope.types) != 0);
 		}
 	}
 	return undiscovered_ ||
@@ -82,7 +86,7 @@ void Claimer::discover() {
 	for (const KnownLane &lane : lanes_)
 		known.push_back(lane.lane);
 	for (const store::Lane &lane : store::discover_lanes(known))
-		learn(lane.queue, lane.priority);
+		learn(lane.queue, lane.priority, true);
 	undiscovered_ = false;
 }
 
@@ -127,7 +131,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
-		const Position position = enter_lane(key);
+		const Position position = enter_lane(key, scope.types);
 		int64 next = position.from;
 		int64 first = PG_INT64_MAX;
 		while (next != PG_INT64_MAX && locked.ids.size() < static_cast<size_t>(count)) {
@@ -173,7 +177,7 @@ bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
-		const Position position = enter_lane(key);
+		const Position position = enter_lane(key, scope.types);
 		if (position.from != PG_INT64_MAX) {
 			if (store::has_pending(known.lane, position.from, scope.filter))
 				return true;

@@ -16,6 +16,7 @@ namespace jobqueue {
 struct Scope {
 	store::TypeFilter filter;
 	uint64 key = 0;
+	uint64 types = ~0ULL; /* type_mask: news of other types do not concern it */
 };
 /* The scope of a set of types; their order matters not. */
 Scope scope_of_types(std::vector<std::string> types);
@@ -31,7 +32,7 @@ public:
 	explicit Claimer(bool remembers_quiet) : remembers_quiet_(remembers_quiet) {}
 
 	/* Takes in what was announced. True if there may be something to claim. */
-	bool absorb();
+	bool absorb(const Scope &scope);
 	/* Has anything been announced since absorb()? */
 	bool is_behind() const noexcept;
 	/* Looks at every lane again: the scope or the pauses changed. */
@@ -56,7 +57,7 @@ private:
 		uint64 queue_hash;
 		bool quiet = false;
 	};
-	void learn(std::string_view queue, int16 priority);
+	void learn(std::string_view queue, int16 priority, bool news);
 	void discover();
 	bool is_quiet_by_pause(KnownLane &known, const store::Pauses &pauses) const;
 	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;

@@ -23,7 +23,7 @@ constexpr int batch = 1000;
 /* A sweep or a full pass takes at most one part in so many of the time. */
 constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
-constexpr int64 shortest_look_us = 5000;
+constexpr int64 shortest_look_us = notify_interval_us;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
 
 struct Role {
@@ -532,7 +532,7 @@ void Scheduler::start_workers_of(Role &role) {
 	if (waiting || settings::max_workers == 0 || now < role.next_start ||
 		(workers > 0 && (live >= settings::max_workers || !is_turn_of(PG_UINT64_MAX))))
 		return;
-	if (!role.claimer.absorb())
+	if (!role.claimer.absorb(role.scope))
 		return;
 	bool work = false;
 	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, pauses_); });

@@ -96,13 +96,10 @@ bool Worker::configure() {
 		(handlers_[0].superuser && !settings::allow_superuser_handlers))
 		return false;
 	std::vector<std::string> types;
-	uint64 mask = 0;
-	for (const store::Handler &handler : handlers_) {
+	for (const store::Handler &handler : handlers_)
 		types.push_back(handler.type);
-		mask |= type_mask(hash_name(handler.type));
-	}
 	scope_ = scope_of_types(std::move(types));
-	pg_atomic_write_u64(&slot_->types, mask);
+	pg_atomic_write_u64(&slot_->types, scope_.types);
 	if (!executor_)
 		executor_ = std::make_unique<Executor>(owner_);
 	if (!claimer_)
@@ -325,7 +322,7 @@ bool Worker::sleep() {
 	set_state(slot_, WorkerState::idle);
 	pg_memory_barrier();
 	for (;;) {
-		if (claimer_->absorb() || !is_configured() || worker_state(slot_) == WorkerState::running) {
+		if (claimer_->absorb(scope_) || !is_configured() || worker_state(slot_) == WorkerState::running) {
 			set_state(slot_, WorkerState::running);
 			return true;
 		}
@@ -346,7 +343,7 @@ void Worker::work() {
 		if (!is_configured() && !configure())
 			return;
 		std::optional<store::Attempt> task;
-		if (claimer_->absorb())
+		if (claimer_->absorb(scope_))
 			task = claim();
 		if (task) {
 			claimer_->took_statements();

@@ -57,7 +57,7 @@ static void evict() noexcept {
 	hash_search(table, &victim, HASH_REMOVE, nullptr);
 }
 
-static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
+static void take_over(Entry *entry, uint64 types, TimestampTz now, bool *swept) noexcept {
 	News news;
 	for (;;) {
 		switch (read_announcement(entry->sequence, &news)) {
@@ -76,6 +76,8 @@ static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 		if (news.kind != AnnouncementKind::statement &&
 			(news.queue_hash != entry->key.queue_hash || news.priority != entry->key.priority))
 			continue;
+		if (news.type_hash != 0 && (type_mask(news.type_hash) & types) == 0)
+			continue;
 		if (news.kind == AnnouncementKind::sweep) {
 			if (now - entry->swept_at < sweep_share * entry->sweep_us)
 				continue;
@@ -86,7 +88,7 @@ static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 	}
 }
 
-Position enter_lane(const LaneKey &key) noexcept {
+Position enter_lane(const LaneKey &key, uint64 types) noexcept {
 	Position position = {PG_INT64_MIN, 0, false};
 	if (shared() == nullptr)
 		return position;
@@ -106,7 +108,7 @@ Position enter_lane(const LaneKey &key) noexcept {
 			entry->sweep_us = 0;
 		}
 		entry->used_at = now;
-		take_over(entry, now, &position.swept);
+		take_over(entry, types, now, &position.swept);
 		position.from = entry->from;
 		position.sequence = entry->sequence;
 	}

@@ -33,8 +33,8 @@ struct Position {
 Size positions_size();
 void startup_positions();
 
-/* Take the snapshot for reading after this. Where nothing is shared: from the start. */
-Position enter_lane(const LaneKey &key) noexcept;
+/* Take the snapshot for reading after this. "types" is the scope's type_mask. Where nothing is shared: from the start. */
+Position enter_lane(const LaneKey &key, uint64 types) noexcept;
 /*
  * "next": no task of the lane and scope that the snapshot could see, and that is neither claimed nor locked, has an id
  * below. "microseconds" is what the reading took.
