@@ -150,13 +150,7 @@ JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	const int64 id = arguments.int64_at(0, "id");
 	const std::optional<std::string> reason = arguments.optional_text(1);
 	const Session session(function_owner(fcinfo));
-	const bool cancelled = store::cancel(id, reason, history_slot());
-	if (cancelled)
-		guard([id] {
-			note_finished(id);
-			note_cancelled(id);
-		});
-	return BoolGetDatum(cancelled);
+	return BoolGetDatum(end_cancelled(id, reason));
 }
 
 JOBQUEUE_FUNCTION(jobqueue_retry) {

@@ -7,7 +7,7 @@
 
 namespace jobqueue {
 
-static constexpr size_t most_lanes = 8192;
+static constexpr size_t many_lanes = 8192;
 
 Scope scope_of_types(std::vector<std::string> types) {
 	std::sort(types.begin(), types.end());
@@ -45,10 +45,18 @@ bool Claimer::absorb(const Scope &scope) {
 		undiscovered_ = true;
 		return true;
 	}
-	if (!started_ || lanes_.size() > most_lanes) {
-		lanes_.clear();
+	if (!started_) {
 		position_ = ring_head();
-		undiscovered_ = started_ = true;
+		started_ = true;
+	}
+	if (lanes_.size() > lane_limit_) {
+		/* Names of queues come and go: forget those without tasks, which announce themselves when they have some. */
+		if (remembers_quiet_)
+			std::erase_if(lanes_, [](const KnownLane &lane) { return lane.quiet; });
+		else
+			lanes_.clear();
+		undiscovered_ |= lanes_.empty();
+		lane_limit_ = std::max(many_lanes, 2 * lanes_.size());
 	}
 	News news;
 	for (;;) {
@@ -87,6 +95,7 @@ void Claimer::discover() {
 		known.push_back(lane.lane);
 	for (const store::Lane &lane : store::discover_lanes(known))
 		learn(lane.queue, lane.priority, true);
+	lane_limit_ = std::max(lane_limit_, 2 * lanes_.size());
 	undiscovered_ = false;
 }
 

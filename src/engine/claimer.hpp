@@ -67,6 +67,7 @@ private:
 	std::vector<KnownLane> lanes_; /* sorted by queue (bytewise) and priority */
 	std::string last_queue_;
 	uint64 position_ = 0; /* in the ring */
+	size_t lane_limit_ = 8192;
 	bool started_ = false;
 	bool undiscovered_ = true;
 	bool statements_ = false;

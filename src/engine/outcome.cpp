@@ -57,6 +57,18 @@ const char *end_failed(const store::Claim &claim, const store::Failure &failure,
 	return "scheduled";
 }
 
+bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
+	const std::optional<store::Lane> lane = store::cancel(id, reason, history_slot());
+	if (!lane)
+		return false;
+	guard([&lane, id] {
+		note_claimed(lane->queue, lane->priority, id); /* if this is rolled back, it can be claimed again */
+		note_finished(id);
+		note_cancelled(id);
+	});
+	return true;
+}
+
 void end_released(const store::Claim &claim) {
 	store::put_back(claim.id, std::nullopt, std::nullopt, false);
 	announce_task(claim);

@@ -22,6 +22,9 @@ struct FailureOptions {
 /* A claim that lock_claim has locked ends in failure. Returns the task's new status. */
 const char *end_failed(const store::Claim &claim, const store::Failure &failure, const FailureOptions &options);
 
+/* A task that is not finished ends cancelled; false if there is none. */
+bool end_cancelled(int64 id, const std::optional<std::string> &reason);
+
 /* A locked claim ends through nobody's fault: the task waits again, and the attempt does not count. */
 void end_released(const store::Claim &claim);
 

@@ -257,11 +257,14 @@ std::vector<Lane> discover_lanes(std::span<const Lane> known) {
 			lanes.push_back(std::move(head.lane));
 		return lanes;
 	}
+	/* Where a few steps do not find the end, there are so many new ones that it is cheaper to read over all. */
 	std::vector<Lane> all(known.begin(), known.end());
-	for (;;) {
+	for (int step = 0;; step++) {
 		const std::vector<Lane> found = look_between(all);
 		if (found.empty())
 			return lanes;
+		if (step == 8)
+			return discover_lanes({});
 		lanes.insert(lanes.end(), found.begin(), found.end());
 		all.insert(all.end(), found.begin(), found.end());
 		std::sort(all.begin(), all.end());
@@ -422,11 +425,11 @@ bool extend_lease(int64 id, int32 attempt, TimestampTz lease) {
 		"WITH gone AS (" CANCEL_TASK "RETURNING t.*) INSERT INTO jobqueue.tasks_history_" #n                           \
 		" (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS ", 'cancelled', " NOW ", run_at, " NOW              \
 		", NULL, coalesce($2, last_error), CASE WHEN $2 IS NULL THEN last_sqlstate END, result, " #n                   \
-		" FROM gone RETURNING id",                                                                                     \
+		" FROM gone RETURNING queue, priority",                                                                        \
 			INT8OID, TEXTOID                                                                                           \
 	}
 static constinit Statement cancel_statements[] = {
-	Statement{CANCEL_TASK "RETURNING t.id, $2", INT8OID, TEXTOID},
+	Statement{CANCEL_TASK "RETURNING t.queue, t.priority, $2", INT8OID, TEXTOID},
 	CANCEL_INTO(1),
 	CANCEL_INTO(2),
 	CANCEL_INTO(3),
@@ -437,14 +440,15 @@ static constinit Statement cancel_statements[] = {
 	CANCEL_INTO(8),
 };
 
-bool cancel(int64 id, const std::optional<std::string> &reason, int slot) {
+std::optional<Lane> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
 	Params params;
 	params.add(id);
 	if (reason)
 		params.add(std::string_view(*reason));
 	else
 		params.add_null();
-	return !cancel_statements[slot].run(params).empty();
+	const Rows rows = cancel_statements[slot].run(params);
+	return rows.empty() ? std::nullopt : std::optional(Lane{rows.text_at(0, 1), rows.int16_at(0, 2)});
 }
 
 #define RETRY_COLUMNS "RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by"

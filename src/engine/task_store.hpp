@@ -110,8 +110,8 @@ bool extend_lease(int64 id, int32 attempt, TimestampTz lease);
 
 /* By people */
 
-/* Of any task that is not finished; false if there is none. */
-bool cancel(int64 id, const std::optional<std::string> &reason, int slot);
+/* Of any task that is not finished: its lane; none if there is no such task. */
+std::optional<Lane> cancel(int64 id, const std::optional<std::string> &reason, int slot);
 /* Failed and cancelled tasks come back; scheduled ones get another time. */
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at);
 

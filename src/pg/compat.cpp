@@ -108,6 +108,7 @@ static void connect_as_role_without_login(Oid database, Oid role) {
 	IsUnderPostmaster = false;
 	InitializeSessionUserId(nullptr, role);
 	IsUnderPostmaster = true;
+	pgstat_bestart(); /* pg_stat_activity shows the role */
 
 	if (!superuser() && !may_connect(database, role))
 		ereport(FATAL, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

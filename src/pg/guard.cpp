@@ -39,11 +39,17 @@ void throw_pending_error(MemoryContext caller) {
 	throw PgError(std::move(owned));
 }
 
+/* Where a character ends, if the text was cut. */
+static int whole(const char *text) {
+	const int length = static_cast<int>(strlen(text));
+	return pg_mbcliplen(text, length, length);
+}
+
 void report(const Report &report) {
 	if (report.edata)
 		ReThrowError(report.edata);
-	ereport(ERROR, (errcode(report.sqlerrcode), errmsg_internal("%s", report.message),
-					report.hint[0] ? errhint("%s", report.hint) : 0));
+	ereport(ERROR, (errcode(report.sqlerrcode), errmsg_internal("%.*s", whole(report.message), report.message),
+					report.hint[0] ? errhint("%.*s", whole(report.hint), report.hint) : 0));
 	pg_unreachable();
 }
 

@@ -132,7 +132,8 @@ void Launcher::reap() {
 		child.handle = nullptr;
 		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
 		const SchedulerState state = slot ? scheduler_state(slot) : SchedulerState::absent;
-		if (state == SchedulerState::none || state == SchedulerState::starting) {
+		const bool let_go = slot && pg_atomic_read_u32(&slot->interrupted) != 0;
+		if (!let_go && (state == SchedulerState::none || state == SchedulerState::starting)) {
 			/* It failed, or it was terminated. */
 			if (slot)
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
@@ -141,6 +142,8 @@ void Launcher::reap() {
 								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);
 			child.not_before = now + child.delay_us;
 		} else {
+			if (state == SchedulerState::starting)
+				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
 			child.delay_us = 0;
 			child.not_before = 0;
 		}
@@ -312,7 +315,7 @@ extern "C" PGDLLEXPORT void jobqueue_launcher_main(Datum arg);
 
 extern "C" void jobqueue_launcher_main(Datum) {
 	using namespace jobqueue;
-	prepare_process();
+	prepare_process(SIG_IGN);
 	if (shared() == nullptr)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);

@@ -50,9 +50,9 @@ BackgroundWorkerHandle *start_worker(WorkerSlot *slot) {
 	return RegisterDynamicBackgroundWorker(&process, &handle) ? handle : nullptr;
 }
 
-void prepare_process() {
+void prepare_process(pqsigfunc on_interrupt) {
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, StatementCancelHandler);
+	pqsignal(SIGINT, on_interrupt);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 }

@@ -24,8 +24,8 @@ void install_utility_hook();
 BackgroundWorkerHandle *start_scheduler(DatabaseSlot *slot);
 BackgroundWorkerHandle *start_worker(WorkerSlot *slot);
 
-/* Signals, latch and settings reload that all of them use. C region; first thing in a process. */
-void prepare_process();
+/* Signal handlers; "on_interrupt" is for SIGINT. C region; first thing in a process. */
+void prepare_process(pqsigfunc on_interrupt);
 
 /* Sleeps until woken or for so long. Reloads settings when asked to. C region. */
 void wait_for_news(int64 milliseconds);

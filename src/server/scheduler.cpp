@@ -79,7 +79,8 @@ private:
 	store::Pauses pauses_;
 	std::vector<Started> started_;
 
-	uint64 position_; /* in the ring */
+	uint64 position_;	 /* in the ring */
+	uint64 kept_up_ = 0; /* at the latest keep_positions() */
 	std::set<std::string> to_notify_;
 	TimestampTz notified_at_ = 0;
 
@@ -256,6 +257,10 @@ void Scheduler::read_announcements() {
 		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
 		busy_at_ = GetCurrentTimestamp();
 	}
+	if (position_ - kept_up_ > ring_size / 4) {
+		kept_up_ = position_;
+		keep_positions(MyDatabaseId);
+	}
 	if (statements)
 		attempt("read its sequence",
 				[this] { atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0))); });
@@ -425,11 +430,9 @@ bool Scheduler::start_worker_for(Role &role) {
 		pg_atomic_write_u32(&reserved->database, MyDatabaseId);
 		pg_atomic_write_u32(&reserved->role, role.oid);
 		pg_atomic_write_u32(&reserved->can_login, role.can_login);
-		pg_atomic_write_u32(&reserved->starter, static_cast<uint32>(MyProcPid));
 		pg_atomic_write_u32(&reserved->pid, 0);
 		pg_atomic_write_u32(&reserved->retire, 0);
 		pg_atomic_write_u64(&reserved->task, 0);
-		pg_atomic_write_u64(&reserved->cancel, 0);
 		pg_atomic_write_u64(&reserved->types, ~0ULL);
 		pg_atomic_write_u64(&reserved->started_at, static_cast<uint64>(GetCurrentTimestamp()));
 		set_state(reserved, WorkerState::starting);
@@ -558,7 +561,7 @@ void Scheduler::notify() {
 	if (!to_notify_.empty()) {
 		if (now - notified_at_ < notify_interval_us)
 			return;
-		in_transaction(Durability::asynchronous, [this] {
+		attempt("send NOTIFY", [this] {
 			for (const std::string &queue : to_notify_) {
 				const char *const payload = queue.c_str();
 				guard([payload] { Async_Notify("task_queue", payload); });
@@ -693,7 +696,7 @@ extern "C" void jobqueue_scheduler_main(Datum arg) {
 	using namespace jobqueue;
 	Oid database;
 	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(database));
-	prepare_process();
+	prepare_process(SIG_IGN);
 	if (shared() == nullptr || !attach(DatumGetInt32(arg), database))
 		proc_exit(0);
 	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];

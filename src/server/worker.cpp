@@ -26,8 +26,18 @@ constexpr int64 longest_nap_ms = 20;
 /* How long a worker may keep its process when another role has none. */
 constexpr int64 fair_share_us = USECS_PER_SEC;
 
-/* Thrown by a handler's transaction when its claim has ended meanwhile, by cancel() for one. */
-struct ClaimLost {};
+/* Thrown by a handler's transaction when its claim has ended meanwhile: by cancel(), of others or of its own. */
+struct ClaimEnded {};
+/* Thrown when the type has no handler any more. */
+struct HandlerGone {};
+
+/* An interrupt is for the handler; our own work around it is not to be cancelled. */
+volatile sig_atomic_t handler_runs = false;
+
+void on_interrupt(int signal) {
+	if (handler_runs)
+		StatementCancelHandler(signal);
+}
 
 class Worker {
 public:
@@ -65,6 +75,7 @@ private:
 	std::optional<Claimer> claimer_;
 	std::unique_ptr<Executor> executor_;
 	int64 nap_ms_ = 0;
+	uint32 cancels_seen_ = 0;
 	TimestampTz started_at_ = 0;
 };
 
@@ -144,7 +155,6 @@ std::optional<store::Attempt> Worker::claim() {
 				MemoryContextSwitchTo(caller);
 			});
 			more = help_is_possible() && claimer_->more_after(scope_, locked);
-			pg_atomic_write_u64(&slot_->cancel, 0);
 			pg_atomic_write_u64(&slot_->task, static_cast<uint64>(attempt.id));
 			return attempt;
 		});
@@ -165,7 +175,7 @@ void Worker::perform(const store::Attempt &task) {
 	in_transaction(durability, [&] {
 		const store::Handler *handler = find_handler(handlers_, task.type);
 		if (handler == nullptr)
-			throw ClaimLost{};
+			throw HandlerGone{};
 		MemoryContextSwitchTo(context_);
 		const std::optional<Datum> result = executor_->run(task, handler->function);
 		/* Not the context of before: a procedure may have ended that transaction. */
@@ -179,7 +189,7 @@ void Worker::perform(const store::Attempt &task) {
 				return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
 			});
 		if (end_completed({&task.id, 1}, {&task.attempt, 1}, results, true).empty())
-			throw ClaimLost{};
+			throw ClaimEnded{};
 	});
 }
 
@@ -223,11 +233,14 @@ void Worker::process(const store::Attempt &task) {
 
 	std::optional<PgError> error;
 	std::string problem;
-	bool lost = false;
+	bool ended = false, released = false;
+	handler_runs = true;
 	try {
 		perform(task);
-	} catch (const ClaimLost &) {
-		lost = true;
+	} catch (const ClaimEnded &) {
+		ended = true;
+	} catch (const HandlerGone &) {
+		released = true;
 	} catch (const PgError &caught) {
 		error = caught;
 	} catch (const std::exception &caught) {
@@ -235,21 +248,28 @@ void Worker::process(const store::Attempt &task) {
 	} catch (...) {
 		problem = "unknown C++ exception";
 	}
-
-	/* From here on a cancel that names this task comes too late, and must not hit the next one. */
-	pg_atomic_write_u64(&slot_->task, 0);
-	pg_memory_barrier();
-	const uint64 cancel = pg_atomic_read_u64(&slot_->cancel);
-	const bool interrupted = error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED && cancel != 0;
+	handler_runs = false;
 	QueryCancelPending = false;
+	pg_atomic_write_u64(&slot_->task, 0);
 
-	if (interrupted && cancel == static_cast<uint64>(task.id))
-		return;				   /* cancel() has recorded it */
-	if (lost || interrupted) { /* the interrupt was meant for an earlier task */
+	/* An interrupt that cancel() has sent: for this task, which it has ended, or too late, for one before. */
+	const uint32 cancels = pg_atomic_read_u32(&slot_->cancels);
+	if (error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED && std::exchange(cancels_seen_, cancels) != cancels) {
+		ended = pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id);
+		released = !ended;
+		error.reset();
+	}
+
+	if (ended || released) {
 		in_transaction(Durability::asynchronous, [&] {
 			const Session session(owner_);
-			if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
+			const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
+			if (!claim)
+				return;
+			if (released)
 				end_released(*claim);
+			else /* cancelled by its own handler, and that was rolled back with it */
+				end_cancelled(task.id, std::nullopt);
 		});
 	} else if (error) {
 		report_failure(task, *error);
@@ -361,6 +381,7 @@ void Worker::work() {
 
 void Worker::run() {
 	started_at_ = GetCurrentTimestamp();
+	cancels_seen_ = pg_atomic_read_u32(&slot_->cancels);
 	token_ = worker_token(pg_atomic_read_u64(&slot_->token));
 	std::exception_ptr problem;
 	try {
@@ -423,7 +444,7 @@ extern "C" void jobqueue_worker_main(Datum arg) {
 	using namespace jobqueue;
 	uint64 token;
 	memcpy(&token, MyBgworkerEntry->bgw_extra, sizeof(token));
-	prepare_process();
+	prepare_process(on_interrupt);
 	if (shared() == nullptr || !attach(DatumGetInt32(arg), token))
 		proc_exit(0);
 	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];

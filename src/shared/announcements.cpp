@@ -226,6 +226,7 @@ static void interrupt_workers(int64 id) noexcept {
 			continue;
 		/* The worker believes an interrupt only if this names the task it is running. */
 		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
+		pg_atomic_fetch_add_u32(&slot.cancels, 1);
 		pg_memory_barrier();
 		const uint32 pid = pg_atomic_read_u32(&slot.pid);
 		if (pid != 0)

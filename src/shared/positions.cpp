@@ -15,6 +15,7 @@ namespace {
 
 struct Entry {
 	LaneKey key;
+	uint64 types; /* of the scope */
 	int64 from;
 	uint64 sequence;
 	TimestampTz swept_at;
@@ -42,22 +43,23 @@ void startup_positions() {
 						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 }
 
-/* Makes room by forgetting the least recently used: a lost position costs one reading from the start. */
+/* Makes room by forgetting what was not used for long: a lost position costs one reading from the start. */
 static void evict() noexcept {
 	HASH_SEQ_STATUS scan;
+	TimestampTz oldest = PG_INT64_MAX, youngest = 0;
 	hash_seq_init(&scan, table);
-	LaneKey victim = {};
-	TimestampTz oldest = PG_INT64_MAX;
 	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan))) {
-		if (entry->used_at < oldest) {
-			oldest = entry->used_at;
-			victim = entry->key;
-		}
+		oldest = std::min(oldest, entry->used_at);
+		youngest = std::max(youngest, entry->used_at);
 	}
-	hash_search(table, &victim, HASH_REMOVE, nullptr);
+	const TimestampTz limit = oldest + (youngest - oldest) / 2;
+	hash_seq_init(&scan, table);
+	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan)))
+		if (entry->used_at <= limit)
+			hash_search(table, &entry->key, HASH_REMOVE, nullptr);
 }
 
-static void take_over(Entry *entry, uint64 types, TimestampTz now, bool *swept) noexcept {
+static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 	News news;
 	for (;;) {
 		switch (read_announcement(entry->sequence, &news)) {
@@ -76,7 +78,7 @@ static void take_over(Entry *entry, uint64 types, TimestampTz now, bool *swept) 
 		if (news.kind != AnnouncementKind::statement &&
 			(news.queue_hash != entry->key.queue_hash || news.priority != entry->key.priority))
 			continue;
-		if (news.type_hash != 0 && (type_mask(news.type_hash) & types) == 0)
+		if (news.type_hash != 0 && (type_mask(news.type_hash) & entry->types) == 0)
 			continue;
 		if (news.kind == AnnouncementKind::sweep) {
 			if (now - entry->swept_at < sweep_share * entry->sweep_us)
@@ -107,8 +109,9 @@ Position enter_lane(const LaneKey &key, uint64 types) noexcept {
 			entry->swept_at = 0;
 			entry->sweep_us = 0;
 		}
+		entry->types = types;
 		entry->used_at = now;
-		take_over(entry, types, now, &position.swept);
+		take_over(entry, now, &position.swept);
 		position.from = entry->from;
 		position.sequence = entry->sequence;
 	}
@@ -130,6 +133,17 @@ void leave_lane(const LaneKey &key, const Position &position, int64 next, int64 
 		if (position.swept)
 			entry->sweep_us = microseconds;
 	}
+	LWLockRelease(shared()->positions_lock);
+}
+
+void keep_positions(Oid database) noexcept {
+	bool swept = false;
+	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, table);
+	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan)))
+		if (entry->key.database == database)
+			take_over(entry, 0, &swept);
 	LWLockRelease(shared()->positions_lock);
 }
 

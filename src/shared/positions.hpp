@@ -41,4 +41,10 @@ Position enter_lane(const LaneKey &key, uint64 types) noexcept;
  */
 void leave_lane(const LaneKey &key, const Position &position, int64 next, int64 microseconds) noexcept;
 
+/*
+ * Takes over what was announced into all positions of a database: one that is not used while the ring goes round once
+ * would have to begin at the start.
+ */
+void keep_positions(Oid database) noexcept;
+
 } // namespace jobqueue

@@ -86,7 +86,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u32(&slot.role, 0);
 		pg_atomic_init_u32(&slot.pid, 0);
 		pg_atomic_init_u32(&slot.procno, 0);
-		pg_atomic_init_u32(&slot.starter, 0);
+		pg_atomic_init_u32(&slot.cancels, 0);
 		pg_atomic_init_u32(&slot.can_login, 0);
 		pg_atomic_init_u32(&slot.retire, 0);
 		pg_atomic_init_u64(&slot.token, 0);

@@ -12,7 +12,7 @@ namespace jobqueue {
 
 inline constexpr int max_databases = 128;
 inline constexpr int max_waiters = 256;
-inline constexpr uint64 ring_size = 16384; /* a power of two */
+inline constexpr uint64 ring_size = 32768; /* a power of two */
 inline constexpr int queue_name_size = 64;
 inline constexpr int no_procno = -1;
 
@@ -78,9 +78,9 @@ struct WorkerSlot {
 	pg_atomic_uint32 role;
 	pg_atomic_uint32 pid; /* 0 until attached */
 	pg_atomic_uint32 procno;
-	pg_atomic_uint32 starter;	/* pid of the scheduler that reserved it */
 	pg_atomic_uint32 can_login; /* of the role, as the scheduler saw it */
 	pg_atomic_uint32 retire;	/* leave after this task */
+	pg_atomic_uint32 cancels;	/* how often cancel() has interrupted this slot */
 	pg_atomic_uint64 token;		/* names this worker among all of this start of the server */
 	pg_atomic_uint64 types;		/* type_mask of what it handles */
 	pg_atomic_uint64 task;		/* id; 0 = none */

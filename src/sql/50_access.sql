@@ -19,7 +19,7 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer}', 'USAGE ON SEQUENCE jobqueue.tasks_id_seq'),
 		('{consumer,manager}', 'SELECT ON jobqueue.tasks'),
 		('{consumer,manager}', 'SELECT ON jobqueue.queue_status'),
-		('{consumer}', 'UPDATE (status, updated_at, processed_at, result) ON jobqueue.tasks'),
+		('{consumer}', 'UPDATE (status, updated_at, processed_at) ON jobqueue.tasks'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.claim(text, integer, interval, text[], text)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete(bigint, integer, jsonb)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[])'),
