@@ -188,9 +188,10 @@ bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 		const TimestampTz started = GetCurrentTimestamp();
 		const Position position = enter_lane(key, scope.types);
 		if (position.from != PG_INT64_MAX) {
-			if (store::has_pending(known.lane, position.from, scope.filter))
+			const std::optional<int64> first = store::first_pending(known.lane, position.from, scope.filter);
+			leave_lane(key, position, first.value_or(PG_INT64_MAX), GetCurrentTimestamp() - started);
+			if (first)
 				return true;
-			leave_lane(key, position, PG_INT64_MAX, GetCurrentTimestamp() - started);
 		}
 		known.quiet = remembers_quiet_;
 	}
@@ -198,7 +199,7 @@ bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 }
 
 bool Claimer::more_after(const Scope &scope, const Locked &locked) {
-	if (locked.unfinished_lane && store::has_pending(*locked.unfinished_lane, locked.ids.back() + 1, scope.filter))
+	if (locked.unfinished_lane && store::first_pending(*locked.unfinished_lane, locked.ids.back() + 1, scope.filter))
 		return true;
 	return std::any_of(lanes_.begin(), lanes_.end(), [&](const KnownLane &known) {
 		return !known.quiet && !(locked.unfinished_lane && known.lane == *locked.unfinished_lane);

@@ -103,14 +103,14 @@ static constinit Statement lock_types_statement{
 static constinit Statement lock_unhandled_statement{
 	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE UNHANDLED LOCK_IN_ORDER, TEXTOID, INT2OID, INT8OID,
 	INT4OID};
-static constinit Statement has_types_statement{"SELECT t.id" PENDING_IN_LANE OF_TYPES
-											   " ORDER BY t.id NULLS FIRST LIMIT $4",
-											   TEXTOID,
-											   INT2OID,
-											   INT8OID,
-											   INT4OID,
-											   TEXTARRAYOID};
-static constinit Statement has_unhandled_statement{
+static constinit Statement first_types_statement{"SELECT t.id" PENDING_IN_LANE OF_TYPES
+												 " ORDER BY t.id NULLS FIRST LIMIT $4",
+												 TEXTOID,
+												 INT2OID,
+												 INT8OID,
+												 INT4OID,
+												 TEXTARRAYOID};
+static constinit Statement first_unhandled_statement{
 	"SELECT t.id" PENDING_IN_LANE UNHANDLED " ORDER BY t.id NULLS FIRST LIMIT $4", TEXTOID, INT2OID, INT8OID, INT4OID};
 
 static Rows run_pending(Statement &of_types, Statement &unhandled, const Lane &lane, int64 from,
@@ -136,8 +136,9 @@ std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilt
 	return candidates;
 }
 
-bool has_pending(const Lane &lane, int64 from, const TypeFilter &filter) {
-	return !run_pending(has_types_statement, has_unhandled_statement, lane, from, filter, 1).empty();
+std::optional<int64> first_pending(const Lane &lane, int64 from, const TypeFilter &filter) {
+	const Rows rows = run_pending(first_types_statement, first_unhandled_statement, lane, from, filter, 1);
+	return rows.empty() ? std::nullopt : std::optional(rows.int64_at(0, 1));
 }
 
 static constinit Statement put_aside_statement{

@@ -49,8 +49,8 @@ struct Candidate {
 };
 /* Locks up to "count" pending tasks of a lane from an id on, in order, passing over locked ones. */
 std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count);
-/* Is there a pending task in the lane from an id on that the filter lets through? */
-bool has_pending(const Lane &lane, int64 from, const TypeFilter &filter);
+/* The first pending task in the lane from an id on that the filter lets through. */
+std::optional<int64> first_pending(const Lane &lane, int64 from, const TypeFilter &filter);
 /* Pending tasks whose time has not come become scheduled. */
 void put_aside(std::span<const int64> ids);
 
