@@ -42,6 +42,7 @@ struct Started {
 	WorkerSlot *slot;
 	BackgroundWorkerHandle *handle;
 	Oid role;
+	uint64 token;
 };
 
 class Scheduler {
@@ -455,7 +456,7 @@ bool Scheduler::start_worker_for(Role &role) {
 		LWLockRelease(shared()->lock);
 		return false;
 	}
-	started_.push_back({reserved, handle, role.oid});
+	started_.push_back({reserved, handle, role.oid, pg_atomic_read_u64(&reserved->token)});
 	return true;
 }
 
@@ -468,18 +469,19 @@ void Scheduler::watch_started() {
 			return GetBackgroundWorkerPid(handle, &pid);
 		});
 		WorkerSlot *const slot = started.slot;
-		if (status != BGWH_STOPPED && worker_state(slot) == WorkerState::starting)
+		if (status != BGWH_STOPPED && pg_atomic_read_u64(&slot->connected) < started.token)
 			return false;
 		if (status == BGWH_STOPPED) {
 			/* It ended before it took its slot. */
 			LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
-			if (worker_state(slot) == WorkerState::starting && pg_atomic_read_u32(&slot->pid) == 0) {
+			if (worker_state(slot) == WorkerState::starting && pg_atomic_read_u64(&slot->token) == started.token &&
+				pg_atomic_read_u32(&slot->pid) == 0) {
 				pg_atomic_write_u32(&slot->database, InvalidOid);
 				set_state(slot, WorkerState::free);
 			}
 			LWLockRelease(shared()->lock);
 		}
-		const bool failed = worker_state(slot) == WorkerState::free;
+		const bool failed = status == BGWH_STOPPED && pg_atomic_read_u64(&slot->connected) < started.token;
 		for (const auto &role : roles_) {
 			if (role->oid != started.role)
 				continue;
@@ -583,10 +585,14 @@ bool Scheduler::may_retire() {
 	const TimestampTz now = GetCurrentTimestamp();
 	if (!asked && !(nothing && now - busy_at_ >= static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC))
 		return false;
+	/* Where processes are short, the safety net comes round more rarely; what is announced brings it back at once. */
+	constexpr int64 absence_us = USECS_PER_MINUTE;
 	TimestampTz back = std::min(next_due_, next_lease_);
 	if (hungry_since_ != 0)
 		back = std::min(back, now + USECS_PER_SEC);
-	pg_atomic_write_u64(&slot_->next_run, static_cast<uint64>(roles_.empty() ? back : std::min(back, next_poll_)));
+	else if (!roles_.empty())
+		back = std::min(back, now + absence_us);
+	pg_atomic_write_u64(&slot_->next_run, static_cast<uint64>(back));
 	return true;
 }
 

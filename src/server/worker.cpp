@@ -382,7 +382,9 @@ void Worker::work() {
 void Worker::run() {
 	started_at_ = GetCurrentTimestamp();
 	cancels_seen_ = pg_atomic_read_u32(&slot_->cancels);
-	token_ = worker_token(pg_atomic_read_u64(&slot_->token));
+	const uint64 token = pg_atomic_read_u64(&slot_->token);
+	pg_atomic_write_u64(&slot_->connected, token);
+	token_ = worker_token(token);
 	std::exception_ptr problem;
 	try {
 		work();

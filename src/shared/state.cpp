@@ -90,6 +90,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u32(&slot.can_login, 0);
 		pg_atomic_init_u32(&slot.retire, 0);
 		pg_atomic_init_u64(&slot.token, 0);
+		pg_atomic_init_u64(&slot.connected, 0);
 		pg_atomic_init_u64(&slot.types, 0);
 		pg_atomic_init_u64(&slot.task, 0);
 		pg_atomic_init_u64(&slot.cancel, 0);

@@ -82,6 +82,7 @@ struct WorkerSlot {
 	pg_atomic_uint32 retire;	/* leave after this task */
 	pg_atomic_uint32 cancels;	/* how often cancel() has interrupted this slot */
 	pg_atomic_uint64 token;		/* names this worker among all of this start of the server */
+	pg_atomic_uint64 connected; /* token of the latest worker here that got as far as its database */
 	pg_atomic_uint64 types;		/* type_mask of what it handles */
 	pg_atomic_uint64 task;		/* id; 0 = none */
 	pg_atomic_uint64 cancel;	/* id of a task that was cancelled while it ran here */

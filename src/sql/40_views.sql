@@ -40,7 +40,11 @@ SELECT k.queue,
 	coalesce(s.n, 0) AS scheduled,
 	coalesce(r.n, 0) AS running,
 	w.oldest_waiting,
-	(q.paused_at IS NOT NULL OR EXISTS (SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL)) AS paused,
+	(q.paused_at IS NOT NULL OR (
+		SELECT pg_catalog.count(*) OPERATOR(pg_catalog.<>) 1 OR pg_catalog.bool_or(i.paused_at IS NOT NULL)
+			OR pg_catalog.bool_or(i.database OPERATOR(pg_catalog.<>) d.oid)
+		FROM jobqueue.incarnation i, pg_catalog.pg_database d
+		WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) AS paused,
 	(SELECT pg_catalog.array_agg(DISTINCT c.type ORDER BY c.type) FROM (
 		SELECT t.type FROM jobqueue.tasks_live t
 		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
@@ -57,7 +61,7 @@ COMMENT ON COLUMN jobqueue.queue_status.waiting IS 'tasks that could be claimed 
 COMMENT ON COLUMN jobqueue.queue_status.scheduled IS 'tasks whose time has not come, among the next 100000 of all queues';
 COMMENT ON COLUMN jobqueue.queue_status.running IS 'tasks that are claimed, in the server or outside';
 COMMENT ON COLUMN jobqueue.queue_status.oldest_waiting IS 'when the oldest waiting task was enqueued';
-COMMENT ON COLUMN jobqueue.queue_status.paused IS 'nothing is claimed from it';
+COMMENT ON COLUMN jobqueue.queue_status.paused IS 'nothing is claimed from it; all queues of a restored copy, until adopt()';
 COMMENT ON COLUMN jobqueue.queue_status.unhandled_types IS 'types without handler among the first 1000 waiting tasks; null = none';
 
 CREATE VIEW jobqueue.worker_status AS
