@@ -128,6 +128,10 @@ std::vector<size_t> Claimer::reading_order(const std::optional<std::string> &que
 Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue,
 					 int count) {
 	Locked locked;
+	visit_own_lanes([](void *self, const char *lane_queue,
+					   int16 priority) { static_cast<Claimer *>(self)->learn(lane_queue, priority, true); },
+					this);
+	undiscovered_ |= own_statements();
 	discover();
 	/* A snapshot older than the position could not see what was announced in between. */
 	const bool fresh_snapshots = !IsolationUsesXactSnapshot();
@@ -141,7 +145,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
 		const Position position = enter_lane(key, scope.types);
-		int64 next = position.from;
+		int64 next = std::min(position.from, own_lowest(known.queue_hash, known.lane.priority));
 		int64 first = PG_INT64_MAX;
 		while (next != PG_INT64_MAX && locked.ids.size() < static_cast<size_t>(count)) {
 			const int wanted = count - static_cast<int>(locked.ids.size());

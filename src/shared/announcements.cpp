@@ -23,11 +23,21 @@ struct Lane {
 	char queue[queue_name_size];
 };
 
-template <int capacity> struct LaneList {
+struct LaneList {
+	static constexpr int capacity = 32;
 	int count;
 	bool overflow; /* more lanes than that: announced as a statement with this lowest id */
 	int64 overflow_id;
 	Lane lanes[capacity];
+
+	/* Lowest id of a lane; PG_INT64_MAX if none. */
+	int64 lowest(uint64 queue_hash, int16 priority) const noexcept {
+		int64 id = overflow ? overflow_id : PG_INT64_MAX;
+		for (int i = 0; i < count; i++)
+			if (lanes[i].queue_hash == queue_hash && lanes[i].priority == priority)
+				id = std::min(id, lanes[i].id);
+		return id;
+	}
 
 	void add(std::string_view queue, int16 priority, int64 id, uint64 type_hash) noexcept {
 		const uint64 hash = hash_name(queue);
@@ -59,8 +69,8 @@ struct Notes {
 	bool any;
 	DatabaseSlot *database; /* null: nothing was noted that concerns this database */
 	DatabaseSlot *let_go;
-	LaneList<32> tasks;
-	LaneList<8> claimed;
+	LaneList tasks;
+	LaneList claimed;
 	bool subtransaction_aborted;
 	bool everything;
 	bool configuration;
@@ -196,7 +206,7 @@ static void announce_statement(int64 id) noexcept {
 	announce(news);
 }
 
-template <int capacity> static void announce_list(const LaneList<capacity> &list) noexcept {
+static void announce_list(const LaneList &list) noexcept {
 	for (int i = 0; i < list.count; i++)
 		announce_lane(list.lanes[i], AnnouncementKind::tasks);
 	if (list.overflow)
@@ -385,6 +395,20 @@ void note_claimed(std::string_view queue, int16 priority, int64 id) {
 void note_due(TimestampTz at) {
 	if (begin_database_note() && at != DT_NOEND)
 		notes.due_at = notes.due_at == 0 ? at : std::min(notes.due_at, at);
+}
+
+int64 own_lowest(uint64 queue_hash, int16 priority) noexcept {
+	const int64 tasks = notes.tasks.lowest(queue_hash, priority);
+	return notes.subtransaction_aborted ? std::min(tasks, notes.claimed.lowest(queue_hash, priority)) : tasks;
+}
+
+bool own_statements() noexcept {
+	return notes.tasks.overflow;
+}
+
+void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority), void *arg) {
+	for (int i = 0; i < notes.tasks.count; i++)
+		visit(arg, notes.tasks.lanes[i].queue, notes.tasks.lanes[i].priority);
 }
 
 void note_finished(int64 id) {

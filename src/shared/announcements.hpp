@@ -58,6 +58,15 @@ void note_everything();
 /* This database is held free of our processes until the transaction ends, either way. */
 void note_let_go(DatabaseSlot *slot);
 
+/*
+ * What the current transaction has noted and not yet announced: its own claims must see its own tasks. noexcept.
+ */
+/* Lowest id of a lane; PG_INT64_MAX if none. */
+int64 own_lowest(uint64 queue_hash, int16 priority) noexcept;
+/* Did it add tasks to unknown queues? */
+bool own_statements() noexcept;
+void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority), void *arg);
+
 /* C region; called at start, under AddinShmemInitLock. */
 void startup_ring();
 

@@ -45,6 +45,25 @@ COMMENT ON TABLE jobqueue.handlers IS 'the function or procedure that runs the t
 COMMENT ON TABLE jobqueue.queues IS 'queues that were ever paused; a queue without a row is running';
 COMMENT ON TABLE jobqueue.history_ring IS 'the history leaf that is being filled';
 
+COMMENT ON COLUMN jobqueue.incarnation.id IS 'names this installation';
+COMMENT ON COLUMN jobqueue.incarnation.database IS 'OID of the database it was made in';
+COMMENT ON COLUMN jobqueue.incarnation.created_at IS 'when it was installed or adopted';
+COMMENT ON COLUMN jobqueue.incarnation.paused_at IS 'when all queues were paused; null = they are not';
+COMMENT ON COLUMN jobqueue.handlers.type IS 'the type of task it handles';
+COMMENT ON COLUMN jobqueue.handlers.handler IS 'schema-qualified signature of the function or procedure';
+COMMENT ON COLUMN jobqueue.handlers.queue IS 'where enqueue() puts tasks of the type when it is not told';
+COMMENT ON COLUMN jobqueue.handlers.run_as IS 'the role it runs as, which also owns the registration';
+COMMENT ON COLUMN jobqueue.handlers.max_attempts IS 'for tasks that do not say themselves';
+COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
+COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first';
+COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';
+COMMENT ON COLUMN jobqueue.queues.queue IS 'name of the queue';
+COMMENT ON COLUMN jobqueue.queues.paused_at IS 'when it was paused; null = it is running';
+COMMENT ON COLUMN jobqueue.queues.created_at IS 'when it was paused first';
+COMMENT ON COLUMN jobqueue.history_ring.only_row IS 'always true: the table has one row';
+COMMENT ON COLUMN jobqueue.history_ring.slot IS 'the leaf that is being filled, 1 to 8';
+COMMENT ON COLUMN jobqueue.history_ring.filled_since IS 'since when';
+
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_live', '');

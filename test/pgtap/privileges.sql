@@ -1,0 +1,78 @@
+-- Who may do what after CREATE EXTENSION: nobody anything; what belongs to the extension, and what pg_dump saves.
+BEGIN;
+SELECT no_plan();
+
+-- nothing for PUBLIC
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'jobqueue'::regnamespace AND a.grantee = 0$$, 'no function is for PUBLIC');
+SELECT is_empty($$SELECT oid::regclass FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) a WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p', 'v') AND a.grantee = 0$$, 'no table is for PUBLIC');
+SELECT is_empty($$SELECT oid::regclass FROM pg_class, aclexplode(coalesce(relacl, acldefault('s', relowner))) a WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'S' AND a.grantee = 0$$, 'no sequence is for PUBLIC');
+SELECT is_empty($$SELECT attrelid::regclass, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid, aclexplode(attacl) a WHERE c.relnamespace = 'jobqueue'::regnamespace AND a.grantee = 0$$, 'no column is for PUBLIC');
+SELECT is_empty($$SELECT nspname FROM pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) a WHERE nspname = 'jobqueue' AND a.grantee = 0$$, 'the schema is not for PUBLIC');
+-- nor for any other role but the owner
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, aclexplode(proacl) a WHERE pronamespace = 'jobqueue'::regnamespace AND a.grantee <> proowner$$, 'functions: the owner''s only');
+SELECT is_empty($$SELECT oid::regclass FROM pg_class, aclexplode(relacl) a WHERE relnamespace = 'jobqueue'::regnamespace AND a.grantee <> relowner$$, 'tables: the owner''s only');
+CREATE ROLE pgtap_nobody;
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND has_function_privilege('pgtap_nobody', oid, 'EXECUTE')$$, 'a role without rights calls nothing');
+SELECT is_empty($$SELECT oid::regclass FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p', 'v')
+	AND has_table_privilege('pgtap_nobody', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')$$, '... and reads and writes nothing');
+SELECT ok(NOT has_schema_privilege('pgtap_nobody', 'jobqueue', 'USAGE, CREATE'), '... and does not get in');
+
+-- the levels, by the catalog: nobody may write what is forgery, or run what is a higher level's
+CREATE ROLE pgtap_producer;
+CREATE ROLE pgtap_consumer;
+CREATE ROLE pgtap_manager;
+SELECT lives_ok($$SELECT jobqueue.grant_access('pgtap_producer', 'producer'), jobqueue.grant_access('pgtap_consumer', 'consumer'), jobqueue.grant_access('pgtap_manager', 'manager')$$, 'the levels are granted');
+SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'INSERT')),
+	'{max_attempts,metadata,payload,priority,queue,run_at,type}'::text[], 'what a producer inserts');
+SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'SELECT')),
+	'{id}'::text[], 'what a producer reads');
+SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_consumer', attrelid, attnum, 'UPDATE')),
+	'{processed_at,status,updated_at}'::text[], 'what a consumer updates');
+SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
+	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relispartition AND c.relkind = 'r' AND has_any_column_privilege(r, c.oid, 'SELECT, INSERT, UPDATE')$$, 'nobody gets at a leaf directly');
+SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
+	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege(r, c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER')$$, 'nobody deletes, or adds triggers');
+SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
+	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind = 'r' AND has_any_column_privilege(r, c.oid, 'INSERT, UPDATE')$$, 'nobody writes to the configuration');
+SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r WHERE has_schema_privilege(r, 'jobqueue', 'CREATE')$$, 'nobody creates in the schema');
+SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r,
+	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text)","jobqueue.revoke_access(name,text)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
+SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_proc
+	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> '_workers' AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
+SELECT is_empty($$SELECT r, a.privilege_type FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r JOIN pg_roles ON rolname = r,
+	pg_class, aclexplode(relacl) a WHERE relnamespace = 'jobqueue'::regnamespace AND a.grantee = pg_roles.oid AND a.is_grantable$$, 'no right can be passed on');
+SELECT lives_ok($$SELECT jobqueue.revoke_access('pgtap_producer', 'producer'), jobqueue.revoke_access('pgtap_consumer', 'consumer'), jobqueue.revoke_access('pgtap_manager', 'manager')$$, 'the levels are revoked');
+SELECT is_empty($$SELECT classid::regclass, objid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid IN (SELECT oid FROM pg_roles WHERE rolname LIKE 'pgtap\_%')
+	AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())$$, 'and leave nothing behind');
+
+-- a function runs with its caller's path only if it is C, and never with its owner's rights without a path of its own
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace
+	AND prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') AND NOT coalesce(proconfig::text LIKE '%search_path=%', false)$$, 'every function is C or pins its search path');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND prosecdef AND NOT coalesce(proconfig::text LIKE '%search_path=%', false)$$, 'no SECURITY DEFINER without a search path');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, unnest(proconfig) setting WHERE pronamespace = 'jobqueue'::regnamespace AND setting LIKE 'search_path=%' AND setting !~ 'pg_temp"?$'$$, 'temporary objects come last in every pinned path');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'c') AND probin NOT LIKE '%jobqueue%'$$, 'C functions are in the library');
+
+-- everything in the schema belongs to the extension, and everything that belongs to it is in the schema
+SELECT is_empty($$SELECT o.classid::regclass, o.objid FROM (
+		SELECT 'pg_class'::regclass AS classid, oid AS objid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')
+		UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace
+		UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = 'jobqueue'::regnamespace AND typrelid = 0 AND typelem = 0
+		UNION ALL SELECT 'pg_operator'::regclass, oid FROM pg_operator WHERE oprnamespace = 'jobqueue'::regnamespace) o
+	WHERE NOT EXISTS (SELECT 1 FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e'
+		AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'jobqueue')$$, 'the extension owns every object of its schema');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+	JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid WHERE e.extname = 'jobqueue' AND c.relnamespace <> 'jobqueue'::regnamespace$$, 'no table elsewhere');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+	JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid WHERE e.extname = 'jobqueue' AND p.pronamespace <> 'jobqueue'::regnamespace$$, 'no function elsewhere');
+SELECT is((SELECT extrelocatable FROM pg_extension WHERE extname = 'jobqueue'), false, 'it stays in its schema');
+
+-- what pg_dump saves: every table and sequence
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p', 'S')
+	AND NOT EXISTS (SELECT 1 FROM pg_extension, unnest(extconfig) t WHERE extname = 'jobqueue' AND t = c.oid)$$, 'every table, leaf and sequence is dumped');
+SELECT is_empty($$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'jobqueue' AND c <> ''$$, 'with all its rows');
+SELECT is((SELECT count(*) FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = 'jobqueue.tasks_id_seq'::regclass AND deptype = 'a' AND refobjid = 'jobqueue.tasks'::regclass), 1::bigint, 'the sequence is the id''s');
+SELECT is((SELECT count(*) FROM jobqueue.incarnation), 1::bigint, 'one installation, with a row of its own');
+SELECT is((SELECT count(*) FROM jobqueue.handlers), 0::bigint, 'no handlers yet');
+
+SELECT * FROM finish();
+ROLLBACK;
