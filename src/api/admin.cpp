@@ -50,10 +50,17 @@ JOBQUEUE_FUNCTION(jobqueue_version) {
 
 JOBQUEUE_FUNCTION(jobqueue_installed) {
 	using namespace jobqueue;
-	if (shared() == nullptr)
-		guard(hint_at_preloading);
-	else
-		guard(note_configuration);
+	guard([] {
+		if (shared() != nullptr) {
+			note_configuration();
+			return;
+		}
+		/* CREATE EXTENSION silences notices while it runs a script. */
+		const int level = client_min_messages;
+		client_min_messages = level == WARNING ? NOTICE : level;
+		hint_at_preloading();
+		client_min_messages = level;
+	});
 	return 0;
 }
 
@@ -176,9 +183,8 @@ JOBQUEUE_FUNCTION(jobqueue_retry) {
 JOBQUEUE_FUNCTION(jobqueue_adopt) {
 	using namespace jobqueue;
 	const Session session(function_owner(fcinfo));
-	if (store::is_own_incarnation())
+	if (!store::adopt())
 		return BoolGetDatum(false);
-	store::adopt();
 	guard(note_everything);
 	return BoolGetDatum(true);
 }

@@ -2,22 +2,9 @@
  * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
  */
 #include "api/arguments.hpp"
-#include "pg/settings.hpp"
 #include "shared/announcements.hpp"
 
 namespace jobqueue {
-
-/* Where no scheduler sends NOTIFY afterwards, the transaction does it itself. */
-static bool notifies_itself() {
-	if (settings::notify_mode == static_cast<int>(NotifyMode::off))
-		return false;
-	return settings::notify_mode == static_cast<int>(NotifyMode::immediate) || shared() == nullptr;
-}
-
-/* C region. */
-static void notify_now(const char *queue) {
-	Async_Notify("task_queue", queue);
-}
 
 /* The arguments that enqueue and enqueue_many have in common, from position 2 on. */
 static store::NewTask read_task(const Arguments &arguments, const std::string &type) {
@@ -69,8 +56,6 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 		added = store::insert(task, arguments.datum(1));
 	}
 	note_added(task, added);
-	if (notifies_itself())
-		guard([&added] { notify_now(added.queue.c_str()); });
 	return Int64GetDatum(added.id);
 }
 
@@ -96,8 +81,6 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 		note_added(task, added.front());
 		if (!added.front().scheduled)
 			note_added(task, added.back());
-		if (notifies_itself())
-			guard([&added] { notify_now(added.front().queue.c_str()); });
 	}
 	return 0;
 }
@@ -168,8 +151,6 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 		added = store::insert(task, payload);
 	}
 	note_added(task, added);
-	if (notifies_itself())
-		guard([&added] { notify_now(added.queue.c_str()); });
 	return PointerGetDatum(nullptr);
 }
 
@@ -178,11 +159,7 @@ JOBQUEUE_FUNCTION(jobqueue_tasks_inserted) {
 	trigger_data(fcinfo);
 	if (Session::active())
 		return PointerGetDatum(nullptr);
-	guard([] {
-		note_statement();
-		if (notifies_itself())
-			notify_now("");
-	});
+	guard(note_statement);
 	return PointerGetDatum(nullptr);
 }
 

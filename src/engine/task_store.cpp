@@ -617,19 +617,24 @@ static constinit Statement own_statement{"SELECT pg_catalog.count(*)" EQ "1 AND 
 static constinit Statement drop_incarnations_statement{"DELETE FROM jobqueue.incarnation"};
 static constinit Statement new_incarnation_statement{"INSERT INTO jobqueue.incarnation (database) VALUES ($1)", OIDOID};
 static constinit Statement adopt_handlers_statement{
-	"UPDATE jobqueue.handlers h SET incarnation = i.id FROM jobqueue.incarnation i"};
+	"UPDATE jobqueue.handlers h SET incarnation = i.id FROM jobqueue.incarnation i "
+	"WHERE h.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING h.type"};
 
 bool is_own_incarnation() {
 	Params params;
 	return own_statement.run(params.add_datum(ObjectIdGetDatum(MyDatabaseId), false)).bool_at(0, 1);
 }
 
-void adopt() {
+bool adopt() {
 	Params none, database;
 	database.add_datum(ObjectIdGetDatum(MyDatabaseId), false);
-	drop_incarnations_statement.run(none);
-	new_incarnation_statement.run(database);
-	adopt_handlers_statement.run(none);
+	const bool own = is_own_incarnation();
+	if (!own) {
+		drop_incarnations_statement.run(none);
+		new_incarnation_statement.run(database);
+	}
+	const bool handlers_adopted = !adopt_handlers_statement.run(none).empty();
+	return !own || handlers_adopted;
 }
 
 /* Maintenance */

@@ -156,7 +156,8 @@ bool resume(const std::optional<std::string> &queue);
 
 /* Is this database what the incarnation says? */
 bool is_own_incarnation();
-void adopt();
+/* Makes it so, for handlers that came from elsewhere too; false if it was so. */
+bool adopt();
 
 struct Extension {
 	Oid oid;

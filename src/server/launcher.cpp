@@ -18,6 +18,8 @@ namespace jobqueue {
 namespace {
 
 constexpr int64 rescan_interval_us = USECS_PER_MINUTE;
+/* A paused database is looked into that often: what put it right may not have been announced. */
+constexpr int64 paused_look_us = 20 * USECS_PER_SEC;
 constexpr int64 shortest_delay_us = 100000;
 constexpr int64 longest_delay_us = USECS_PER_MINUTE;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
@@ -26,7 +28,6 @@ struct Child {
 	Oid database;
 	BackgroundWorkerHandle *handle = nullptr; /* null: not running */
 	bool probe = true;						  /* it is not known whether the extension is there */
-	uint64 configuration = 0;				  /* at the start of the latest scheduler */
 	int64 delay_us = 0;						  /* before the next start, after a failure */
 	TimestampTz started_at = 0;
 	TimestampTz not_before = 0;
@@ -178,7 +179,11 @@ bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, Timestamp
 	case SchedulerState::absent:
 		return wanted;
 	case SchedulerState::paused:
-		return pg_atomic_read_u64(&slot->configuration) != child.configuration;
+		/* Not what it is wanted for, but let the next announcement wake us again. */
+		pg_atomic_write_u32(&slot->wanted, 0);
+		pg_memory_barrier();
+		return pg_atomic_read_u64(&slot->configuration) != pg_atomic_read_u64(&slot->paused_configuration) ||
+			   now - child.started_at >= paused_look_us;
 	default:
 		return false;
 	}
@@ -218,7 +223,6 @@ void Launcher::start() {
 		if (slot == nullptr || !needs_scheduler(child, slot, now))
 			continue;
 		const SchedulerState before = scheduler_state(slot);
-		child.configuration = pg_atomic_read_u64(&slot->configuration);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u32(&slot->retire, 0);
 		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::starting));
@@ -282,6 +286,8 @@ void Launcher::run() {
 				until = std::min(until, child.not_before);
 			else if (scheduler_state(slot) == SchedulerState::retired)
 				until = std::min(until, static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)));
+			else if (scheduler_state(slot) == SchedulerState::paused)
+				until = std::min(until, child.started_at + paused_look_us);
 			else if (pg_atomic_read_u32(&slot->let_go) != 0)
 				until = std::min(until, now + USECS_PER_SEC);
 		}
@@ -315,7 +321,7 @@ extern "C" PGDLLEXPORT void jobqueue_launcher_main(Datum arg);
 
 extern "C" void jobqueue_launcher_main(Datum) {
 	using namespace jobqueue;
-	prepare_process(SIG_IGN);
+	prepare_process(on_lock_timeout);
 	if (shared() == nullptr)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);

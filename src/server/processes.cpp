@@ -50,6 +50,11 @@ BackgroundWorkerHandle *start_worker(WorkerSlot *slot) {
 	return RegisterDynamicBackgroundWorker(&process, &handle) ? handle : nullptr;
 }
 
+void on_lock_timeout(int signal) {
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+		StatementCancelHandler(signal);
+}
+
 void prepare_process(pqsigfunc on_interrupt) {
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, on_interrupt);
@@ -57,12 +62,13 @@ void prepare_process(pqsigfunc on_interrupt) {
 	BackgroundWorkerUnblockSignals();
 }
 
-void wait_for_news(int64 milliseconds) {
+bool wait_for_news(int64 milliseconds) {
 	compat::sleep_on_latch(milliseconds);
-	if (ConfigReloadPending) {
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	if (!ConfigReloadPending)
+		return false;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	return true;
 }
 
 std::optional<store::Extension> installed_extension() {

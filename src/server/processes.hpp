@@ -24,11 +24,14 @@ void install_utility_hook();
 BackgroundWorkerHandle *start_scheduler(DatabaseSlot *slot);
 BackgroundWorkerHandle *start_worker(WorkerSlot *slot);
 
+/* For SIGINT: nobody cancels our own work, but a lock timeout speaks through it. */
+void on_lock_timeout(int signal);
+
 /* Signal handlers; "on_interrupt" is for SIGINT. C region; first thing in a process. */
 void prepare_process(pqsigfunc on_interrupt);
 
-/* Sleeps until woken or for so long. Reloads settings when asked to. C region. */
-void wait_for_news(int64 milliseconds);
+/* Sleeps until woken or for so long. Reloads settings when asked to, and then returns true. C region. */
+bool wait_for_news(int64 milliseconds);
 
 /* The extension as this database has it; none if it has not. Needs a transaction. */
 std::optional<store::Extension> installed_extension();

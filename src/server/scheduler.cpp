@@ -142,12 +142,18 @@ std::optional<SchedulerState> Scheduler::configure() {
 		if (const std::optional<store::Ring> ring = store::history_ring())
 			pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
 	});
-	if (!extension) {
+	const bool ours = extension && extension->version == library_version;
+	if (!ours || !own) {
 		roles_.clear();
 		dismiss_workers();
-		return SchedulerState::absent;
+		pg_atomic_write_u64(&slot_->paused_configuration, configuration);
 	}
-	if (extension->version != library_version) {
+	if (!extension)
+		return SchedulerState::absent;
+	const bool said = (!ours || !own) && pg_atomic_exchange_u32(&slot_->paused_reported, 1) != 0;
+	if (!ours) {
+		if (said)
+			return SchedulerState::paused;
 		const char *const installed = extension->version.c_str();
 		const char *const database = name.c_str();
 		guard([installed, database] {
@@ -162,6 +168,8 @@ std::optional<SchedulerState> Scheduler::configure() {
 		return SchedulerState::none; /* dropped and created again: start from nothing */
 	extension_ = extension->oid;
 	if (!own) {
+		if (said)
+			return SchedulerState::paused;
 		const char *const database = name.c_str();
 		guard([database] {
 			ereport(WARNING,
@@ -217,6 +225,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 	dismiss_workers();
 	refused_ = std::move(refused);
 	configuration_ = configuration;
+	pg_atomic_write_u32(&slot_->paused_reported, 0);
 	if (scheduler_state(slot_) != SchedulerState::running) {
 		pg_atomic_write_u32(&slot_->state, static_cast<uint32>(SchedulerState::running));
 		wake_launcher(); /* it may look into the next database */
@@ -651,11 +660,13 @@ SchedulerState Scheduler::work() {
 		notify();
 		if (may_retire())
 			return SchedulerState::retired;
-		guard([this] {
+		const bool reloaded = guard([this] {
 			pgstat_report_stat(false);
 			report_idle();
-			wait_for_news(sleep_ms());
+			return wait_for_news(sleep_ms());
 		});
+		if (reloaded)
+			next_poll_ = DT_NOBEGIN;
 		const int64 since = GetCurrentTimestamp() - looked_at;
 		if (since >= 0 && since < shortest_look_us)
 			pg_usleep(static_cast<long>(shortest_look_us - since));
@@ -702,7 +713,7 @@ extern "C" void jobqueue_scheduler_main(Datum arg) {
 	using namespace jobqueue;
 	Oid database;
 	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(database));
-	prepare_process(SIG_IGN);
+	prepare_process(on_lock_timeout);
 	if (shared() == nullptr || !attach(DatumGetInt32(arg), database))
 		proc_exit(0);
 	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];

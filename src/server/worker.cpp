@@ -31,6 +31,9 @@ struct ClaimEnded {};
 /* Thrown when the type has no handler any more. */
 struct HandlerGone {};
 
+/* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
+struct ConfigurationChanged {};
+
 /* An interrupt is for the handler; our own work around it is not to be cancelled. */
 volatile sig_atomic_t handler_runs = false;
 
@@ -141,6 +144,8 @@ std::optional<store::Attempt> Worker::claim() {
 		in_transaction(Durability::asynchronous, [&]() -> std::optional<store::Attempt> {
 			const Session session(owner_);
 			const Locked locked = claimer_->lock(scope_, pauses_, std::nullopt, 1);
+			if (!locked.ids.empty() && !is_configured())
+				throw ConfigurationChanged{}; /* the abort gives them back, and says so */
 			if (locked.ids.empty())
 				return std::nullopt;
 			std::vector<store::Attempt> begun = store::begin_attempts(locked.ids, DT_NOEND, token_);
@@ -260,6 +265,9 @@ void Worker::process(const store::Attempt &task) {
 		error.reset();
 	}
 
+	if (ended)
+		cancels_seen_ = cancels; /* also if the handler has caught the interrupt */
+
 	if (ended || released) {
 		in_transaction(Durability::asynchronous, [&] {
 			const Session session(owner_);
@@ -363,8 +371,12 @@ void Worker::work() {
 		if (!is_configured() && !configure())
 			return;
 		std::optional<store::Attempt> task;
-		if (claimer_->absorb(scope_))
-			task = claim();
+		try {
+			if (claimer_->absorb(scope_))
+				task = claim();
+		} catch (const ConfigurationChanged &) {
+			continue;
+		}
 		if (task) {
 			claimer_->took_statements();
 			nap_ms_ = 0;

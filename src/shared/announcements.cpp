@@ -6,6 +6,8 @@
  */
 #include "shared/announcements.hpp"
 
+#include "pg/settings.hpp"
+
 #include <signal.h>
 
 namespace jobqueue {
@@ -73,6 +75,7 @@ struct Notes {
 	LaneList claimed;
 	bool subtransaction_aborted;
 	bool everything;
+	bool from_scratch;
 	bool configuration;
 	bool rescan;
 	bool archive;
@@ -270,6 +273,7 @@ static void publish(bool committed) noexcept {
 		announce_list(notes.tasks);
 		look |= notes.tasks.count > 0 || notes.tasks.overflow;
 		if (notes.everything) {
+			atomic_min(&slot->due_at, 1);
 			announce_statement(PG_INT64_MIN);
 			pg_memory_barrier();
 			wake_workers(MyDatabaseId, 0);
@@ -298,7 +302,7 @@ static void publish(bool committed) noexcept {
 			ask_launcher(Rescan::from_scratch);
 	}
 	if (committed && notes.rescan)
-		ask_launcher(Rescan::changes);
+		ask_launcher(notes.from_scratch ? Rescan::from_scratch : Rescan::changes);
 }
 
 /* Unless somebody else holds it by now. */
@@ -315,7 +319,7 @@ static void forget() noexcept {
 	notes.database = notes.let_go = nullptr;
 	notes.tasks.count = notes.claimed.count = 0;
 	notes.tasks.overflow = notes.claimed.overflow = false;
-	notes.subtransaction_aborted = notes.everything = notes.configuration = notes.rescan = false;
+	notes.subtransaction_aborted = notes.everything = notes.from_scratch = notes.configuration = notes.rescan = false;
 	notes.archive = notes.finished = false;
 	notes.highest_id = notes.due_at = 0;
 	notes.cancel_count = 0;
@@ -336,6 +340,8 @@ static void at_transaction_event(XactEvent event, void *) {
 		forget();
 		break;
 	case XACT_EVENT_PREPARE: /* its COMMIT PREPARED announces, see server/utility_hook */
+		if (notes.configuration)
+			pg_atomic_write_u32(&shared()->prepared, 1);
 		take_back_database();
 		forget();
 		break;
@@ -370,7 +376,15 @@ static bool begin_database_note() {
 	return true;
 }
 
+/* Where no scheduler sends NOTIFY afterwards, the transaction does it itself. */
+static void notify_if_nobody_else_does(std::string_view queue) {
+	if (settings::notify_mode == static_cast<int>(NotifyMode::immediate) ||
+		(shared() == nullptr && settings::notify_mode != static_cast<int>(NotifyMode::off)))
+		Async_Notify("task_queue", pnstrdup(queue.data(), queue.size()));
+}
+
 void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type) {
+	notify_if_nobody_else_does(queue);
 	if (!begin_database_note())
 		return;
 	notes.tasks.add(queue, priority, id, type.empty() ? 0 : hash_name(type));
@@ -378,6 +392,7 @@ void note_task(std::string_view queue, int16 priority, int64 id, std::string_vie
 }
 
 void note_statement() {
+	notify_if_nobody_else_does("");
 	if (!begin_database_note())
 		return;
 	/* Its ids are drawn from now on, and every id up to the horizon has been drawn before. */
@@ -446,6 +461,7 @@ void note_everything() {
 	if (notes.database == nullptr)
 		notes.database = find_database(MyDatabaseId);
 	notes.everything = notes.database != nullptr;
+	notes.from_scratch = !notes.everything && pg_atomic_read_u32(&shared()->prepared) != 0;
 	notes.rescan = true;
 }
 

@@ -34,7 +34,8 @@ struct Announcement {
 
 /*
  * Notes of the current transaction. C region: they may ereport (the first one registers the callbacks); what follows
- * at commit does not. All do nothing useful where the library is not preloaded.
+ * at commit does not. Where the library is not preloaded, or with notify_mode immediate, new tasks are notified in the
+ * transaction itself.
  */
 void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type);
 /* Plain SQL is about to add tasks. */

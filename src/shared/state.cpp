@@ -46,6 +46,7 @@ static void initialize(SharedState *fresh) {
 	fresh->worker_count = max_worker_processes;
 	pg_atomic_init_u32(&fresh->launcher_procno, static_cast<uint32>(no_procno));
 	pg_atomic_init_u32(&fresh->launcher_wanted, 0);
+	pg_atomic_init_u32(&fresh->prepared, 0);
 	pg_atomic_init_u32(&fresh->rescan, 0);
 	pg_atomic_init_u64(&fresh->token, 0);
 	pg_atomic_init_u64(&fresh->starved_at, 0);
@@ -68,6 +69,8 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u32(&slot.by_hand, 0);
 		pg_atomic_init_u32(&slot.history_slot, 0);
 		pg_atomic_init_u64(&slot.configuration, 0);
+		pg_atomic_init_u32(&slot.paused_reported, 0);
+		pg_atomic_init_u64(&slot.paused_configuration, 0);
 		pg_atomic_init_u64(&slot.due_at, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.next_run, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.horizon, 0);
@@ -145,6 +148,7 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->wanted, 0);
 		pg_atomic_write_u32(&slot->let_go, 0);
 		pg_atomic_write_u32(&slot->interrupted, 0);
+		pg_atomic_write_u32(&slot->paused_reported, 0);
 		pg_atomic_write_u32(&slot->retire, 0);
 		pg_atomic_write_u32(&slot->orphans, 0);
 		pg_atomic_write_u32(&slot->by_hand, 0);

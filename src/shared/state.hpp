@@ -49,19 +49,21 @@ struct DatabaseSlot {
 	pg_atomic_uint32 state;	   /* SchedulerState */
 	pg_atomic_uint32 scheduler_procno;
 	pg_atomic_uint32 scheduler_pid;
-	pg_atomic_uint32 wanted;		/* something for the scheduler to look at */
-	pg_atomic_uint32 let_go;		/* pid of a backend that needs the database free of our processes; 0 = none */
-	pg_atomic_uint32 interrupted;	/* workers were ended for it: not their tasks' fault */
-	pg_atomic_uint32 retire;		/* the launcher needs the scheduler's process slot */
-	pg_atomic_uint32 orphans;		/* a worker ended with a task in hand */
-	pg_atomic_uint32 by_hand;		/* rows were finished by hand */
-	pg_atomic_uint32 history_slot;	/* leaf being filled; 0 = not known */
-	pg_atomic_uint64 configuration; /* grows when handlers, queues or the incarnation change */
-	pg_atomic_uint64 due_at;		/* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
-	pg_atomic_uint64 next_run;		/* when a retired scheduler must be started again; likewise */
-	pg_atomic_uint64 horizon;		/* every id up to here has been drawn from the sequence */
-	pg_atomic_uint64 notified;		/* position in the ring up to which NOTIFY has been sent */
-	pg_atomic_uint64 hungry_since;	/* a role with work has had no worker since, for want of a process; 0 = none */
+	pg_atomic_uint32 wanted;		  /* something for the scheduler to look at */
+	pg_atomic_uint32 let_go;		  /* pid of a backend that needs the database free of our processes; 0 = none */
+	pg_atomic_uint32 interrupted;	  /* workers were ended for it: not their tasks' fault */
+	pg_atomic_uint32 retire;		  /* the launcher needs the scheduler's process slot */
+	pg_atomic_uint32 orphans;		  /* a worker ended with a task in hand */
+	pg_atomic_uint32 by_hand;		  /* rows were finished by hand */
+	pg_atomic_uint32 history_slot;	  /* leaf being filled; 0 = not known */
+	pg_atomic_uint64 configuration;	  /* grows when handlers, queues or the incarnation change */
+	pg_atomic_uint32 paused_reported; /* why it is paused has been said in the log */
+	pg_atomic_uint64 paused_configuration; /* with which the scheduler found nothing to run */
+	pg_atomic_uint64 due_at;	   /* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
+	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
+	pg_atomic_uint64 horizon;	   /* every id up to here has been drawn from the sequence */
+	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
+	pg_atomic_uint64 hungry_since; /* a role with work has had no worker since, for want of a process; 0 = none */
 };
 
 enum class WorkerState : uint32 {
@@ -106,6 +108,7 @@ struct SharedState {
 	int worker_count;	 /* of slots */
 	pg_atomic_uint32 launcher_procno;
 	pg_atomic_uint32 launcher_wanted;
+	pg_atomic_uint32 prepared;	 /* CREATE EXTENSION, or the like, was prepared for two-phase commit */
 	pg_atomic_uint32 rescan;	 /* Rescan, or 0 */
 	pg_atomic_uint64 token;		 /* of the youngest worker */
 	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody hungry; 0 = none */
