@@ -41,6 +41,10 @@ std::optional<Datum> current_task() noexcept {
 	return running ? std::optional(running->row) : std::nullopt;
 }
 
+std::optional<int64> current_task_id() noexcept {
+	return running ? std::optional(running->id) : std::nullopt;
+}
+
 static void catalog_changed(Datum, int, uint32) {
 	catalog_generation++;
 }

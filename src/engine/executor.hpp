@@ -39,6 +39,7 @@ private:
 
 /* In a handler: the row of the task that is running, jobqueue.tasks; none elsewhere. */
 std::optional<Datum> current_task() noexcept;
+std::optional<int64> current_task_id() noexcept;
 
 /* Is this something that can be a handler? Throws Error 42P13 with the reason if not. */
 void check_handler_signature(Oid function);

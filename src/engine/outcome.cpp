@@ -3,6 +3,7 @@
  */
 #include "engine/outcome.hpp"
 
+#include "engine/executor.hpp"
 #include "engine/retry_policy.hpp"
 #include "pg/settings.hpp"
 #include "shared/announcements.hpp"
@@ -57,7 +58,22 @@ const char *end_failed(const store::Claim &claim, const store::Failure &failure,
 	return "scheduled";
 }
 
+static constinit char own_reason[1024] = {};
+static constinit bool own_reason_given = false;
+
+std::optional<std::string> take_own_reason() {
+	return std::exchange(own_reason_given, false) ? std::optional(std::string(own_reason)) : std::nullopt;
+}
+
 bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
+	if (reason && current_task_id() == id) {
+		const int length = guard([&reason] {
+			return pg_mbcliplen(reason->data(), static_cast<int>(reason->size()), sizeof(own_reason) - 1);
+		});
+		memcpy(own_reason, reason->data(), static_cast<size_t>(length));
+		own_reason[length] = '\0';
+		own_reason_given = true;
+	}
 	const std::optional<store::Lane> lane = store::cancel(id, reason, history_slot());
 	if (!lane)
 		return false;

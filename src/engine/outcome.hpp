@@ -24,6 +24,8 @@ const char *end_failed(const store::Claim &claim, const store::Failure &failure,
 
 /* A task that is not finished ends cancelled; false if there is none. */
 bool end_cancelled(int64 id, const std::optional<std::string> &reason);
+/* The reason with which the latest handler cancelled its own task: that was rolled back with it, and is said again. */
+std::optional<std::string> take_own_reason();
 
 /* A locked claim ends through nobody's fault: the task waits again, and the attempt does not count. */
 void end_released(const store::Claim &claim);

@@ -712,11 +712,11 @@ int64 purge_failed(TimestampTz before, int count) {
 	return static_cast<int64>(rows.size());
 }
 
-static constinit Statement ring_statement{"SELECT r.slot, r.filled_since FROM jobqueue.history_ring r"};
-static constinit Statement set_ring_statement{
-	"INSERT INTO jobqueue.history_ring (slot, filled_since) VALUES ($1, $2) "
-	"ON CONFLICT (only_row) DO UPDATE SET slot = EXCLUDED.slot, filled_since = EXCLUDED.filled_since",
-	INT2OID, TIMESTAMPTZOID};
+static constinit Statement ring_statement{
+	"SELECT r.slot, r.filled_since FROM jobqueue.history_ring r ORDER BY r.filled_since LIMIT 1"};
+static constinit Statement clear_ring_statement{"DELETE FROM jobqueue.history_ring"};
+static constinit Statement set_ring_statement{"INSERT INTO jobqueue.history_ring (slot, filled_since) VALUES ($1, $2)",
+											  INT2OID, TIMESTAMPTZOID};
 static constinit Statement empty_statements[] = {
 	Statement{"TRUNCATE jobqueue.tasks_history_1"}, Statement{"TRUNCATE jobqueue.tasks_history_2"},
 	Statement{"TRUNCATE jobqueue.tasks_history_3"}, Statement{"TRUNCATE jobqueue.tasks_history_4"},
@@ -733,7 +733,8 @@ std::optional<Ring> history_ring() {
 }
 
 void set_history_ring(const Ring &ring) {
-	Params params;
+	Params none, params;
+	clear_ring_statement.run(none);
 	set_ring_statement.run(params.add(static_cast<int16>(ring.slot)).add_time(ring.since));
 }
 

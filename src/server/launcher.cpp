@@ -259,8 +259,11 @@ void Launcher::start() {
 								  errhint("You might need to increase max_worker_processes.")));
 			});
 		}
-		break;
+		return;
 	}
+	/* Nobody is left without. */
+	short_since_ = 0;
+	pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
 }
 
 void Launcher::run() {

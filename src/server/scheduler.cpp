@@ -33,7 +33,8 @@ struct Role {
 	Claimer claimer{true};
 	/* A role whose workers end as soon as they start (its connection limit, for one) is tried ever more rarely. */
 	int64 start_delay_us = 0;
-	TimestampTz hungry_since = 0; /* it has work and no worker, for want of a process; 0 = not */
+	TimestampTz hungry_since = 0;			 /* it has work and no worker, for want of a process; 0 = not */
+	TimestampTz next_colleague = DT_NOBEGIN; /* not before: a worker beside others */
 	TimestampTz next_start = DT_NOBEGIN;
 	explicit Role(const store::Handler &handler) : oid(handler.role), can_login(handler.can_login) {}
 };
@@ -326,7 +327,7 @@ void Scheduler::recover_orphans() {
 	/* Looked at after the claims: a worker that claimed had its slot before. */
 	std::vector<std::string> living;
 	for (WorkerSlot &worker : worker_slots())
-		if (is_live(worker))
+		if (is_live(worker) && pg_atomic_read_u32(&worker.database) == MyDatabaseId)
 			living.push_back(worker_token(pg_atomic_read_u64(&worker.token)));
 	for (const store::Claim &seen : claims) {
 		if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
@@ -544,7 +545,7 @@ void Scheduler::start_workers_of(Role &role) {
 	const auto patience = std::exchange(role.hungry_since, 0);
 	/* A second worker comes after every first one. */
 	if (waiting || settings::max_workers == 0 || now < role.next_start ||
-		(workers > 0 && (live >= settings::max_workers || !is_turn_of(PG_UINT64_MAX))))
+		(workers > 0 && (live >= settings::max_workers || now < role.next_colleague || !is_turn_of(PG_UINT64_MAX))))
 		return;
 	if (!role.claimer.absorb(role.scope))
 		return;
@@ -561,7 +562,7 @@ void Scheduler::start_workers_of(Role &role) {
 		role.hungry_since = since;
 		make_room(MyDatabaseId);
 	} else {
-		role.next_start = now + USECS_PER_SEC;
+		role.next_colleague = now + USECS_PER_SEC;
 	}
 }
 
@@ -597,7 +598,9 @@ bool Scheduler::may_retire() {
 	/* Where processes are short, the safety net comes round more rarely; what is announced brings it back at once. */
 	constexpr int64 absence_us = USECS_PER_MINUTE;
 	TimestampTz back = std::min(next_due_, next_lease_);
-	if (hungry_since_ != 0)
+	const bool unsure =
+		std::any_of(roles_.begin(), roles_.end(), [now](const auto &role) { return now < role->next_start; });
+	if (hungry_since_ != 0 || unsure)
 		back = std::min(back, now + USECS_PER_SEC);
 	else if (!roles_.empty())
 		back = std::min(back, now + absence_us);
@@ -635,7 +638,6 @@ SchedulerState Scheduler::run() {
 }
 
 SchedulerState Scheduler::work() {
-	busy_at_ = GetCurrentTimestamp();
 	TimestampTz looked_at = 0;
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });

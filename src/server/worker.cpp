@@ -34,6 +34,13 @@ struct HandlerGone {};
 /* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
 struct ConfigurationChanged {};
 
+/* Grows with every change of a role that we hear of: ours may have been dropped. */
+uint64 roles_generation = 1;
+
+void role_changed(Datum, int, uint32) {
+	roles_generation++;
+}
+
 /* An interrupt is for the handler; our own work around it is not to be cancelled. */
 volatile sig_atomic_t handler_runs = false;
 
@@ -53,7 +60,8 @@ private:
 	void work();
 	bool configure();
 	bool is_configured() const {
-		return configuration_ != 0 && configuration_ == pg_atomic_read_u64(&database_->configuration);
+		return configuration_ != 0 && configuration_ == pg_atomic_read_u64(&database_->configuration) &&
+			   roles_ == roles_generation;
 	}
 	std::optional<store::Attempt> claim();
 	void process(const store::Attempt &task);
@@ -71,6 +79,7 @@ private:
 	Oid owner_ = InvalidOid;
 	Oid extension_ = InvalidOid;
 	uint64 configuration_ = 0;
+	uint64 roles_ = 0;
 	std::string token_;
 	std::vector<store::Handler> handlers_;
 	Scope scope_;
@@ -90,6 +99,7 @@ const store::Handler *find_handler(const std::vector<store::Handler> &handlers, 
 
 /* Reads what it handles; false if it has nothing to do here any more. */
 bool Worker::configure() {
+	const uint64 roles = roles_generation;
 	const uint64 configuration = pg_atomic_read_u64(&database_->configuration);
 	const bool serve = in_transaction(Durability::asynchronous, [this] {
 		const std::optional<store::Extension> extension = installed_extension();
@@ -98,7 +108,9 @@ bool Worker::configure() {
 			return false;
 		extension_ = extension->oid;
 		owner_ = extension->owner;
-		const std::string role = guard([] { return GetUserNameFromId(GetSessionUserId(), false); });
+		const char *const role = guard([] { return GetUserNameFromId(GetSessionUserId(), true); });
+		if (role == nullptr)
+			return false;
 		const Session session(owner_);
 		if (!store::is_own_incarnation())
 			return false;
@@ -121,6 +133,7 @@ bool Worker::configure() {
 	executor_->forget();
 	claimer_->forget_quiet();
 	configuration_ = configuration;
+	roles_ = roles;
 	return true;
 }
 
@@ -239,6 +252,7 @@ void Worker::process(const store::Attempt &task) {
 	std::optional<PgError> error;
 	std::string problem;
 	bool ended = false, released = false;
+	take_own_reason();
 	handler_runs = true;
 	try {
 		perform(task);
@@ -265,6 +279,7 @@ void Worker::process(const store::Attempt &task) {
 		error.reset();
 	}
 
+	const std::optional<std::string> own_reason = take_own_reason();
 	if (ended)
 		cancels_seen_ = cancels; /* also if the handler has caught the interrupt */
 
@@ -277,7 +292,7 @@ void Worker::process(const store::Attempt &task) {
 			if (released)
 				end_released(*claim);
 			else /* cancelled by its own handler, and that was rolled back with it */
-				end_cancelled(task.id, std::nullopt);
+				end_cancelled(task.id, own_reason);
 		});
 	} else if (error) {
 		report_failure(task, *error);
@@ -365,6 +380,7 @@ bool Worker::sleep() {
 /* Works until there is nothing to do for long, or the process is needed elsewhere. */
 void Worker::work() {
 	set_state(slot_, WorkerState::running);
+	guard([] { CacheRegisterSyscacheCallback(AUTHOID, role_changed, 0); });
 	reset_session();
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });

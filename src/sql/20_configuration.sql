@@ -31,10 +31,9 @@ CREATE TABLE jobqueue.queues (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
--- Which history leaf is being filled, since when. No row: leaf 1, since the first scheduler.
+-- Which history leaf is being filled, since when; no row: leaf 1. Two rows only after a restore, whose row comes beside
+-- one that the scheduler has made meanwhile: the older one is right.
 CREATE TABLE jobqueue.history_ring (
-	only_row     boolean     NOT NULL DEFAULT true CONSTRAINT history_ring_pkey PRIMARY KEY
-		CONSTRAINT history_ring_only_row CHECK (only_row),
 	slot         smallint    NOT NULL CONSTRAINT history_ring_slot CHECK (
 		slot OPERATOR(pg_catalog.>=) 1::smallint AND slot OPERATOR(pg_catalog.<=) 8::smallint),
 	filled_since timestamptz NOT NULL
@@ -60,7 +59,6 @@ COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';
 COMMENT ON COLUMN jobqueue.queues.queue IS 'name of the queue';
 COMMENT ON COLUMN jobqueue.queues.paused_at IS 'when it was paused; null = it is running';
 COMMENT ON COLUMN jobqueue.queues.created_at IS 'when it was paused first';
-COMMENT ON COLUMN jobqueue.history_ring.only_row IS 'always true: the table has one row';
 COMMENT ON COLUMN jobqueue.history_ring.slot IS 'the leaf that is being filled, 1 to 8';
 COMMENT ON COLUMN jobqueue.history_ring.filled_since IS 'since when';
 

@@ -1,0 +1,208 @@
+# Helpers shared by the TAP tests: servers with jobqueue preloaded, waiting with a deadline, reading the log.
+package JobQueueTest;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use POSIX ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
+  log_size log_since log_matches unexpected_in_log is_prompt watch_idle);
+
+# A server that is initialised but not started. %conf are lines of postgresql.conf; undef leaves a line out.
+sub new_node {
+	my ($name, %conf) = @_;
+	my %init = %{ delete $conf{init} // {} };
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(%init);
+	%conf = (
+		shared_preload_libraries => "'jobqueue'",
+		log_line_prefix => "'%m [%p] %b: '",
+		log_statement => 'none',
+		log_autovacuum_min_duration => -1,
+		log_checkpoints => 'off',
+		max_connections => 50,
+		%conf);
+	$node->append_conf('postgresql.conf',
+		join '', map { "$_ = $conf{$_}\n" } grep { defined $conf{$_} } sort keys %conf);
+	return $node;
+}
+
+sub start_node {
+	my $node = new_node(@_);
+	$node->start;
+	return $node;
+}
+
+# Databases with the extension in them.
+sub create_queue {
+	my ($node, @databases) = @_;
+	for my $database (@databases) {
+		$node->safe_psql('postgres', "CREATE DATABASE $database") if $database ne 'postgres';
+		$node->safe_psql($database, 'CREATE EXTENSION jobqueue');
+	}
+}
+
+# A handler for the type 'note', which notes the task in a table with a unique key, and then sleeps for
+# payload.sleep seconds: a task whose effects are done twice fails, and shows by its last_error.
+sub create_ledger {
+	my ($node, @databases) = @_;
+	$node->safe_psql($_, <<'SQL') for @databases;
+		CREATE TABLE ledger (task bigint PRIMARY KEY, pid integer NOT NULL DEFAULT pg_backend_pid(),
+			at timestamptz NOT NULL DEFAULT clock_timestamp());
+		CREATE FUNCTION note(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+		BEGIN
+			INSERT INTO public.ledger (task) VALUES ((jobqueue.current_task()).id);
+			IF payload ? 'sleep' THEN
+				PERFORM pg_sleep((payload->>'sleep')::float8);
+			END IF;
+		END $$;
+		SELECT jobqueue.register_handler('note', 'note(jsonb)');
+SQL
+}
+
+# Waits until a query gives this answer ('t' if left out). One test, with a name.
+sub wait_sql {
+	my ($node, $database, $query, $expected, $name, $seconds) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	local $PostgreSQL::Test::Utils::timeout_default = $seconds // $PostgreSQL::Test::Utils::timeout_default;
+	return ok($node->poll_query_until($database, $query, $expected // 't'), $name);
+}
+
+# Waits until a function returns something true. Returns that, or nothing when time is up.
+sub wait_for {
+	my ($function, $seconds) = @_;
+	my $end = time + ($seconds // $PostgreSQL::Test::Utils::timeout_default);
+	while (1) {
+		my $result = $function->();
+		return $result if $result;
+		return if time > $end;
+		usleep(20_000);
+	}
+}
+
+# Process ids of our processes: pids($node, 'worker'), pids($node, 'scheduler', 'a_database').
+sub pids {
+	my ($node, $kind, $database) = @_;
+	my $where = defined $database ? "AND datname = '$database'" : '';
+	return split /\n/, $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue $kind' $where ORDER BY pid");
+}
+
+# All our processes, as text: "launcher, scheduler app1, worker app1"
+sub processes {
+	my ($node) = @_;
+	return $node->safe_psql('postgres', <<'SQL');
+		SELECT string_agg(concat_ws(' ', replace(backend_type, 'jobqueue ', ''), datname), ', '
+			ORDER BY backend_type, datname)
+		FROM pg_stat_activity WHERE backend_type LIKE 'jobqueue %'
+SQL
+}
+
+# How many tasks of each status: "completed 3, pending 1"
+sub statuses {
+	my ($node, $database) = @_;
+	return $node->safe_psql($database, <<'SQL');
+		SELECT string_agg(status || ' ' || n, ', ' ORDER BY status)
+		FROM (SELECT status, count(*) AS n FROM jobqueue.tasks GROUP BY status) s
+SQL
+}
+
+sub log_size {
+	my ($node) = @_;
+	return -s $node->logfile;
+}
+
+sub log_since {
+	my ($node, $offset) = @_;
+	return slurp_file($node->logfile, $offset // 0);
+}
+
+# The lines of the log, from an offset on, that match.
+sub log_matches {
+	my ($node, $regexp, $offset) = @_;
+	return grep { /$regexp/ } split /\n/, log_since($node, $offset);
+}
+
+# The lines that our processes should not have written, and traces of a crash: all that are warnings or worse and not
+# expected.
+sub unexpected_in_log {
+	my ($node, $expected, $offset) = @_;
+	my @lines = log_matches($node,
+		qr/jobqueue [a-z]+: (?:WARNING|ERROR|FATAL|PANIC):|PANIC:|TRAP:|was terminated by signal|stuck spinlock/, $offset);
+	# the server's own words when a process is told to end
+	@lines = grep { !/terminating background worker "jobqueue [a-z]+" due to administrator command/ } @lines;
+	@lines = grep { !/$expected/ } @lines if defined $expected;
+	return join "\n", @lines;
+}
+
+# One test: the function is done within so many seconds. Returns what it returned.
+sub is_prompt {
+	my ($function, $seconds, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $start = time;
+	my $result = $function->();
+	my $took = time - $start;
+	ok($took < $seconds, $name) or diag sprintf('it took %.2f s', $took);
+	return $result;
+}
+
+# The children of the postmaster whose title matches: client backends, for instance, are "[local]".
+sub children {
+	my ($node, $title) = @_;
+	my @found;
+	for my $directory (glob '/proc/[0-9]*') {
+		my $pid = $directory =~ s/.*\///r;
+		my @stat = proc_stat($pid);
+		next unless @stat && $stat[1] == $node->{_pid};
+		open my $file, '<', "$directory/cmdline" or next;
+		push @found, $pid if (<$file> // '') =~ $title;
+	}
+	return @found;
+}
+
+# The fields of /proc/PID/stat from the third on: state, ppid, ... utime (11), stime, cutime, cstime
+sub proc_stat {
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/stat" or return;
+	my $line = <$file> // return;
+	$line =~ s/.*\) //s;
+	return split / /, $line;
+}
+
+sub can_measure_cpu {
+	return $^O eq 'linux' && -r '/proc/self/stat';
+}
+
+# Seconds of CPU time that our processes have used, together with all processes of the server that have ended.
+sub cpu_time {
+	my ($node) = @_;
+	my $ticks = 0;
+	for my $pid (children($node, qr/jobqueue/)) {
+		my @stat = proc_stat($pid);
+		$ticks += $stat[11] + $stat[12] if @stat;
+	}
+	my @postmaster = proc_stat($node->{_pid});
+	return ($ticks + $postmaster[13] + $postmaster[14]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+}
+
+# Leaves the server alone for so many seconds. Returns the CPU time used meanwhile (undef where it cannot be measured)
+# and what was written to the log. $sessions: how many sessions the test keeps open.
+sub watch_idle {
+	my ($node, $seconds, $sessions) = @_;
+	my $offset = log_size($node);
+	my $before;
+	if (can_measure_cpu()) {
+		wait_for(sub { children($node, qr/\[local\]/) <= ($sessions // 0) }, 30) or die 'sessions do not end';
+		$before = cpu_time($node);
+	}
+	my $end = time + $seconds;
+	usleep(100_000) while time < $end;
+	return (defined $before ? cpu_time($node) - $before : undef, log_since($node, $offset));
+}
+
+1;
