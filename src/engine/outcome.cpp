@@ -23,8 +23,7 @@ int history_slot() {
 		if (current != 0)
 			return static_cast<int>(current);
 	}
-	const std::optional<store::Ring> ring = store::history_ring();
-	return ring ? ring->slot : 1;
+	return store::history_ring().slot;
 }
 
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,

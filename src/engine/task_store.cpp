@@ -714,6 +714,8 @@ int64 purge_failed(TimestampTz before, int count) {
 
 static constinit Statement ring_statement{
 	"SELECT r.slot, r.filled_since FROM jobqueue.history_ring r ORDER BY r.filled_since LIMIT 1"};
+static constinit Statement first_ring_statement{
+	"SELECT 1::pg_catalog.int2, pg_catalog.min(i.created_at) FROM jobqueue.incarnation i"};
 static constinit Statement clear_ring_statement{"DELETE FROM jobqueue.history_ring"};
 static constinit Statement set_ring_statement{"INSERT INTO jobqueue.history_ring (slot, filled_since) VALUES ($1, $2)",
 											  INT2OID, TIMESTAMPTZOID};
@@ -724,12 +726,11 @@ static constinit Statement empty_statements[] = {
 	Statement{"TRUNCATE jobqueue.tasks_history_7"}, Statement{"TRUNCATE jobqueue.tasks_history_8"},
 };
 
-std::optional<Ring> history_ring() {
+Ring history_ring() {
 	Params none;
-	const Rows rows = ring_statement.run(none);
-	if (rows.empty())
-		return std::nullopt;
-	return Ring{rows.int16_at(0, 1), DatumGetTimestampTz(rows.datum(0, 2))};
+	const Rows known = ring_statement.run(none);
+	const Rows rows = known.empty() ? first_ring_statement.run(none) : known;
+	return {rows.int16_at(0, 1), DatumGetTimestampTz(rows.datum(0, 2))};
 }
 
 void set_history_ring(const Ring &ring) {

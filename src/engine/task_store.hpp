@@ -189,7 +189,8 @@ struct Ring {
 	int slot;
 	TimestampTz since;
 };
-std::optional<Ring> history_ring();
+/* Until it turns for the first time, no row says so: leaf 1, since the installation. */
+Ring history_ring();
 void set_history_ring(const Ring &ring);
 /* May wait for lock_timeout, and then throws 55P03. */
 void empty_history(int slot);

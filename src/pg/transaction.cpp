@@ -22,9 +22,7 @@ void commit_transaction() {
 }
 
 void abort_transaction() {
-	HOLD_INTERRUPTS();
 	AbortCurrentTransaction();
-	RESUME_INTERRUPTS();
 }
 
 } // namespace jobqueue::detail

@@ -117,6 +117,21 @@ bool is_token_of_this_server(std::string_view token) {
 	return token.starts_with(token_prefix());
 }
 
+static constinit uint64 role_changes = 1;
+
+uint64 roles_generation() {
+	return role_changes;
+}
+
+static void role_changed(Datum, int, uint32) {
+	role_changes++;
+}
+
+void watch_roles() {
+	CacheRegisterSyscacheCallback(AUTHOID, role_changed, 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, role_changed, 0);
+}
+
 void report_running(const char *what) {
 	pgstat_report_activity(STATE_RUNNING, what);
 	set_ps_display(what);

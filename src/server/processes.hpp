@@ -41,6 +41,10 @@ std::string worker_token(uint64 token);
 /* Was this token given out since the postmaster started? Then its worker ended by a crash or a kill. */
 bool is_token_of_this_server(std::string_view token);
 
+/* Grows with every change of roles and their rights that this process hears of, at the start of a transaction. */
+uint64 roles_generation();
+void watch_roles();
+
 /* Shows in pg_stat_activity what the process is doing. C region. */
 void report_running(const char *what);
 void report_idle();

@@ -76,6 +76,7 @@ private:
 	Oid owner_ = InvalidOid;
 	Oid extension_ = InvalidOid;
 	uint64 configuration_ = 0;
+	uint64 roles_read_ = 0;
 	std::vector<std::unique_ptr<Role>> roles_;
 	std::vector<std::string> refused_; /* roles that were reported as not being served */
 	store::Pauses pauses_;
@@ -125,6 +126,7 @@ template <typename Fn> void Scheduler::attempt(const char *what, Fn &&fn) {
 /* Reads what there is to do; a state if there is nothing to do here for now. */
 std::optional<SchedulerState> Scheduler::configure() {
 	const uint64 configuration = pg_atomic_read_u64(&slot_->configuration);
+	const uint64 roles_read = roles_generation();
 	std::optional<store::Extension> extension;
 	std::vector<store::Handler> handlers;
 	std::string name;
@@ -140,8 +142,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 		handlers = store::handlers();
 		pauses_ = store::pauses();
 		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
-		if (const std::optional<store::Ring> ring = store::history_ring())
-			pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
+		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
 	});
 	const bool ours = extension && extension->version == library_version;
 	if (!ours || !own) {
@@ -226,6 +227,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 	dismiss_workers();
 	refused_ = std::move(refused);
 	configuration_ = configuration;
+	roles_read_ = roles_read;
 	pg_atomic_write_u32(&slot_->paused_reported, 0);
 	if (scheduler_state(slot_) != SchedulerState::running) {
 		pg_atomic_write_u32(&slot_->state, static_cast<uint32>(SchedulerState::running));
@@ -374,32 +376,25 @@ void Scheduler::sweep() {
 
 /* The leaf that is filled changes every seventh part of the retention, so that the one being emptied is old enough. */
 void Scheduler::turn_history() {
-	attempt("turn the history", [this] {
+	attempt("turn the history", [] {
 		guard([] {
 			set_config_option("lock_timeout", "10ms", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 		});
 		const TimestampTz now = GetCurrentTimestamp();
-		const std::optional<store::Ring> ring = store::history_ring();
-		if (!ring) {
-			store::set_history_ring({1, now});
-			return;
-		}
-		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
+		const store::Ring ring = store::history_ring();
 		const int64 retention_us = static_cast<int64>(settings::completed_retention_s) * USECS_PER_SEC;
 		if (retention_us == 0) {
 			if (const int slot = store::occupied_history())
 				store::empty_history(slot);
-		} else if (now - ring->since >= retention_us / 7) {
-			const int next = ring->slot % 8 + 1;
+		} else if (now - ring.since >= retention_us / 7) {
+			const int next = ring.slot % 8 + 1;
 			store::empty_history(next);
 			store::set_history_ring({next, now});
 		}
 	});
 	/* Only what is committed is told to others. */
-	attempt("read the history ring", [this] {
-		if (const std::optional<store::Ring> ring = store::history_ring())
-			pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(ring->slot));
-	});
+	attempt("read the history ring",
+			[this] { pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot)); });
 	if (settings::failed_retention_s >= 0) {
 		int64 purged = 0;
 		do {
@@ -553,6 +548,11 @@ void Scheduler::start_workers_of(Role &role) {
 	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, pauses_); });
 	if (!work)
 		return;
+	if (roles_read_ != roles_generation()) { /* may the role still be served? */
+		pg_atomic_write_u32(&slot_->wanted, 1);
+		SetLatch(MyLatch);
+		return;
+	}
 	busy_at_ = now;
 	const TimestampTz since = patience ? patience : now;
 	if (is_turn_of(static_cast<uint64>(since)) && start_worker_for(role)) {
@@ -638,6 +638,7 @@ SchedulerState Scheduler::run() {
 }
 
 SchedulerState Scheduler::work() {
+	guard(watch_roles);
 	TimestampTz looked_at = 0;
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
@@ -646,7 +647,8 @@ SchedulerState Scheduler::work() {
 		pg_atomic_write_u32(&slot_->wanted, 0);
 		pg_memory_barrier();
 		looked_at = GetCurrentTimestamp();
-		if (configuration_ != pg_atomic_read_u64(&slot_->configuration) || looked_at >= next_poll_) {
+		if (configuration_ != pg_atomic_read_u64(&slot_->configuration) || roles_read_ != roles_generation() ||
+			looked_at >= next_poll_) {
 			if (const std::optional<SchedulerState> over = configure())
 				return *over;
 		}

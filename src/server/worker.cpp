@@ -34,13 +34,6 @@ struct HandlerGone {};
 /* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
 struct ConfigurationChanged {};
 
-/* Grows with every change of a role that we hear of: ours may have been dropped. */
-uint64 roles_generation = 1;
-
-void role_changed(Datum, int, uint32) {
-	roles_generation++;
-}
-
 /* An interrupt is for the handler; our own work around it is not to be cancelled. */
 volatile sig_atomic_t handler_runs = false;
 
@@ -61,7 +54,7 @@ private:
 	bool configure();
 	bool is_configured() const {
 		return configuration_ != 0 && configuration_ == pg_atomic_read_u64(&database_->configuration) &&
-			   roles_ == roles_generation;
+			   roles_ == roles_generation();
 	}
 	std::optional<store::Attempt> claim();
 	void process(const store::Attempt &task);
@@ -99,7 +92,7 @@ const store::Handler *find_handler(const std::vector<store::Handler> &handlers, 
 
 /* Reads what it handles; false if it has nothing to do here any more. */
 bool Worker::configure() {
-	const uint64 roles = roles_generation;
+	const uint64 roles = roles_generation();
 	const uint64 configuration = pg_atomic_read_u64(&database_->configuration);
 	const bool serve = in_transaction(Durability::asynchronous, [this] {
 		const std::optional<store::Extension> extension = installed_extension();
@@ -371,7 +364,7 @@ bool Worker::sleep() {
 		}
 		if (should_retire() || GetCurrentTimestamp() - idle_since >= idle_limit_us)
 			return false;
-		guard([this] {
+		guard([] {
 			wait_for_news(std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000));
 		});
 	}
@@ -380,7 +373,7 @@ bool Worker::sleep() {
 /* Works until there is nothing to do for long, or the process is needed elsewhere. */
 void Worker::work() {
 	set_state(slot_, WorkerState::running);
-	guard([] { CacheRegisterSyscacheCallback(AUTHOID, role_changed, 0); });
+	guard(watch_roles);
 	reset_session();
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });

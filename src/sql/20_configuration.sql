@@ -31,8 +31,8 @@ CREATE TABLE jobqueue.queues (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
--- Which history leaf is being filled, since when; no row: leaf 1. Two rows only after a restore, whose row comes beside
--- one that the scheduler has made meanwhile: the older one is right.
+-- Which history leaf is being filled, since when. No row until it turns for the first time: what a dump brings must not
+-- meet one of ours. Until then: leaf 1, since the installation.
 CREATE TABLE jobqueue.history_ring (
 	slot         smallint    NOT NULL CONSTRAINT history_ring_slot CHECK (
 		slot OPERATOR(pg_catalog.>=) 1::smallint AND slot OPERATOR(pg_catalog.<=) 8::smallint),
