@@ -138,8 +138,8 @@ std::optional<SchedulerState> Scheduler::configure() {
 			return;
 		owner_ = extension->owner;
 		const Session session(owner_);
-		own = store::is_own_incarnation();
 		handlers = store::handlers();
+		own = store::is_own_incarnation(); /* after them: a restore may be under way */
 		pauses_ = store::pauses();
 		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
 		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));

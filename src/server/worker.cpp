@@ -105,11 +105,9 @@ bool Worker::configure() {
 		if (role == nullptr)
 			return false;
 		const Session session(owner_);
-		if (!store::is_own_incarnation())
-			return false;
 		handlers_ = store::handlers_of(role);
 		pauses_ = store::pauses();
-		return true;
+		return store::is_own_incarnation(); /* after them: a restore may be under way */
 	});
 	if (!serve || handlers_.empty() || !handlers_[0].can_connect ||
 		(handlers_[0].superuser && !settings::allow_superuser_handlers))
