@@ -62,7 +62,7 @@ static void stand_in_for_scheduler() {
 	for (const store::Due &task : store::promote_due(DT_NOBEGIN, now, batch))
 		guard([&task] { note_task(task.queue, task.priority, task.id, task.type); });
 	for (const store::Claim &claim : store::lock_expired(now, batch))
-		end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", "JQ001"}, true);
+		end_expired(claim);
 }
 
 static TimestampTz lease_end(const Arguments &arguments, int n) {

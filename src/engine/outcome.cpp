@@ -96,4 +96,8 @@ void end_abandoned(const store::Claim &claim, const store::Failure &failure, boo
 		end_released(claim);
 }
 
+void end_expired(const store::Claim &claim) {
+	end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", "JQ001"}, true);
+}
+
 } // namespace jobqueue

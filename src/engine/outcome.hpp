@@ -36,4 +36,7 @@ void end_released(const store::Claim &claim);
  */
 void end_abandoned(const store::Claim &claim, const store::Failure &failure, bool charged);
 
+/* A locked claim whose lease has ended: abandoned, and charged. */
+void end_expired(const store::Claim &claim);
+
 } // namespace jobqueue

@@ -58,15 +58,9 @@ static constinit Statement insert_many_statement{
 static std::vector<Added> run_insert(Statement &statement, const NewTask &task, Datum payload) {
 	Params params;
 	params.add(task.type).add_datum(payload, false);
-	if (task.queue)
-		params.add(std::string_view(*task.queue));
-	else
-		params.add_null();
+	params.add(task.queue);
 	params.add(task.priority);
-	if (task.run_at)
-		params.add_time(*task.run_at);
-	else
-		params.add_null();
+	params.add_time(task.run_at);
 	params.add(task.max_attempts).add_datum(task.metadata.value_or(0), !task.metadata).add_name(task.created_by);
 	const Rows rows = statement.run(params);
 	std::vector<Added> added;
@@ -385,10 +379,7 @@ static constinit Statement put_back_statement{
 void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure, bool charge) {
 	Params params;
 	params.add(id);
-	if (run_at)
-		params.add_time(*run_at);
-	else
-		params.add_null();
+	params.add_time(run_at);
 	if (failure)
 		params.add(std::string_view(failure->message)).add(std::string_view(failure->sqlstate));
 	else
@@ -444,10 +435,7 @@ static constinit Statement cancel_statements[] = {
 std::optional<Lane> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
 	Params params;
 	params.add(id);
-	if (reason)
-		params.add(std::string_view(*reason));
-	else
-		params.add_null();
+	params.add(reason);
 	const Rows rows = cancel_statements[slot].run(params);
 	return rows.empty() ? std::nullopt : std::optional(Lane{rows.text_at(0, 1), rows.int16_at(0, 2)});
 }
@@ -474,10 +462,7 @@ std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
 	for (Statement *statement : {&retry_waiting_statement, &retry_finished_statement}) {
 		Params params;
 		params.add(id);
-		if (run_at)
-			params.add_time(*run_at);
-		else
-			params.add_null();
+		params.add_time(run_at);
 		std::vector<Claim> found = claims_of(statement->run(params));
 		if (!found.empty())
 			return std::move(found[0]);

@@ -53,6 +53,7 @@ public:
 	Params &add(std::string_view value);
 	Params &add_name(std::string_view value);
 	Params &add_time(TimestampTz value) noexcept;
+	Params &add_time(const std::optional<TimestampTz> &value) noexcept { return value ? add_time(*value) : add_null(); }
 	Params &add(std::span<const int64> values);
 	Params &add(std::span<const int32> values);
 	Params &add(std::span<const std::string> values);

@@ -309,8 +309,7 @@ void Scheduler::promote_and_expire() {
 			const TimestampTz now = GetCurrentTimestamp();
 			const std::vector<store::Claim> expired = store::lock_expired(now, batch);
 			for (const store::Claim &claim : expired)
-				end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", "JQ001"},
-							  true);
+				end_expired(claim);
 			next_lease_ = store::next_lease();
 			if (next_lease_ <= now && expired.size() < static_cast<size_t>(batch))
 				next_lease_ = now + USECS_PER_SEC; /* locked by somebody */

@@ -12,10 +12,6 @@
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 
-extern "C" {
-#include "utils/datum.h"
-}
-
 namespace jobqueue {
 
 namespace {
