@@ -1,6 +1,7 @@
 /*
- * admin.cpp -- handlers, queues, and what people do to single tasks: jobqueue.register_handler, unregister_handler,
- * pause_queue, resume_queue, cancel, retry, adopt, version. C++ region.
+ * admin.cpp -- handlers, queues, and what people do to tasks: jobqueue.register_handler, alter_handler,
+ * unregister_handler, pause_queue, resume_queue, cancel, retry, cancel_tasks, retry_failed, delete_tasks, purge_queue,
+ * adopt, version. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/executor.hpp"
@@ -64,59 +65,172 @@ JOBQUEUE_FUNCTION(jobqueue_installed) {
 	return 0;
 }
 
+namespace jobqueue {
+
+static void check_sqlstates(Datum array) {
+	struct List {
+		Datum *values;
+		bool *nulls;
+		int count;
+	};
+	const List list = guard([array]() -> List {
+		List result;
+		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &result.values, &result.nulls,
+						  &result.count);
+		return result;
+	});
+	for (int i = 0; i < list.count; i++) {
+		const Datum value = list.values[i];
+		const char *const code = list.nulls[i] ? "" : guard([value] { return TextDatumGetCString(value); });
+		const size_t length = strlen(code);
+		if ((length != 2 && length != 5) || strspn(code, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != length)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+						"discard_sqlstates must be SQLSTATEs of five digits or upper-case letters, or classes of two");
+	}
+}
+
+/* The arguments of register_handler and alter_handler. Null: not given. */
+static store::HandlerSettings read_handler(const Arguments &arguments) {
+	store::HandlerSettings handler;
+	handler.type = arguments.text_at(0, "type");
+	if (!arguments.is_null(1)) {
+		const Oid function = DatumGetObjectId(arguments.datum(1));
+		check_handler_signature(function);
+		handler.function = handler_signature(function);
+	}
+	handler.queue = arguments.optional_queue(2);
+	if (!arguments.is_null(3))
+		handler.run_as = NameStr(*DatumGetName(arguments.datum(3)));
+	if (!arguments.is_null(4)) {
+		handler.max_attempts = DatumGetInt32(arguments.datum(4));
+		if (*handler.max_attempts < 1)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_attempts must be at least 1");
+	}
+	handler.backoff = arguments.optional_text(5);
+	if (handler.backoff && *handler.backoff != "fixed" && *handler.backoff != "linear" &&
+		*handler.backoff != "exponential")
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown back-off \"" + *handler.backoff + "\"",
+					"It is fixed, linear or exponential; or pass a backoff_function.");
+	if (!arguments.is_null(6)) {
+		const Oid function = DatumGetObjectId(arguments.datum(6));
+		check_backoff_signature(function);
+		handler.backoff_function = handler_signature(function);
+	}
+	const auto duration = [&arguments](int n, const char *name) -> std::optional<Datum> {
+		return arguments.optional_duration(n, name) ? std::optional(arguments.datum(n)) : std::nullopt;
+	};
+	handler.first_delay = duration(7, "first_delay");
+	handler.max_delay = duration(8, "max_delay");
+	if (!arguments.is_null(9)) {
+		const float4 jitter = DatumGetFloat4(arguments.datum(9));
+		if (!(jitter >= 0 && jitter <= 1))
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "jitter must be between 0 and 1");
+		handler.jitter = arguments.datum(9);
+	}
+	handler.timeout = duration(10, "timeout");
+	if (!arguments.is_null(11)) {
+		check_sqlstates(arguments.datum(11));
+		handler.discard_sqlstates = arguments.datum(11);
+	}
+	handler.dead_letter_queue = arguments.optional_text(12);
+	if (handler.dead_letter_queue && handler.dead_letter_queue->size() > 63)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the name of a queue must have at most 63 bytes");
+	return handler;
+}
+
+/* May this role run these functions, and may the caller have it do so? */
+static void check_role(const std::string &name, std::initializer_list<std::string> functions) {
+	const RoleFacts role = role_facts(name.c_str());
+	if (!OidIsValid(role.oid))
+		throw Error(ERRCODE_UNDEFINED_OBJECT, "role \"" + name + "\" does not exist");
+	if (!role.caller_may_become)
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+					"must be a member of role \"" + name + "\" to register a handler that runs as it");
+	for (const std::string &function : functions) {
+		const char *const signature = function.c_str();
+		const Oid oid = role.oid;
+		if (function.empty())
+			continue;
+		if (!guard([signature, oid] {
+				return compat::may_execute(
+					DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature))), oid);
+			}))
+			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" may not execute function " + function);
+	}
+	if (role.superuser && !settings::allow_superuser_handlers)
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" is a superuser, and may not run handlers",
+					"Pass another role as run_as, or turn jobqueue.allow_superuser_handlers on.");
+}
+
+/* Somebody who made a superuser run the tasks of a type shall know what that means. */
+static void warn_of_superuser(const std::string &name, const std::string &type) {
+	if (!role_facts(name.c_str()).superuser)
+		return;
+	const char *const role = name.c_str();
+	const char *const tasks = type.c_str();
+	guard([role, tasks] {
+		ereport(NOTICE, (errmsg("tasks of type \"%s\" will run as superuser \"%s\"", tasks, role),
+						 errdetail("Whoever may enqueue them decides what the function does with their payload."),
+						 errhint("Pass a role with fewer rights as run_as.")));
+	});
+}
+
+/* The present handler of a type, which the caller must be allowed to change. */
+static std::optional<store::Handler> own_handler(Oid owner, const std::string &type) {
+	std::optional<store::Handler> handler;
+	{
+		const Session session(owner);
+		handler = store::handler_for_update(type);
+	}
+	if (handler)
+		check_owner(*handler);
+	return handler;
+}
+
+} // namespace jobqueue
+
 JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	store::Handler handler = {};
-	handler.type = arguments.text_at(0, "type");
-	arguments.require(1, "handler");
-	const Oid function = DatumGetObjectId(arguments.datum(1));
-	arguments.require(2, "queue");
-	handler.queue = *arguments.optional_queue(2);
-	arguments.require(3, "run_as");
-	handler.run_as = NameStr(*DatumGetName(arguments.datum(3)));
-	handler.max_attempts = arguments.int32_at(4, "max_attempts");
-	if (handler.max_attempts < 1)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_attempts must be at least 1");
-
-	const RoleFacts role = role_facts(handler.run_as.c_str());
-	if (!OidIsValid(role.oid))
-		throw Error(ERRCODE_UNDEFINED_OBJECT, "role \"" + handler.run_as + "\" does not exist");
-	if (!role.caller_may_become)
-		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"must be a member of role \"" + handler.run_as + "\" to register a handler that runs as it");
-	check_handler_signature(function);
-	handler.function = handler_signature(function);
-	if (!guard([function, &role] { return compat::may_execute(function, role.oid); }))
-		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"role \"" + handler.run_as + "\" may not execute function " + handler.function);
-	if (role.superuser && !settings::allow_superuser_handlers)
-		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"role \"" + handler.run_as + "\" is a superuser, and may not run handlers",
-					"Pass another role as run_as, or turn jobqueue.allow_superuser_handlers on.");
+	arguments.text_at(0, "type");
+	const char *const required[] = {"handler", "queue",		  "run_as",	   "max_attempts", "backoff",
+									nullptr,   "first_delay", "max_delay", "jitter"};
+	for (int n = 1; n <= 9; n++)
+		if (required[n - 1] != nullptr)
+			arguments.require(n, required[n - 1]);
+	const store::HandlerSettings handler = read_handler(arguments);
+	check_role(*handler.run_as, {*handler.function, handler.backoff_function.value_or("")});
 	{
 		const Oid owner = function_owner(fcinfo);
-		std::optional<store::Handler> old;
-		{
-			const Session session(owner);
-			old = store::handler_for_update(handler.type);
-		}
-		if (old)
-			check_owner(*old);
+		own_handler(owner, handler.type);
 		const Session session(owner);
 		store::put_handler(handler);
 	}
-	if (role.superuser) {
-		const char *const name = handler.run_as.c_str();
-		const char *const type = handler.type.c_str();
-		guard([name, type] {
-			ereport(NOTICE, (errmsg("tasks of type \"%s\" will run as superuser \"%s\"", type, name),
-							 errdetail("Whoever may enqueue them decides what the function does with their payload."),
-							 errhint("Pass a role with fewer rights as run_as.")));
-		});
-	}
+	warn_of_superuser(*handler.run_as, handler.type);
 	if (shared() == nullptr)
 		guard(hint_at_preloading);
+	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
+	using namespace jobqueue;
+	const store::HandlerSettings change = read_handler(Arguments(fcinfo));
+	const Oid owner = function_owner(fcinfo);
+	const std::optional<store::Handler> old = own_handler(owner, change.type);
+	if (!old)
+		throw Error(ERRCODE_UNDEFINED_OBJECT, "type \"" + change.type + "\" has no handler");
+	const std::string role = change.run_as.value_or(old->run_as);
+	const std::string old_backoff = change.backoff ? std::string() : old->backoff_function;
+	if (change.run_as) /* it must be able to run what stays, too */
+		check_role(role, {change.function.value_or(old->function), change.backoff_function.value_or(old_backoff)});
+	else
+		check_role(role, {change.function.value_or(""), change.backoff_function.value_or("")});
+	{
+		const Session session(owner);
+		store::change_handler(change);
+	}
+	if (change.run_as && *change.run_as != old->run_as)
+		warn_of_superuser(role, change.type);
 	return 0;
 }
 
@@ -125,14 +239,8 @@ JOBQUEUE_FUNCTION(jobqueue_unregister_handler) {
 	const Arguments arguments(fcinfo);
 	const std::string type = arguments.text_at(0, "type");
 	const Oid owner = function_owner(fcinfo);
-	std::optional<store::Handler> old;
-	{
-		const Session session(owner);
-		old = store::handler_for_update(type);
-	}
-	if (!old)
+	if (!own_handler(owner, type))
 		return BoolGetDatum(false);
-	check_owner(*old);
 	const Session session(owner);
 	return BoolGetDatum(store::delete_handler(type));
 }
@@ -160,6 +268,19 @@ JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	return BoolGetDatum(end_cancelled(id, reason));
 }
 
+namespace jobqueue {
+
+static void note_retried(const store::Claim &task, const std::optional<TimestampTz> &run_at) {
+	guard([&task, &run_at] {
+		if (run_at)
+			note_due(*run_at);
+		else
+			note_task(task.queue, task.priority, task.id, task.type);
+	});
+}
+
+} // namespace jobqueue
+
 JOBQUEUE_FUNCTION(jobqueue_retry) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
@@ -171,13 +292,96 @@ JOBQUEUE_FUNCTION(jobqueue_retry) {
 	const Session session(function_owner(fcinfo));
 	const std::optional<store::Claim> task = store::retry(id, run_at);
 	if (task)
-		guard([&task, &run_at] {
-			if (run_at)
-				note_due(*run_at);
-			else
-				note_task(task->queue, task->priority, task->id, task->type);
-		});
+		note_retried(*task, run_at);
 	return BoolGetDatum(task.has_value());
+}
+
+namespace jobqueue {
+
+/* The arguments of cancel_tasks and the like. "has_status": the third one. */
+static store::Selection read_selection(const Arguments &arguments, bool has_status) {
+	constexpr int most_tasks = 1000000;
+	const int after = has_status ? 3 : 2;
+	store::Selection selection;
+	selection.queue = arguments.optional_queue(0);
+	selection.type = arguments.optional_text(1);
+	if (has_status)
+		selection.status = arguments.optional_text(2);
+	if (!arguments.is_null(after))
+		selection.since = DatumGetTimestampTz(arguments.datum(after));
+	if (!arguments.is_null(after + 1))
+		selection.until = DatumGetTimestampTz(arguments.datum(after + 1));
+	selection.count = arguments.int32_at(after + 2, "max_tasks");
+	if (selection.count < 1 || selection.count > most_tasks)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
+	if (!selection.queue && !selection.type && !selection.status && !selection.since && !selection.until)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "say which tasks are meant",
+					"Pass a queue, a type, a status or a time.");
+	return selection;
+}
+
+static void check_status(const store::Selection &selection, std::initializer_list<const char *> allowed,
+						 const char *verb) {
+	if (!selection.status)
+		return;
+	std::string list;
+	for (const char *status : allowed) {
+		if (*selection.status == status)
+			return;
+		list += (list.empty() ? "" : ", ") + std::string(status);
+	}
+	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "tasks of status \"" + *selection.status + "\" cannot be " + verb,
+				"The status can be one of: " + list + ".");
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_cancel_tasks) {
+	using namespace jobqueue;
+	const store::Selection selection = read_selection(Arguments(fcinfo), true);
+	check_status(selection, {"pending", "scheduled", "blocked", "processing"}, "cancelled");
+	const Session session(function_owner(fcinfo));
+	int64 cancelled = 0;
+	for (const int64 id : store::select_live(selection))
+		cancelled += end_cancelled(id, std::nullopt);
+	return Int64GetDatum(cancelled);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_retry_failed) {
+	using namespace jobqueue;
+	const store::Selection selection = read_selection(Arguments(fcinfo), false);
+	store::Retried retried;
+	{
+		const Session session(function_owner(fcinfo));
+		retried = store::retry_failed(selection);
+	}
+	for (const store::Claim &task : retried.tasks)
+		note_retried(task, std::nullopt);
+	if (retried.passed > 0) {
+		const int64 passed = retried.passed;
+		guard([passed] {
+			ereport(NOTICE,
+					(errmsg("passed over " INT64_FORMAT " tasks whose unique key is taken by another", passed)));
+		});
+	}
+	return Int64GetDatum(static_cast<int64>(retried.tasks.size()));
+}
+
+JOBQUEUE_FUNCTION(jobqueue_delete_tasks) {
+	using namespace jobqueue;
+	const store::Selection selection = read_selection(Arguments(fcinfo), true);
+	check_status(selection, {"pending", "scheduled", "blocked", "completed", "failed", "cancelled"}, "deleted");
+	const Session session(function_owner(fcinfo));
+	return Int64GetDatum(store::delete_tasks(selection));
+}
+
+JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	arguments.require(0, "queue");
+	const std::string queue = *arguments.optional_queue(0);
+	const Session session(function_owner(fcinfo));
+	return Int64GetDatum(store::purge(queue));
 }
 
 JOBQUEUE_FUNCTION(jobqueue_adopt) {

@@ -36,6 +36,14 @@ std::string Arguments::text_at(int n, const char *name) const {
 	return value;
 }
 
+float4 Arguments::fraction_at(int n) const {
+	require(n, "fraction");
+	const float4 value = DatumGetFloat4(datum(n));
+	if (!(value >= 0 && value <= 1))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "fraction must be between 0 and 1");
+	return value;
+}
+
 std::optional<std::string> Arguments::optional_queue(int n) const {
 	std::optional<std::string> value = optional_text(n);
 	if (value && (value->empty() || value->size() > 63))

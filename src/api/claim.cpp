@@ -1,6 +1,6 @@
 /*
  * claim.cpp -- what workers outside the server call: jobqueue.claim, complete, complete_many, fail, extend_lease,
- * release. C++ region.
+ * release, and those forms of snooze, discard and set_progress that name a claim. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/claimer.hpp"
@@ -73,6 +73,14 @@ static TimestampTz lease_end(const Arguments &arguments, int n) {
 	return GetCurrentTimestamp() + lease;
 }
 
+/* A claim, as claim() returned it. */
+struct ClaimName {
+	int64 id;
+	int32 attempt;
+	explicit ClaimName(const Arguments &arguments)
+		: id(arguments.int64_at(0, "id")), attempt(arguments.int32_at(1, "attempt")) {}
+};
+
 } // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_claim) {
@@ -87,12 +95,18 @@ JOBQUEUE_FUNCTION(jobqueue_claim) {
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
 	const TimestampTz lease = lease_end(arguments, 2);
 	std::optional<std::string> claimant = arguments.optional_text(4);
-	const Scope scope = arguments.is_null(3) ? scope_of_unhandled() : scope_of_types(read_types(arguments.datum(3)));
+	Scope scope = arguments.is_null(3) ? scope_of_unhandled() : scope_of_types(read_types(arguments.datum(3)));
 
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
 	stand_in_for_scheduler();
 	const store::Pauses pauses = store::pauses();
+	if (queue) { /* dead letters are for those who ask for their queue */
+		const auto &queues = pauses.dead_letter_queues;
+		scope.filter.dead_letters = true;
+		scope.filter.every_type = std::find(queues.begin(), queues.end(), *queue) != queues.end();
+		scope.key = hash_name(scope.filter.every_type ? "every type" : "dead letters", scope.key);
+	}
 	if (claimer == nullptr)
 		claimer = new Claimer(false);
 	claimer->absorb(scope);
@@ -109,8 +123,7 @@ JOBQUEUE_FUNCTION(jobqueue_claim) {
 JOBQUEUE_FUNCTION(jobqueue_complete) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const int64 id = arguments.int64_at(0, "id");
-	const int32 attempt = arguments.int32_at(1, "attempt");
+	const ClaimName name(arguments);
 	std::optional<Datum> results;
 	if (!arguments.is_null(2)) {
 		const Datum given = arguments.datum(2);
@@ -120,7 +133,7 @@ JOBQUEUE_FUNCTION(jobqueue_complete) {
 		});
 	}
 	const Session session(function_owner(fcinfo));
-	return BoolGetDatum(!end_completed({&id, 1}, {&attempt, 1}, results, false).empty());
+	return BoolGetDatum(!end_completed({&name.id, 1}, {&name.attempt, 1}, results, false).empty());
 }
 
 namespace jobqueue {
@@ -187,8 +200,7 @@ JOBQUEUE_FUNCTION(jobqueue_complete_many) {
 JOBQUEUE_FUNCTION(jobqueue_fail) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const int64 id = arguments.int64_at(0, "id");
-	const int32 attempt = arguments.int32_at(1, "attempt");
+	const ClaimName name(arguments);
 	arguments.require(2, "error");
 	arguments.require(5, "retryable");
 	const std::string sqlstate = arguments.optional_text(3).value_or("");
@@ -201,7 +213,7 @@ JOBQUEUE_FUNCTION(jobqueue_fail) {
 	const char *status = nullptr;
 	{
 		const Session session(function_owner(fcinfo));
-		const std::optional<store::Claim> claim = store::lock_claim(id, attempt, false);
+		const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 		/* P0001: what RAISE EXCEPTION would have had */
 		if (claim)
 			status = end_failed(*claim, {*arguments.optional_text(2), valid ? sqlstate : "P0001"}, options);
@@ -216,11 +228,10 @@ JOBQUEUE_FUNCTION(jobqueue_fail) {
 JOBQUEUE_FUNCTION(jobqueue_extend_lease) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const int64 id = arguments.int64_at(0, "id");
-	const int32 attempt = arguments.int32_at(1, "attempt");
+	const ClaimName name(arguments);
 	const TimestampTz lease = lease_end(arguments, 2);
 	const Session session(function_owner(fcinfo));
-	const bool held = store::extend_lease(id, attempt, lease);
+	const bool held = store::extend_lease(name.id, name.attempt, lease);
 	if (held)
 		guard([lease] { note_due(lease); });
 	return BoolGetDatum(held);
@@ -229,11 +240,45 @@ JOBQUEUE_FUNCTION(jobqueue_extend_lease) {
 JOBQUEUE_FUNCTION(jobqueue_release) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const int64 id = arguments.int64_at(0, "id");
-	const int32 attempt = arguments.int32_at(1, "attempt");
+	const ClaimName name(arguments);
 	const Session session(function_owner(fcinfo));
-	const std::optional<store::Claim> claim = store::lock_claim(id, attempt, false);
+	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 	if (claim)
 		end_released(*claim);
 	return BoolGetDatum(claim.has_value());
+}
+
+JOBQUEUE_FUNCTION(jobqueue_snooze_claim) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const ClaimName name(arguments);
+	arguments.require(2, "delay");
+	const int64 delay = *arguments.optional_duration(2, "delay");
+	const Session session(function_owner(fcinfo));
+	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
+	if (claim)
+		end_snoozed(*claim, GetCurrentTimestamp() + delay);
+	return BoolGetDatum(claim.has_value());
+}
+
+JOBQUEUE_FUNCTION(jobqueue_discard_claim) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const ClaimName name(arguments);
+	arguments.require(2, "reason");
+	const Session session(function_owner(fcinfo));
+	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
+	if (claim)
+		end_failed(*claim, {*arguments.optional_text(2), sqlstate::discarded}, {.discarded = true});
+	return BoolGetDatum(claim.has_value());
+}
+
+JOBQUEUE_FUNCTION(jobqueue_set_progress_claim) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const ClaimName name(arguments);
+	const float4 fraction = arguments.fraction_at(2);
+	const std::optional<std::string> message = arguments.optional_text(3);
+	const Session session(function_owner(fcinfo));
+	return BoolGetDatum(store::set_progress(name.id, name.attempt, fraction, message));
 }

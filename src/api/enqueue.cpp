@@ -27,8 +27,13 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 		if (*task.max_attempts < 1)
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_attempts must be at least 1");
 	}
-	if (!arguments.is_null(7))
-		task.metadata = arguments.datum(7);
+	if (const std::optional<int64> timeout = arguments.optional_duration(7, "timeout")) {
+		if (*timeout == 0)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be longer than nothing");
+		task.timeout = arguments.datum(7);
+	}
+	if (!arguments.is_null(8))
+		task.metadata = arguments.datum(8);
 	task.created_by = caller_name();
 	return task;
 }

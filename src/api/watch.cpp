@@ -1,8 +1,10 @@
 /*
- * watch.cpp -- looking at tasks and workers: jobqueue.wait_for, current_task, and what worker_status reads. C++ region.
+ * watch.cpp -- looking at tasks and workers: jobqueue.wait_for, what handlers say of their own task (current_task,
+ * snooze, discard, set_progress), and what worker_status reads. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/executor.hpp"
+#include "engine/outcome.hpp"
 #include "pg/compat.hpp"
 #include "shared/state.hpp"
 
@@ -151,6 +153,51 @@ JOBQUEUE_FUNCTION(jobqueue_current_task) {
 
 namespace jobqueue {
 
+static void require_handler(const char *function) {
+	if (!current_task_id())
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, std::string(function) + " is for handlers",
+					std::string("Outside, say which claim is meant: ") + function + "(id, attempt, ...).");
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_snooze) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	arguments.require(0, "delay");
+	const int64 delay = *arguments.optional_duration(0, "delay");
+	require_handler("snooze");
+	snooze_current_task(delay);
+	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_discard) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	arguments.require(0, "reason");
+	const std::string reason = *arguments.optional_text(0);
+	require_handler("discard");
+	throw Error(errcode_discarded, reason);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_set_progress) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const float4 fraction = arguments.fraction_at(0);
+	const std::string message = arguments.optional_text(1).value_or("");
+	require_handler("set_progress");
+	WorkerSlot *slot = own_worker();
+	if (slot == nullptr)
+		return 0; /* drain(): nobody else sees the task */
+	const int length = guard([&message] {
+		return pg_mbcliplen(message.data(), static_cast<int>(message.size()), progress_message_size - 1);
+	});
+	write_progress(slot, fraction, message.substr(0, static_cast<size_t>(length)).c_str());
+	return 0;
+}
+
+namespace jobqueue {
+
 /* C region. */
 static void list_workers(FunctionCallInfo fcinfo) {
 	InitMaterializedSRF(fcinfo, 0);
@@ -166,16 +213,25 @@ static void list_workers(FunctionCallInfo fcinfo) {
 		NameData names[2] = {};
 		namestrcpy(&names[0], database ? database : "");
 		namestrcpy(&names[1], role ? role : "");
-		Datum values[7] = {Int32GetDatum(static_cast<int32>(pid)),
+		float4 fraction;
+		char message[progress_message_size];
+		const bool progress = task != 0 && read_progress(&slot, &fraction, message);
+		const bool stuck = pg_atomic_read_u32(&slot.stuck) != 0;
+		Datum values[9] = {Int32GetDatum(static_cast<int32>(pid)),
 						   NameGetDatum(&names[0]),
 						   NameGetDatum(&names[1]),
 						   CStringGetTextDatum(state == WorkerState::starting || pid == 0 ? "starting"
+											   : stuck									  ? "stuck"
 											   : task != 0								  ? "running"
 																						  : "idle"),
 						   Int64GetDatum(static_cast<int64>(task)),
 						   TimestampTzGetDatum(static_cast<TimestampTz>(pg_atomic_read_u64(&slot.started_at))),
-						   TimestampTzGetDatum(static_cast<TimestampTz>(pg_atomic_read_u64(&slot.state_since)))};
-		bool nulls[7] = {pid == 0, false, role == nullptr, false, task == 0, false, false};
+						   TimestampTzGetDatum(static_cast<TimestampTz>(pg_atomic_read_u64(&slot.state_since))),
+						   progress ? Float4GetDatum(fraction) : 0,
+						   progress ? CStringGetTextDatum(message) : 0};
+		bool nulls[9] = {pid == 0, false,	  role == nullptr,
+						 false,	   task == 0, false,
+						 false,	   !progress, !progress || message[0] == '\0'};
 		tuplestore_putvalues(info->setResult, info->setDesc, values, nulls);
 	}
 }

@@ -100,9 +100,12 @@ void Claimer::discover() {
 }
 
 /* A paused lane has nothing to give until the configuration changes, and then forget_quiet() is called. */
-bool Claimer::is_quiet_by_pause(KnownLane &known, const store::Pauses &pauses) const {
+bool Claimer::is_quiet_by_pause(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const {
+	const auto contains = [&known](const std::vector<std::string> &queues) {
+		return std::find(queues.begin(), queues.end(), known.lane.queue) != queues.end();
+	};
 	const bool paused =
-		pauses.all || std::find(pauses.queues.begin(), pauses.queues.end(), known.lane.queue) != pauses.queues.end();
+		pauses.all || contains(pauses.queues) || (!scope.filter.dead_letters && contains(pauses.dead_letter_queues));
 	if (paused)
 		known.quiet = remembers_quiet_;
 	return paused;
@@ -140,7 +143,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 
 	for (const size_t index : reading_order(queue)) {
 		KnownLane &known = lanes_[index];
-		if (known.quiet || is_quiet_by_pause(known, pauses))
+		if (known.quiet || is_quiet_by_pause(scope, known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
@@ -186,7 +189,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 	discover();
 	for (KnownLane &known : lanes_) {
-		if (known.quiet || is_quiet_by_pause(known, pauses))
+		if (known.quiet || is_quiet_by_pause(scope, known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();

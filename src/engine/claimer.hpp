@@ -59,7 +59,7 @@ private:
 	};
 	void learn(std::string_view queue, int16 priority, bool news);
 	void discover();
-	bool is_quiet_by_pause(KnownLane &known, const store::Pauses &pauses) const;
+	bool is_quiet_by_pause(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
 	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;
 	/* The lanes in the order in which they are to be read. */
 	std::vector<size_t> reading_order(const std::optional<std::string> &queue) const;

@@ -45,6 +45,27 @@ std::optional<int64> current_task_id() noexcept {
 	return running ? std::optional(running->id) : std::nullopt;
 }
 
+static constinit std::optional<int64> snooze_us = std::nullopt;
+static constinit SubTransactionId snoozed_in = InvalidSubTransactionId;
+
+static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *) {
+	if (!snooze_us || snoozed_in < mine)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		snooze_us.reset();
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		snoozed_in = parent;
+}
+
+void snooze_current_task(int64 delay_us) {
+	snooze_us = delay_us;
+	snoozed_in = guard([] { return GetCurrentSubTransactionId(); });
+}
+
+std::optional<int64> take_snooze() noexcept {
+	return std::exchange(snooze_us, std::nullopt);
+}
+
 static void catalog_changed(Datum, int, uint32) {
 	catalog_generation++;
 }
@@ -55,6 +76,7 @@ Executor::Executor(Oid owner) : owner_(owner) {
 			CacheRegisterSyscacheCallback(PROCOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, 0);
+			RegisterSubXactCallback(at_subtransaction_event, nullptr);
 		});
 		callbacks_registered = true;
 	}
@@ -127,14 +149,15 @@ static void add_context(void *arg) {
 	errcontext("task " INT64_FORMAT " of type \"%s\"", task->id, task->type.c_str());
 }
 
-/* A top-level CALL, as from a client: the procedure may commit. C region. */
-static void call_procedure(const Executor::Resolved *handler, Datum argument) {
+/* A CALL; if the procedure may commit, a top-level one, as from a client. C region. */
+static void call_procedure(const Executor::Resolved *handler, Datum argument, bool may_commit) {
 	Oid types[1] = {handler->argument};
 	List *parsed = pg_parse_query(handler->statement);
 	List *rewritten =
 		pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, parsed), handler->statement, types, 1, nullptr);
 	List *planned = pg_plan_queries(rewritten, handler->statement, CURSOR_OPT_PARALLEL_OK, nullptr);
-	PopActiveSnapshot(); /* the transaction's: none may be active at a COMMIT */
+	if (may_commit)
+		PopActiveSnapshot(); /* the transaction's: none may be active at a COMMIT */
 
 	ParamListInfo params = makeParamList(1);
 	params->params[0].value = argument;
@@ -142,13 +165,14 @@ static void call_procedure(const Executor::Resolved *handler, Datum argument) {
 	params->params[0].pflags = PARAM_FLAG_CONST;
 	params->params[0].ptype = handler->argument;
 
-	Portal portal = CreatePortal("", true, true);
+	Portal portal = CreateNewPortal();
 	portal->visible = false;
 	PortalDefineQuery(portal, nullptr, handler->statement, CMDTAG_CALL, planned, nullptr);
 	PortalStart(portal, params, 0, InvalidSnapshot);
-	compat::run_portal(portal, None_Receiver);
+	compat::run_portal(portal, may_commit, None_Receiver);
 	PortalDrop(portal, false);
-	PushActiveSnapshot(GetTransactionSnapshot());
+	if (may_commit)
+		PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 static Datum call_function(const Executor::Resolved *handler, Datum argument, bool *isnull) {
@@ -167,7 +191,7 @@ static Datum call_function(const Executor::Resolved *handler, Datum argument, bo
 	return FunctionCall1Coll(const_cast<FmgrInfo *>(&handler->to_jsonb), InvalidOid, result);
 }
 
-std::optional<Datum> Executor::run(const store::Attempt &task, const std::string &function) {
+std::optional<Datum> Executor::run(const store::Attempt &task, const std::string &function, bool may_commit) {
 	const Resolved *const handler = &resolve(function);
 	const Datum argument = handler->argument == JSONBOID ? task.payload : task.row;
 	const store::Attempt *const attempt = &task;
@@ -180,8 +204,9 @@ std::optional<Datum> Executor::run(const store::Attempt &task, const std::string
 		explicit Running(const store::Attempt *task) { running = task; }
 		~Running() { running = nullptr; }
 	} const mark(attempt);
+	take_snooze(); /* of the one before */
 
-	const Result result = guard([handler, argument, attempt, target]() -> Result {
+	const Result result = guard([handler, argument, attempt, target, may_commit]() -> Result {
 		ErrorContextCallback context;
 		context.callback = add_context;
 		context.arg = const_cast<store::Attempt *>(attempt);
@@ -195,7 +220,7 @@ std::optional<Datum> Executor::run(const store::Attempt &task, const std::string
 		InvokeFunctionExecuteHook(handler->function);
 		Result outcome = {0, true};
 		if (handler->procedure) {
-			call_procedure(handler, argument);
+			call_procedure(handler, argument, may_commit);
 		} else {
 			outcome.value = call_function(handler, argument, &outcome.isnull);
 			if (!outcome.isnull) {
@@ -209,6 +234,36 @@ std::optional<Datum> Executor::run(const store::Attempt &task, const std::string
 		return outcome;
 	});
 	return result.isnull ? std::nullopt : std::optional(result.value);
+}
+
+std::optional<int64> Executor::backoff_us(const std::string &function, int32 attempt, std::string_view error) {
+	const Resolved *const resolved = &resolve(function);
+	struct Result {
+		int64 delay_us;
+		bool isnull;
+	};
+	const Result result = guard([resolved, attempt, error]() -> Result {
+		if (!compat::may_execute(resolved->function, GetUserId()))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for function %s", format_procedure_qualified(resolved->function))));
+		LOCAL_FCINFO(fcinfo, 2);
+		InitFunctionCallInfoData(*fcinfo, const_cast<FmgrInfo *>(&resolved->call), 2, DEFAULT_COLLATION_OID, nullptr,
+								 nullptr);
+		fcinfo->args[0] = {Int32GetDatum(attempt), false};
+		fcinfo->args[1] = {PointerGetDatum(cstring_to_text_with_len(error.data(), static_cast<int>(error.size()))),
+						   false};
+		const Datum span = FunctionCallInvoke(fcinfo);
+		if (fcinfo->isnull)
+			return {0, true};
+		const TimestampTz now = GetCurrentTimestamp();
+		const TimestampTz then =
+			DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), span));
+		if (TIMESTAMP_NOT_FINITE(then))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the delay must be finite")));
+		return {std::max<int64>(then - now, 0), false};
+	});
+	return result.isnull ? std::nullopt : std::optional(result.delay_us);
 }
 
 /* Registration */
@@ -241,6 +296,27 @@ void check_handler_signature(Oid function) {
 		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
 					std::string("function ") + name + " cannot be a handler: " + problem,
 					"A handler is a function or procedure f(payload jsonb) or f(task jobqueue.tasks).");
+	}
+}
+
+void check_backoff_signature(Oid function) {
+	const bool fits = guard([function] {
+		HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
+		const bool result = form->prokind == PROKIND_FUNCTION && form->pronargs == 2 &&
+							form->proargtypes.values[0] == INT4OID && form->proargtypes.values[1] == TEXTOID &&
+							form->prorettype == INTERVALOID && !form->proretset &&
+							heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr);
+		ReleaseSysCache(tuple);
+		return result;
+	});
+	if (!fits) {
+		const char *const name = guard([function] { return format_procedure_qualified(function); });
+		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
+					std::string("function ") + name + " cannot be a back-off function",
+					"It must be a function f(attempt integer, error text) that returns interval.");
 	}
 }
 

@@ -38,21 +38,59 @@ static void announce_task(const store::Claim &claim) {
 	guard([&claim] { note_task(claim.queue, claim.priority, claim.id, claim.type); });
 }
 
-const char *end_failed(const store::Claim &claim, const store::Failure &failure, const FailureOptions &options) {
-	if (!options.retryable || claim.attempt >= claim.max_attempts) {
+bool end_succeeded(const store::Attempt &task, std::optional<Datum> result) {
+	if (const std::optional<int64> snooze_us = take_snooze()) {
+		const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
+		if (claim)
+			end_snoozed(*claim, GetCurrentTimestamp() + *snooze_us);
+		return claim.has_value();
+	}
+	std::optional<Datum> results;
+	if (result)
+		results = guard([&result] {
+			Datum element = *result;
+			return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
+		});
+	return !end_completed({&task.id, 1}, {&task.attempt, 1}, results, true).empty();
+}
+
+static int64 delay_before_retry(const store::FailurePolicy &policy, int attempt) {
+	RetryPolicy retry = {
+		.first_delay_us = policy.first_delay_us, .max_delay_us = policy.max_delay_us, .jitter = policy.jitter};
+	if (policy.backoff != "exponential")
+		retry.backoff = policy.backoff == "fixed" ? RetryPolicy::Backoff::fixed : RetryPolicy::Backoff::linear;
+	return retry.delay_us(attempt, pg_prng_double(&pg_global_prng_state));
+}
+
+const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options) {
+	const store::FailurePolicy policy = store::failure_policy(claim.type, failure.sqlstate);
+	bool retry = options.retryable && !options.discarded && !policy.discard && claim.attempt < claim.max_attempts;
+	if (failure.crash && claim.crashes + 1 >= settings::max_crashes) {
+		retry = false;
+		failure.message +=
+			"; after " + std::to_string(claim.crashes + 1) + " crashes it is not tried again (jobqueue.max_crashes)";
+	}
+	if (!retry) {
+		const bool dead_letter = policy.dead_letter_queue && !options.discarded && !claim.dead_letter &&
+								 *policy.dead_letter_queue != claim.queue;
+		if (dead_letter) {
+			const std::string &queue = *policy.dead_letter_queue;
+			store::dead_letter(claim.id, queue, failure);
+			guard([&claim, &queue] { note_task(queue, claim.priority, claim.id, claim.type); });
+			return "pending";
+		}
 		store::give_up(claim.id, failure);
 		guard([&claim] { note_finished(claim.id); });
 		return "failed";
 	}
-	const int64 delay =
-		options.retry_in_us.value_or(RetryPolicy{}.delay_us(claim.attempt, pg_prng_double(&pg_global_prng_state)));
+	const int64 delay = options.retry_in_us ? *options.retry_in_us : delay_before_retry(policy, claim.attempt);
 	if (delay <= 0) {
-		store::put_back(claim.id, std::nullopt, failure, true);
+		store::put_back(claim.id, std::nullopt, failure);
 		announce_task(claim);
 		return "pending";
 	}
 	const TimestampTz run_at = GetCurrentTimestamp() + delay;
-	store::put_back(claim.id, run_at, failure, true);
+	store::put_back(claim.id, run_at, failure);
 	guard([run_at] { note_due(run_at); });
 	return "scheduled";
 }
@@ -73,31 +111,67 @@ bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
 		own_reason[length] = '\0';
 		own_reason_given = true;
 	}
-	const std::optional<store::Lane> lane = store::cancel(id, reason, history_slot());
-	if (!lane)
+	const std::optional<store::Cancelled> task = store::cancel(id, reason, history_slot());
+	if (!task)
 		return false;
-	guard([&lane, id] {
-		note_claimed(lane->queue, lane->priority, id); /* if this is rolled back, it can be claimed again */
+	guard([&task, id] {
+		note_claimed(task->lane.queue, task->lane.priority, id); /* if this is rolled back, it can be claimed again */
 		note_finished(id);
-		note_cancelled(id);
+		if (task->runs_in_server)
+			note_cancelled(id);
 	});
 	return true;
 }
 
+/* Cut where a character ends; a C function may have said what is no text in this encoding. */
+static std::string cut(const char *text, int most) {
+	const int length = static_cast<int>(strlen(text));
+	std::string result;
+	if (guard([text, length] { return pg_verifymbstr(text, length, true); })) {
+		result.assign(text, static_cast<size_t>(length <= most ? length : pg_mbcliplen(text, length, most)));
+	} else {
+		result.assign(text, static_cast<size_t>(std::min(length, most)));
+		std::replace_if(
+			result.begin(), result.end(), [](char c) { return IS_HIGHBIT_SET(c); }, '?');
+	}
+	return result;
+}
+
+store::Failure failure_of(const PgError &error) {
+	constexpr int longest_message = 8192, longest_detail = 2000;
+	const ErrorData &data = error.data();
+	store::Failure failure = {cut(error.what(), longest_message), unpack_sql_state(error.sqlerrcode())};
+	const std::pair<const char *, const char *> details[] = {
+		{"detail", data.detail},		  {"hint", data.hint},
+		{"context", data.context},		  {"schema", data.schema_name},
+		{"table", data.table_name},		  {"column", data.column_name},
+		{"datatype", data.datatype_name}, {"constraint", data.constraint_name},
+	};
+	for (const auto &[key, value] : details) {
+		if (value == nullptr)
+			continue;
+		failure.keys.emplace_back(key);
+		failure.values.push_back(cut(value, longest_detail));
+	}
+	return failure;
+}
+
 void end_released(const store::Claim &claim) {
-	store::put_back(claim.id, std::nullopt, std::nullopt, false);
+	store::put_back(claim.id, std::nullopt, std::nullopt);
 	announce_task(claim);
 }
 
-void end_abandoned(const store::Claim &claim, const store::Failure &failure, bool charged) {
-	if (charged)
-		end_failed(claim, failure, {.retryable = true, .retry_in_us = 0});
-	else
-		end_released(claim);
+void end_snoozed(const store::Claim &claim, TimestampTz until) {
+	store::put_back(claim.id, until, std::nullopt);
+	guard([until] { note_due(until); });
+}
+
+const char *end_abandoned(const store::Claim &claim, store::Failure failure) {
+	return end_failed(claim, std::move(failure), {.retry_in_us = 0});
 }
 
 void end_expired(const store::Claim &claim) {
-	end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", "JQ001"}, true);
+	end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", sqlstate::lease_expired});
 }
 
 } // namespace jobqueue

@@ -8,6 +8,16 @@
 
 namespace jobqueue {
 
+/* Why an attempt ended, where no error of the handler's says it. */
+namespace sqlstate {
+inline constexpr const char *lease_expired = "JQ001";
+inline constexpr const char *worker_ended = "JQ002";
+inline constexpr const char *discarded = "JQ003";
+inline constexpr const char *timed_out = "JQ004";
+inline constexpr const char *crashed = "JQ005";
+} // namespace sqlstate
+inline constexpr int errcode_discarded = MAKE_SQLSTATE('J', 'Q', '0', '0', '3');
+
 /* The history leaf that finished tasks go to now; 0 = they are not kept. */
 int history_slot();
 
@@ -15,12 +25,22 @@ int history_slot();
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,
 								 std::optional<Datum> results, bool in_server);
 
+/* An attempt in the server whose handler has returned: completed, or snoozed. False if its claim is over. */
+bool end_succeeded(const store::Attempt &task, std::optional<Datum> result);
+
 struct FailureOptions {
 	bool retryable = true;
-	std::optional<int64> retry_in_us; /* none: by the retry policy */
+	bool discarded = false; /* the handler's own word: not to be tried again, and no dead letter either */
+	std::optional<int64> retry_in_us = std::nullopt; /* none: by the policy of its type */
 };
-/* A claim that lock_claim has locked ends in failure. Returns the task's new status. */
-const char *end_failed(const store::Claim &claim, const store::Failure &failure, const FailureOptions &options);
+/*
+ * A locked claim ends in failure: tried again, handed to the dead-letter queue of its type, or failed. Returns the
+ * task's new status.
+ */
+const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options);
+
+/* What a handler's error says, with details of bounded length. */
+store::Failure failure_of(const PgError &error);
 
 /* A task that is not finished ends cancelled; false if there is none. */
 bool end_cancelled(int64 id, const std::optional<std::string> &reason);
@@ -29,14 +49,13 @@ std::optional<std::string> take_own_reason();
 
 /* A locked claim ends through nobody's fault: the task waits again, and the attempt does not count. */
 void end_released(const store::Claim &claim);
+/* Likewise, until a time. */
+void end_snoozed(const store::Claim &claim, TimestampTz until);
 
-/*
- * A locked claim whose holder is gone: the task waits again at once. "charged": the attempt counts, and it may have
- * been the last one.
- */
-void end_abandoned(const store::Claim &claim, const store::Failure &failure, bool charged);
+/* A locked claim whose holder is gone ends in failure: the task waits again at once if it has attempts left. Returns its status. */
+const char *end_abandoned(const store::Claim &claim, store::Failure failure);
 
-/* A locked claim whose lease has ended: abandoned, and charged. */
+/* A locked claim whose lease has ended: abandoned. */
 void end_expired(const store::Claim &claim);
 
 } // namespace jobqueue

@@ -18,20 +18,27 @@ namespace jobqueue::store {
 #define GE " OPERATOR(pg_catalog.>=) "
 #define LE " OPERATOR(pg_catalog.<=) "
 #define PLUS " OPERATOR(pg_catalog.+) "
+#define MINUS " OPERATOR(pg_catalog.-) "
+#define TIMES " OPERATOR(pg_catalog.*) "
+#define CONCAT " OPERATOR(pg_catalog.||) "
 #define CCOLL " COLLATE pg_catalog.\"C\" "
 #define NOW "pg_catalog.clock_timestamp()"
 #define FINISHED "ANY (ARRAY['completed', 'failed', 'cancelled'])"
 #define STATUS_IS(status) "t.status" CCOLL EQ "'" status "'"
 #define IN_SERVER "(coalesce(t.lease_expires_at, '-infinity')" EQ "'infinity')"
+/* At most some 95 years: who writes more into a table shall not make the sum overflow. (least() passes over nulls.) */
+#define MICROSECONDS(interval)                                                                                         \
+	"CASE WHEN " interval " IS NOT NULL THEN (least(pg_catalog.date_part('epoch', " interval                           \
+	"), 3e9::pg_catalog.float8)" TIMES "1e6::pg_catalog.float8)::pg_catalog.int8 END"
 
 /* Adding */
 
 #define INSERT_COLUMNS                                                                                                 \
 	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, "        \
-	"created_by) "
+	"created_by, timeout) "
 #define INSERT_VALUES(payload)                                                                                         \
 	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
-	"$1), 'default'), $4, $5, CASE WHEN $5" GT NOW " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8"
+	"$1), 'default'), $4, $5, CASE WHEN $5" GT NOW " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
 #define INSERT_RETURNING " RETURNING id, queue, status" EQ "'scheduled'"
 
 static constinit Statement insert_statement{INSERT_COLUMNS "VALUES (" INSERT_VALUES("$2") ")" INSERT_RETURNING,
@@ -42,7 +49,8 @@ static constinit Statement insert_statement{INSERT_COLUMNS "VALUES (" INSERT_VAL
 											TIMESTAMPTZOID,
 											INT4OID,
 											JSONBOID,
-											NAMEOID};
+											NAMEOID,
+											INTERVALOID};
 static constinit Statement insert_many_statement{
 	INSERT_COLUMNS "SELECT " INSERT_VALUES("u.payload") " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) "
 														"ORDER BY u.n" INSERT_RETURNING,
@@ -53,7 +61,8 @@ static constinit Statement insert_many_statement{
 	TIMESTAMPTZOID,
 	INT4OID,
 	JSONBOID,
-	NAMEOID};
+	NAMEOID,
+	INTERVALOID};
 
 static std::vector<Added> run_insert(Statement &statement, const NewTask &task, Datum payload) {
 	Params params;
@@ -62,6 +71,7 @@ static std::vector<Added> run_insert(Statement &statement, const NewTask &task, 
 	params.add(task.priority);
 	params.add_time(task.run_at);
 	params.add(task.max_attempts).add_datum(task.metadata.value_or(0), !task.metadata).add_name(task.created_by);
+	params.add_datum(task.timeout.value_or(0), !task.timeout);
 	const Rows rows = statement.run(params);
 	std::vector<Added> added;
 	added.reserve(rows.size());
@@ -83,8 +93,10 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 #define PENDING_IN_LANE                                                                                                \
 	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ "$1 AND t.priority" EQ            \
 	"$2 AND t.id" GE "$3 AND "
-#define OF_TYPES "t.type" EQ "ANY ($5)"
-#define UNHANDLED "NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type" EQ "t.type)"
+#define OF_TYPES "t.type" EQ "ANY ($5) AND (t.origin_queue IS NULL OR $6)"
+#define UNHANDLED                                                                                                      \
+	"CASE WHEN t.origin_queue IS NULL THEN $6 OR NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type" EQ        \
+	"t.type) ELSE $5 END"
 #define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $4 FOR UPDATE OF t SKIP LOCKED"
 
 static constinit Statement lock_types_statement{
@@ -93,28 +105,40 @@ static constinit Statement lock_types_statement{
 	INT2OID,
 	INT8OID,
 	INT4OID,
-	TEXTARRAYOID};
+	TEXTARRAYOID,
+	BOOLOID};
 static constinit Statement lock_unhandled_statement{
-	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE UNHANDLED LOCK_IN_ORDER, TEXTOID, INT2OID, INT8OID,
-	INT4OID};
+	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE UNHANDLED LOCK_IN_ORDER,
+	TEXTOID,
+	INT2OID,
+	INT8OID,
+	INT4OID,
+	BOOLOID,
+	BOOLOID};
 static constinit Statement first_types_statement{"SELECT t.id" PENDING_IN_LANE OF_TYPES
 												 " ORDER BY t.id NULLS FIRST LIMIT $4",
 												 TEXTOID,
 												 INT2OID,
 												 INT8OID,
 												 INT4OID,
-												 TEXTARRAYOID};
-static constinit Statement first_unhandled_statement{
-	"SELECT t.id" PENDING_IN_LANE UNHANDLED " ORDER BY t.id NULLS FIRST LIMIT $4", TEXTOID, INT2OID, INT8OID, INT4OID};
+												 TEXTARRAYOID,
+												 BOOLOID};
+static constinit Statement first_unhandled_statement{"SELECT t.id" PENDING_IN_LANE UNHANDLED
+													 " ORDER BY t.id NULLS FIRST LIMIT $4",
+													 TEXTOID,
+													 INT2OID,
+													 INT8OID,
+													 INT4OID,
+													 BOOLOID,
+													 BOOLOID};
 
 static Rows run_pending(Statement &of_types, Statement &unhandled, const Lane &lane, int64 from,
 						const TypeFilter &filter, int count) {
 	Params params;
 	params.add(std::string_view(lane.queue)).add(lane.priority).add(from).add(static_cast<int32>(count));
 	if (filter.unhandled)
-		return unhandled.run(params);
-	params.add(std::span<const std::string>(filter.types));
-	return of_types.run(params);
+		return unhandled.run(params.add(filter.dead_letters).add(filter.every_type));
+	return of_types.run(params.add(std::span<const std::string>(filter.types)).add(filter.dead_letters));
 }
 
 std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count) {
@@ -144,12 +168,17 @@ void put_aside(std::span<const int64> ids) {
 	put_aside_statement.run(params.add(ids));
 }
 
+#define MAX_ATTEMPTS                                                                                                   \
+	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ "t.type), 20)"
+
 static constinit Statement begin_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "
-	"max_attempts = coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ
-	"t.type), 20), processed_at = " NOW ", updated_at = " NOW ", lease_expires_at = $2, claimed_by = $3 "
+	"max_attempts = " MAX_ATTEMPTS ", processed_at = " NOW ", updated_at = " NOW
+	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL "
 	"WHERE t.id" EQ "ANY ($1) "
-	"RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.payload, t::jobqueue.tasks",
+	"RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
+		"t.timeout") ", 0), "
+					 "t.payload, t::jobqueue.tasks",
 	INT8ARRAYOID, TIMESTAMPTZOID, TEXTOID};
 
 std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by) {
@@ -159,7 +188,8 @@ std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz leas
 	attempts.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		attempts.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
-							rows.int32_at(i, 5), rows.int32_at(i, 6), rows.datum(i, 7), rows.datum(i, 8)});
+							rows.int32_at(i, 5), rows.int32_at(i, 6), rows.int64_at(i, 7), rows.datum(i, 8),
+							rows.datum(i, 9)});
 	if (attempts.size() > 1) {
 		std::vector<std::pair<int64, size_t>> order;
 		for (size_t i = 0; i < ids.size(); i++)
@@ -280,9 +310,10 @@ std::vector<LaneHead> lane_heads() {
 /* Moves rows between leaves: what stays, and what the move changes. */
 #define KEPT_COLUMNS                                                                                                   \
 	"id, type, payload, created_at, processed_at, queue, priority, attempts, max_attempts, claimed_by, unique_key, "   \
-	"group_key, created_by, metadata, timeout"
+	"group_key, created_by, metadata, timeout, origin_queue, progress, progress_message"
 #define CHANGED_COLUMNS                                                                                                \
-	", status, updated_at, run_at, finished_at, lease_expires_at, last_error, last_sqlstate, result, slot"
+	", status, updated_at, run_at, finished_at, lease_expires_at, last_error, last_sqlstate, result, crashes, "        \
+	"failures, slot"
 
 /* The condition on the array is for the planner: without it, it may read the whole index and look for each row in u. */
 #define COMPLETE_CLAIMS                                                                                                \
@@ -293,8 +324,8 @@ std::vector<LaneHead> lane_heads() {
 	Statement {                                                                                                        \
 		"WITH done AS (" COMPLETE_CLAIMS "RETURNING t.*, u.result AS given) "                                          \
 		"INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS ") "                                \
-		"SELECT " KEPT_COLUMNS ", 'completed', " NOW ", run_at, " NOW ", NULL, last_error, last_sqlstate, given, " #n  \
-		" FROM done RETURNING id",                                                                                     \
+		"SELECT " KEPT_COLUMNS ", 'completed', " NOW ", run_at, " NOW                                                  \
+		", NULL, last_error, last_sqlstate, given, crashes, failures, " #n " FROM done RETURNING id",                  \
 			INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID                                                         \
 	}
 static constinit Statement complete_statements[] = {
@@ -324,14 +355,16 @@ std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> a
 	return ids_of(complete_statements[slot].run(params));
 }
 
-#define CLAIM_COLUMNS "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by"
+#define CLAIM_COLUMNS                                                                                                  \
+	"t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL"
 
 static std::vector<Claim> claims_of(const Rows &rows) {
 	std::vector<Claim> claims;
 	claims.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
-						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7)});
+						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
+						  rows.bool_at(i, 9)});
 	return claims;
 }
 
@@ -343,6 +376,21 @@ static constinit Statement lock_claim_statement{"SELECT " CLAIM_COLUMNS " FROM j
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
 	Params params;
 	std::vector<Claim> claims = claims_of(lock_claim_statement.run(params.add(id).add(attempt).add(in_server)));
+	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
+}
+
+/* An attempt that has ended left the task waiting with this number, or processing with a higher one. */
+static constinit Statement lock_crashed_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = $2, max_attempts = " MAX_ATTEMPTS
+	", processed_at = coalesce(t.processed_at, " NOW "), lease_expires_at = 'infinity', updated_at = " NOW
+	" WHERE t.id" EQ "$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER
+														" OR " STATUS_IS("pending") " AND t.attempts" LT
+																					"$2) RETURNING " CLAIM_COLUMNS,
+	INT8OID, INT4OID};
+
+std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
+	Params params;
+	std::vector<Claim> claims = claims_of(lock_crashed_statement.run(params.add(id).add(attempt)));
 	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
 }
 
@@ -364,39 +412,85 @@ std::vector<Claim> claims_in_server() {
 	return claims_of(in_server_statement.run(none));
 }
 
+/* The latest 20; what a failure says of itself is in four parameters from $message on. */
+#define FAILURES(t, message, sqlstate, keys, values)                                                                   \
+	"CASE WHEN pg_catalog.jsonb_array_length(" t "failures)" GE "20 THEN " t "failures" MINUS "0 "                     \
+	"ELSE coalesce(" t "failures, '[]') END" CONCAT "pg_catalog.jsonb_build_array(pg_catalog.jsonb_strip_nulls("       \
+	"pg_catalog.jsonb_build_object('attempt', " t "attempts, 'started_at', " t "processed_at, 'seconds', "             \
+	"pg_catalog.date_part('epoch', " NOW MINUS t "processed_at), 'worker', " t "claimed_by, 'sqlstate', " sqlstate     \
+	", 'message', pg_catalog.left(" message ", 2000))" CONCAT "pg_catalog.jsonb_object(" keys ", " values ")))"
+#define MORE_ATTEMPTS(t, n)                                                                                            \
+	"CASE WHEN " t "max_attempts" LT "2147480000 THEN " t "max_attempts" PLUS n " ELSE " t "max_attempts END"
+
 static constinit Statement put_back_statement{
 	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = coalesce($2, t.run_at), last_error = coalesce($3, t.last_error), "
-	"last_sqlstate = CASE WHEN $3 IS NULL THEN t.last_sqlstate ELSE $4 END, "
-	"max_attempts = CASE WHEN t.max_attempts" LT "2147483647 THEN t.max_attempts" PLUS
-	"$5 ELSE t.max_attempts END, lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
+	"run_at = coalesce($2, t.run_at), max_attempts = " MORE_ATTEMPTS(
+		"t.", "1") ", lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
+	INT8OID, TIMESTAMPTZOID};
+static constinit Statement put_back_failed_statement{
+	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
+	"run_at = coalesce($2, t.run_at), last_error = $3, last_sqlstate = $4, failures = " FAILURES(
+		"t.", "$3", "$4", "$5", "$6") ", crashes = t.crashes" PLUS "$7, lease_expires_at = NULL, updated_at = " NOW
+									  " WHERE t.id" EQ "$1",
 	INT8OID,
 	TIMESTAMPTZOID,
 	TEXTOID,
 	TEXTOID,
+	TEXTARRAYOID,
+	TEXTARRAYOID,
 	INT4OID};
 
-void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure, bool charge) {
+static void add_failure(Params &params, const Failure &failure) {
+	params.add(std::string_view(failure.message)).add(std::string_view(failure.sqlstate));
+	params.add(std::span<const std::string>(failure.keys)).add(std::span<const std::string>(failure.values));
+	params.add(static_cast<int32>(failure.crash));
+}
+
+void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure) {
 	Params params;
 	params.add(id);
 	params.add_time(run_at);
 	if (failure)
-		params.add(std::string_view(failure->message)).add(std::string_view(failure->sqlstate));
-	else
-		params.add_null().add_null();
-	put_back_statement.run(params.add(static_cast<int32>(charge ? 0 : 1)));
+		add_failure(params, *failure);
+	(failure ? put_back_failed_statement : put_back_statement).run(params);
 }
 
 static constinit Statement give_up_statement{
 	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 RETURNING t.*) "
 	"INSERT INTO jobqueue.tasks_failed (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS ", 'failed', " NOW
-	", run_at, " NOW ", NULL, $2, $3, result, -1 FROM gone",
-	INT8OID, TEXTOID, TEXTOID};
+	", run_at, " NOW ", NULL, $2, $3, result, crashes" PLUS
+	"$6, " FAILURES("", "$2", "$3", "$4", "$5") ", -1 FROM gone",
+	INT8OID,
+	TEXTOID,
+	TEXTOID,
+	TEXTARRAYOID,
+	TEXTARRAYOID,
+	INT4OID};
 
 void give_up(int64 id, const Failure &failure) {
 	Params params;
-	give_up_statement.run(
-		params.add(id).add(std::string_view(failure.message)).add(std::string_view(failure.sqlstate)));
+	add_failure(params.add(id), failure);
+	give_up_statement.run(params);
+}
+
+/* It has attempts enough for whoever claims it there. */
+static constinit Statement dead_letter_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'pending', queue = $7, origin_queue = t.queue, run_at = NULL, "
+	"last_error = $2, last_sqlstate = $3, crashes = t.crashes" PLUS
+	"$6, failures = " FAILURES("t.", "$2", "$3", "$4", "$5") ", max_attempts = " MORE_ATTEMPTS(
+		"t.", "20") ", lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
+	INT8OID,
+	TEXTOID,
+	TEXTOID,
+	TEXTARRAYOID,
+	TEXTARRAYOID,
+	INT4OID,
+	TEXTOID};
+
+void dead_letter(int64 id, std::string_view queue, const Failure &failure) {
+	Params params;
+	add_failure(params.add(id), failure);
+	dead_letter_statement.run(params.add(queue));
 }
 
 static constinit Statement extend_statement{"UPDATE jobqueue.tasks_live t SET lease_expires_at = $3, updated_at = " NOW
@@ -409,19 +503,33 @@ bool extend_lease(int64 id, int32 attempt, TimestampTz lease) {
 	return !extend_statement.run(params.add(id).add(attempt).add_time(lease)).empty();
 }
 
+static constinit Statement progress_statement{
+	"UPDATE jobqueue.tasks_live t SET progress = $3, progress_message = $4, updated_at = " NOW " WHERE t.id" EQ
+	"$1 AND t.attempts" EQ "$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER " RETURNING t.id",
+	INT8OID, INT4OID, FLOAT4OID, TEXTOID};
+
+bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<std::string> &message) {
+	Params params;
+	params.add(id).add(attempt).add_datum(Float4GetDatum(fraction), false);
+	params.add(message);
+	return !progress_statement.run(params).empty();
+}
+
 /* By people */
 
-#define CANCEL_TASK "DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND NOT t.status" EQ FINISHED " "
+#define CANCEL_TASK                                                                                                    \
+	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND NOT t.status" EQ FINISHED " RETURNING t.*)"
+#define CANCELLED " SELECT t.queue, t.priority, t.status" EQ "'processing' AND " IN_SERVER " FROM gone t"
 #define CANCEL_INTO(n)                                                                                                 \
 	Statement {                                                                                                        \
-		"WITH gone AS (" CANCEL_TASK "RETURNING t.*) INSERT INTO jobqueue.tasks_history_" #n                           \
-		" (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS ", 'cancelled', " NOW ", run_at, " NOW              \
-		", NULL, coalesce($2, last_error), CASE WHEN $2 IS NULL THEN last_sqlstate END, result, " #n                   \
-		" FROM gone RETURNING queue, priority",                                                                        \
+		CANCEL_TASK ", kept AS (INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS              \
+					") SELECT " KEPT_COLUMNS ", 'cancelled', " NOW ", run_at, " NOW                                    \
+					", NULL, coalesce($2, last_error), CASE WHEN $2 IS NULL THEN last_sqlstate END, result, crashes, " \
+					"failures, " #n " FROM gone)" CANCELLED,                                                           \
 			INT8OID, TEXTOID                                                                                           \
 	}
 static constinit Statement cancel_statements[] = {
-	Statement{CANCEL_TASK "RETURNING t.queue, t.priority, $2", INT8OID, TEXTOID},
+	Statement{CANCEL_TASK CANCELLED, INT8OID, TEXTOID},
 	CANCEL_INTO(1),
 	CANCEL_INTO(2),
 	CANCEL_INTO(3),
@@ -432,30 +540,39 @@ static constinit Statement cancel_statements[] = {
 	CANCEL_INTO(8),
 };
 
-std::optional<Lane> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
+std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
 	Params params;
 	params.add(id);
 	params.add(reason);
 	const Rows rows = cancel_statements[slot].run(params);
-	return rows.empty() ? std::nullopt : std::optional(Lane{rows.text_at(0, 1), rows.int16_at(0, 2)});
+	if (rows.empty())
+		return std::nullopt;
+	return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2)}, rows.bool_at(0, 3)};
 }
 
-#define RETRY_COLUMNS "RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by"
+/* Where the key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim. */
+#define BACK_COLUMNS                                                                                                   \
+	"(id, type, payload, created_at, processed_at, queue, priority, attempts, claimed_by, unique_key, group_key, "     \
+	"created_by, metadata, timeout, status, run_at, last_error, last_sqlstate, crashes, failures, max_attempts) "
+#define BACK_VALUES                                                                                                    \
+	"SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, p.queue, p.priority, p.attempts, p.claimed_by, "    \
+	"p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout, CASE WHEN $2 IS NULL THEN 'pending' ELSE "        \
+	"'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes, p.failures, CASE WHEN p.attempts" PLUS "1" GT      \
+	"p.max_attempts THEN p.attempts" PLUS "1 ELSE p.max_attempts END FROM picked p ON CONFLICT DO NOTHING "
+#define RETRY_COLUMNS "RETURNING " CLAIM_COLUMNS
 
 static constinit Statement retry_waiting_statement{
 	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = $2, updated_at = " NOW " WHERE t.id" EQ "$1 AND " STATUS_IS("scheduled") " " RETRY_COLUMNS,
+	"run_at = $2, queue = coalesce(t.origin_queue, t.queue), origin_queue = NULL, updated_at = " NOW " WHERE t.id" EQ
+	"$1 AND (" STATUS_IS("scheduled") " OR " STATUS_IS("pending") " AND t.origin_queue IS NOT NULL) " RETRY_COLUMNS,
 	INT8OID, TIMESTAMPTZOID};
 static constinit Statement retry_finished_statement{
-	"WITH gone AS (DELETE FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.status" CCOLL EQ
-	"ANY (ARRAY['failed', 'cancelled']) RETURNING t.*) "
-	"INSERT INTO jobqueue.tasks_live AS t (id, type, payload, created_at, processed_at, queue, priority, attempts, "
-	"claimed_by, unique_key, group_key, created_by, metadata, timeout, status, run_at, last_error, last_sqlstate, "
-	"max_attempts) "
-	"SELECT id, type, payload, created_at, processed_at, queue, priority, attempts, claimed_by, unique_key, group_key, "
-	"created_by, metadata, timeout, CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, $2, last_error, "
-	"last_sqlstate, CASE WHEN attempts" PLUS "1" GT "max_attempts THEN attempts" PLUS "1 ELSE max_attempts END "
-	"FROM gone " RETRY_COLUMNS,
+	"WITH picked AS (SELECT t.* FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.slot OPERATOR(pg_catalog.<>) "
+	"0::pg_catalog.int2 AND t.status" CCOLL EQ "ANY (ARRAY['failed', 'cancelled']) FOR UPDATE), "
+	"back AS (INSERT INTO jobqueue.tasks_live AS t " BACK_COLUMNS BACK_VALUES RETRY_COLUMNS
+	"), gone AS (DELETE FROM jobqueue.tasks d USING back b WHERE d.id" EQ "$1 AND d.id" EQ
+	"b.id AND d.slot OPERATOR(pg_catalog.<>) 0::pg_catalog.int2) "
+	"SELECT * FROM back",
 	INT8OID, TIMESTAMPTZOID};
 
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
@@ -468,6 +585,102 @@ std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
 			return std::move(found[0]);
 	}
 	return std::nullopt;
+}
+
+/* In the order of the ids: the index that there is, whatever the selection. */
+#define MATCHES(t)                                                                                                     \
+	"($1 IS NULL OR " t ".queue" CCOLL EQ "$1) AND ($2 IS NULL OR " t ".type" EQ "$2) AND ($3 IS NULL OR " t           \
+	".created_at" GE "$3) AND ($4 IS NULL OR " t ".created_at" LT "$4)"
+#define HAS_STATUS(t) "($6 IS NULL OR " t ".status" CCOLL EQ "$6)"
+#define FIRST_OF(t) " ORDER BY " t ".id LIMIT $5 FOR UPDATE SKIP LOCKED"
+
+static void add_selection(Params &params, const Selection &selection) {
+	params.add(selection.queue);
+	params.add(selection.type);
+	params.add_time(selection.since).add_time(selection.until).add(selection.count);
+}
+
+static constinit Statement select_live_statement{
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE NOT t.status" CCOLL EQ FINISHED
+	" AND " MATCHES("t") " AND " HAS_STATUS("t") FIRST_OF("t"),
+	TEXTOID,
+	TEXTOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID,
+	INT4OID,
+	TEXTOID};
+
+std::vector<int64> select_live(const Selection &selection) {
+	Params params;
+	add_selection(params, selection);
+	params.add(selection.status);
+	return ids_of(select_live_statement.run(params));
+}
+
+/* Dead letters are pending: in their queue's order. $6 is for the columns of a retry. */
+static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.tasks_failed t WHERE " MATCHES("t")
+													   FIRST_OF("t"),
+												   TEXTOID,
+												   TEXTOID,
+												   TIMESTAMPTZOID,
+												   TIMESTAMPTZOID,
+												   INT4OID};
+static constinit Statement select_dead_letters_statement{
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.origin_queue IS NOT NULL AND (" STATUS_IS(
+		"pending") " OR " STATUS_IS("scheduled") ") AND " MATCHES("t") FIRST_OF("t"),
+	TEXTOID,
+	TEXTOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID,
+	INT4OID};
+
+Retried retry_failed(const Selection &selection) {
+	Retried retried;
+	Selection rest = selection;
+	for (Statement *statement : {&select_failed_statement, &select_dead_letters_statement}) {
+		Params params;
+		add_selection(params, rest);
+		for (const int64 id : ids_of(statement->run(params))) {
+			if (std::optional<Claim> task = retry(id, std::nullopt))
+				retried.tasks.push_back(std::move(*task));
+			else
+				retried.passed++;
+			rest.count--;
+		}
+		if (rest.count <= 0)
+			break;
+	}
+	return retried;
+}
+
+static constinit Statement delete_statement{
+	"DELETE FROM jobqueue.tasks d USING (SELECT t.tableoid, t.id FROM jobqueue.tasks t WHERE NOT t.status" CCOLL EQ
+	"'processing' AND " MATCHES("t") " AND " HAS_STATUS("t") FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ
+																		   "o.tableoid RETURNING d.id",
+	TEXTOID,
+	TEXTOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID,
+	INT4OID,
+	TEXTOID};
+
+int64 delete_tasks(const Selection &selection) {
+	Params params;
+	add_selection(params, selection);
+	params.add(selection.status);
+	return static_cast<int64>(ids_of(delete_statement.run(params)).size());
+}
+
+static constinit Statement purge_queue_statement{
+	"DELETE FROM jobqueue.tasks_live d USING (SELECT t.id FROM jobqueue.tasks_live t WHERE t.queue" CCOLL EQ
+	"$1 AND t.status" CCOLL EQ
+	"ANY (ARRAY['pending', 'scheduled', 'blocked']) ORDER BY t.id FOR UPDATE SKIP LOCKED) o WHERE d.id" EQ
+	"o.id RETURNING d.id",
+	TEXTOID};
+
+int64 purge(std::string_view queue) {
+	Params params;
+	return static_cast<int64>(purge_queue_statement.run(params.add(queue)).size());
 }
 
 /* Watching */
@@ -485,11 +698,13 @@ std::optional<Look> look(int64 id) {
 
 /* Configuration */
 
-#define HANDLER_COLUMNS                                                                                                \
-	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, a.oid, coalesce(a.rolsuper, false), "                \
-	"coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false) "     \
-	"FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ              \
-	"h.run_as WHERE d.datname" EQ "pg_catalog.current_database() AND "
+#define HANDLER_COLUMNS                                                                                                             \
+	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, coalesce(" MICROSECONDS(                                          \
+		"h.timeout") ", 0), "                                                                                                       \
+					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                       \
+					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false) " \
+					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ          \
+					 "h.run_as WHERE d.datname" EQ "pg_catalog.current_database() AND "
 #define OWN_HANDLERS "h.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i LIMIT 1)"
 
 static constinit Statement handlers_statement{HANDLER_COLUMNS OWN_HANDLERS " ORDER BY h.type"};
@@ -503,8 +718,9 @@ static std::vector<Handler> handlers_from(const Rows &rows) {
 	found.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		found.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.name_at(i, 4),
-						 rows.int32_at(i, 5), DatumGetObjectId(rows.datum(i, 6)), rows.bool_at(i, 7),
-						 rows.bool_at(i, 8), rows.bool_at(i, 9)});
+						 rows.int32_at(i, 5), rows.int64_at(i, 6), rows.text_at(i, 7),
+						 DatumGetObjectId(rows.datum(i, 8)), rows.bool_at(i, 9), rows.bool_at(i, 10),
+						 rows.bool_at(i, 11)});
 	return found;
 }
 
@@ -525,22 +741,86 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 	return found.empty() ? std::nullopt : std::optional(std::move(found[0]));
 }
 
-static constinit Statement put_handler_statement{
-	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, incarnation) "
-	"SELECT $1, $2, $3, $4, $5, i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
-	"ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
-	"max_attempts = EXCLUDED.max_attempts, incarnation = EXCLUDED.incarnation, updated_at = " NOW,
-	TEXTOID,
-	TEXTOID,
-	TEXTOID,
-	NAMEOID,
-	INT4OID};
+#define HANDLER_TYPES                                                                                                  \
+	TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID, TEXTOID, TEXTOID, INTERVALOID, INTERVALOID, FLOAT4OID, INTERVALOID,   \
+		TEXTARRAYOID, TEXTOID
+#define UNLESS(value, nothing) "CASE WHEN NOT " value EQ nothing " THEN " value " END"
+#define NO_TIMEOUT UNLESS("$11", "'0'::pg_catalog.interval")
+#define NO_SQLSTATES UNLESS("$12", "'{}'::pg_catalog.text[]")
+#define NO_QUEUE UNLESS("$13", "''")
 
-void put_handler(const Handler &handler) {
+static constinit Statement put_handler_statement{
+	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, backoff, backoff_function, first_delay, "
+	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, incarnation) "
+	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, " NO_TIMEOUT ", " NO_SQLSTATES ", " NO_QUEUE
+	", i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
+	"ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
+	"max_attempts = EXCLUDED.max_attempts, backoff = EXCLUDED.backoff, backoff_function = EXCLUDED.backoff_function, "
+	"first_delay = EXCLUDED.first_delay, max_delay = EXCLUDED.max_delay, jitter = EXCLUDED.jitter, "
+	"timeout = EXCLUDED.timeout, discard_sqlstates = EXCLUDED.discard_sqlstates, "
+	"dead_letter_queue = EXCLUDED.dead_letter_queue, incarnation = EXCLUDED.incarnation, updated_at = " NOW,
+	HANDLER_TYPES};
+/* A kind of back-off that is given takes the place of a function. */
+static constinit Statement change_handler_statement{
+	"UPDATE jobqueue.handlers h SET handler = coalesce($2, h.handler), queue = coalesce($3, h.queue), "
+	"run_as = coalesce($4, h.run_as), max_attempts = coalesce($5, h.max_attempts), backoff = coalesce($6, h.backoff), "
+	"backoff_function = CASE WHEN $6 IS NULL THEN coalesce($7, h.backoff_function) ELSE $7 END, "
+	"first_delay = coalesce($8, h.first_delay), max_delay = coalesce($9, h.max_delay), jitter = coalesce($10, h.jitter), "
+	"timeout = CASE WHEN $11 IS NULL THEN h.timeout ELSE " NO_TIMEOUT " END, "
+	"discard_sqlstates = CASE WHEN $12 IS NULL THEN h.discard_sqlstates ELSE " NO_SQLSTATES " END, "
+	"dead_letter_queue = CASE WHEN $13 IS NULL THEN h.dead_letter_queue ELSE " NO_QUEUE " END, updated_at = " NOW
+	" WHERE h.type" EQ "$1",
+	HANDLER_TYPES};
+
+static void run_handler_statement(Statement &statement, const HandlerSettings &handler) {
 	Params params;
-	params.add(std::string_view(handler.type)).add(std::string_view(handler.function));
-	params.add(std::string_view(handler.queue)).add_name(handler.run_as).add(handler.max_attempts);
-	put_handler_statement.run(params);
+	const auto add = [&params](const std::optional<Datum> &value) { params.add_datum(value.value_or(0), !value); };
+	params.add(std::string_view(handler.type));
+	params.add(handler.function);
+	params.add(handler.queue);
+	if (handler.run_as)
+		params.add_name(*handler.run_as);
+	else
+		params.add_null();
+	params.add(handler.max_attempts);
+	params.add(handler.backoff);
+	params.add(handler.backoff_function);
+	add(handler.first_delay);
+	add(handler.max_delay);
+	add(handler.jitter);
+	add(handler.timeout);
+	add(handler.discard_sqlstates);
+	params.add(handler.dead_letter_queue);
+	statement.run(params);
+}
+
+void put_handler(const HandlerSettings &handler) {
+	run_handler_statement(put_handler_statement, handler);
+}
+
+void change_handler(const HandlerSettings &change) {
+	run_handler_statement(change_handler_statement, change);
+}
+
+static constinit Statement failure_policy_statement{
+	"SELECT h.backoff, " MICROSECONDS("h.first_delay") ", " MICROSECONDS(
+		"h.max_delay") ", h.jitter::pg_catalog.float8, "
+					   "coalesce($2" EQ "ANY (h.discard_sqlstates) OR pg_catalog.left($2, 2)" EQ
+					   "ANY (h.discard_sqlstates), false), h.dead_letter_queue "
+					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1",
+	TEXTOID, TEXTOID};
+
+FailurePolicy failure_policy(std::string_view type, std::string_view sqlstate) {
+	Params params;
+	const Rows rows = failure_policy_statement.run(params.add(type).add(sqlstate));
+	if (rows.empty())
+		return {};
+	FailurePolicy policy = {rows.text_at(0, 1),	 rows.int64_at(0, 2),
+							rows.int64_at(0, 3), DatumGetFloat8(rows.datum(0, 4)),
+							rows.bool_at(0, 5),	 std::nullopt};
+	if (!rows.is_null(0, 6))
+		policy.dead_letter_queue = rows.text_at(0, 6);
+	return policy;
 }
 
 static constinit Statement delete_handler_statement{
@@ -555,6 +835,8 @@ static constinit Statement paused_all_statement{
 	"SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL LIMIT 1"};
 static constinit Statement paused_queues_statement{
 	"SELECT q.queue FROM jobqueue.queues q WHERE q.paused_at IS NOT NULL"};
+static constinit Statement dead_letter_queues_statement{
+	"SELECT DISTINCT h.dead_letter_queue FROM jobqueue.handlers h WHERE h.dead_letter_queue IS NOT NULL"};
 
 Pauses pauses() {
 	Params none;
@@ -563,6 +845,9 @@ Pauses pauses() {
 	const Rows rows = paused_queues_statement.run(none);
 	for (uint64 i = 0; i < rows.size(); i++)
 		result.queues.push_back(rows.text_at(i, 1));
+	const Rows dead_letters = dead_letter_queues_statement.run(none);
+	for (uint64 i = 0; i < dead_letters.size(); i++)
+		result.dead_letter_queues.push_back(dead_letters.text_at(i, 1));
 	return result;
 }
 
@@ -642,6 +927,22 @@ std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
 	return due;
 }
 
+static constinit Statement promote_next_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'pending', run_at = least(t.run_at, " NOW "), updated_at = " NOW
+	" WHERE t.id" EQ "ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.type" EQ
+	"ANY ($2) AND s.origin_queue IS NULL AND ($1 IS NULL OR s.queue" CCOLL EQ
+	"$1) ORDER BY s.run_at, s.id LIMIT 1 FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority",
+	TEXTOID, TEXTARRAYOID};
+
+std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types) {
+	Params params;
+	params.add(queue);
+	const Rows rows = promote_next_statement.run(params.add(types));
+	if (rows.empty())
+		return std::nullopt;
+	return Due{rows.int64_at(0, 1), rows.text_at(0, 2), rows.text_at(0, 3), rows.int16_at(0, 4), 0};
+}
+
 static constinit Statement next_due_statement{"SELECT t.run_at FROM jobqueue.tasks_live t WHERE t.status" EQ
 											  "'scheduled' AND t.run_at" GE "$1 ORDER BY t.run_at, t.id LIMIT 1",
 											  TIMESTAMPTZOID};
@@ -673,7 +974,7 @@ static constinit Statement archive_statement{
 	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ FINISHED
 	" ORDER BY s.updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING t.*), "
 	"kept AS (INSERT INTO jobqueue.tasks (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS
-	", status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate, result, "
+	", status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate, result, crashes, failures, "
 	"CASE WHEN status" EQ "'failed' THEN (-1)::pg_catalog.int2 ELSE $1 END FROM gone "
 	"WHERE status" EQ "'failed' OR $1" GT "0::pg_catalog.int2) "
 	"SELECT g.id FROM gone g",

@@ -18,6 +18,7 @@ struct NewTask {
 	int16 priority = 0;
 	std::optional<TimestampTz> run_at;
 	std::optional<int32> max_attempts;
+	std::optional<Datum> timeout;  /* interval */
 	std::optional<Datum> metadata; /* jsonb */
 	std::string created_by;
 };
@@ -38,9 +39,14 @@ struct Lane {
 	/* Queues bytewise, as in the index. */
 	friend auto operator<=>(const Lane &, const Lane &) = default;
 };
-/* Which types a claimer takes: these, or every type without a handler. */
+/*
+ * What a claimer takes: these types, or every type without a handler. Dead letters only if it asks for them, and then
+ * whether or not there is a handler.
+ */
 struct TypeFilter {
 	bool unhandled = false;
+	bool dead_letters = false;
+	bool every_type = false; /* with "unhandled": the queue is one for dead letters, which no handler serves */
 	std::vector<std::string> types;
 };
 struct Candidate {
@@ -61,8 +67,9 @@ struct Attempt {
 	int16 priority;
 	int32 attempt;
 	int32 max_attempts;
-	Datum payload; /* jsonb */
-	Datum row;	   /* jobqueue.tasks */
+	int64 timeout_us; /* 0 = as its handler says */
+	Datum payload;	  /* jsonb */
+	Datum row;		  /* jobqueue.tasks */
 };
 /* Locked tasks become processing; "lease" DT_NOEND: by a worker in the server. In the order of the ids. */
 std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by);
@@ -90,9 +97,16 @@ struct Claim {
 	int32 attempt;
 	int32 max_attempts;
 	std::string claimed_by;
+	int32 crashes;
+	bool dead_letter;
 };
 /* Locks the task of a claim, unless the claim is over. */
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server);
+/*
+ * Likewise for a worker's claim that is known to have existed when the server crashed, but may itself have been
+ * forgotten: workers commit their claims without waiting for the disk. Then it is made again.
+ */
+std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
 /* Leases that ended before "now". Locked. */
 std::vector<Claim> lock_expired(TimestampTz now, int count);
 /* Claims of workers, dead or alive. Not locked. */
@@ -101,19 +115,44 @@ std::vector<Claim> claims_in_server();
 struct Failure {
 	std::string message;
 	std::string sqlstate;
+	bool crash = false;								 /* it took its worker or the server down */
+	std::vector<std::string> keys = {}, values = {}; /* what else is known: detail, hint, context and so on */
 };
-/* A locked claim ends, and the task waits: at once, or until a time. Without failure, it was not the task's fault. */
-void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure, bool charge);
+/* A locked claim ends, and the task waits: at once, or until a time. Without failure, it costs no attempt. */
+void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure);
 /* A locked claim ends, and the task has failed. */
 void give_up(int64 id, const Failure &failure);
+/* A locked claim ends, and the task waits in another queue, which no worker serves. */
+void dead_letter(int64 id, std::string_view queue, const Failure &failure);
 bool extend_lease(int64 id, int32 attempt, TimestampTz lease);
+bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<std::string> &message);
 
 /* By people */
 
-/* Of any task that is not finished: its lane; none if there is no such task. */
-std::optional<Lane> cancel(int64 id, const std::optional<std::string> &reason, int slot);
-/* Failed and cancelled tasks come back; scheduled ones get another time. */
+/* Any task that is not finished; none if there is no such task. */
+struct Cancelled {
+	Lane lane;
+	bool runs_in_server;
+};
+std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot);
+/* Failed and cancelled tasks and dead letters come back, unless their unique key is taken; scheduled ones get another time. */
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at);
+
+/* Which tasks a bulk operation is about; what is none matches all. Times are those of creation: since <= t < until. */
+struct Selection {
+	std::optional<std::string> queue, type, status;
+	std::optional<TimestampTz> since, until;
+	int32 count;
+};
+/* What they take is locked by nobody else; "passed" counts what was left alone because its unique key is taken. */
+std::vector<int64> select_live(const Selection &selection);
+struct Retried {
+	std::vector<Claim> tasks;
+	int64 passed = 0;
+};
+Retried retry_failed(const Selection &selection);
+int64 delete_tasks(const Selection &selection);
+int64 purge(std::string_view queue);
 
 /* Watching */
 
@@ -133,8 +172,10 @@ struct Handler {
 	std::string queue;
 	std::string run_as;
 	int32 max_attempts;
-	Oid role;		/* InvalidOid: there is no such role */
-	bool superuser; /* of the role, as are the next two */
+	int64 timeout_us;			  /* 0 = none */
+	std::string backoff_function; /* schema-qualified signature; empty = none */
+	Oid role;					  /* InvalidOid: there is no such role */
+	bool superuser;				  /* of the role, as are the next two */
 	bool can_login;
 	bool can_connect;
 };
@@ -142,12 +183,40 @@ struct Handler {
 std::vector<Handler> handlers();
 std::vector<Handler> handlers_of(std::string_view role);
 std::optional<Handler> handler_for_update(std::string_view type);
-void put_handler(const Handler &handler);
+/* What people say about a handler. Intervals and arrays are Datums. */
+struct HandlerSettings {
+	std::string type;
+	std::optional<std::string> function, queue, run_as;
+	std::optional<int32> max_attempts;
+	std::optional<std::string> backoff, backoff_function;
+	std::optional<Datum> first_delay, max_delay; /* interval */
+	std::optional<Datum> jitter;				 /* real */
+	std::optional<Datum> timeout;				 /* interval */
+	std::optional<Datum> discard_sqlstates;		 /* text[] */
+	std::optional<std::string> dead_letter_queue;
+};
+void put_handler(const HandlerSettings &handler);
+/* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
+void change_handler(const HandlerSettings &change);
 bool delete_handler(std::string_view type);
 
+/* What becomes of a type's failed attempts. */
+struct FailurePolicy {
+	std::string backoff = "exponential";
+	int64 first_delay_us = 5 * USECS_PER_SEC;
+	int64 max_delay_us = USECS_PER_HOUR;
+	double jitter = 0.2;
+	bool discard = false; /* this SQLSTATE is not to be tried again */
+	std::optional<std::string> dead_letter_queue;
+};
+/* The defaults for a type without handler. */
+FailurePolicy failure_policy(std::string_view type, std::string_view sqlstate);
+
+/* Queues from which workers claim nothing: paused ones, and those for dead letters. */
 struct Pauses {
 	bool all = false;
 	std::vector<std::string> queues;
+	std::vector<std::string> dead_letter_queues; /* not paused for claim() */
 };
 Pauses pauses();
 /* Empty queue: all. True if something changed. */
@@ -176,6 +245,8 @@ struct Due {
 	TimestampTz run_at;
 };
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count);
+/* The next scheduled task of these types becomes pending, whatever its time. For drain(). */
+std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types);
 /* When the next scheduled task from a time on is due, and when the next lease ends; DT_NOEND if never. */
 TimestampTz next_due(TimestampTz from);
 TimestampTz next_lease();

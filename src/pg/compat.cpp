@@ -164,11 +164,11 @@ void unpin_search_path([[maybe_unused]] int level) {
 #endif
 }
 
-void run_portal(Portal portal, DestReceiver *receiver) {
+void run_portal(Portal portal, bool top_level, DestReceiver *receiver) {
 #if PG_VERSION_NUM >= 180000
-	PortalRun(portal, FETCH_ALL, true, receiver, receiver, nullptr);
+	PortalRun(portal, FETCH_ALL, top_level, receiver, receiver, nullptr);
 #else
-	PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, nullptr);
+	PortalRun(portal, FETCH_ALL, top_level, true, receiver, receiver, nullptr);
 #endif
 }
 

@@ -35,7 +35,7 @@ void connect_as_superuser(Oid database);
 int pin_search_path();
 void unpin_search_path(int level);
 
-/* Runs a portal to its end as a top-level command would be. */
-void run_portal(Portal portal, DestReceiver *receiver);
+/* Runs a portal to its end; as a command from a client would be if "top_level". */
+void run_portal(Portal portal, bool top_level, DestReceiver *receiver);
 
 } // namespace jobqueue::compat

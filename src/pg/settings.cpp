@@ -14,6 +14,9 @@ int notify_mode = static_cast<int>(NotifyMode::coalesced);
 int completed_retention_s = 7 * 24 * 3600;
 int failed_retention_s = -1;
 bool allow_superuser_handlers = true;
+int max_crashes = 3;
+int timeout_grace_ms = 3000;
+bool kill_stuck = false;
 bool worker_synchronous_commit = false;
 
 static const config_enum_entry notify_modes[] = {
@@ -48,6 +51,18 @@ void define() {
 	DefineCustomBoolVariable("jobqueue.allow_superuser_handlers", "Whether handlers may run as a superuser.", nullptr,
 							 &allow_superuser_handlers, allow_superuser_handlers, PGC_SIGHUP, 0, nullptr, nullptr,
 							 nullptr);
+	DefineCustomIntVariable("jobqueue.max_crashes",
+							"How often a task may take its worker or the server down before it is failed.", nullptr,
+							&max_crashes, max_crashes, 1, 1000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.timeout_grace",
+							"How long a handler that timed out or was cancelled has to end before its process is "
+							"terminated.",
+							nullptr, &timeout_grace_ms, timeout_grace_ms, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable("jobqueue.kill_stuck",
+							 "Whether a worker that responds to neither cancellation nor termination is killed.",
+							 "That makes the server restart all its processes.", &kill_stuck, kill_stuck, PGC_SIGHUP, 0,
+							 nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable(
 		"jobqueue.worker_synchronous_commit", "Whether a worker waits until each task's commit is on disk.",
 		"Off loses nothing: effects and completion are one commit, and a crash forgets both or none.",

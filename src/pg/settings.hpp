@@ -18,6 +18,9 @@ extern int notify_mode; /* NotifyMode */
 extern int completed_retention_s;
 extern int failed_retention_s; /* -1 = for ever */
 extern bool allow_superuser_handlers;
+extern int max_crashes;
+extern int timeout_grace_ms;
+extern bool kill_stuck;
 extern bool worker_synchronous_commit;
 
 /* C region; called once, when the library is loaded. */

@@ -5,14 +5,15 @@
 
 namespace jobqueue::detail {
 
-void begin_transaction(bool synchronous) {
+void begin_transaction(const char *synchronous_commit_value) {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactReadOnly = false;
 	XactDeferrable = false;
-	if (!synchronous)
-		set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	if (synchronous_commit_value != nullptr)
+		set_config_option("synchronous_commit", synchronous_commit_value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
+						  true, 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
@@ -23,6 +24,21 @@ void commit_transaction() {
 
 void abort_transaction() {
 	AbortCurrentTransaction();
+}
+
+void begin_subtransaction() {
+	BeginInternalSubTransaction(nullptr);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void commit_subtransaction() {
+	PopActiveSnapshot();
+	ReleaseCurrentSubTransaction();
+}
+
+void abort_subtransaction() {
+	RollbackAndReleaseCurrentSubTransaction();
 }
 
 } // namespace jobqueue::detail

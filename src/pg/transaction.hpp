@@ -1,5 +1,5 @@
 /*
- * transaction.hpp -- transactions of the background processes. C++ region.
+ * transaction.hpp -- transactions of the background processes, and subtransactions. C++ region.
  */
 #pragma once
 
@@ -9,13 +9,19 @@ namespace jobqueue {
 
 namespace detail {
 /* C regions. */
-void begin_transaction(bool synchronous);
+void begin_transaction(const char *synchronous_commit);
 void commit_transaction();
 void abort_transaction();
+void begin_subtransaction();
+void commit_subtransaction();
+void abort_subtransaction();
 } // namespace detail
 
-/* When the commit of a transaction of ours is on disk: before it returns, or a moment later. */
-enum class Durability { synchronous, asynchronous };
+/*
+ * When the commit of a transaction of ours is safe: before it returns, as the server's settings have it (synchronous,
+ * that may wait for a standby) or on this machine's disk (local); or a moment later.
+ */
+enum class Durability { synchronous, local, asynchronous };
 
 /*
  * Runs fn in a transaction of its own, read-committed and read-write, with a snapshot, and commits. When anything
@@ -25,7 +31,11 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 	using Result = std::invoke_result_t<Fn &>;
 	MemoryContext caller = CurrentMemoryContext;
 	std::exception_ptr problem;
-	guard([durability] { detail::begin_transaction(durability == Durability::synchronous); });
+	guard([durability] {
+		detail::begin_transaction(durability == Durability::synchronous ? nullptr
+								  : durability == Durability::local		? "local"
+																		: "off");
+	});
 	try {
 		if constexpr (std::is_void_v<Result>) {
 			fn();
@@ -43,6 +53,33 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 	}
 	guard(detail::abort_transaction);
 	MemoryContextSwitchTo(caller);
+	std::rethrow_exception(problem);
+}
+
+/*
+ * Runs fn in a subtransaction of the caller's, with a snapshot that sees all that came before. When anything throws, the
+ * subtransaction is rolled back first. Memory context and resource owner are afterwards what they were before.
+ */
+template <typename Fn> void in_subtransaction(Fn &&fn) {
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	std::exception_ptr problem;
+	const auto restore = [caller, owner] {
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	};
+	guard(detail::begin_subtransaction);
+	MemoryContextSwitchTo(caller);
+	try {
+		fn();
+		guard(detail::commit_subtransaction);
+		restore();
+		return;
+	} catch (...) {
+		problem = std::current_exception();
+	}
+	guard(detail::abort_subtransaction);
+	restore();
 	std::rethrow_exception(problem);
 }
 

@@ -4,6 +4,7 @@
 #include "server/processes.hpp"
 
 #include "pg/compat.hpp"
+#include "shared/flight_recorder.hpp"
 
 namespace jobqueue {
 
@@ -55,7 +56,17 @@ void on_lock_timeout(int signal) {
 		StatementCancelHandler(signal);
 }
 
-void prepare_process(pqsigfunc on_interrupt) {
+static constinit int recorded_worker = -1;
+
+/* The postmaster says that somebody has crashed, or that it stops immediately. */
+static void on_quit(int signal) {
+	record_innocence(recorded_worker);
+	SignalHandlerForCrashExit(signal);
+}
+
+void prepare_process(pqsigfunc on_interrupt, int worker) {
+	recorded_worker = worker;
+	pqsignal(SIGQUIT, on_quit);
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, on_interrupt);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -100,21 +111,26 @@ std::optional<store::Extension> installed_extension() {
 	return store::Extension{found.oid, found.owner, found.version};
 }
 
-static std::string token_prefix() {
+static std::string postmaster_prefix() {
 	char text[64];
 	snprintf(text, sizeof(text), "worker %llx.", static_cast<unsigned long long>(PgStartTime));
 	return text;
 }
 
-std::string worker_token(uint64 token) {
+static std::string token_prefix() {
 	char text[64];
-	snprintf(text, sizeof(text), "%llx.%llu", static_cast<unsigned long long>(shared()->server_start),
-			 static_cast<unsigned long long>(token));
-	return token_prefix() + text;
+	snprintf(text, sizeof(text), "%llx.", static_cast<unsigned long long>(shared()->server_start));
+	return postmaster_prefix() + text;
 }
 
-bool is_token_of_this_server(std::string_view token) {
-	return token.starts_with(token_prefix());
+std::string worker_token(uint64 token) {
+	return token_prefix() + std::to_string(token);
+}
+
+TokenAge token_age(std::string_view token) {
+	if (token.starts_with(token_prefix()))
+		return TokenAge::current;
+	return token.starts_with(postmaster_prefix()) ? TokenAge::before_crash : TokenAge::earlier;
 }
 
 static constinit uint64 role_changes = 1;

@@ -27,8 +27,8 @@ BackgroundWorkerHandle *start_worker(WorkerSlot *slot);
 /* For SIGINT: nobody cancels our own work, but a lock timeout speaks through it. */
 void on_lock_timeout(int signal);
 
-/* Signal handlers; "on_interrupt" is for SIGINT. C region; first thing in a process. */
-void prepare_process(pqsigfunc on_interrupt);
+/* Signal handlers; "on_interrupt" is for SIGINT, "worker" the index of its slot. C region; first thing in a process. */
+void prepare_process(pqsigfunc on_interrupt, int worker = -1);
 
 /* Sleeps until woken or for so long. Reloads settings when asked to, and then returns true. C region. */
 bool wait_for_news(int64 milliseconds);
@@ -38,8 +38,13 @@ std::optional<store::Extension> installed_extension();
 
 /* What claimed_by says for a worker: a name that no other worker has had or will have. */
 std::string worker_token(uint64 token);
-/* Was this token given out since the postmaster started? Then its worker ended by a crash or a kill. */
-bool is_token_of_this_server(std::string_view token);
+/* When was this token given out? */
+enum class TokenAge {
+	current,	  /* since shared memory was made: at the start, or after the latest crash */
+	before_crash, /* before that, but by the same postmaster */
+	earlier,
+};
+TokenAge token_age(std::string_view token);
 
 /* Grows with every change of roles and their rights that this process hears of, at the start of a transaction. */
 uint64 roles_generation();

@@ -11,8 +11,10 @@
 #include "engine/outcome.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "shared/flight_recorder.hpp"
 
 #include <set>
+#include <signal.h>
 
 namespace jobqueue {
 
@@ -25,6 +27,8 @@ constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
 constexpr int64 shortest_look_us = notify_interval_us;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
+/* A process that was told to end and has not after so long never will. */
+constexpr int64 stuck_after_us = 2 * USECS_PER_SEC;
 
 struct Role {
 	Oid oid;
@@ -57,7 +61,9 @@ private:
 	std::optional<SchedulerState> configure();
 	void read_announcements();
 	void promote_and_expire();
+	void charge_suspects();
 	void recover_orphans();
+	void watch_overdue();
 	void archive();
 	void poll();
 	void sweep();
@@ -70,7 +76,7 @@ private:
 	void dismiss_workers();
 	bool may_retire();
 	int64 sleep_ms();
-	template <typename Fn> void attempt(const char *what, Fn &&fn);
+	template <typename Fn> bool attempt(const char *what, Fn &&fn, Durability durability = Durability::asynchronous);
 
 	DatabaseSlot *const slot_;
 	Oid owner_ = InvalidOid;
@@ -92,7 +98,8 @@ private:
 	TimestampTz next_lease_ = DT_NOBEGIN;
 	TimestampTz next_poll_ = DT_NOBEGIN;
 	TimestampTz next_sweep_ = DT_NOBEGIN;
-	TimestampTz hungry_since_ = 0; /* for want of a process; 0 = not */
+	TimestampTz next_overdue_ = DT_NOEND; /* when a handler has had its grace */
+	TimestampTz hungry_since_ = 0;		  /* for want of a process; 0 = not */
 	bool warned_of_shortage_ = false;
 	TimestampTz busy_at_ = 0;
 };
@@ -102,18 +109,19 @@ bool is_live(WorkerSlot &worker) {
 }
 
 /* Housekeeping that fails (a lock, a full disk) is reported and tried again; it must not end the scheduler. */
-template <typename Fn> void Scheduler::attempt(const char *what, Fn &&fn) {
+template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durability durability) {
 	std::optional<PgError> error;
 	try {
-		in_transaction(Durability::asynchronous, [&] {
+		in_transaction(durability, [&] {
 			const Session session(owner_);
 			fn();
 		});
+		return true;
 	} catch (const PgError &caught) {
 		error = caught;
 	}
-	if (!error || error->sqlerrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
-		return;
+	if (error->sqlerrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+		return false;
 	if (error->sqlerrcode() == ERRCODE_UNDEFINED_TABLE || error->sqlerrcode() == ERRCODE_UNDEFINED_SCHEMA)
 		throw PgError(*error);
 	const PgError *const reported = &*error;
@@ -121,6 +129,7 @@ template <typename Fn> void Scheduler::attempt(const char *what, Fn &&fn) {
 		ereport(LOG, (errcode(reported->sqlerrcode()),
 					  errmsg("jobqueue could not %s and will try again: %s", what, reported->what())));
 	});
+	return false;
 }
 
 /* Reads what there is to do; a state if there is nothing to do here for now. */
@@ -240,7 +249,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 void Scheduler::dismiss_workers() {
 	int live = 0;
 	for (WorkerSlot &worker : worker_slots()) {
-		live += is_live(worker);
+		live += takes_place(&worker);
 		if (!is_live(worker) || pg_atomic_read_u32(&worker.database) != MyDatabaseId)
 			continue;
 		const Oid role = pg_atomic_read_u32(&worker.role);
@@ -319,9 +328,57 @@ void Scheduler::promote_and_expire() {
 	}
 }
 
+/*
+ * Tasks that took the server down. Charged before anything can run them again, and on disk before they are forgotten;
+ * twice does no harm, for the claim is over then.
+ */
+void Scheduler::charge_suspects() {
+	Suspect suspect;
+	while (next_suspect(MyDatabaseId, &suspect)) {
+		std::optional<store::Claim> claim;
+		const char *status = nullptr;
+		const bool charged = attempt(
+			"charge the task that crashed the server",
+			[&] {
+				claim = store::lock_crashed_claim(suspect.task, suspect.attempt);
+				if (claim)
+					status = end_abandoned(
+						*claim, suspect.killed ? store::Failure{"it responded to nothing, and its worker process was "
+																"killed (jobqueue.kill_stuck)",
+																sqlstate::crashed, true}
+											   : store::Failure{"it crashed the server", sqlstate::crashed, true});
+			},
+			Durability::local);
+		if (!charged)
+			return;
+		if (claim) {
+			const store::Claim *const task = &*claim;
+			guard([task, status] {
+				ereport(LOG, (errmsg("task " INT64_FORMAT " of type \"%s\" was running in the worker process whose end "
+									 "made the server restart, crash %d of %d: it is now %s",
+									 task->id, task->type.c_str(), task->crashes + 1, settings::max_crashes, status)));
+			});
+		}
+		forget_suspect(suspect);
+	}
+}
+
+static store::Failure failure_by(DeathCause cause) {
+	switch (cause) {
+	case DeathCause::fatal:
+		return {"it ended its worker process", sqlstate::crashed, true};
+	case DeathCause::overdue:
+		return {"timed out, and did not respond to cancellation: its worker process was terminated",
+				sqlstate::timed_out};
+	default:
+		return {"the worker process ended while it ran this task", sqlstate::worker_ended};
+	}
+}
+
 /* Tasks in the hands of workers that are no more. */
 void Scheduler::recover_orphans() {
 	pg_atomic_write_u32(&slot_->orphans, 0);
+	charge_suspects();
 	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
 	std::vector<store::Claim> claims;
 	attempt("look for the tasks of workers that ended", [&claims] { claims = store::claims_in_server(); });
@@ -333,12 +390,75 @@ void Scheduler::recover_orphans() {
 	for (const store::Claim &seen : claims) {
 		if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
 			continue;
-		/* An earlier start of the server was stopped by somebody; a worker of this one was killed, or crashed. */
-		const bool charged = is_token_of_this_server(seen.claimed_by) && !interrupted;
-		attempt("give back the task of a worker that ended", [&seen, charged] {
-			if (const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true))
-				end_abandoned(*claim, {"the worker process ended while it ran this task", "JQ002"}, charged);
+		/* At a crash the one that caused it has been charged already, unless nobody could know which one it was. */
+		const TokenAge age = token_age(seen.claimed_by);
+		const bool unknown_crash = age == TokenAge::before_crash && !flight_recorder_works();
+		const bool charged = age == TokenAge::current ? !interrupted : unknown_crash;
+		const DeathCause cause = guard([&seen] { return death_cause(MyDatabaseId, seen.id, seen.attempt); });
+		attempt("give back the task of a worker that ended", [&] {
+			const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true);
+			if (!claim)
+				return;
+			if (!charged)
+				end_released(*claim);
+			else
+				end_abandoned(*claim, failure_by(unknown_crash ? DeathCause::fatal : cause));
 		});
+	}
+}
+
+/*
+ * Handlers that go on although their time is up, or their task was cancelled: after the grace their process is told to
+ * end, and what does not even do that is reported. Its place is made up for by another worker.
+ */
+void Scheduler::watch_overdue() {
+	next_overdue_ = DT_NOEND;
+	const TimestampTz now = GetCurrentTimestamp();
+	const int64 grace_us = static_cast<int64>(settings::timeout_grace_ms) * 1000;
+	for (WorkerSlot &worker : worker_slots()) {
+		const uint64 task = pg_atomic_read_u64(&worker.task);
+		if (!is_live(worker) || task == 0 || pg_atomic_read_u32(&worker.database) != MyDatabaseId ||
+			pg_atomic_read_u32(&worker.stuck) != 0)
+			continue;
+		auto over = static_cast<TimestampTz>(pg_atomic_read_u64(&worker.deadline));
+		if (pg_atomic_read_u64(&worker.cancel) == task)
+			over = std::min(over, static_cast<TimestampTz>(pg_atomic_read_u64(&worker.cancelled_at)));
+		if (over == DT_NOEND)
+			continue;
+		const auto pid = static_cast<pid_t>(pg_atomic_read_u32(&worker.pid));
+		if (pg_atomic_read_u64(&worker.end) != task) {
+			if (now < over + grace_us) {
+				next_overdue_ = std::min(next_overdue_, over + grace_us);
+				continue;
+			}
+			pg_atomic_write_u64(&worker.ended_at, static_cast<uint64>(now));
+			pg_atomic_write_u64(&worker.end, task);
+			pg_memory_barrier();
+			if (pid != 0)
+				kill(pid, SIGUSR2);
+		}
+		const auto stuck_at = static_cast<TimestampTz>(pg_atomic_read_u64(&worker.ended_at)) + stuck_after_us;
+		if (now < stuck_at) {
+			next_overdue_ = std::min(next_overdue_, stuck_at);
+			continue;
+		}
+		pg_atomic_write_u32(&worker.stuck, 1);
+		busy_at_ = now;
+		const bool dies = settings::kill_stuck;
+		guard([pid, task, dies] {
+			ereport(
+				WARNING,
+				(errmsg("jobqueue worker %d, which runs task " INT64_FORMAT ", responds neither to cancellation nor "
+						"to termination",
+						static_cast<int>(pid), static_cast<int64>(task)),
+				 dies ? errdetail("It is killed, and the server restarts all its processes (jobqueue.kill_stuck).")
+					  : errdetail("Other workers go on; this one is left alone."),
+				 dies ? 0 : errhint("Only a crash of the server can end it: see jobqueue.kill_stuck.")));
+		});
+		if (dies && pid != 0 && pg_atomic_read_u64(&worker.task) == task) {
+			record_kill(static_cast<int>(&worker - shared()->workers));
+			kill(pid, SIGKILL);
+		}
 	}
 }
 
@@ -423,9 +543,8 @@ bool Scheduler::start_worker_for(Role &role) {
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 	int live = 0;
 	for (WorkerSlot &worker : worker_slots()) {
-		if (is_live(worker))
-			live++;
-		else if (reserved == nullptr)
+		live += takes_place(&worker);
+		if (!is_live(worker) && reserved == nullptr)
 			reserved = &worker;
 	}
 	if (live >= settings::max_workers)
@@ -438,6 +557,9 @@ bool Scheduler::start_worker_for(Role &role) {
 		pg_atomic_write_u32(&reserved->pid, 0);
 		pg_atomic_write_u32(&reserved->retire, 0);
 		pg_atomic_write_u64(&reserved->task, 0);
+		pg_atomic_write_u64(&reserved->cancel, 0);
+		pg_atomic_write_u64(&reserved->end, 0);
+		pg_atomic_write_u64(&reserved->deadline, PG_INT64_MAX);
 		pg_atomic_write_u64(&reserved->types, ~0ULL);
 		pg_atomic_write_u64(&reserved->started_at, static_cast<uint64>(GetCurrentTimestamp()));
 		set_state(reserved, WorkerState::starting);
@@ -455,8 +577,7 @@ bool Scheduler::start_worker_for(Role &role) {
 	if (handle == nullptr) {
 		pg_atomic_fetch_add_u64(&shared()->start_failed, 1);
 		LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
-		pg_atomic_write_u32(&reserved->database, InvalidOid);
-		set_state(reserved, WorkerState::free);
+		free_worker(reserved);
 		LWLockRelease(shared()->lock);
 		return false;
 	}
@@ -479,10 +600,8 @@ void Scheduler::watch_started() {
 			/* It ended before it took its slot. */
 			LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 			if (worker_state(slot) == WorkerState::starting && pg_atomic_read_u64(&slot->token) == started.token &&
-				pg_atomic_read_u32(&slot->pid) == 0) {
-				pg_atomic_write_u32(&slot->database, InvalidOid);
-				set_state(slot, WorkerState::free);
-			}
+				pg_atomic_read_u32(&slot->pid) == 0)
+				free_worker(slot);
 			LWLockRelease(shared()->lock);
 		}
 		const bool failed = status == BGWH_STOPPED && pg_atomic_read_u64(&slot->connected) < started.token;
@@ -527,7 +646,7 @@ void Scheduler::start_workers_of(Role &role) {
 	int workers = 0, live = 0;
 	bool waiting = false; /* one of them will look by itself */
 	for (WorkerSlot &worker : worker_slots()) {
-		if (!is_live(worker))
+		if (!takes_place(&worker))
 			continue;
 		live++;
 		if (pg_atomic_read_u32(&worker.database) != MyDatabaseId || pg_atomic_read_u32(&worker.role) != role.oid)
@@ -608,7 +727,7 @@ bool Scheduler::may_retire() {
 }
 
 int64 Scheduler::sleep_ms() {
-	TimestampTz until = std::min({next_poll_, next_due_, next_lease_});
+	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_overdue_});
 	if (!to_notify_.empty())
 		until = std::min(until, notified_at_ + notify_interval_us);
 	if (hungry_since_ != 0) {
@@ -659,6 +778,7 @@ SchedulerState Scheduler::work() {
 		if (pg_atomic_read_u32(&slot_->by_hand) != 0)
 			archive();
 		promote_and_expire();
+		watch_overdue();
 		start_workers();
 		notify();
 		if (may_retire())

@@ -11,6 +11,9 @@
 #include "engine/outcome.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "shared/flight_recorder.hpp"
+
+#include <signal.h>
 
 namespace jobqueue {
 
@@ -30,13 +33,75 @@ struct HandlerGone {};
 /* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
 struct ConfigurationChanged {};
 
+/* How long a back-off function may think. */
+constexpr int64 backoff_timeout_us = 5 * USECS_PER_SEC;
+
+/* The claim in hand, which leave() must not let fall. */
+int64 held_task = 0;
+int32 held_attempt = 0;
+
 /* An interrupt is for the handler; our own work around it is not to be cancelled. */
 volatile sig_atomic_t handler_runs = false;
+volatile sig_atomic_t timed_out = false;
+volatile sig_atomic_t told_to_end = false; /* by somebody */
+volatile sig_atomic_t overdue = false;	   /* by the scheduler, because the task is */
+
+TimeoutId attempt_timeout;
 
 void on_interrupt(int signal) {
 	if (handler_runs)
 		StatementCancelHandler(signal);
 }
+
+void on_terminate(int signal) {
+	told_to_end = true;
+	die(signal);
+}
+
+/* The scheduler's last word to a handler that did not respond to an interrupt; believed only if it names its task. */
+void on_overdue(int signal) {
+	if (!handler_runs || pg_atomic_read_u64(&own_worker()->end) != pg_atomic_read_u64(&own_worker()->task))
+		return;
+	overdue = true;
+	die(signal);
+}
+
+/* As statement_timeout does it; who has started processes of its own is in their group. */
+void on_timeout() {
+	timed_out = true;
+	kill(MyProcPid, SIGINT);
+	kill(-MyProcPid, SIGINT);
+	if (DatabaseSlot *home = find_database(MyDatabaseId))
+		wake_scheduler(home); /* which sees to it that this helps */
+}
+
+/*
+ * Server code runs a handler, with its clocks: the attempt's timeout, and the role's statement_timeout, which a
+ * background worker does not have by itself. "timeout_us" 0: none.
+ */
+class HandlerTime {
+public:
+	explicit HandlerTime(int64 timeout_us) {
+		timed_out = false;
+		if (timeout_us > 0) {
+			const TimestampTz deadline = GetCurrentTimestamp() + timeout_us;
+			pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(deadline));
+			enable_timeout_at(attempt_timeout, deadline);
+		}
+		if (StatementTimeout > 0)
+			enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
+		handler_runs = true;
+	}
+	~HandlerTime() {
+		handler_runs = false;
+		disable_timeout(attempt_timeout, false);
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
+		QueryCancelPending = false;
+	}
+	HandlerTime(const HandlerTime &) = delete;
+	HandlerTime &operator=(const HandlerTime &) = delete;
+};
 
 class Worker {
 public:
@@ -53,10 +118,12 @@ private:
 			   roles_ == roles_generation();
 	}
 	std::optional<store::Attempt> claim();
+	int64 timeout_us(const store::Attempt &task) const;
 	void process(const store::Attempt &task);
 	void perform(const store::Attempt &task);
-	void record_failure(const store::Attempt &task, const store::Failure &failure);
+	void record_failure(const store::Attempt &task, store::Failure failure, bool discarded);
 	void report_failure(const store::Attempt &task, const PgError &error);
+	std::optional<int64> ask_backoff(const store::Attempt &task, const store::Failure &failure);
 	void reset_session();
 	bool sleep();
 	bool should_retire();
@@ -129,7 +196,7 @@ bool Worker::help_is_possible() {
 	int live = 0;
 	for (WorkerSlot &other : worker_slots()) {
 		const WorkerState state = worker_state(&other);
-		live += state != WorkerState::free;
+		live += takes_place(&other);
 		if (state == WorkerState::idle && pg_atomic_read_u32(&other.database) == MyDatabaseId &&
 			pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&slot_->role))
 			return true;
@@ -160,6 +227,10 @@ std::optional<store::Attempt> Worker::claim() {
 				MemoryContextSwitchTo(caller);
 			});
 			more = help_is_possible() && claimer_->more_after(scope_, locked);
+			held_task = attempt.id;
+			held_attempt = attempt.attempt;
+			pg_atomic_write_u64(&slot_->end, 0);
+			pg_atomic_write_u32(&slot_->attempt, static_cast<uint32>(attempt.attempt));
 			pg_atomic_write_u64(&slot_->task, static_cast<uint64>(attempt.id));
 			return attempt;
 		});
@@ -182,18 +253,13 @@ void Worker::perform(const store::Attempt &task) {
 		if (handler == nullptr)
 			throw HandlerGone{};
 		MemoryContextSwitchTo(context_);
-		const std::optional<Datum> result = executor_->run(task, handler->function);
+		const std::optional<Datum> result = executor_->run(task, handler->function, true);
 		/* Not the context of before: a procedure may have ended that transaction. */
 		MemoryContextSwitchTo(CurTransactionContext);
+		disable_timeout(STATEMENT_TIMEOUT, false);
 
 		const Session session(owner_, Session::Writes::always);
-		std::optional<Datum> results;
-		if (result)
-			results = guard([&result] {
-				Datum element = *result;
-				return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
-			});
-		if (end_completed({&task.id, 1}, {&task.attempt, 1}, results, true).empty())
+		if (!end_succeeded(task, result))
 			throw ClaimEnded{};
 	});
 }
@@ -214,23 +280,54 @@ void Worker::report_failure(const store::Attempt &task, const PgError &error) {
 	});
 }
 
-void Worker::record_failure(const store::Attempt &task, const store::Failure &failure) {
+/* Asks in a transaction that is rolled back: the function shall decide, and do nothing. */
+std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store::Failure &failure) {
+	const store::Handler *handler = find_handler(handlers_, task.type);
+	if (handler == nullptr || handler->backoff_function.empty() || task.attempt >= task.max_attempts)
+		return std::nullopt;
+	struct Answered {};
+	std::optional<int64> delay_us;
+	std::optional<PgError> error;
+	try {
+		const HandlerTime time(backoff_timeout_us);
+		in_transaction(Durability::asynchronous, [&] {
+			delay_us = executor_->backoff_us(handler->backoff_function, task.attempt, failure.message);
+			throw Answered{};
+		});
+	} catch (const Answered &) {
+	} catch (const PgError &caught) {
+		error = caught;
+	}
+	if (error) {
+		const char *const function = handler->backoff_function.c_str();
+		const PgError *const reported = &*error;
+		guard([function, reported] {
+			ereport(LOG, (errcode(reported->sqlerrcode()),
+						  errmsg("back-off function %s failed: %s", function, reported->what()),
+						  errdetail("The wait is that of the handler's other settings.")));
+		});
+	}
+	return delay_us;
+}
+
+void Worker::record_failure(const store::Attempt &task, store::Failure failure, bool discarded) {
+	const std::optional<int64> delay_us = discarded ? std::nullopt : ask_backoff(task, failure);
 	in_transaction(Durability::asynchronous, [&] {
 		const Session session(owner_);
 		if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
-			end_failed(*claim, failure, {});
+			end_failed(*claim, failure, {.discarded = discarded, .retry_in_us = delay_us});
 	});
 }
 
-/* Cut where a character ends. */
-std::string cut(const char *text, int most) {
-	const int length = static_cast<int>(strlen(text));
-	return {text, static_cast<size_t>(length <= most ? length : pg_mbcliplen(text, length, most))};
+int64 Worker::timeout_us(const store::Attempt &task) const {
+	if (task.timeout_us > 0)
+		return task.timeout_us;
+	const store::Handler *handler = find_handler(handlers_, task.type);
+	return handler ? handler->timeout_us : 0;
 }
 
 /* The attempt from beginning to end, whatever happens in the handler. */
 void Worker::process(const store::Attempt &task) {
-	constexpr int longest_message = 8192;
 	char activity[NAMEDATALEN + 128];
 	snprintf(activity, sizeof(activity), "task " INT64_FORMAT " of type %.*s", task.id,
 			 pg_mbcliplen(task.type.c_str(), static_cast<int>(task.type.size()), 64), task.type.c_str());
@@ -239,9 +336,13 @@ void Worker::process(const store::Attempt &task) {
 	std::optional<PgError> error;
 	std::string problem;
 	bool ended = false, released = false;
+	const int64 time_limit_us = timeout_us(task);
+	const auto index = static_cast<int>(slot_ - shared()->workers);
 	take_own_reason();
-	handler_runs = true;
+	write_progress(slot_, -1, "");
+	record_running(index, MyDatabaseId, task.id, task.attempt);
 	try {
+		const HandlerTime time(time_limit_us);
 		perform(task);
 	} catch (const ClaimEnded &) {
 		ended = true;
@@ -254,16 +355,15 @@ void Worker::process(const store::Attempt &task) {
 	} catch (...) {
 		problem = "unknown C++ exception";
 	}
-	handler_runs = false;
-	QueryCancelPending = false;
-	pg_atomic_write_u64(&slot_->task, 0);
+	const bool interrupted = error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED;
 
 	/* An interrupt that cancel() has sent: for this task, which it has ended, or too late, for one before. */
 	const uint32 cancels = pg_atomic_read_u32(&slot_->cancels);
-	if (error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED && std::exchange(cancels_seen_, cancels) != cancels) {
+	if (interrupted && std::exchange(cancels_seen_, cancels) != cancels) {
 		ended = pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id);
-		released = !ended;
-		error.reset();
+		released = !ended && !timed_out;
+		if (ended || released)
+			error.reset();
 	}
 
 	const std::optional<std::string> own_reason = take_own_reason();
@@ -282,11 +382,21 @@ void Worker::process(const store::Attempt &task) {
 				end_cancelled(task.id, own_reason);
 		});
 	} else if (error) {
+		store::Failure failure = failure_of(*error);
+		if (interrupted && timed_out) {
+			char limit[32];
+			snprintf(limit, sizeof(limit), "%g s", static_cast<double>(time_limit_us) / USECS_PER_SEC);
+			failure.message = std::string("timed out after ") + limit;
+			failure.sqlstate = sqlstate::timed_out;
+		}
 		report_failure(task, *error);
-		record_failure(task, {cut(error->what(), longest_message), unpack_sql_state(error->sqlerrcode())});
+		record_failure(task, std::move(failure), error->sqlerrcode() == errcode_discarded);
 	} else if (!problem.empty()) {
-		record_failure(task, {cut(problem.c_str(), longest_message), unpack_sql_state(ERRCODE_INTERNAL_ERROR)});
+		record_failure(task, {problem, unpack_sql_state(ERRCODE_INTERNAL_ERROR)}, false);
 	}
+	pg_atomic_write_u64(&slot_->task, 0);
+	record_idle(index);
+	held_task = 0;
 }
 
 /* What a handler may have left behind in the session. C region. */
@@ -420,15 +530,18 @@ void Worker::run() {
 void leave(int, Datum arg) {
 	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
 	const Oid database = pg_atomic_read_u32(&slot->database);
-	const bool orphan = pg_atomic_read_u64(&slot->task) != 0;
+	record_idle(DatumGetInt32(arg));
+	if (held_task != 0) {
+		const DeathCause cause = overdue						? DeathCause::overdue
+								 : told_to_end || !handler_runs ? DeathCause::terminated
+																: DeathCause::fatal;
+		record_death({database, held_task, held_attempt, cause});
+	}
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
-	pg_atomic_write_u32(&slot->pid, 0);
-	pg_atomic_write_u64(&slot->task, 0);
-	pg_atomic_write_u32(&slot->database, InvalidOid);
-	set_state(slot, WorkerState::free);
+	free_worker(slot);
 	LWLockRelease(shared()->lock);
 	if (DatabaseSlot *home = find_database(database)) {
-		if (orphan)
+		if (held_task != 0)
 			pg_atomic_write_u32(&home->orphans, 1);
 		wake_scheduler(home);
 	}
@@ -461,16 +574,22 @@ extern "C" void jobqueue_worker_main(Datum arg) {
 	using namespace jobqueue;
 	uint64 token;
 	memcpy(&token, MyBgworkerEntry->bgw_extra, sizeof(token));
-	prepare_process(on_interrupt);
-	if (shared() == nullptr || !attach(DatumGetInt32(arg), token))
+	if (shared() == nullptr)
 		proc_exit(0);
 	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
+	set_own_worker(slot);
+	prepare_process(on_interrupt, DatumGetInt32(arg));
+	pqsignal(SIGTERM, on_terminate);
+	pqsignal(SIGUSR2, on_overdue);
+	if (!attach(DatumGetInt32(arg), token))
+		proc_exit(0);
 	const Oid database = pg_atomic_read_u32(&slot->database);
 	DatabaseSlot *home = find_database(database);
 	if (home == nullptr || pg_atomic_read_u32(&home->let_go) != 0)
 		proc_exit(0);
 	compat::connect_as(database, pg_atomic_read_u32(&slot->role), pg_atomic_read_u32(&slot->can_login) != 0);
 	pgstat_report_appname("jobqueue worker");
+	attempt_timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
 	boundary([slot, home] { Worker(slot, home).run(); });
 	proc_exit(0);
 }

@@ -84,7 +84,7 @@ struct Notes {
 	int64 highest_id;
 	int64 due_at;
 	int cancel_count;
-	int64 cancelled[32]; /* more are found by the workers themselves, when they finish */
+	int64 cancelled[1024]; /* more are found by the workers themselves, when they finish */
 };
 
 } // namespace
@@ -239,6 +239,7 @@ static void interrupt_workers(int64 id) noexcept {
 			continue;
 		/* The worker believes an interrupt only if this names the task it is running. */
 		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
+		pg_atomic_write_u64(&slot.cancelled_at, static_cast<uint64>(GetCurrentTimestamp()));
 		pg_atomic_fetch_add_u32(&slot.cancels, 1);
 		pg_memory_barrier();
 		const uint32 pid = pg_atomic_read_u32(&slot.pid);
@@ -293,7 +294,7 @@ static void publish(bool committed) noexcept {
 			interrupt_workers(notes.cancelled[i]);
 		if (notes.archive)
 			pg_atomic_write_u32(&slot->by_hand, 1);
-		look |= notes.everything || notes.configuration || notes.due_at != 0 || notes.archive;
+		look |= notes.everything || notes.configuration || notes.due_at != 0 || notes.archive || notes.cancel_count > 0;
 	}
 	if (slot && look) {
 		wake_scheduler(slot);

@@ -5,6 +5,7 @@
 
 #include "pg/compat.hpp"
 #include "shared/announcements.hpp"
+#include "shared/flight_recorder.hpp"
 #include "shared/positions.hpp"
 
 namespace jobqueue {
@@ -97,6 +98,13 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.types, 0);
 		pg_atomic_init_u64(&slot.task, 0);
 		pg_atomic_init_u64(&slot.cancel, 0);
+		pg_atomic_init_u64(&slot.cancelled_at, 0);
+		pg_atomic_init_u32(&slot.attempt, 0);
+		pg_atomic_init_u64(&slot.deadline, PG_INT64_MAX);
+		pg_atomic_init_u64(&slot.end, 0);
+		pg_atomic_init_u64(&slot.ended_at, 0);
+		pg_atomic_init_u32(&slot.stuck, 0);
+		pg_atomic_init_u32(&slot.progress_version, 0);
 		pg_atomic_init_u64(&slot.started_at, 0);
 		pg_atomic_init_u64(&slot.state_since, 0);
 	}
@@ -108,8 +116,10 @@ static void startup_shared_memory() {
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	bool found;
 	auto *fresh = static_cast<SharedState *>(ShmemInitStruct("jobqueue", state_size(), &found));
-	if (!found)
+	if (!found) {
 		initialize(fresh);
+		open_flight_recorder();
+	}
 	startup_ring();
 	startup_positions();
 	LWLockRelease(AddinShmemInitLock);
@@ -121,6 +131,62 @@ void install_shared_memory_hooks() {
 	shmem_request_hook = request_shared_memory;
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup_shared_memory;
+}
+
+static WorkerSlot *own_slot = nullptr;
+
+WorkerSlot *own_worker() noexcept {
+	return own_slot;
+}
+
+void set_own_worker(WorkerSlot *slot) noexcept {
+	own_slot = slot;
+}
+
+void free_worker(WorkerSlot *slot) noexcept {
+	pg_atomic_write_u32(&slot->pid, 0);
+	pg_atomic_write_u64(&slot->task, 0);
+	pg_atomic_write_u32(&slot->stuck, 0);
+	pg_atomic_write_u32(&slot->database, InvalidOid);
+	set_state(slot, WorkerState::free);
+}
+
+void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noexcept {
+	pg_atomic_fetch_add_u32(&slot->progress_version, 1);
+	pg_write_barrier();
+	slot->progress = fraction;
+	strlcpy(slot->progress_message, message, sizeof(slot->progress_message));
+	pg_write_barrier();
+	pg_atomic_fetch_add_u32(&slot->progress_version, 1);
+}
+
+bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_message_size]) noexcept {
+	for (int tries = 0; tries < 1000; tries++) {
+		const uint32 version = pg_atomic_read_u32(&slot->progress_version);
+		pg_read_barrier();
+		*fraction = slot->progress;
+		memcpy(message, slot->progress_message, sizeof(message));
+		pg_read_barrier();
+		if (version % 2 == 0 && pg_atomic_read_u32(&slot->progress_version) == version)
+			return *fraction >= 0;
+	}
+	return false; /* its writer was stopped in the middle */
+}
+
+void record_death(const Death &death) {
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state->deaths[state->death_count++ % max_deaths] = death;
+	LWLockRelease(state->lock);
+}
+
+DeathCause death_cause(Oid database, int64 task, int32 attempt) {
+	DeathCause cause = DeathCause::unknown;
+	LWLockAcquire(state->lock, LW_SHARED);
+	for (const Death &death : state->deaths)
+		if (death.database == database && death.task == task && death.attempt == attempt)
+			cause = death.cause;
+	LWLockRelease(state->lock);
+	return cause;
 }
 
 static DatabaseSlot *look_up(Oid database) {

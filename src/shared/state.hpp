@@ -15,6 +15,8 @@ inline constexpr int max_waiters = 256;
 inline constexpr uint64 ring_size = 32768; /* a power of two */
 inline constexpr int queue_name_size = 64;
 inline constexpr int no_procno = -1;
+inline constexpr int max_deaths = 256;
+inline constexpr int progress_message_size = 200;
 
 /* 64-bit FNV-1a: names of queues and types are compared by it in shared memory. 0 is never returned. */
 constexpr uint64 hash_name(std::string_view name, uint64 seed = 14695981039346656037ULL) noexcept {
@@ -88,8 +90,32 @@ struct WorkerSlot {
 	pg_atomic_uint64 types;		/* type_mask of what it handles */
 	pg_atomic_uint64 task;		/* id; 0 = none */
 	pg_atomic_uint64 cancel;	/* id of a task that was cancelled while it ran here */
+	pg_atomic_uint64 cancelled_at;
+	pg_atomic_uint32 attempt;  /* of the task */
+	pg_atomic_uint64 deadline; /* when its time is up; PG_INT64_MAX = never */
+	pg_atomic_uint64 end;	   /* id of a task that the process shall end for, ... */
+	pg_atomic_uint64 ended_at; /* ... told so at this time */
+	pg_atomic_uint32 stuck;	   /* and it has not: its place among jobqueue.max_workers is another's */
 	pg_atomic_uint64 started_at;
 	pg_atomic_uint64 state_since;
+	pg_atomic_uint32 progress_version; /* odd while the worker writes what follows */
+	float4 progress;				   /* negative = none */
+	char progress_message[progress_message_size];
+};
+
+/* Why a worker ended while it ran a task. */
+enum class DeathCause : uint32 {
+	unknown,	/* so long ago that it has been forgotten */
+	terminated, /* by somebody else */
+	fatal,		/* by what it ran: an error that ended the process */
+	overdue,	/* by us: it ran out of time and did not respond to cancellation */
+};
+
+struct Death {
+	Oid database;
+	int64 task;
+	int32 attempt;
+	DeathCause cause;
 };
 
 /* Somebody in wait_for(). */
@@ -118,6 +144,8 @@ struct SharedState {
 	pg_atomic_uint64 announced;				/* next position in the ring */
 	pg_atomic_uint32 waiters;				/* in use */
 	pg_atomic_uint64 start_failed;			/* times that max_worker_processes was exhausted */
+	uint32 death_count;						/* the latest are in the array */
+	Death deaths[max_deaths];
 	DatabaseSlot databases[max_databases];
 	WaiterSlot waiter[max_waiters];
 	WorkerSlot workers[FLEXIBLE_ARRAY_MEMBER]; /* worker_count */
@@ -131,6 +159,21 @@ void install_shared_memory_hooks();
 
 /* The workers' array. */
 std::span<WorkerSlot> worker_slots() noexcept;
+
+/* Gives a worker's slot back. The caller holds the lock. */
+void free_worker(WorkerSlot *slot) noexcept;
+/* This process's own slot; null where it is no worker. */
+WorkerSlot *own_worker() noexcept;
+void set_own_worker(WorkerSlot *slot) noexcept;
+
+/* What a handler says of its progress; "message" is cut where a character ends, by the caller. */
+void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noexcept;
+/* False if there is none. */
+bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_message_size]) noexcept;
+
+/* For the scheduler, which gives the task back: why its worker ended. C region (takes an LWLock, as does death_cause). */
+void record_death(const Death &death);
+DeathCause death_cause(Oid database, int64 task, int32 attempt);
 
 /* This database's slot; null if it has none, or the library is not preloaded. C region (takes an LWLock). */
 DatabaseSlot *find_database(Oid database);
@@ -151,6 +194,10 @@ inline SchedulerState scheduler_state(DatabaseSlot *slot) noexcept {
 }
 inline WorkerState worker_state(WorkerSlot *slot) noexcept {
 	return static_cast<WorkerState>(pg_atomic_read_u32(&slot->state));
+}
+/* Does it count towards jobqueue.max_workers? */
+inline bool takes_place(WorkerSlot *slot) noexcept {
+	return worker_state(slot) != WorkerState::free && pg_atomic_read_u32(&slot->stuck) == 0;
 }
 inline void set_state(WorkerSlot *slot, WorkerState state) noexcept {
 	pg_atomic_write_u64(&slot->state_since, static_cast<uint64>(GetCurrentTimestamp()));

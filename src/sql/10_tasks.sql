@@ -27,7 +27,13 @@ CREATE TABLE jobqueue.tasks (
 	group_key        text,
 	created_by       name        NOT NULL DEFAULT CURRENT_USER,
 	metadata         jsonb,
-	timeout          interval,
+	timeout          interval    CONSTRAINT tasks_timeout_positive CHECK (timeout OPERATOR(pg_catalog.>) '0'::interval),
+	crashes          integer     NOT NULL DEFAULT 0,
+	failures         jsonb       CONSTRAINT tasks_failures_array CHECK (
+		pg_catalog.jsonb_typeof(failures) OPERATOR(pg_catalog.=) 'array'),
+	origin_queue     text,
+	progress         real,
+	progress_message text,
 	slot             smallint    NOT NULL DEFAULT 0
 ) PARTITION BY LIST (slot);
 
@@ -104,5 +110,10 @@ COMMENT ON COLUMN jobqueue.tasks.unique_key IS 'at most one live task of a type 
 COMMENT ON COLUMN jobqueue.tasks.group_key IS 'reserved for group limits';
 COMMENT ON COLUMN jobqueue.tasks.created_by IS 'the role that enqueued it';
 COMMENT ON COLUMN jobqueue.tasks.metadata IS 'yours: passed through untouched';
-COMMENT ON COLUMN jobqueue.tasks.timeout IS 'reserved for time limits';
+COMMENT ON COLUMN jobqueue.tasks.timeout IS 'how long an attempt in the server may take; null = as the handler says';
+COMMENT ON COLUMN jobqueue.tasks.crashes IS 'attempts that took their worker or the server down';
+COMMENT ON COLUMN jobqueue.tasks.failures IS 'its failed attempts, the latest 20: attempt, started_at, seconds, sqlstate, message, context, worker ...';
+COMMENT ON COLUMN jobqueue.tasks.origin_queue IS 'of a dead letter: the queue it failed in; such a task waits for claim() or retry()';
+COMMENT ON COLUMN jobqueue.tasks.progress IS 'as the outside worker reported it, 0 to 1; see running_tasks for handlers';
+COMMENT ON COLUMN jobqueue.tasks.progress_message IS 'likewise';
 COMMENT ON COLUMN jobqueue.tasks.slot IS 'the leaf: 0 live, -1 failed, 1 to 8 history; written by the engine only';

@@ -19,6 +19,18 @@ CREATE TABLE jobqueue.handlers (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	run_as       name        NOT NULL,
 	max_attempts integer     NOT NULL DEFAULT 20 CONSTRAINT handlers_max_attempts_positive CHECK (max_attempts OPERATOR(pg_catalog.>) 0),
+	backoff      text        NOT NULL DEFAULT 'exponential' CONSTRAINT handlers_backoff_known CHECK (
+		backoff OPERATOR(pg_catalog.=) ANY (ARRAY['fixed', 'linear', 'exponential'])),
+	backoff_function text,
+	first_delay  interval    NOT NULL DEFAULT '5 seconds',
+	max_delay    interval    NOT NULL DEFAULT '1 hour',
+	jitter       real        NOT NULL DEFAULT 0.2 CONSTRAINT handlers_jitter_range CHECK (
+		jitter OPERATOR(pg_catalog.>=) 0::real AND jitter OPERATOR(pg_catalog.<=) 1::real),
+	timeout      interval    CONSTRAINT handlers_timeout_positive CHECK (timeout OPERATOR(pg_catalog.>) '0'::interval),
+	discard_sqlstates text[],
+	dead_letter_queue text CONSTRAINT handlers_dead_letter_queue_length CHECK (
+		pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.>=) 1
+		AND pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.<=) 63),
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now()
@@ -53,6 +65,14 @@ COMMENT ON COLUMN jobqueue.handlers.handler IS 'schema-qualified signature of th
 COMMENT ON COLUMN jobqueue.handlers.queue IS 'where enqueue() puts tasks of the type when it is not told';
 COMMENT ON COLUMN jobqueue.handlers.run_as IS 'the role it runs as, which also owns the registration';
 COMMENT ON COLUMN jobqueue.handlers.max_attempts IS 'for tasks that do not say themselves';
+COMMENT ON COLUMN jobqueue.handlers.backoff IS 'how the wait grows from one failed attempt to the next: fixed, linear, exponential';
+COMMENT ON COLUMN jobqueue.handlers.backoff_function IS 'signature of f(attempt integer, error text) that returns the wait instead';
+COMMENT ON COLUMN jobqueue.handlers.first_delay IS 'the wait after the first failed attempt';
+COMMENT ON COLUMN jobqueue.handlers.max_delay IS 'the longest wait';
+COMMENT ON COLUMN jobqueue.handlers.jitter IS 'part of the wait by which it is longer or shorter at random, 0 to 1';
+COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, for tasks that do not say themselves; null = as long as it takes';
+COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
+COMMENT ON COLUMN jobqueue.handlers.dead_letter_queue IS 'where tasks go instead of failing; no worker serves it';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
 COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first';
 COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';

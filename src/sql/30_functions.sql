@@ -7,15 +7,17 @@ COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
 -- Enqueue
 
 CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 0,
-	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
+	timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL)
 	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue';
-COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb) IS
+COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb) IS
 	'adds a task, in the caller''s transaction; returns its id';
 
 CREATE FUNCTION jobqueue.enqueue_many(type text, payloads jsonb[], queue text DEFAULT NULL, priority integer DEFAULT 0,
-	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
+	timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL)
 	RETURNS SETOF bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_many';
-COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, jsonb) IS
+COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, jsonb) IS
 	'adds one task for each payload; returns their ids in the order of the payloads';
 
 CREATE FUNCTION jobqueue.enqueue_row() RETURNS trigger LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_row';
@@ -55,6 +57,38 @@ CREATE FUNCTION jobqueue.release(id bigint, attempt integer)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_release';
 COMMENT ON FUNCTION jobqueue.release(bigint, integer) IS 'gives a claimed task back unharmed; costs no attempt';
 
+CREATE FUNCTION jobqueue.snooze(id bigint, attempt integer, delay interval)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_snooze_claim';
+COMMENT ON FUNCTION jobqueue.snooze(bigint, integer, interval) IS
+	'gives a claimed task back until the delay is over; costs no attempt; false if the claim is no longer the caller''s';
+
+CREATE FUNCTION jobqueue.discard(id bigint, attempt integer, reason text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_discard_claim';
+COMMENT ON FUNCTION jobqueue.discard(bigint, integer, text) IS
+	'ends a claimed task as failed, whatever attempts it has left; false if the claim is no longer the caller''s';
+
+CREATE FUNCTION jobqueue.set_progress(id bigint, attempt integer, fraction real, message text DEFAULT NULL)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_set_progress_claim';
+COMMENT ON FUNCTION jobqueue.set_progress(bigint, integer, real, text) IS
+	'reports how far a claimed task has come, 0 to 1; false if the claim is no longer the caller''s';
+
+-- In a handler
+
+CREATE FUNCTION jobqueue.snooze(delay interval)
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_snooze';
+COMMENT ON FUNCTION jobqueue.snooze(interval) IS
+	'in a handler: when it returns, the task is not completed but runs again after the delay; costs no attempt';
+
+CREATE FUNCTION jobqueue.discard(reason text)
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_discard';
+COMMENT ON FUNCTION jobqueue.discard(text) IS
+	'in a handler: raises an error that ends the task as failed, whatever attempts it has left';
+
+CREATE FUNCTION jobqueue.set_progress(fraction real, message text DEFAULT NULL)
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_set_progress';
+COMMENT ON FUNCTION jobqueue.set_progress(real, text) IS
+	'in a handler: reports how far it has come, 0 to 1; seen at once in running_tasks';
+
 -- Everybody
 
 CREATE FUNCTION jobqueue.wait_for(id bigint, timeout interval DEFAULT NULL)
@@ -78,11 +112,54 @@ CREATE FUNCTION jobqueue.retry(id bigint, run_at timestamptz DEFAULT pg_catalog.
 COMMENT ON FUNCTION jobqueue.retry(bigint, timestamptz) IS
 	'makes a failed, cancelled or scheduled task run again at run_at, with one more attempt if it has none left';
 
+CREATE FUNCTION jobqueue.cancel_tasks(queue text DEFAULT NULL, type text DEFAULT NULL, status text DEFAULT NULL,
+	since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL, max_tasks integer DEFAULT 1000)
+	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_cancel_tasks';
+COMMENT ON FUNCTION jobqueue.cancel_tasks(text, text, text, timestamptz, timestamptz, integer) IS
+	'cancels up to max_tasks tasks that are not finished and match; returns how many';
+
+CREATE FUNCTION jobqueue.retry_failed(queue text DEFAULT NULL, type text DEFAULT NULL,
+	since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL, max_tasks integer DEFAULT 1000)
+	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_retry_failed';
+COMMENT ON FUNCTION jobqueue.retry_failed(text, text, timestamptz, timestamptz, integer) IS
+	'makes up to max_tasks failed tasks and dead letters that match run again; returns how many';
+
+CREATE FUNCTION jobqueue.delete_tasks(queue text DEFAULT NULL, type text DEFAULT NULL, status text DEFAULT NULL,
+	since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL, max_tasks integer DEFAULT 1000)
+	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_delete_tasks';
+COMMENT ON FUNCTION jobqueue.delete_tasks(text, text, text, timestamptz, timestamptz, integer) IS
+	'removes up to max_tasks tasks that match and are not being processed; returns how many';
+
+CREATE FUNCTION jobqueue.purge_queue(queue text)
+	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_purge_queue';
+COMMENT ON FUNCTION jobqueue.purge_queue(text) IS
+	'removes all waiting tasks of a queue (pending, scheduled, blocked); returns how many';
+
+CREATE FUNCTION jobqueue.drain(queue text DEFAULT NULL, max_tasks integer DEFAULT NULL,
+	include_scheduled boolean DEFAULT false, raise_errors boolean DEFAULT false)
+	RETURNS SETOF jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_drain';
+COMMENT ON FUNCTION jobqueue.drain(text, integer, boolean, boolean) IS
+	'for tests: runs the waiting tasks of the caller''s own handlers here and now, in the caller''s transaction';
+
 CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue text DEFAULT 'default',
-	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20)
+	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT 'exponential',
+	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT '5 seconds', max_delay interval DEFAULT '1 hour',
+	jitter real DEFAULT 0.2, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
+	dead_letter_queue text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
-COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer) IS
-	'says which function or procedure runs the tasks of a type; again by the same owner: replaces';
+COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
+	real, interval, text[], text) IS
+	'says which function or procedure runs the tasks of a type, and how; again by the same owner: replaces';
+
+CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT NULL, queue text DEFAULT NULL,
+	run_as name DEFAULT NULL, max_attempts integer DEFAULT NULL, backoff text DEFAULT NULL,
+	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT NULL, max_delay interval DEFAULT NULL,
+	jitter real DEFAULT NULL, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
+	dead_letter_queue text DEFAULT NULL)
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
+COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
+	real, interval, text[], text) IS
+	'changes a handler; what is left out stays; timeout 0, no SQLSTATEs and an empty dead_letter_queue mean none';
 
 CREATE FUNCTION jobqueue.unregister_handler(type text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_unregister_handler';
@@ -112,7 +189,7 @@ CREATE FUNCTION jobqueue._configuration_changed() RETURNS trigger LANGUAGE C AS 
 COMMENT ON FUNCTION jobqueue._configuration_changed() IS 'internal: makes the processes read their configuration again';
 
 CREATE FUNCTION jobqueue._workers(OUT pid integer, OUT database name, OUT role name, OUT state text, OUT task_id bigint,
-	OUT started_at timestamptz, OUT state_since timestamptz)
+	OUT started_at timestamptz, OUT state_since timestamptz, OUT progress real, OUT progress_message text)
 	RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_workers';
 COMMENT ON FUNCTION jobqueue._workers() IS 'internal: the workers of this database, from shared memory; see worker_status';
 

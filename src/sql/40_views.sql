@@ -65,16 +65,39 @@ COMMENT ON COLUMN jobqueue.queue_status.paused IS 'nothing is claimed from it; a
 COMMENT ON COLUMN jobqueue.queue_status.unhandled_types IS 'types without handler among the first 1000 waiting tasks; null = none';
 
 CREATE VIEW jobqueue.worker_status AS
-SELECT w.pid, w.role, w.state, w.task_id, t.type AS task_type, t.queue, t.attempts AS attempt, w.started_at, w.state_since
+SELECT w.pid, w.role, w.state, w.task_id, t.type AS task_type, t.queue, t.attempts AS attempt, w.started_at, w.state_since,
+	w.progress, w.progress_message
 FROM jobqueue._workers() w
 LEFT JOIN jobqueue.tasks_live t ON t.id OPERATOR(pg_catalog.=) w.task_id;
 COMMENT ON VIEW jobqueue.worker_status IS 'the worker processes of this database and what they are doing';
 COMMENT ON COLUMN jobqueue.worker_status.pid IS 'process id, as in pg_stat_activity; null while it starts';
 COMMENT ON COLUMN jobqueue.worker_status.role IS 'the role whose handlers it runs';
-COMMENT ON COLUMN jobqueue.worker_status.state IS 'starting, idle or running';
+COMMENT ON COLUMN jobqueue.worker_status.state IS 'starting, idle, running, or stuck: it responds to nothing, and only its end by force would help';
 COMMENT ON COLUMN jobqueue.worker_status.task_id IS 'the task it is running';
 COMMENT ON COLUMN jobqueue.worker_status.task_type IS 'that task''s type';
 COMMENT ON COLUMN jobqueue.worker_status.queue IS 'that task''s queue';
 COMMENT ON COLUMN jobqueue.worker_status.attempt IS 'which attempt this is';
 COMMENT ON COLUMN jobqueue.worker_status.started_at IS 'when the process was started';
 COMMENT ON COLUMN jobqueue.worker_status.state_since IS 'since when it has been in this state';
+COMMENT ON COLUMN jobqueue.worker_status.progress IS 'how far the handler says it has come, 0 to 1';
+COMMENT ON COLUMN jobqueue.worker_status.progress_message IS 'what it says about that';
+
+CREATE VIEW jobqueue.running_tasks AS
+SELECT t.id, t.type, t.queue, t.attempts AS attempt, t.processed_at, t.claimed_by,
+	CASE WHEN pg_catalog.isfinite(t.lease_expires_at) THEN t.lease_expires_at END AS lease_expires_at,
+	w.pid, CASE WHEN w.pid IS NULL THEN t.progress ELSE w.progress END AS progress,
+	CASE WHEN w.pid IS NULL THEN t.progress_message ELSE w.progress_message END AS progress_message
+FROM (SELECT * FROM jobqueue.tasks_live r WHERE r.status OPERATOR(pg_catalog.=) 'processing'
+	ORDER BY r.lease_expires_at LIMIT 100000) t
+LEFT JOIN jobqueue._workers() w ON w.task_id OPERATOR(pg_catalog.=) t.id;
+COMMENT ON VIEW jobqueue.running_tasks IS 'the tasks that are claimed, in the server or outside, and how far they have come';
+COMMENT ON COLUMN jobqueue.running_tasks.id IS 'the task';
+COMMENT ON COLUMN jobqueue.running_tasks.type IS 'its type';
+COMMENT ON COLUMN jobqueue.running_tasks.queue IS 'its queue';
+COMMENT ON COLUMN jobqueue.running_tasks.attempt IS 'which attempt this is';
+COMMENT ON COLUMN jobqueue.running_tasks.processed_at IS 'when the attempt began';
+COMMENT ON COLUMN jobqueue.running_tasks.claimed_by IS 'who claimed it';
+COMMENT ON COLUMN jobqueue.running_tasks.lease_expires_at IS 'end of an outside claim; null in the server, and for a claim by hand';
+COMMENT ON COLUMN jobqueue.running_tasks.pid IS 'the worker process that runs it; null outside';
+COMMENT ON COLUMN jobqueue.running_tasks.progress IS 'how far it has come, 0 to 1, as set_progress() said last';
+COMMENT ON COLUMN jobqueue.running_tasks.progress_message IS 'what set_progress() said last';

@@ -10,11 +10,14 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer,consumer,manager}'::pg_catalog.text[], 'USAGE ON SCHEMA jobqueue'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.version()'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.current_task()'),
+		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.snooze(interval)'),
+		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.discard(text)'),
+		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.set_progress(real, text)'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.wait_for(bigint, interval)'),
-		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb)'),
-		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, jsonb)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, jsonb)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_row()'),
-		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, metadata) ON jobqueue.tasks'),
+		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
 		('{producer}', 'SELECT (id) ON jobqueue.tasks'),
 		('{producer}', 'USAGE ON SEQUENCE jobqueue.tasks_id_seq'),
 		('{consumer,manager}', 'SELECT ON jobqueue.tasks'),
@@ -26,13 +29,22 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.fail(bigint, integer, text, text, interval, boolean)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.extend_lease(bigint, integer, interval)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.release(bigint, integer)'),
-		('{manager}', 'SELECT ON jobqueue.handlers, jobqueue.queues, jobqueue.worker_status'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.snooze(bigint, integer, interval)'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.discard(bigint, integer, text)'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.set_progress(bigint, integer, real, text)'),
+		('{consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.drain(text, integer, boolean, boolean)'),
+		('{manager}', 'SELECT ON jobqueue.handlers, jobqueue.queues, jobqueue.worker_status, jobqueue.running_tasks'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue._workers()'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.cancel(bigint, text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.retry(bigint, timestamptz)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.cancel_tasks(text, text, text, timestamptz, timestamptz, integer)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.retry_failed(text, text, timestamptz, timestamptz, integer)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.delete_tasks(text, text, text, timestamptz, timestamptz, integer)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.purge_queue(text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.pause_queue(text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.resume_queue(text)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unregister_handler(text)')
 	) r(levels, what) WHERE $1 OPERATOR(pg_catalog.=) ANY (r.levels)
 $$;
@@ -79,9 +91,9 @@ DECLARE
 BEGIN
 	PERFORM jobqueue._check_access(role, access);
 	FOR other, what IN VALUES
-		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb)'),
+		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
-		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer)')
+		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text)')
 	LOOP
 		IF other <> access AND EXISTS (
 			SELECT 1 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r

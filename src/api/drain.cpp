@@ -1,0 +1,161 @@
+/*
+ * drain.cpp -- jobqueue.drain: for the tests of applications. Runs waiting tasks in the calling session and transaction,
+ * with the same outcomes as a worker, each in a subtransaction. Only handlers that run as the caller itself: others'
+ * code would have the caller's rights in reach. C++ region.
+ */
+#include "api/arguments.hpp"
+#include "engine/claimer.hpp"
+#include "engine/executor.hpp"
+#include "engine/outcome.hpp"
+#include "pg/transaction.hpp"
+#include "shared/announcements.hpp"
+
+namespace jobqueue {
+
+namespace {
+
+struct DrainOptions {
+	std::optional<std::string> queue;
+	std::optional<int32> max_tasks;
+	bool include_scheduled;
+	bool raise_errors;
+};
+
+class Drain {
+public:
+	Drain(Oid owner, DrainOptions options) : owner_(owner), options_(std::move(options)), executor_(owner) {
+		const Session session(owner_);
+		handlers_ = store::handlers_of(caller_name_);
+		std::vector<std::string> types;
+		for (const store::Handler &handler : handlers_)
+			types.push_back(handler.type);
+		scope_ = scope_of_types(std::move(types));
+	}
+
+	void run(ResultSet &result) {
+		for (int32 count = 0; !options_.max_tasks || count < *options_.max_tasks; count++) {
+			guard([] { CHECK_FOR_INTERRUPTS(); });
+			const std::optional<store::Attempt> task = claim();
+			if (!task)
+				return;
+			attempt(*task);
+			const Session session(owner_);
+			if (const std::optional<store::Look> look = store::look(task->id))
+				result.add_row(look->row);
+		}
+	}
+
+private:
+	std::optional<store::Attempt> claim();
+	void attempt(const store::Attempt &task);
+	void fail(const store::Attempt &task, const store::Handler &handler, const PgError &error);
+
+	const Oid owner_;
+	const DrainOptions options_;
+	const std::string caller_name_ = caller_name();
+	Executor executor_;
+	std::vector<store::Handler> handlers_;
+	Scope scope_;
+	Claimer claimer_{false};
+};
+
+struct ClaimEnded {};
+
+std::optional<store::Attempt> Drain::claim() {
+	MemoryContext caller = CurrentMemoryContext;
+	const Session session(owner_);
+	const store::Pauses pauses = store::pauses();
+	claimer_.absorb(scope_);
+	Locked locked = claimer_.lock(scope_, pauses, options_.queue, 1);
+	if (locked.ids.empty() && options_.include_scheduled) {
+		if (const std::optional<store::Due> due = store::promote_next(options_.queue, scope_.filter.types)) {
+			guard([&due] { note_task(due->queue, due->priority, due->id, due->type); });
+			claimer_.absorb(scope_);
+			locked = claimer_.lock(scope_, pauses, options_.queue, 1);
+		}
+	}
+	if (locked.ids.empty())
+		return std::nullopt;
+	std::vector<store::Attempt> begun =
+		store::begin_attempts(locked.ids, DT_NOEND, "drain, pid " + std::to_string(MyProcPid));
+	store::Attempt &attempt = begun.at(0);
+	guard([&attempt, caller] {
+		MemoryContext session_context = MemoryContextSwitchTo(caller);
+		attempt.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
+		attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
+		MemoryContextSwitchTo(session_context);
+	});
+	return attempt;
+}
+
+void Drain::attempt(const store::Attempt &task) {
+	const auto handler = std::find_if(handlers_.begin(), handlers_.end(),
+									  [&task](const store::Handler &h) { return h.type == task.type; });
+	std::optional<PgError> error;
+	take_own_reason();
+	try {
+		in_subtransaction([&] {
+			const std::optional<Datum> result = executor_.run(task, handler->function, false);
+			const Session session(owner_, Session::Writes::always);
+			if (!end_succeeded(task, result))
+				throw ClaimEnded{};
+		});
+		return;
+	} catch (const PgError &caught) {
+		error = caught;
+	} catch (const ClaimEnded &) {
+	}
+	if (error) {
+		fail(task, *handler, *error);
+		return;
+	}
+	/* cancelled by its own handler, and that was rolled back with it */
+	const std::optional<std::string> reason = take_own_reason();
+	const Session session(owner_);
+	end_cancelled(task.id, reason);
+}
+
+void Drain::fail(const store::Attempt &task, const store::Handler &handler, const PgError &error) {
+	/* What ends the caller's own statement is no failure of the task. */
+	if (options_.raise_errors || error.sqlerrcode() == ERRCODE_QUERY_CANCELED)
+		throw PgError(error);
+	const bool discarded = error.sqlerrcode() == errcode_discarded;
+	std::optional<int64> delay_us;
+	if (!handler.backoff_function.empty() && !discarded && task.attempt < task.max_attempts) {
+		struct Answered {};
+		try {
+			in_subtransaction([&] {
+				delay_us = executor_.backoff_us(handler.backoff_function, task.attempt, error.what());
+				throw Answered{}; /* it shall decide, and do nothing */
+			});
+		} catch (const Answered &) {
+		}
+	}
+	const Session session(owner_);
+	if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
+		end_failed(*claim, failure_of(error), {.discarded = discarded, .retry_in_us = delay_us});
+}
+
+} // namespace
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_drain) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	DrainOptions options;
+	options.queue = arguments.optional_queue(0);
+	if (!arguments.is_null(1)) {
+		options.max_tasks = DatumGetInt32(arguments.datum(1));
+		if (*options.max_tasks < 1)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be at least 1");
+	}
+	arguments.require(2, "include_scheduled");
+	arguments.require(3, "raise_errors");
+	options.include_scheduled = DatumGetBool(arguments.datum(2));
+	options.raise_errors = DatumGetBool(arguments.datum(3));
+	if (current_task_id())
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "drain cannot be called in a handler");
+	ResultSet result(fcinfo, ResultSet::Of::tasks);
+	Drain(function_owner(fcinfo), std::move(options)).run(result);
+	return 0;
+}

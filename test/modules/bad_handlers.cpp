@@ -1,0 +1,60 @@
+/*
+ * bad_handlers.cpp -- handlers in C that misbehave as C can: for the tests of crashes and timeouts.
+ *
+ *   crash(jsonb)    writes to address 0
+ *   spin(jsonb)     computes for payload.seconds without ever looking for interrupts
+ *   leave(jsonb)    ends its process with a FATAL error
+ *   vanish(jsonb)   ends its process with exit(payload.code)
+ *
+ * C region.
+ */
+#include "pg/server.hpp"
+
+extern "C" {
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(bad_crash);
+PG_FUNCTION_INFO_V1(bad_spin);
+PG_FUNCTION_INFO_V1(bad_leave);
+PG_FUNCTION_INFO_V1(bad_vanish);
+PGDLLEXPORT Datum bad_crash(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum bad_spin(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum bad_leave(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum bad_vanish(PG_FUNCTION_ARGS);
+
+static double number_of(Datum payload, const char *key, double otherwise) {
+	JsonbValue name;
+	name.type = jbvString;
+	name.val.string.val = const_cast<char *>(key);
+	name.val.string.len = static_cast<int>(strlen(key));
+	const JsonbValue *value = findJsonbValueFromContainer(&DatumGetJsonbP(payload)->root, JB_FOBJECT, &name);
+	if (value == nullptr || value->type != jbvNumeric)
+		return otherwise;
+	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(value->val.numeric)));
+}
+
+Datum bad_crash(PG_FUNCTION_ARGS) {
+	(void)fcinfo;
+	volatile int *volatile nowhere = nullptr;
+	*nowhere = 1;
+	PG_RETURN_VOID();
+}
+
+Datum bad_spin(PG_FUNCTION_ARGS) {
+	const TimestampTz end = TimestampTzPlusMilliseconds(
+		GetCurrentTimestamp(), static_cast<int64>(1000 * number_of(PG_GETARG_DATUM(0), "seconds", 3600)));
+	while (GetCurrentTimestamp() < end) {
+	}
+	PG_RETURN_VOID();
+}
+
+Datum bad_leave(PG_FUNCTION_ARGS) {
+	(void)fcinfo;
+	ereport(FATAL, (errmsg("leaving")));
+	PG_RETURN_VOID();
+}
+
+Datum bad_vanish(PG_FUNCTION_ARGS) {
+	exit(static_cast<int>(number_of(PG_GETARG_DATUM(0), "code", 1)));
+}
+}
