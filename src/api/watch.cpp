@@ -6,11 +6,8 @@
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "pg/compat.hpp"
+#include "pg/durability.hpp"
 #include "shared/state.hpp"
-
-extern "C" {
-#include "access/xlog_internal.h"
-}
 
 namespace jobqueue {
 
@@ -69,19 +66,6 @@ static Datum keep(Datum row, MemoryContext context) {
 	});
 }
 
-/* Up to now. C region. */
-static void flush_wal() {
-	if (RecoveryInProgress())
-		return;
-	XLogRecPtr end = GetXLogInsertRecPtr();
-	/* Right behind the header of a page that is not begun yet, there is nothing to flush. */
-	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
-		end -= SizeOfXLogLongPHD;
-	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		end -= SizeOfXLogShortPHD;
-	XLogFlush(end);
-}
-
 /* Whoever may read all tasks may wait for any; others for their own. */
 static bool may_read_all_tasks() {
 	return guard([] {
@@ -128,8 +112,11 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 		}
 		if (finished) {
 			/* Workers commit without waiting for the disk; who is told of it may rely on it. */
-			guard(flush_wal);
-			return *finished;
+			const TimestampTz deadline = timeout ? start + *timeout : DT_NOEND;
+			if (guard([deadline] { return wait_until_safe(deadline); }))
+				return *finished;
+			fcinfo->isnull = true;
+			return 0;
 		}
 		const int64 left_us = timeout ? start + *timeout - GetCurrentTimestamp() : PG_INT64_MAX;
 		if (left_us <= 0) {

@@ -94,7 +94,7 @@ COMMENT ON FUNCTION jobqueue.set_progress(real, text) IS
 CREATE FUNCTION jobqueue.wait_for(id bigint, timeout interval DEFAULT NULL)
 	RETURNS jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_wait_for';
 COMMENT ON FUNCTION jobqueue.wait_for(bigint, interval) IS
-	'waits until a task is completed, failed or cancelled and that is on disk; returns the task, null on timeout';
+	'waits until a task is completed, failed or cancelled, and that is as safe as a commit; returns the task, null on timeout';
 
 CREATE FUNCTION jobqueue.current_task()
 	RETURNS jobqueue.tasks LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_current_task';

@@ -1,0 +1,60 @@
+/*
+ * durability.cpp -- see durability.hpp. C region.
+ */
+#include "pg/durability.hpp"
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "access/xlog_internal.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+}
+
+namespace jobqueue {
+
+static XLogRecPtr end_of_log() {
+	XLogRecPtr end = GetXLogInsertRecPtr();
+	/* Right behind the header of a page that is not begun yet, there is nothing to flush. */
+	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
+		end -= SizeOfXLogLongPHD;
+	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		end -= SizeOfXLogShortPHD;
+	return end;
+}
+
+static bool standbys_have(XLogRecPtr position) {
+	const int mode = synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_APPLY	 ? SYNC_REP_WAIT_APPLY
+					 : synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH ? SYNC_REP_WAIT_FLUSH
+																			 : SYNC_REP_WAIT_WRITE;
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	const bool reached = WalSndCtl->lsn[mode] >= position;
+	LWLockRelease(SyncRepLock);
+	return reached;
+}
+
+static bool has_synchronous_standbys() {
+	return SyncRepRequested() && SyncRepStandbyNames != nullptr && SyncRepStandbyNames[0] != '\0';
+}
+
+bool wait_until_safe(TimestampTz deadline) {
+	constexpr int64 look_every_ms = 5;
+	if (RecoveryInProgress())
+		return true;
+	const XLogRecPtr end = end_of_log();
+	XLogFlush(end);
+	/* Not as a commit waits: that could not be cancelled without believing that it is done. */
+	while (has_synchronous_standbys() && !standbys_have(end)) {
+		if (GetCurrentTimestamp() >= deadline)
+			return false;
+		compat::sleep_on_latch(look_every_ms);
+		if (ConfigReloadPending) { /* perhaps nobody has to be waited for any more */
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+	return true;
+}
+
+} // namespace jobqueue

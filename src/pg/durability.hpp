@@ -1,0 +1,17 @@
+/*
+ * durability.hpp -- waiting until what is committed is safe. C region. Used by api/watch.
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace jobqueue {
+
+/*
+ * Waits until everything that is in the write-ahead log now is as safe as a commit of this session's would be: on disk,
+ * and with the synchronous standbys if there are any and synchronous_commit asks for them. False if it is not at
+ * "deadline" (DT_NOEND: waits for ever). On a standby there is nothing to wait for.
+ */
+bool wait_until_safe(TimestampTz deadline);
+
+} // namespace jobqueue
