@@ -4,6 +4,8 @@
 #include "api/arguments.hpp"
 #include "shared/announcements.hpp"
 
+#include <map>
+
 namespace jobqueue {
 
 /* The arguments that enqueue and enqueue_many have in common, from position 2 on. */
@@ -38,6 +40,52 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	return task;
 }
 
+/*
+ * The queue of a type whose task names none, as this backend found it last: a look into handlers for every task would
+ * cost as much as a tenth of its insert. Good until the configuration changes.
+ */
+class DefaultQueues {
+public:
+	/* None: it has to be looked up. */
+	std::optional<std::string> find(std::string_view type) {
+		const DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+		usable_ = slot != nullptr && !own_configuration() && !IsolationUsesXactSnapshot();
+		if (!usable_)
+			return std::nullopt;
+		const uint64 configuration = pg_atomic_read_u64(const_cast<pg_atomic_uint64 *>(&slot->configuration));
+		if (configuration != configuration_ || known_.size() > most)
+			known_.clear();
+		configuration_ = configuration;
+		const auto found = known_.find(type);
+		return found == known_.end() ? std::nullopt : std::optional(found->second);
+	}
+	/* What find() did not know. */
+	void learn(std::string_view type, const std::string &queue) {
+		if (usable_)
+			known_.emplace(type, queue);
+	}
+
+private:
+	static constexpr size_t most = 1000;
+	std::map<std::string, std::string, std::less<>> known_;
+	uint64 configuration_ = 0;
+	bool usable_ = false;
+};
+
+static store::Added add_task(Oid owner, store::NewTask &task, Datum payload) {
+	static DefaultQueues *queues = nullptr; /* for the life of the backend */
+	if (queues == nullptr)
+		queues = new DefaultQueues;
+	if (!task.queue)
+		task.queue = queues->find(task.type);
+	const bool known = task.queue.has_value();
+	const Session session(owner);
+	store::Added added = store::insert(task, payload);
+	if (!known)
+		queues->learn(task.type, added.queue);
+	return added;
+}
+
 static void note_added(const store::NewTask &task, const store::Added &added) {
 	guard([&task, &added] {
 		if (added.scheduled)
@@ -54,12 +102,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const Arguments arguments(fcinfo);
 	const std::string type = arguments.text_at(0, "type");
 	arguments.require(1, "payload");
-	const store::NewTask task = read_task(arguments, type);
-	store::Added added;
-	{
-		const Session session(function_owner(fcinfo));
-		added = store::insert(task, arguments.datum(1));
-	}
+	store::NewTask task = read_task(arguments, type);
+	const store::Added added = add_task(function_owner(fcinfo), task, arguments.datum(1));
 	note_added(task, added);
 	return Int64GetDatum(added.id);
 }
@@ -150,11 +194,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 	store::NewTask task;
 	task.type = trigger->tg_trigger->tgargs[0];
 	task.created_by = caller_name();
-	store::Added added;
-	{
-		const Session session(function_owner(fcinfo));
-		added = store::insert(task, payload);
-	}
+	const store::Added added = add_task(function_owner(fcinfo), task, payload);
 	note_added(task, added);
 	return PointerGetDatum(nullptr);
 }
@@ -169,6 +209,12 @@ JOBQUEUE_FUNCTION(jobqueue_tasks_inserted) {
 }
 
 namespace jobqueue {
+
+/* C region. */
+static bool is_tasks_live(Relation relation) {
+	return strcmp(RelationGetRelationName(relation), "tasks_live") == 0 &&
+		   strcmp(get_namespace_name(RelationGetNamespace(relation)), "jobqueue") == 0;
+}
 
 /* Stamps and announces what a hand-written UPDATE of one task does. C region. */
 static HeapTuple stamp_update(TriggerData *trigger) {
@@ -226,6 +272,10 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 JOBQUEUE_FUNCTION(jobqueue_task_updated) {
 	using namespace jobqueue;
 	TriggerData *const trigger = trigger_data(fcinfo);
+	const TriggerEvent event = trigger->tg_event;
+	if (!TRIGGER_FIRED_BEFORE(event) || !TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BY_UPDATE(event) ||
+		!guard([trigger] { return is_tasks_live(trigger->tg_relation); }))
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this trigger function is for jobqueue.tasks_live");
 	if (Session::active())
 		return PointerGetDatum(trigger->tg_newtuple);
 	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });

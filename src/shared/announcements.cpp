@@ -418,6 +418,10 @@ int64 own_lowest(uint64 queue_hash, int16 priority) noexcept {
 	return notes.subtransaction_aborted ? std::min(tasks, notes.claimed.lowest(queue_hash, priority)) : tasks;
 }
 
+bool own_configuration() noexcept {
+	return notes.configuration;
+}
+
 bool own_statements() noexcept {
 	return notes.tasks.overflow;
 }

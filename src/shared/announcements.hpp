@@ -64,6 +64,8 @@ void note_let_go(DatabaseSlot *slot);
  */
 /* Lowest id of a lane; PG_INT64_MAX if none. */
 int64 own_lowest(uint64 queue_hash, int16 priority) noexcept;
+/* Has it changed handlers, queues or the incarnation? */
+bool own_configuration() noexcept;
 /* Did it add tasks to unknown queues? */
 bool own_statements() noexcept;
 void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority), void *arg);
