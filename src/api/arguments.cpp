@@ -71,6 +71,9 @@ std::optional<int64> Arguments::optional_duration(int n, const char *name) const
 	});
 	if (TIMESTAMP_NOT_FINITE(then))
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must be finite");
+	/* It is counted from a moment that comes later. */
+	if (then > END_TIMESTAMP - USECS_PER_DAY)
+		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, std::string(name) + " is out of range");
 	if (then < now)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must not be negative");
 	return then - now;

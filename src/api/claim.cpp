@@ -10,6 +10,7 @@
 namespace jobqueue {
 
 static constexpr int most_tasks = 100000;
+static constexpr size_t most_types = 1000; /* each is compared with each task that is passed */
 
 /* Application name and pid. */
 static std::string default_claimant() {
@@ -39,6 +40,11 @@ static std::vector<std::string> read_types(Datum array) {
 		const auto *type = DatumGetPointer(list.values[i]);
 		types.emplace_back(VARDATA_ANY(type), static_cast<size_t>(VARSIZE_ANY_EXHDR(type)));
 	}
+	std::sort(types.begin(), types.end());
+	types.erase(std::unique(types.begin(), types.end()), types.end());
+	if (types.size() > most_types)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"types must not have more than " + std::to_string(most_types) + " elements");
 	return types;
 }
 
@@ -204,10 +210,11 @@ JOBQUEUE_FUNCTION(jobqueue_fail) {
 	arguments.require(2, "error");
 	arguments.require(5, "retryable");
 	const std::string sqlstate = arguments.optional_text(3).value_or("");
-	const bool valid =
-		sqlstate.size() == 5 && sqlstate.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string::npos;
+	const bool valid = sqlstate.size() == 5 && !sqlstate.starts_with("00") &&
+					   sqlstate.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string::npos;
 	if (!sqlstate.empty() && !valid)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "sqlstate must be five digits or upper-case letters");
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"sqlstate must be five digits or upper-case letters, and not that of a success");
 	const FailureOptions options = {.retryable = DatumGetBool(arguments.datum(5)),
 									.retry_in_us = arguments.optional_duration(4, "retry_in")};
 	const char *status = nullptr;

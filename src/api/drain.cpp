@@ -67,8 +67,10 @@ std::optional<store::Attempt> Drain::claim() {
 	const store::Pauses pauses = store::pauses();
 	claimer_.absorb(scope_);
 	Locked locked = claimer_.lock(scope_, pauses, options_.queue, 1);
-	if (locked.ids.empty() && options_.include_scheduled) {
-		if (const std::optional<store::Due> due = store::promote_next(options_.queue, scope_.filter.types)) {
+	if (locked.ids.empty() && options_.include_scheduled && !pauses.all) {
+		std::vector<std::string> unserved = pauses.queues;
+		unserved.insert(unserved.end(), pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end());
+		if (const auto due = store::promote_next(options_.queue, scope_.filter.types, unserved)) {
 			guard([&due] { note_task(due->queue, due->priority, due->id, due->type); });
 			claimer_.absorb(scope_);
 			locked = claimer_.lock(scope_, pauses, options_.queue, 1);
@@ -95,7 +97,10 @@ void Drain::attempt(const store::Attempt &task) {
 	take_own_reason();
 	try {
 		in_subtransaction([&] {
+			const int settings_level = NewGUCNestLevel();
 			const std::optional<Datum> result = executor_.run(task, handler->function, false);
+			/* What it has set is gone before the next one runs, as in a worker. */
+			guard([settings_level] { AtEOXact_GUC(false, settings_level); });
 			const Session session(owner_, Session::Writes::always);
 			if (!end_succeeded(task, result))
 				throw ClaimEnded{};
@@ -129,6 +134,9 @@ void Drain::fail(const store::Attempt &task, const store::Handler &handler, cons
 				throw Answered{}; /* it shall decide, and do nothing */
 			});
 		} catch (const Answered &) {
+		} catch (const PgError &problem) {
+			if (problem.sqlerrcode() == ERRCODE_QUERY_CANCELED)
+				throw;
 		}
 	}
 	const Session session(owner_);

@@ -45,25 +45,45 @@ std::optional<int64> current_task_id() noexcept {
 	return running ? std::optional(running->id) : std::nullopt;
 }
 
-static constinit std::optional<int64> snooze_us = std::nullopt;
-static constinit SubTransactionId snoozed_in = InvalidSubTransactionId;
+/* What snooze() has been told, by the subtransaction it was told in; the last one holds. */
+struct Snooze {
+	SubTransactionId subtransaction;
+	int64 delay_us;
+};
+static constinit Snooze snoozes[16] = {};
+static constinit size_t snooze_count = 0;
 
 static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *) {
-	if (!snooze_us || snoozed_in < mine)
-		return;
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		snooze_us.reset();
-	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		snoozed_in = parent;
+	for (size_t i = 0; i < snooze_count; i++) {
+		if (snoozes[i].subtransaction < mine)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB) {
+			snooze_count = i;
+			return;
+		}
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			snoozes[i].subtransaction = parent;
+	}
+}
+
+/* A procedure may end the transaction and go on. */
+static void at_transaction_event(XactEvent event, void *) {
+	if (event == XACT_EVENT_ABORT)
+		snooze_count = 0;
+	else if (event == XACT_EVENT_COMMIT)
+		for (Snooze &snooze : snoozes)
+			snooze.subtransaction = TopSubTransactionId;
 }
 
 void snooze_current_task(int64 delay_us) {
-	snooze_us = delay_us;
-	snoozed_in = guard([] { return GetCurrentSubTransactionId(); });
+	const SubTransactionId here = GetCurrentSubTransactionId();
+	if (snooze_count > 0 && (snooze_count == std::size(snoozes) || snoozes[snooze_count - 1].subtransaction == here))
+		snooze_count--;
+	snoozes[snooze_count++] = {here, delay_us};
 }
 
 std::optional<int64> take_snooze() noexcept {
-	return std::exchange(snooze_us, std::nullopt);
+	return snooze_count == 0 ? std::nullopt : std::optional(snoozes[std::exchange(snooze_count, 0) - 1].delay_us);
 }
 
 static void catalog_changed(Datum, int, uint32) {
@@ -77,6 +97,7 @@ Executor::Executor(Oid owner) : owner_(owner) {
 			CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, 0);
 			RegisterSubXactCallback(at_subtransaction_event, nullptr);
+			RegisterXactCallback(at_transaction_event, nullptr);
 		});
 		callbacks_registered = true;
 	}

@@ -382,10 +382,10 @@ std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
 /* An attempt that has ended left the task waiting with this number, or processing with a higher one. */
 static constinit Statement lock_crashed_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = $2, max_attempts = " MAX_ATTEMPTS
-	", processed_at = coalesce(t.processed_at, " NOW "), lease_expires_at = 'infinity', updated_at = " NOW
-	" WHERE t.id" EQ "$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER
-														" OR " STATUS_IS("pending") " AND t.attempts" LT
-																					"$2) RETURNING " CLAIM_COLUMNS,
+	", processed_at = CASE WHEN t.attempts" LT "$2 THEN " NOW
+	" ELSE t.processed_at END, lease_expires_at = 'infinity', updated_at = " NOW " WHERE t.id" EQ
+	"$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER
+									   " OR " STATUS_IS("pending") " AND t.attempts" LT "$2) RETURNING " CLAIM_COLUMNS,
 	INT8OID, INT4OID};
 
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
@@ -541,30 +541,43 @@ static constinit Statement cancel_statements[] = {
 };
 
 std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
-	Params params;
-	params.add(id);
-	params.add(reason);
-	const Rows rows = cancel_statements[slot].run(params);
-	if (rows.empty())
-		return std::nullopt;
-	return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2)}, rows.bool_at(0, 3)};
+	/* Twice: who waited for a transaction that moved the task out of the leaf and back has not seen it. */
+	for (int tries = 0; tries < 2; tries++) {
+		Params params;
+		params.add(id);
+		params.add(reason);
+		const Rows rows = cancel_statements[slot].run(params);
+		if (!rows.empty())
+			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2)}, rows.bool_at(0, 3)};
+	}
+	return std::nullopt;
 }
 
-/* Where the key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim. */
+/*
+ * Where the key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim; a dead
+ * letter goes to where it came from, without the attempts that it got for its other queue.
+ */
 #define BACK_COLUMNS                                                                                                   \
 	"(id, type, payload, created_at, processed_at, queue, priority, attempts, claimed_by, unique_key, group_key, "     \
 	"created_by, metadata, timeout, status, run_at, last_error, last_sqlstate, crashes, failures, max_attempts) "
+#define ATTEMPTS_LEFT(t)                                                                                               \
+	"greatest(" t ".attempts" PLUS "1, " t ".max_attempts" MINUS "CASE WHEN " t                                        \
+	".origin_queue IS NULL THEN 0 ELSE 20 "                                                                            \
+	"END)"
 #define BACK_VALUES                                                                                                    \
-	"SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, p.queue, p.priority, p.attempts, p.claimed_by, "    \
-	"p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout, CASE WHEN $2 IS NULL THEN 'pending' ELSE "        \
-	"'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes, p.failures, CASE WHEN p.attempts" PLUS "1" GT      \
-	"p.max_attempts THEN p.attempts" PLUS "1 ELSE p.max_attempts END FROM picked p ON CONFLICT DO NOTHING "
+	"SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, coalesce(p.origin_queue, p.queue), p.priority, "    \
+	"p.attempts, p.claimed_by, p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout, CASE WHEN $2 IS NULL "  \
+	"THEN 'pending' ELSE 'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes, p.failures, CASE WHEN "        \
+	"p.max_attempts IS NOT NULL THEN " ATTEMPTS_LEFT("p") " END FROM picked p ON CONFLICT DO NOTHING "
 #define RETRY_COLUMNS "RETURNING " CLAIM_COLUMNS
 
 static constinit Statement retry_waiting_statement{
 	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = $2, queue = coalesce(t.origin_queue, t.queue), origin_queue = NULL, updated_at = " NOW " WHERE t.id" EQ
-	"$1 AND (" STATUS_IS("scheduled") " OR " STATUS_IS("pending") " AND t.origin_queue IS NOT NULL) " RETRY_COLUMNS,
+	"run_at = $2, queue = coalesce(t.origin_queue, t.queue), origin_queue = NULL, max_attempts = CASE WHEN "
+	"t.origin_queue IS NULL THEN t.max_attempts ELSE " ATTEMPTS_LEFT(
+		"t") " END, updated_at = " NOW " WHERE t.id" EQ
+			 "$1 AND (" STATUS_IS("scheduled") " OR " STATUS_IS(
+				 "pending") " AND t.origin_queue IS NOT NULL) " RETRY_COLUMNS,
 	INT8OID, TIMESTAMPTZOID};
 static constinit Statement retry_finished_statement{
 	"WITH picked AS (SELECT t.* FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.slot OPERATOR(pg_catalog.<>) "
@@ -576,7 +589,8 @@ static constinit Statement retry_finished_statement{
 	INT8OID, TIMESTAMPTZOID};
 
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
-	for (Statement *statement : {&retry_waiting_statement, &retry_finished_statement}) {
+	/* Once more at the end: somebody else may have brought it back while we waited for it. */
+	for (Statement *statement : {&retry_waiting_statement, &retry_finished_statement, &retry_waiting_statement}) {
 		Params params;
 		params.add(id);
 		params.add_time(run_at);
@@ -930,14 +944,15 @@ std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
 static constinit Statement promote_next_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'pending', run_at = least(t.run_at, " NOW "), updated_at = " NOW
 	" WHERE t.id" EQ "ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.type" EQ
-	"ANY ($2) AND s.origin_queue IS NULL AND ($1 IS NULL OR s.queue" CCOLL EQ
-	"$1) ORDER BY s.run_at, s.id LIMIT 1 FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority",
-	TEXTOID, TEXTARRAYOID};
+	"ANY ($2) AND s.origin_queue IS NULL AND ($1 IS NULL OR s.queue" CCOLL EQ "$1) AND NOT s.queue" CCOLL EQ
+	"ANY ($3) ORDER BY s.run_at, s.id LIMIT 1 FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority",
+	TEXTOID, TEXTARRAYOID, TEXTARRAYOID};
 
-std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types) {
+std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
+								std::span<const std::string> except) {
 	Params params;
 	params.add(queue);
-	const Rows rows = promote_next_statement.run(params.add(types));
+	const Rows rows = promote_next_statement.run(params.add(types).add(except));
 	if (rows.empty())
 		return std::nullopt;
 	return Due{rows.int64_at(0, 1), rows.text_at(0, 2), rows.text_at(0, 3), rows.int16_at(0, 4), 0};
@@ -988,7 +1003,8 @@ int64 archive_finished(int slot, int count) {
 
 /* In the order of the ids, which is about that of their ends: the leaf has no index on time. */
 static constinit Statement purge_statement{
-	"DELETE FROM jobqueue.tasks_failed t USING (SELECT s.id FROM jobqueue.tasks_failed s ORDER BY s.id LIMIT $2) o "
+	"DELETE FROM jobqueue.tasks_failed t USING (SELECT s.id FROM jobqueue.tasks_failed s ORDER BY s.id LIMIT $2 "
+	"FOR UPDATE SKIP LOCKED) o "
 	"WHERE t.id" EQ "o.id AND t.finished_at" LT "$1 RETURNING t.id",
 	TIMESTAMPTZOID, INT4OID};
 
@@ -1005,6 +1021,12 @@ static constinit Statement first_ring_statement{
 static constinit Statement clear_ring_statement{"DELETE FROM jobqueue.history_ring"};
 static constinit Statement set_ring_statement{"INSERT INTO jobqueue.history_ring (slot, filled_since) VALUES ($1, $2)",
 											  INT2OID, TIMESTAMPTZOID};
+#define LOCK_LEAF(n)                                                                                                   \
+	Statement {                                                                                                        \
+		"LOCK TABLE jobqueue.tasks_history_" #n " IN ACCESS EXCLUSIVE MODE NOWAIT"                                     \
+	}
+static constinit Statement lock_leaf_statements[] = {LOCK_LEAF(1), LOCK_LEAF(2), LOCK_LEAF(3), LOCK_LEAF(4),
+													 LOCK_LEAF(5), LOCK_LEAF(6), LOCK_LEAF(7), LOCK_LEAF(8)};
 static constinit Statement empty_statements[] = {
 	Statement{"TRUNCATE jobqueue.tasks_history_1"}, Statement{"TRUNCATE jobqueue.tasks_history_2"},
 	Statement{"TRUNCATE jobqueue.tasks_history_3"}, Statement{"TRUNCATE jobqueue.tasks_history_4"},
@@ -1027,6 +1049,7 @@ void set_history_ring(const Ring &ring) {
 
 void empty_history(int slot) {
 	Params none;
+	lock_leaf_statements[slot - 1].run(none);
 	empty_statements[slot - 1].run(none);
 }
 

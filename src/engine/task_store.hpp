@@ -245,8 +245,9 @@ struct Due {
 	TimestampTz run_at;
 };
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count);
-/* The next scheduled task of these types becomes pending, whatever its time. For drain(). */
-std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types);
+/* The next scheduled task of these types, but for some queues, becomes pending, whatever its time. For drain(). */
+std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
+								std::span<const std::string> except);
 /* When the next scheduled task from a time on is due, and when the next lease ends; DT_NOEND if never. */
 TimestampTz next_due(TimestampTz from);
 TimestampTz next_lease();
@@ -263,7 +264,7 @@ struct Ring {
 /* Until it turns for the first time, no row says so: leaf 1, since the installation. */
 Ring history_ring();
 void set_history_ring(const Ring &ring);
-/* May wait for lock_timeout, and then throws 55P03. */
+/* Throws 55P03 if somebody reads it at the moment: nobody shall wait for us. */
 void empty_history(int slot);
 /* A history leaf with rows in it; 0 if there is none. */
 int occupied_history();

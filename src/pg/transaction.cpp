@@ -24,6 +24,8 @@ void commit_transaction() {
 
 void abort_transaction() {
 	AbortCurrentTransaction();
+	/* If the error was an interrupt, ProcessInterrupts() has not come to the others: they wait for another look. */
+	InterruptPending = true;
 }
 
 void begin_subtransaction() {

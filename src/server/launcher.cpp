@@ -142,6 +142,7 @@ void Launcher::reap() {
 								 ? shortest_delay_us
 								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);
 			child.not_before = now + child.delay_us;
+			next_scan_ = 0; /* is the database still there? */
 		} else {
 			if (state == SchedulerState::starting)
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));

@@ -355,8 +355,10 @@ void Scheduler::charge_suspects() {
 			const store::Claim *const task = &*claim;
 			guard([task, status] {
 				ereport(LOG, (errmsg("task " INT64_FORMAT " of type \"%s\" was running in the worker process whose end "
-									 "made the server restart, crash %d of %d: it is now %s",
-									 task->id, task->type.c_str(), task->crashes + 1, settings::max_crashes, status)));
+									 "made the server restart: it is now %s",
+									 task->id, task->type.c_str(), status),
+							  errdetail("It has done so %d times (jobqueue.max_crashes is %d).", task->crashes + 1,
+										settings::max_crashes)));
 			});
 		}
 		forget_suspect(suspect);
@@ -417,8 +419,9 @@ void Scheduler::watch_overdue() {
 	const int64 grace_us = static_cast<int64>(settings::timeout_grace_ms) * 1000;
 	for (WorkerSlot &worker : worker_slots()) {
 		const uint64 task = pg_atomic_read_u64(&worker.task);
-		if (!is_live(worker) || task == 0 || pg_atomic_read_u32(&worker.database) != MyDatabaseId ||
-			pg_atomic_read_u32(&worker.stuck) != 0)
+		if (!is_live(worker) || task == 0 || pg_atomic_read_u32(&worker.database) != MyDatabaseId)
+			continue;
+		if (pg_atomic_read_u32(&worker.stuck) != 0 && !settings::kill_stuck)
 			continue;
 		auto over = static_cast<TimestampTz>(pg_atomic_read_u64(&worker.deadline));
 		if (pg_atomic_read_u64(&worker.cancel) == task)
@@ -496,9 +499,6 @@ void Scheduler::sweep() {
 /* The leaf that is filled changes every seventh part of the retention, so that the one being emptied is old enough. */
 void Scheduler::turn_history() {
 	attempt("turn the history", [] {
-		guard([] {
-			set_config_option("lock_timeout", "10ms", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-		});
 		const TimestampTz now = GetCurrentTimestamp();
 		const store::Ring ring = store::history_ring();
 		const int64 retention_us = static_cast<int64>(settings::completed_retention_s) * USECS_PER_SEC;
@@ -757,6 +757,8 @@ SchedulerState Scheduler::run() {
 
 SchedulerState Scheduler::work() {
 	guard(watch_roles);
+	/* Nobody's open transaction shall stop it: what is locked is tried again later. */
+	guard([] { SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE); });
 	TimestampTz looked_at = 0;
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });

@@ -480,7 +480,12 @@ void Worker::work() {
 	guard(watch_roles);
 	reset_session();
 	for (;;) {
-		guard([] { CHECK_FOR_INTERRUPTS(); });
+		guard([] {
+			CHECK_FOR_INTERRUPTS();
+			/* Who is busy never waits, and would not hear of it; a new server cannot start as long as we live. */
+			if (!PostmasterIsAlive())
+				proc_exit(1);
+		});
 		if (!is_configured() && !configure())
 			return;
 		std::optional<store::Attempt> task;
@@ -527,10 +532,12 @@ void Worker::run() {
 }
 
 /* Runs after the transaction was aborted, however the process ends. C region. */
-void leave(int, Datum arg) {
+void leave(int code, Datum arg) {
 	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
 	const Oid database = pg_atomic_read_u32(&slot->database);
-	record_idle(DatumGetInt32(arg));
+	/* A handler that calls exit() may take the server along, depending on the code, which is not known here. */
+	if (code >= 0)
+		record_idle(DatumGetInt32(arg));
 	if (held_task != 0) {
 		const DeathCause cause = overdue						? DeathCause::overdue
 								 : told_to_end || !handler_runs ? DeathCause::terminated

@@ -31,7 +31,8 @@ CREATE TABLE jobqueue.tasks (
 	crashes          integer     NOT NULL DEFAULT 0,
 	failures         jsonb       CONSTRAINT tasks_failures_array CHECK (
 		pg_catalog.jsonb_typeof(failures) OPERATOR(pg_catalog.=) 'array'),
-	origin_queue     text,
+	origin_queue     text        CONSTRAINT tasks_origin_queue_length CHECK (
+		pg_catalog.octet_length(origin_queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(origin_queue) OPERATOR(pg_catalog.<=) 63),
 	progress         real,
 	progress_message text,
 	slot             smallint    NOT NULL DEFAULT 0

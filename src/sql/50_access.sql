@@ -73,6 +73,8 @@ DECLARE
 	what text;
 BEGIN
 	PERFORM jobqueue._check_access(role, access);
+	-- two at once would change the same catalog rows
+	LOCK TABLE jobqueue.incarnation IN SHARE ROW EXCLUSIVE MODE;
 	FOR what IN SELECT jobqueue._access_rights(access) LOOP
 		EXECUTE format('GRANT %s TO %I', what, role);
 	END LOOP;
@@ -90,6 +92,7 @@ DECLARE
 	held text[] := '{}';
 BEGIN
 	PERFORM jobqueue._check_access(role, access);
+	LOCK TABLE jobqueue.incarnation IN SHARE ROW EXCLUSIVE MODE;
 	FOR other, what IN VALUES
 		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
