@@ -93,7 +93,7 @@ done < <(sql -c "SELECT '| \`' || name || '\` | \`' || boot_val || '\` | ' || co
 [[ $(grep -c '^| `jobqueue\.' "$REFERENCE") -eq $(sql -c "SELECT count(*) FROM pg_settings WHERE name LIKE 'jobqueue.%'") ]] ||
 	fault "$REFERENCE: there are other settings than those documented"
 
-# functions of a level of access, those of all levels apart
+# functions of a level of access, those of all levels apart; forms of one name may belong to different levels
 # shellcheck disable=SC2016
 while IFS=$'\t' read -r level functions; do
 	documented=$(section Access | sed -n "s/^| \(\`$level\`\|$level\) | \([^|]*\) |.*/\2/p" | grep -o '`[a-z_]*`' | tr -d '`' | sort | tr '\n' ' ')
@@ -101,13 +101,14 @@ while IFS=$'\t' read -r level functions; do
 		fault "$REFERENCE: access of $level: \"$documented\", and in fact \"$functions\""
 done < <(sql <<-'SQL'
 	WITH rights AS (
-		SELECT level, substring(what FROM 'FUNCTION jobqueue\.([a-z][a-z_]*)\(') AS function
+		SELECT level, substring(what FROM 'FUNCTION jobqueue\.([a-z].*)') AS signature
 		FROM unnest('{producer,consumer,manager}'::text[]) level, jobqueue._access_rights(level) what
 	), grouped AS (
-		SELECT CASE WHEN count(*) = 3 THEN 'all levels' ELSE min(level) END AS level, function
-		FROM rights WHERE function IS NOT NULL GROUP BY function
+		SELECT CASE WHEN count(*) OVER (PARTITION BY signature) = 3 THEN 'all levels' ELSE level END AS level,
+			split_part(signature, '(', 1) COLLATE "C" AS function
+		FROM rights WHERE signature IS NOT NULL
 	)
-	SELECT level, string_agg(function, ' ' ORDER BY function COLLATE "C") FROM grouped GROUP BY level
+	SELECT level, string_agg(DISTINCT function, ' ' ORDER BY function) FROM grouped GROUP BY level
 SQL
 )
 
