@@ -403,6 +403,8 @@ void Scheduler::recover_orphans() {
 				return;
 			if (!charged)
 				end_released(*claim);
+			else if (cause == DeathCause::overdue)
+				end_failed(*claim, failure_by(cause), {});
 			else
 				end_abandoned(*claim, failure_by(unknown_crash ? DeathCause::fatal : cause));
 		});
