@@ -110,7 +110,7 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 SELECT type, run_as FROM jobqueue.handlers ORDER BY type;
 -- not even by writing to the tables
 SELECT pg_temp.try($$UPDATE jobqueue.handlers SET run_as = 'postgres'$$);
-SELECT pg_temp.try($$INSERT INTO jobqueue.handlers SELECT 'h-forged', handler, queue, 'postgres', 1, incarnation FROM jobqueue.handlers LIMIT 1$$);
+SELECT pg_temp.try($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation) SELECT 'h-forged', handler, 'postgres', incarnation FROM jobqueue.handlers LIMIT 1$$);
 RESET ROLE;
 
 -- another owner's handler is not replaced, nor taken away

@@ -67,7 +67,9 @@ CREATE OPERATOR r_schema.= (LEFTARG = text, RIGHTARG = text, FUNCTION = r_schema
 CREATE OPERATOR r_schema.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = r_schema.hijack);
 CREATE OPERATOR r_schema.= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = r_schema.hijack);
 ALTER ROLE r_nologin SET search_path = r_schema, pg_catalog;
+SET client_min_messages = error; -- one may have gone by itself meanwhile
 SELECT count(pg_terminate_backend(pid)) > 0 FROM jobqueue.worker_status WHERE role = 'r_nologin' AND pid IS NOT NULL;
+SET client_min_messages = warning;
 CREATE FUNCTION r_path(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_catalog.set_config('search_path', 'r_schema, pg_catalog', false);
@@ -100,7 +102,9 @@ BEGIN
 END $$;
 ALTER SYSTEM SET jobqueue.max_workers = 1;
 SELECT pg_reload_conf();
+SET client_min_messages = error; -- one may have gone by itself meanwhile
 SELECT count(pg_terminate_backend(pid)) > 0 FROM jobqueue.worker_status WHERE pid IS NOT NULL;
+SET client_min_messages = warning;
 CALL pg_temp.wait_until($$(SELECT count(*) FROM jobqueue.worker_status) <= 1$$);
 SELECT jobqueue.register_handler('litter', 'r_litter(jsonb)', run_as => 'r_login', max_attempts => 1);
 SELECT jobqueue.register_handler('clean', 'r_clean(jsonb)', run_as => 'r_login', max_attempts => 1);
@@ -119,7 +123,9 @@ SELECT status, last_sqlstate, last_error FROM jobqueue.wait_for(:id, '10 s');
 
 -- a role that is gone: its tasks wait
 SELECT jobqueue.register_handler('who-gone', 'r_escape(jsonb)', run_as => 'r_login');
+SET client_min_messages = error; -- one may have gone by itself meanwhile
 SELECT count(pg_terminate_backend(pid)) >= 0 FROM jobqueue.worker_status WHERE pid IS NOT NULL AND role = 'r_login';
+SET client_min_messages = warning;
 DROP ROLE r_login;
 SELECT jobqueue.enqueue('who-gone', '["RESET ROLE"]') AS gone, jobqueue.enqueue('escape', '["RESET ROLE"]') AS other \gset
 SELECT status FROM jobqueue.wait_for(:other, '10 s');

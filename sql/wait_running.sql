@@ -31,7 +31,9 @@ SELECT pg_reload_conf();
 \i :helpers
 \set ECHO all
 SHOW jobqueue.completed_retention;
+SET client_min_messages = error; -- one may have gone by itself meanwhile
 SELECT count(pg_terminate_backend(pid)) > 0 FROM jobqueue.worker_status WHERE pid IS NOT NULL;
+SET client_min_messages = warning;
 SELECT jobqueue.enqueue('wr', '{"sleep": 0.1}') AS id \gset
 SELECT clock_timestamp() AS began \gset
 \set VERBOSITY sqlstate

@@ -23,11 +23,65 @@ CREATE ROLE pgtap_consumer;
 CREATE ROLE pgtap_manager;
 SELECT lives_ok($$SELECT jobqueue.grant_access('pgtap_producer', 'producer'), jobqueue.grant_access('pgtap_consumer', 'consumer'), jobqueue.grant_access('pgtap_manager', 'manager')$$, 'the levels are granted');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'INSERT')),
-	'{max_attempts,metadata,payload,priority,queue,run_at,type}'::text[], 'what a producer inserts');
+	'{max_attempts,metadata,payload,priority,queue,run_at,timeout,type}'::text[], 'what a producer inserts');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'SELECT')),
 	'{id}'::text[], 'what a producer reads');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_consumer', attrelid, attnum, 'UPDATE')),
 	'{processed_at,status,updated_at}'::text[], 'what a consumer updates');
+SELECT is_empty($$SELECT attname FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_manager', attrelid, attnum, 'INSERT, UPDATE')$$, 'a manager writes by functions only');
+-- every function and every relation, by level
+SELECT results_eq(
+	$$SELECT p.oid::regprocedure::text COLLATE "default", concat_ws(' ', CASE WHEN has_function_privilege('pgtap_producer', p.oid, 'EXECUTE') THEN 'producer' END,
+		CASE WHEN has_function_privilege('pgtap_consumer', p.oid, 'EXECUTE') THEN 'consumer' END, CASE WHEN has_function_privilege('pgtap_manager', p.oid, 'EXECUTE') THEN 'manager' END)
+	  FROM pg_proc p WHERE p.pronamespace = 'jobqueue'::regnamespace AND (proname !~ '^_' OR proname = '_workers') ORDER BY p.proname COLLATE "C", p.pronargs$$,
+	$$VALUES ('jobqueue._workers()', 'manager'),
+		('jobqueue.adopt()', ''),
+		('jobqueue.alter_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text)', 'manager'),
+		('jobqueue.cancel(bigint,text)', 'manager'),
+		('jobqueue.cancel_tasks(text,text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
+		('jobqueue.claim(text,integer,interval,text[],text)', 'consumer'),
+		('jobqueue.complete(bigint,integer,jsonb)', 'consumer'),
+		('jobqueue.complete_many(bigint[],integer[],jsonb[])', 'consumer'),
+		('jobqueue.current_task()', 'producer consumer manager'),
+		('jobqueue.delete_tasks(text,text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
+		('jobqueue.discard(text)', 'producer consumer manager'),
+		('jobqueue.discard(bigint,integer,text)', 'consumer'),
+		('jobqueue.drain(text,integer,boolean,boolean)', 'consumer manager'),
+		('jobqueue.enqueue(text,jsonb,text,integer,timestamp with time zone,interval,integer,interval,jsonb)', 'producer'),
+		('jobqueue.enqueue_many(text,jsonb[],text,integer,timestamp with time zone,interval,integer,interval,jsonb)', 'producer'),
+		('jobqueue.enqueue_row()', 'producer'),
+		('jobqueue.extend_lease(bigint,integer,interval)', 'consumer'),
+		('jobqueue.fail(bigint,integer,text,text,interval,boolean)', 'consumer'),
+		('jobqueue.grant_access(name,text)', ''),
+		('jobqueue.pause_queue(text)', 'manager'),
+		('jobqueue.purge_queue(text)', 'manager'),
+		('jobqueue.register_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text)', 'manager'),
+		('jobqueue.release(bigint,integer)', 'consumer'),
+		('jobqueue.resume_queue(text)', 'manager'),
+		('jobqueue.retry(bigint,timestamp with time zone)', 'manager'),
+		('jobqueue.retry_failed(text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
+		('jobqueue.revoke_access(name,text)', ''),
+		('jobqueue.set_progress(real,text)', 'producer consumer manager'),
+		('jobqueue.set_progress(bigint,integer,real,text)', 'consumer'),
+		('jobqueue.snooze(interval)', 'producer consumer manager'),
+		('jobqueue.snooze(bigint,integer,interval)', 'consumer'),
+		('jobqueue.unregister_handler(text)', 'manager'),
+		('jobqueue.version()', 'producer consumer manager'),
+		('jobqueue.wait_for(bigint,interval)', 'producer consumer manager')$$,
+	'who may call what');
+SELECT results_eq(
+	$$SELECT c.oid::regclass::text COLLATE "default", concat_ws(' ', CASE WHEN has_table_privilege('pgtap_producer', c.oid, 'SELECT') THEN 'producer' END,
+		CASE WHEN has_table_privilege('pgtap_consumer', c.oid, 'SELECT') THEN 'consumer' END, CASE WHEN has_table_privilege('pgtap_manager', c.oid, 'SELECT') THEN 'manager' END)
+	  FROM pg_class c WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition ORDER BY c.relname COLLATE "C"$$,
+	$$VALUES ('jobqueue.handlers', 'manager'),
+		('jobqueue.history_ring', ''),
+		('jobqueue.incarnation', ''),
+		('jobqueue.queue_status', 'consumer manager'),
+		('jobqueue.queues', 'manager'),
+		('jobqueue.running_tasks', 'manager'),
+		('jobqueue.tasks', 'consumer manager'),
+		('jobqueue.worker_status', 'manager')$$,
+	'who may read what');
 SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
 	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relispartition AND c.relkind = 'r' AND has_any_column_privilege(r, c.oid, 'SELECT, INSERT, UPDATE')$$, 'nobody gets at a leaf directly');
 SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c

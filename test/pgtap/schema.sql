@@ -7,7 +7,7 @@ SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class 
 	'{handlers,history_ring,incarnation,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
-	'{queue_status,worker_status}'::name[], 'the views');
+	'{queue_status,running_tasks,worker_status}'::name[], 'the views');
 SELECT is((SELECT array_agg(relname) FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'S'), '{tasks_id_seq}'::name[], 'the sequence');
 
 -- tasks: the columns, in the order of the documentation
@@ -38,8 +38,35 @@ SELECT results_eq(
 		('created_by', 'name', true, 'CURRENT_USER'),
 		('metadata', 'jsonb', false, NULL),
 		('timeout', 'interval', false, NULL),
+		('crashes', 'integer', true, '0'),
+		('failures', 'jsonb', false, NULL),
+		('origin_queue', 'text', false, NULL),
+		('progress', 'real', false, NULL),
+		('progress_message', 'text', false, NULL),
 		('slot', 'smallint', true, '0')$$,
 	'the columns of tasks');
+-- handlers: likewise
+SELECT results_eq(
+	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid) COLLATE "default"
+	  FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+	  WHERE attrelid = 'jobqueue.handlers'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum$$,
+	$$VALUES ('type', 'text', true, NULL),
+		('handler', 'text', true, NULL),
+		('queue', 'text', true, '''default''::text'),
+		('run_as', 'name', true, NULL),
+		('max_attempts', 'integer', true, '20'),
+		('backoff', 'text', true, '''exponential''::text'),
+		('backoff_function', 'text', false, NULL),
+		('first_delay', 'interval', true, '''00:00:05''::interval'),
+		('max_delay', 'interval', true, '''01:00:00''::interval'),
+		('jitter', 'real', true, '0.2'),
+		('timeout', 'interval', false, NULL),
+		('discard_sqlstates', 'text[]', false, NULL),
+		('dead_letter_queue', 'text', false, NULL),
+		('incarnation', 'uuid', true, NULL),
+		('created_at', 'timestamp with time zone', true, 'now()'),
+		('updated_at', 'timestamp with time zone', true, 'now()')$$,
+	'the columns of handlers');
 SELECT is((SELECT count(*) FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attidentity <> ''), 0::bigint, 'no identity column: it is null on inserts into a leaf');
 
 -- the leaves
@@ -93,6 +120,13 @@ SELECT throws_ok($$INSERT INTO jobqueue.tasks (type) VALUES (NULL)$$, '23502', N
 SELECT throws_ok($$INSERT INTO jobqueue.tasks (type, queue) VALUES ('t', '')$$, '23514', NULL, 'an empty queue');
 SELECT throws_ok($$INSERT INTO jobqueue.tasks (type, queue) VALUES ('t', repeat('q', 64))$$, '23514', NULL, 'a queue of 64 bytes');
 SELECT throws_ok($$INSERT INTO jobqueue.tasks (type, max_attempts) VALUES ('t', 0)$$, '23514', NULL, 'no attempts');
+SELECT throws_ok(format($$INSERT INTO jobqueue.tasks (type, timeout) VALUES ('t', %L)$$, t), '23514', NULL, 'a timeout of ' || t) FROM unnest('{0,-1 s,1 day -25 hours}'::text[]) t;
+SELECT lives_ok($$INSERT INTO jobqueue.tasks (type, timeout) VALUES ('t', '1 microsecond'), ('t', '1000 years')$$, 'timeouts, short and long');
+SELECT throws_ok(format($$INSERT INTO jobqueue.tasks (type, failures) VALUES ('t', %L)$$, f), '23514', NULL, 'failures that are no array: ' || f) FROM unnest('{"null","{}",1}'::text[]) f;
+SELECT lives_ok($$INSERT INTO jobqueue.tasks (type, failures) VALUES ('t', '[]')$$, 'an array of failures');
+SELECT throws_ok(format($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation, %s) VALUES ('t', 'f', 'r', gen_random_uuid(), %s)$$, c, v), '23514', NULL, format('a handler with %s %s', c, v))
+FROM (VALUES ('queue', ''''''), ('queue', 'repeat(''q'', 64)'), ('max_attempts', '0'), ('backoff', '''quadratic'''), ('jitter', '-0.1'), ('jitter', '1.1'), ('jitter', '''NaN'''),
+	('timeout', '''0'''), ('timeout', '''-1 s'''), ('dead_letter_queue', ''''''), ('dead_letter_queue', 'repeat(''q'', 64)')) v(c, v);
 SELECT throws_ok(format($$INSERT INTO jobqueue.tasks_history_%s (type, status, slot) VALUES ('t', %L, %s)$$, n, s, n), '23514', NULL, format('%s is no history (leaf %s)', s, n))
 FROM generate_series(1, 8) n, unnest('{pending,processing,failed}'::text[]) s;
 SELECT throws_ok($$INSERT INTO jobqueue.tasks_failed (type, status, slot) VALUES ('t', 'completed', -1)$$, '23514', NULL, 'tasks_failed has failed ones only');
@@ -123,25 +157,37 @@ SELECT is_empty($$SELECT tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FRO
 -- functions: name, arguments with their defaults, result
 SELECT results_eq(
 	$$SELECT proname::text COLLATE "default", pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc
-	  WHERE pronamespace = 'jobqueue'::regnamespace AND proname !~ '^_' ORDER BY proname COLLATE "C"$$,
+	  WHERE pronamespace = 'jobqueue'::regnamespace AND proname !~ '^_' ORDER BY proname COLLATE "C", pronargs$$,
 	$$VALUES ('adopt', '', 'boolean'),
+		('alter_handler', 'type text, handler regprocedure DEFAULT NULL::regprocedure, queue text DEFAULT NULL::text, run_as name DEFAULT NULL::name, max_attempts integer DEFAULT NULL::integer, backoff text DEFAULT NULL::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT NULL::interval, max_delay interval DEFAULT NULL::interval, jitter real DEFAULT NULL::real, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text', 'void'),
 		('cancel', 'id bigint, reason text DEFAULT NULL::text', 'boolean'),
+		('cancel_tasks', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, status text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
 		('claim', 'queue text DEFAULT ''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT ''00:05:00''::interval, types text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text', 'SETOF jobqueue.tasks'),
 		('complete', 'id bigint, attempt integer, result jsonb DEFAULT NULL::jsonb', 'boolean'),
 		('complete_many', 'ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[]', 'SETOF bigint'),
 		('current_task', '', 'jobqueue.tasks'),
-		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, metadata jsonb DEFAULT NULL::jsonb', 'bigint'),
-		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
+		('delete_tasks', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, status text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
+		('discard', 'reason text', 'void'),
+		('discard', 'id bigint, attempt integer, reason text', 'boolean'),
+		('drain', 'queue text DEFAULT NULL::text, max_tasks integer DEFAULT NULL::integer, include_scheduled boolean DEFAULT false, raise_errors boolean DEFAULT false', 'SETOF jobqueue.tasks'),
+		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb', 'bigint'),
+		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
 		('enqueue_row', '', 'trigger'),
 		('extend_lease', 'id bigint, attempt integer, lease interval DEFAULT ''00:05:00''::interval', 'boolean'),
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
 		('grant_access', 'role name, access text', 'void'),
 		('pause_queue', 'queue text', 'boolean'),
-		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20', 'void'),
+		('purge_queue', 'queue text', 'bigint'),
+		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text', 'void'),
 		('release', 'id bigint, attempt integer', 'boolean'),
 		('resume_queue', 'queue text', 'boolean'),
 		('retry', 'id bigint, run_at timestamp with time zone DEFAULT now()', 'boolean'),
+		('retry_failed', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
 		('revoke_access', 'role name, access text', 'void'),
+		('set_progress', 'fraction real, message text DEFAULT NULL::text', 'void'),
+		('set_progress', 'id bigint, attempt integer, fraction real, message text DEFAULT NULL::text', 'boolean'),
+		('snooze', 'delay interval', 'void'),
+		('snooze', 'id bigint, attempt integer, delay interval', 'boolean'),
 		('unregister_handler', 'type text', 'boolean'),
 		('version', '', 'text'),
 		('wait_for', 'id bigint, timeout interval DEFAULT NULL::interval', 'jobqueue.tasks')$$,
@@ -153,7 +199,8 @@ SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jo
 
 -- views
 SELECT columns_are('jobqueue', 'queue_status', '{queue,waiting,scheduled,running,oldest_waiting,paused,unhandled_types}'::name[]);
-SELECT columns_are('jobqueue', 'worker_status', '{pid,role,state,task_id,task_type,queue,attempt,started_at,state_since}'::name[]);
+SELECT columns_are('jobqueue', 'worker_status', '{pid,role,state,task_id,task_type,queue,attempt,started_at,state_since,progress,progress_message}'::name[]);
+SELECT columns_are('jobqueue', 'running_tasks', '{id,type,queue,attempt,processed_at,claimed_by,lease_expires_at,pid,progress,progress_message}'::name[]);
 
 -- comments: everything that somebody may look up says what it is
 SELECT isnt(obj_description('jobqueue'::regnamespace, 'pg_namespace'), NULL, 'the schema has a comment');
@@ -168,15 +215,21 @@ SELECT is_empty($$SELECT oid::regclass || '.' || attname FROM pg_class JOIN pg_a
 SELECT results_eq(
 	$$SELECT name COLLATE "default", boot_val, coalesce(unit, ''), vartype, context FROM pg_settings WHERE name LIKE 'jobqueue.%'
 	  AND name IN ('jobqueue.max_workers', 'jobqueue.poll_interval', 'jobqueue.worker_idle_timeout', 'jobqueue.notify_mode', 'jobqueue.completed_retention',
-		'jobqueue.failed_retention', 'jobqueue.allow_superuser_handlers') ORDER BY name COLLATE "C"$$,
+		'jobqueue.failed_retention', 'jobqueue.allow_superuser_handlers', 'jobqueue.max_crashes', 'jobqueue.timeout_grace', 'jobqueue.kill_stuck',
+		'jobqueue.worker_synchronous_commit') ORDER BY name COLLATE "C"$$,
 	$$VALUES ('jobqueue.allow_superuser_handlers', 'on', '', 'bool', 'sighup'),
 		('jobqueue.completed_retention', '604800', 's', 'integer', 'sighup'),
 		('jobqueue.failed_retention', '-1', 's', 'integer', 'sighup'),
+		('jobqueue.kill_stuck', 'off', '', 'bool', 'sighup'),
+		('jobqueue.max_crashes', '3', '', 'integer', 'sighup'),
 		('jobqueue.max_workers', '4', '', 'integer', 'sighup'),
 		('jobqueue.notify_mode', 'coalesced', '', 'enum', 'sighup'),
 		('jobqueue.poll_interval', '5000', 'ms', 'integer', 'sighup'),
-		('jobqueue.worker_idle_timeout', '60', 's', 'integer', 'sighup')$$,
+		('jobqueue.timeout_grace', '3000', 'ms', 'integer', 'sighup'),
+		('jobqueue.worker_idle_timeout', '60', 's', 'integer', 'sighup'),
+		('jobqueue.worker_synchronous_commit', 'off', '', 'bool', 'sighup')$$,
 	'the settings');
+SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'jobqueue.%' AND context = 'postmaster'$$, 'none needs a restart');
 SELECT is((SELECT enumvals FROM pg_settings WHERE name = 'jobqueue.notify_mode'), '{coalesced,immediate,off}'::text[], 'the values of notify_mode');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'jobqueue.%' AND coalesce(short_desc, '') = ''$$, 'every setting has a description');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'jobqueue.%' AND short_desc !~ '^[A-Z].*\.$'$$, '... a sentence');
