@@ -3,22 +3,29 @@
 #   make [CXX=clang++] [SANITIZE=undefined] [WERROR=]    build here
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
 #   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
-#   make demo, make bench                                likewise
+#   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
+#   make demo, bench, torture, fuzz [FUZZ_SEED=1]        likewise; see the heads of scripts/*
 #   make format, make check-format, make check-layers    about the source text
 
 .DEFAULT_GOAL := all
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test demo bench format check-format check-layers
+SCRIPT_GOALS := test valgrind demo bench torture fuzz format check-format check-layers
 
 .PHONY: $(SCRIPT_GOALS)
 test:
 	@'$(top)/scripts/test' $(SUITES)
+valgrind:
+	@'$(top)/scripts/valgrind' $(SUITES)
 demo:
 	@'$(top)/scripts/demo'
 bench:
 	@'$(top)/scripts/bench'
+fuzz:
+	@'$(top)/scripts/fuzz'
+torture:
+	@'$(top)/scripts/torture'
 format:
 	@'$(top)/scripts/format'
 check-format:
@@ -44,7 +51,8 @@ OBJS = $(SOURCES:.cpp=.o)
 DATA_built = $(INSTALL_SQL)
 DATA = $(call files,$(EXTENSION)--*--*.sql)
 SHLIB_LINK += -lstdc++
-EXTRA_CLEAN = $(OBJS:.o=.d) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d)
+EXTRA_CLEAN = $(OBJS:.o=.d) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d) \
+	test/sanitize.o test/sanitize.d
 
 REGRESS = $(patsubst sql/%.sql,%,$(call files,sql/*.sql))
 REGRESS_OPTS = --load-extension=$(EXTENSION)
@@ -71,11 +79,13 @@ JOBQUEUE_CXXFLAGS := -std=c++20 -O2 -g -fPIC -Wall -Wextra -Wshadow $(WERROR) -f
 
 ifdef SANITIZE
 # The server is not instrumented: it loads the runtime along with this library. vptr and function look at type
-# information across libraries, which that runtime is not linked for.
-SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-sanitize=vptr -fno-sanitize-recover=all \
+# information across libraries, which that runtime is not linked for. With -fwrapv no overflow would be looked for.
+SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-wrapv -fno-sanitize=vptr -fno-sanitize-recover=all \
 	$(if $(findstring clang,$(CXX)),-fno-sanitize=function)
 JOBQUEUE_CXXFLAGS += $(SANITIZE_FLAGS)
-SHLIB_LINK += -lubsan
+SANITIZE_OPTIONS := test/sanitize.o
+SHLIB_LINK += $(SANITIZE_OPTIONS) -lubsan
+SHLIB_PREREQS += $(SANITIZE_OPTIONS)
 endif
 
 # -isystem: warnings about the server's headers are not ours to mend.
@@ -107,7 +117,7 @@ $(SYNTAX_CHECKS): syntax/%: %
 test-modules: $(TEST_MODULES)
 install-test-modules: test-modules installdirs
 	$(if $(TEST_MODULES),$(INSTALL_SHLIB) $(TEST_MODULES) '$(DESTDIR)$(pkglibdir)/')
-$(TEST_MODULES): %.so: %.o
+$(TEST_MODULES): %.so: %.o | $(SANITIZE_OPTIONS)
 	$(LINK.shared) -o $@ $< $(LDFLAGS) $(LDFLAGS_SL) $(SHLIB_LINK)
 
 endif

@@ -10,9 +10,7 @@ for variable in "${!PG@}"; do
 	[[ $variable == PG_* ]] || unset "$variable"
 done
 unset variable
-export LC_ALL=C PSQLRC=/dev/null
-# With SANITIZE: a fault found is a crash, not an exit that the server takes for an orderly one.
-export UBSAN_OPTIONS=abort_on_error=1:print_stacktrace=1
+export LC_ALL=C PSQLRC=/dev/null PGCTLTIMEOUT=${SERVER_TIMEOUT:-60}
 
 die() {
 	echo "$*" >&2
@@ -70,6 +68,14 @@ find_clangxx() {
 	[[ -n $CLANGXX ]]
 }
 
+# Debian's modules belong to Debian's python3, which need not be the first in PATH.
+find_python() {
+	for PYTHON in /usr/bin/python3 python3; do
+		! "$PYTHON" -c 'import psycopg2' 2>/dev/null || return 0
+	done
+	return 1
+}
+
 # have TOOL: is it here?   package_of TOOL: the package that brings it
 have() {
 	case $1 in
@@ -78,6 +84,7 @@ have() {
 	pgtap) [[ -n $PG_MAJOR && -f $SHAREDIR/extension/pgtap.control ]] ;;
 	IPC::Run | JSON::PP) perl "-M$1" -e 1 2>/dev/null ;;
 	clang++) find_clangxx ;;
+	psycopg2) find_python ;;
 	clang-format) command -v clang-format-14 clang-format >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
@@ -93,7 +100,8 @@ package_of() {
 	prove | JSON::PP) echo perl ;;
 	clang++) echo clang ;;
 	node) echo nodejs ;;
-	python3 | npm | g++ | make | perl | clang-format | curl) echo "$1" ;;
+	psycopg2) echo python3-psycopg2 ;;
+	python3 | npm | g++ | make | perl | clang-format | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
 	esac
 }
@@ -108,7 +116,8 @@ tools_for() {
 		meta) echo prove JSON::PP ;;
 		build) echo g++ make server-headers clang++ ;;
 		server | regress | isolation | examples | demo | bench) echo g++ make server-headers server ;;
-		tap) echo g++ make server-headers server prove IPC::Run ;;
+		fuzz | torture) echo g++ make server-headers server psycopg2 ;;
+		tap | ubsan) echo g++ make server-headers server prove IPC::Run ;;
 		pgtap) echo g++ make server-headers server prove pg_prove pgtap ;;
 		*) echo "$purpose" ;;
 		esac
@@ -231,12 +240,12 @@ make_scratch() {
 cleanup() {
 	local status=$? pidfile
 	trap '' HUP INT TERM
-	[[ -z $JOB ]] || kill -- "-$JOB" 2>/dev/null || true
+	[[ -z $JOB ]] || { kill -- "-$JOB" && wait "$JOB"; } 2>/dev/null || true
 	if [[ -n $SCRATCH ]]; then
-		# also the servers that tests started and did not stop
+		# also the servers that tests started and did not stop, and those of a run within this one
 		while IFS= read -r pidfile; do
 			as_server_user "$BINDIR/pg_ctl" -D "$(dirname "$pidfile")" -m immediate -t 20 stop >/dev/null 2>&1 || true
-		done < <(find "$SCRATCH/run" -name postmaster.pid 2>/dev/null)
+		done < <(find "$SCRATCH" -name postmaster.pid 2>/dev/null)
 		if [[ -n ${KEEP:-} ]]; then
 			echo "kept: $SCRATCH" >&2
 		else
@@ -293,7 +302,8 @@ copy_sources() {
 # Builds in SCRATCH/build and installs into a copy of the server below SCRATCH/root: no root is needed, no system
 # directory is written, and runs side by side do not meet. The server finds its directories relative to where its own
 # program really is: so programs are copied, everything else is linked, all at their usual places below SCRATCH/root.
-# Sets PRIVATE_BINDIR. What happened is in SCRATCH/build.log.
+# SERVER_UNDER is a command that servers are to run under, SERVER_OPTIONS are options of theirs. Sets PRIVATE_BINDIR.
+# What happened is in SCRATCH/build.log.
 private_install() {
 	local root=$SCRATCH/root dir
 	PRIVATE_BINDIR=$root$BINDIR
@@ -308,8 +318,24 @@ private_install() {
 	# an installed jobqueue is not the one to test
 	rm -f "$root$PKGLIBDIR/jobqueue.so" "$root$SHAREDIR/extension/jobqueue"[.-]*
 	make_here install install-test-modules "DESTDIR=$root" || return
+	[[ -z ${SERVER_UNDER:-} ]] || wrap_server || return
 	hand_over "$root"
 	hand_over "$SCRATCH/build"
+}
+
+# Puts a script in the place of the server's program. Whatever only prints something, or is part of initdb, does not begin
+# with -D, and is run as ever.
+wrap_server() {
+	local program=$PRIVATE_BINDIR/postgres
+	mv "$program" "$program.bin"
+	cat >"$program" <<-SH
+		#!/bin/sh
+		case \$1 in
+		-D) exec $SERVER_UNDER '$program.bin' "\$@" ${SERVER_OPTIONS:-} ;;
+		*) exec '$program.bin' "\$@" ;;
+		esac
+	SH
+	chmod 755 "$program"
 }
 
 # start_server NAME [LINE OF postgresql.conf...]: in SCRATCH/run/NAME (data, log, and the socket: nothing listens on
@@ -333,7 +359,7 @@ start_server() {
 		log_line_prefix = '%m %b[%p] %q%a '
 		$(printf '%s\n' "$@")
 	CONF
-	if ! as_server_user "$PRIVATE_BINDIR/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null; then
+	if ! as_server_user "$PRIVATE_BINDIR/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null; then
 		tail -n 30 "$dir/log"
 		return 1
 	fi
@@ -341,5 +367,5 @@ start_server() {
 }
 
 stop_server() {
-	as_server_user "$PRIVATE_BINDIR/pg_ctl" -D "$SCRATCH/run/$1/data" -m fast -w -t 60 stop >/dev/null
+	as_server_user "$PRIVATE_BINDIR/pg_ctl" -D "$SCRATCH/run/$1/data" -m fast -w stop >/dev/null
 }
