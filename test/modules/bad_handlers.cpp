@@ -2,13 +2,17 @@
  * bad_handlers.cpp -- handlers in C that misbehave as C can: for the tests of crashes and timeouts.
  *
  *   crash(jsonb)    writes to address 0
- *   spin(jsonb)     computes for payload.seconds without ever looking for interrupts
+ *   spin(jsonb)     computes for payload.seconds, or until there is a file payload.until, and never looks for interrupts
  *   leave(jsonb)    ends its process with a FATAL error
  *   vanish(jsonb)   ends its process with exit(payload.code)
+ *   drop(jsonb)     ends its process with _exit(payload.code): nothing is cleaned up
+ *   panic(jsonb)    ends its process with a PANIC error
  *
  * C region.
  */
 #include "pg/server.hpp"
+
+#include <unistd.h>
 
 extern "C" {
 PG_MODULE_MAGIC;
@@ -17,17 +21,25 @@ PG_FUNCTION_INFO_V1(bad_crash);
 PG_FUNCTION_INFO_V1(bad_spin);
 PG_FUNCTION_INFO_V1(bad_leave);
 PG_FUNCTION_INFO_V1(bad_vanish);
+PG_FUNCTION_INFO_V1(bad_drop);
+PG_FUNCTION_INFO_V1(bad_panic);
 PGDLLEXPORT Datum bad_crash(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum bad_spin(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum bad_leave(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum bad_vanish(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum bad_drop(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum bad_panic(PG_FUNCTION_ARGS);
 
-static double number_of(Datum payload, const char *key, double otherwise) {
+static const JsonbValue *value_of(Datum payload, const char *key) {
 	JsonbValue name;
 	name.type = jbvString;
 	name.val.string.val = const_cast<char *>(key);
 	name.val.string.len = static_cast<int>(strlen(key));
-	const JsonbValue *value = findJsonbValueFromContainer(&DatumGetJsonbP(payload)->root, JB_FOBJECT, &name);
+	return findJsonbValueFromContainer(&DatumGetJsonbP(payload)->root, JB_FOBJECT, &name);
+}
+
+static double number_of(Datum payload, const char *key, double otherwise) {
+	const JsonbValue *value = value_of(payload, key);
 	if (value == nullptr || value->type != jbvNumeric)
 		return otherwise;
 	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(value->val.numeric)));
@@ -43,7 +55,11 @@ Datum bad_crash(PG_FUNCTION_ARGS) {
 Datum bad_spin(PG_FUNCTION_ARGS) {
 	const TimestampTz end = TimestampTzPlusMilliseconds(
 		GetCurrentTimestamp(), static_cast<int64>(1000 * number_of(PG_GETARG_DATUM(0), "seconds", 3600)));
-	while (GetCurrentTimestamp() < end) {
+	const JsonbValue *until = value_of(PG_GETARG_DATUM(0), "until");
+	const char *path = until != nullptr && until->type == jbvString
+						   ? pnstrdup(until->val.string.val, static_cast<Size>(until->val.string.len))
+						   : nullptr;
+	while (GetCurrentTimestamp() < end && (path == nullptr || access(path, F_OK) != 0)) {
 	}
 	PG_RETURN_VOID();
 }
@@ -56,5 +72,15 @@ Datum bad_leave(PG_FUNCTION_ARGS) {
 
 Datum bad_vanish(PG_FUNCTION_ARGS) {
 	exit(static_cast<int>(number_of(PG_GETARG_DATUM(0), "code", 1)));
+}
+
+Datum bad_drop(PG_FUNCTION_ARGS) {
+	_exit(static_cast<int>(number_of(PG_GETARG_DATUM(0), "code", 1)));
+}
+
+Datum bad_panic(PG_FUNCTION_ARGS) {
+	(void)fcinfo;
+	ereport(PANIC, (errmsg("panicking")));
+	PG_RETURN_VOID();
 }
 }

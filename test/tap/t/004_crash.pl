@@ -2,7 +2,7 @@
 # never lost, and not delayed by a lease that a dead process holds.
 #
 # - a worker ended by pg_terminate_backend: its task runs again at once
-# - a worker killed with SIGKILL: the server comes back by itself, the task runs again
+# - a worker killed with SIGKILL: the server comes back by itself, the task runs again; more in 016_crash_charging.pl
 # - launcher and scheduler terminated, alone and together: things go on
 # - immediate stop and start with tasks processing
 # - fast shutdown with a running handler: prompt; afterwards the task runs again, and the attempt was not charged
@@ -142,7 +142,9 @@ is(kill('KILL', $worker), 1, 'killed a worker');
 $gate->{run}->finish; # the crash ends it
 ok(wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) }, 60), 'the server comes back');
 is_done_once($id, 'killed worker', 30);
-is_done_once($other, 'neighbour of a killed worker, which is charged nothing', 30);
+is_done_once($other, 'neighbour of a killed worker', 30);
+is($node->safe_psql('app', "SELECT crashes, failures->0->>'sqlstate' FROM jobqueue.tasks WHERE id IN ($id, $other) ORDER BY id"), "1|JQ005\n0|",
+	'the one is charged a crash, the other nothing, though it had one attempt only');
 
 # With tasks still being claimed while it happens, and while it comes back.
 $node->safe_psql('app', "INSERT INTO jobqueue.tasks (type, payload) SELECT 'note', '{\"sleep\": 0.002}' FROM generate_series(1, 1000)");
