@@ -379,13 +379,16 @@ std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
 	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
 }
 
-/* An attempt that has ended left the task waiting with this number, or processing with a higher one. */
+/*
+ * An attempt that has ended left the task waiting with this number, or processing with a higher one. Where its start was
+ * forgotten, so may be that the task had become due just before.
+ */
 static constinit Statement lock_crashed_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = $2, max_attempts = " MAX_ATTEMPTS
 	", processed_at = CASE WHEN t.attempts" LT "$2 THEN " NOW
 	" ELSE t.processed_at END, lease_expires_at = 'infinity', updated_at = " NOW " WHERE t.id" EQ
-	"$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER
-									   " OR " STATUS_IS("pending") " AND t.attempts" LT "$2) RETURNING " CLAIM_COLUMNS,
+	"$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER " OR (" STATUS_IS(
+		"pending") " OR " STATUS_IS("scheduled") ") AND t.attempts" LT "$2) RETURNING " CLAIM_COLUMNS,
 	INT8OID, INT4OID};
 
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {

@@ -229,7 +229,11 @@ std::optional<store::Attempt> Worker::claim() {
 			more = help_is_possible() && claimer_->more_after(scope_, locked);
 			held_task = attempt.id;
 			held_attempt = attempt.attempt;
+			/* It may have been cancelled here before, and be back. */
+			pg_atomic_write_u64(&slot_->cancel, 0);
 			pg_atomic_write_u64(&slot_->end, 0);
+			pg_atomic_write_u32(&slot_->stuck, 0);
+			pg_write_barrier();
 			pg_atomic_write_u32(&slot_->attempt, static_cast<uint32>(attempt.attempt));
 			pg_atomic_write_u64(&slot_->task, static_cast<uint64>(attempt.id));
 			return attempt;

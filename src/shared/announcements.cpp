@@ -238,8 +238,9 @@ static void interrupt_workers(int64 id) noexcept {
 			pg_atomic_read_u64(&slot.task) != static_cast<uint64>(id))
 			continue;
 		/* The worker believes an interrupt only if this names the task it is running. */
-		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
 		pg_atomic_write_u64(&slot.cancelled_at, static_cast<uint64>(GetCurrentTimestamp()));
+		pg_write_barrier();
+		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
 		pg_atomic_fetch_add_u32(&slot.cancels, 1);
 		pg_memory_barrier();
 		const uint32 pid = pg_atomic_read_u32(&slot.pid);
