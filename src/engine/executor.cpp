@@ -109,11 +109,55 @@ void Executor::forget() noexcept {
 	resolved_.clear();
 }
 
+/* Why it cannot be a handler; null if it can. C region. */
+static const char *handler_problem(Oid function) {
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return "it does not exist";
+	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
+	const char *found = nullptr;
+	const bool tasks_type = form->pronargs == 1 && get_typtype(form->proargtypes.values[0]) == TYPTYPE_COMPOSITE &&
+							strcmp(format_type_be_qualified(form->proargtypes.values[0]), "jobqueue.tasks") == 0;
+	if (form->prokind != PROKIND_FUNCTION && form->prokind != PROKIND_PROCEDURE)
+		found = "it is neither a function nor a procedure";
+	else if (form->pronargs != 1 || !(form->proargtypes.values[0] == JSONBOID || tasks_type))
+		found = "it does not take exactly one argument of type jsonb or jobqueue.tasks";
+	else if (!heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
+		found = "it has output or variadic arguments";
+	else if (form->proretset)
+		found = "it returns a set";
+	else if (form->prokind == PROKIND_FUNCTION && form->prorettype != VOIDOID && form->prorettype != RECORDOID &&
+			 get_typtype(form->prorettype) == TYPTYPE_PSEUDO)
+		found = "it returns a pseudo-type";
+	ReleaseSysCache(tuple);
+	return found;
+}
+
+/* Likewise a back-off function. C region. */
+static const char *backoff_problem(Oid function) {
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return "it does not exist";
+	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
+	const char *found = nullptr;
+	if (form->prokind != PROKIND_FUNCTION || form->proretset || form->prorettype != INTERVALOID)
+		found = "it does not return interval";
+	else if (form->pronargs != 2 || form->proargtypes.values[0] != INT4OID || form->proargtypes.values[1] != TEXTOID ||
+			 !heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
+		found = "its arguments are others";
+	ReleaseSysCache(tuple);
+	return found;
+}
+
 /* Fills in everything but the signature. C region. */
-static void look_up(Executor::Resolved *handler, const char *signature) {
+static void look_up(Executor::Resolved *handler, const char *signature, const char *(*problem_of)(Oid)) {
 	handler->context = AllocSetContextCreate(TopMemoryContext, "jobqueue handler", ALLOCSET_SMALL_SIZES);
 	const Datum found = DirectFunctionCall1(regprocedurein, CStringGetDatum(signature));
 	handler->function = DatumGetObjectId(found);
+	/* Another function of that signature may have taken the place of the one that was registered. */
+	if (const char *problem = problem_of(handler->function))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+						errmsg("function %s can no longer be called: %s", signature, problem)));
 
 	HeapTuple tuple = SearchSysCache1(PROCOID, found);
 	if (!HeapTupleIsValid(tuple))
@@ -146,7 +190,7 @@ static void look_up(Executor::Resolved *handler, const char *signature) {
 	MemoryContextSwitchTo(caller);
 }
 
-const Executor::Resolved &Executor::resolve(const std::string &function) {
+const Executor::Resolved &Executor::resolve(const std::string &function, const char *(*problem_of)(Oid)) {
 	if (generation_ != catalog_generation) {
 		resolved_.clear();
 		generation_ = catalog_generation;
@@ -160,7 +204,7 @@ const Executor::Resolved &Executor::resolve(const std::string &function) {
 		const Session session(owner_);
 		Resolved *const target = handler.get();
 		const char *const signature = handler->signature.c_str();
-		guard([target, signature] { look_up(target, signature); });
+		guard([target, signature, problem_of] { look_up(target, signature, problem_of); });
 	}
 	return *resolved_.emplace_back(std::move(handler));
 }
@@ -213,7 +257,7 @@ static Datum call_function(const Executor::Resolved *handler, Datum argument, bo
 }
 
 std::optional<Datum> Executor::run(const store::Attempt &task, const std::string &function, bool may_commit) {
-	const Resolved *const handler = &resolve(function);
+	const Resolved *const handler = &resolve(function, handler_problem);
 	const Datum argument = handler->argument == JSONBOID ? task.payload : task.row;
 	const store::Attempt *const attempt = &task;
 	MemoryContext target = CurrentMemoryContext;
@@ -258,7 +302,7 @@ std::optional<Datum> Executor::run(const store::Attempt &task, const std::string
 }
 
 std::optional<int64> Executor::backoff_us(const std::string &function, int32 attempt, std::string_view error) {
-	const Resolved *const resolved = &resolve(function);
+	const Resolved *const resolved = &resolve(function, backoff_problem);
 	struct Result {
 		int64 delay_us;
 		bool isnull;
@@ -289,56 +333,23 @@ std::optional<int64> Executor::backoff_us(const std::string &function, int32 att
 
 /* Registration */
 
+static void check_signature(Oid function, const char *(*problem_of)(Oid), const char *role, const char *hint) {
+	const char *const problem = guard([function, problem_of] { return problem_of(function); });
+	if (problem == nullptr)
+		return;
+	const char *const name = guard([function] { return format_procedure_qualified(function); });
+	throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
+				std::string("function ") + name + " cannot be a " + role + ": " + problem, hint);
+}
+
 void check_handler_signature(Oid function) {
-	const char *const problem = guard([function]() -> const char * {
-		HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-		if (!HeapTupleIsValid(tuple))
-			return "it does not exist";
-		auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
-		const char *found = nullptr;
-		const bool tasks_type = form->pronargs == 1 && get_typtype(form->proargtypes.values[0]) == TYPTYPE_COMPOSITE &&
-								strcmp(format_type_be_qualified(form->proargtypes.values[0]), "jobqueue.tasks") == 0;
-		if (form->prokind != PROKIND_FUNCTION && form->prokind != PROKIND_PROCEDURE)
-			found = "it is neither a function nor a procedure";
-		else if (form->pronargs != 1 || !(form->proargtypes.values[0] == JSONBOID || tasks_type))
-			found = "it does not take exactly one argument of type jsonb or jobqueue.tasks";
-		else if (!heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
-			found = "it has output or variadic arguments";
-		else if (form->proretset)
-			found = "it returns a set";
-		else if (form->prokind == PROKIND_FUNCTION && form->prorettype != VOIDOID && form->prorettype != RECORDOID &&
-				 get_typtype(form->prorettype) == TYPTYPE_PSEUDO)
-			found = "it returns a pseudo-type";
-		ReleaseSysCache(tuple);
-		return found;
-	});
-	if (problem != nullptr) {
-		const char *const name = guard([function] { return format_procedure_qualified(function); });
-		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
-					std::string("function ") + name + " cannot be a handler: " + problem,
+	check_signature(function, handler_problem, "handler",
 					"A handler is a function or procedure f(payload jsonb) or f(task jobqueue.tasks).");
-	}
 }
 
 void check_backoff_signature(Oid function) {
-	const bool fits = guard([function] {
-		HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-		if (!HeapTupleIsValid(tuple))
-			return false;
-		auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
-		const bool result = form->prokind == PROKIND_FUNCTION && form->pronargs == 2 &&
-							form->proargtypes.values[0] == INT4OID && form->proargtypes.values[1] == TEXTOID &&
-							form->prorettype == INTERVALOID && !form->proretset &&
-							heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr);
-		ReleaseSysCache(tuple);
-		return result;
-	});
-	if (!fits) {
-		const char *const name = guard([function] { return format_procedure_qualified(function); });
-		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
-					std::string("function ") + name + " cannot be a back-off function",
+	check_signature(function, backoff_problem, "back-off function",
 					"It must be a function f(attempt integer, error text) that returns interval.");
-	}
 }
 
 std::string handler_signature(Oid function) {

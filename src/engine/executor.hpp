@@ -36,7 +36,7 @@ public:
 	struct Resolved; /* a function that was looked up */
 
 private:
-	const Resolved &resolve(const std::string &function);
+	const Resolved &resolve(const std::string &function, const char *(*problem_of)(Oid));
 
 	Oid owner_;
 	std::vector<std::unique_ptr<Resolved>> resolved_;
