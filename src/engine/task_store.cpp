@@ -420,8 +420,9 @@ std::vector<Claim> claims_in_server() {
 	"CASE WHEN pg_catalog.jsonb_array_length(" t "failures)" GE "20 THEN " t "failures" MINUS "0 "                     \
 	"ELSE coalesce(" t "failures, '[]') END" CONCAT "pg_catalog.jsonb_build_array(pg_catalog.jsonb_strip_nulls("       \
 	"pg_catalog.jsonb_build_object('attempt', " t "attempts, 'started_at', " t "processed_at, 'seconds', "             \
-	"pg_catalog.date_part('epoch', " NOW MINUS t "processed_at), 'worker', " t "claimed_by, 'sqlstate', " sqlstate     \
-	", 'message', pg_catalog.left(" message ", 2000))" CONCAT "pg_catalog.jsonb_object(" keys ", " values ")))"
+	"CASE WHEN pg_catalog.isfinite(" t "processed_at) THEN pg_catalog.date_part('epoch', " NOW MINUS t                 \
+	"processed_at) END, 'worker', " t "claimed_by, 'sqlstate', " sqlstate ", 'message', pg_catalog.left(" message      \
+	", 2000))" CONCAT "pg_catalog.jsonb_object(" keys ", " values ")))"
 #define MORE_ATTEMPTS(t, n)                                                                                            \
 	"CASE WHEN " t "max_attempts" LT "2147480000 THEN " t "max_attempts" PLUS n " ELSE " t "max_attempts END"
 
@@ -634,7 +635,6 @@ std::vector<int64> select_live(const Selection &selection) {
 	return ids_of(select_live_statement.run(params));
 }
 
-/* Dead letters are pending: in their queue's order. $6 is for the columns of a retry. */
 static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.tasks_failed t WHERE " MATCHES("t")
 													   FIRST_OF("t"),
 												   TEXTOID,
@@ -642,9 +642,11 @@ static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.ta
 												   TIMESTAMPTZOID,
 												   TIMESTAMPTZOID,
 												   INT4OID};
+/* In the order of the index, which has the queue: nothing else leads to the dead letters among the live tasks. */
 static constinit Statement select_dead_letters_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.origin_queue IS NOT NULL AND (" STATUS_IS(
-		"pending") " OR " STATUS_IS("scheduled") ") AND " MATCHES("t") FIRST_OF("t"),
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ
+	"$1 AND t.origin_queue IS NOT NULL AND " MATCHES(
+		"t") " ORDER BY t.priority, t.id NULLS FIRST LIMIT $5 FOR UPDATE SKIP LOCKED",
 	TEXTOID,
 	TEXTOID,
 	TIMESTAMPTZOID,
@@ -654,38 +656,49 @@ static constinit Statement select_dead_letters_statement{
 Retried retry_failed(const Selection &selection) {
 	Retried retried;
 	Selection rest = selection;
-	for (Statement *statement : {&select_failed_statement, &select_dead_letters_statement}) {
+	const auto retry_selected = [&retried, &rest](Statement &statement) {
+		if (rest.count <= 0)
+			return;
 		Params params;
 		add_selection(params, rest);
-		for (const int64 id : ids_of(statement->run(params))) {
+		for (const int64 id : ids_of(statement.run(params))) {
 			if (std::optional<Claim> task = retry(id, std::nullopt))
 				retried.tasks.push_back(std::move(*task));
 			else
 				retried.passed++;
 			rest.count--;
 		}
-		if (rest.count <= 0)
-			break;
+	};
+	retry_selected(select_failed_statement);
+	for (const std::string &queue : selection.queue ? std::vector{*selection.queue} : pauses().dead_letter_queues) {
+		rest.queue = queue;
+		retry_selected(select_dead_letters_statement);
 	}
 	return retried;
 }
 
-static constinit Statement delete_statement{
-	"DELETE FROM jobqueue.tasks d USING (SELECT t.tableoid, t.id FROM jobqueue.tasks t WHERE NOT t.status" CCOLL EQ
-	"'processing' AND " MATCHES("t") " AND " HAS_STATUS("t") FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ
-																		   "o.tableoid RETURNING d.id",
-	TEXTOID,
-	TEXTOID,
-	TIMESTAMPTZOID,
-	TIMESTAMPTZOID,
-	INT4OID,
-	TEXTOID};
+#define DELETE_FROM(leaves)                                                                                            \
+	Statement {                                                                                                        \
+		"DELETE FROM jobqueue." leaves " d USING (SELECT t.tableoid, t.id FROM jobqueue." leaves                       \
+		" t WHERE NOT t.status" CCOLL EQ "'processing' AND " MATCHES("t") " AND " HAS_STATUS("t")                      \
+			FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ "o.tableoid RETURNING d.id",                    \
+			TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID                                         \
+	}
+static constinit Statement delete_statement = DELETE_FROM("tasks");
+static constinit Statement delete_live_statement = DELETE_FROM("tasks_live");
+static constinit Statement delete_failed_statement = DELETE_FROM("tasks_failed");
 
 int64 delete_tasks(const Selection &selection) {
 	Params params;
 	add_selection(params, selection);
 	params.add(selection.status);
-	return static_cast<int64>(ids_of(delete_statement.run(params)).size());
+	/* The planner cannot tell from a parameter which leaves have tasks of a status. */
+	const bool waiting =
+		selection.status == "pending" || selection.status == "scheduled" || selection.status == "blocked";
+	Statement &statement = waiting						  ? delete_live_statement
+						   : selection.status == "failed" ? delete_failed_statement
+														  : delete_statement;
+	return static_cast<int64>(ids_of(statement.run(params)).size());
 }
 
 static constinit Statement purge_queue_statement{

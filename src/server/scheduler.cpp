@@ -27,6 +27,8 @@ constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
 constexpr int64 shortest_look_us = notify_interval_us;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
+constexpr int64 after_failure_us = USECS_PER_SEC;
+constexpr int64 complain_every_us = USECS_PER_MINUTE;
 /* A process that was told to end and has not after so long never will. */
 constexpr int64 stuck_after_us = 2 * USECS_PER_SEC;
 
@@ -76,6 +78,7 @@ private:
 	void dismiss_workers();
 	bool may_retire();
 	int64 sleep_ms();
+	void complain(const char *what, const PgError &error);
 	template <typename Fn> bool attempt(const char *what, Fn &&fn, Durability durability = Durability::asynchronous);
 
 	DatabaseSlot *const slot_;
@@ -101,6 +104,8 @@ private:
 	TimestampTz next_overdue_ = DT_NOEND; /* when a handler has had its grace */
 	TimestampTz hungry_since_ = 0;		  /* for want of a process; 0 = not */
 	bool warned_of_shortage_ = false;
+	const char *complained_of_ = nullptr;
+	TimestampTz complained_at_ = 0;
 	TimestampTz busy_at_ = 0;
 };
 
@@ -124,12 +129,22 @@ template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durabi
 		return false;
 	if (error->sqlerrcode() == ERRCODE_UNDEFINED_TABLE || error->sqlerrcode() == ERRCODE_UNDEFINED_SCHEMA)
 		throw PgError(*error);
-	const PgError *const reported = &*error;
+	complain(what, *error);
+	return false;
+}
+
+/* What fails is tried again soon, and may fail for long. */
+void Scheduler::complain(const char *what, const PgError &error) {
+	const TimestampTz now = GetCurrentTimestamp();
+	if (complained_of_ == what && now - complained_at_ < complain_every_us)
+		return;
+	complained_of_ = what;
+	complained_at_ = now;
+	const PgError *const reported = &error;
 	guard([what, reported] {
 		ereport(LOG, (errcode(reported->sqlerrcode()),
 					  errmsg("jobqueue could not %s and will try again: %s", what, reported->what())));
 	});
-	return false;
 }
 
 /* Reads what there is to do; a state if there is nothing to do here for now. */
@@ -295,36 +310,43 @@ void Scheduler::promote_and_expire() {
 	next_lease_ = std::min(next_lease_, announced);
 
 	while (next_due_ <= GetCurrentTimestamp()) {
-		const TimestampTz before = next_due_;
-		attempt("make scheduled tasks due", [this] {
+		TimestampTz from = due_from_, next = next_due_;
+		const bool done = attempt("make scheduled tasks due", [&] {
 			const TimestampTz now = GetCurrentTimestamp();
 			const std::vector<store::Due> due = store::promote_due(due_from_, now, batch);
 			for (const store::Due &task : due) {
 				guard([&task] { note_task(task.queue, task.priority, task.id, task.type); });
-				due_from_ = std::max(due_from_, task.run_at);
+				from = std::max(from, task.run_at);
 			}
 			if (due.size() < static_cast<size_t>(batch)) {
 				/* What is due and locked by somebody waits for the next poll. */
-				due_from_ = std::max(due_from_, now);
-				next_due_ = store::next_due(due_from_);
+				from = std::max(from, now);
+				next = store::next_due(from);
 			}
 		});
-		if (next_due_ == before)
-			break;
+		due_from_ = done ? from : due_from_;
+		next_due_ = done ? next : GetCurrentTimestamp() + after_failure_us;
 	}
 	while (next_lease_ <= GetCurrentTimestamp()) {
-		const TimestampTz before = next_lease_;
-		attempt("take back expired leases", [this] {
+		TimestampTz next = next_lease_;
+		const bool done = attempt("take back expired leases", [&] {
 			const TimestampTz now = GetCurrentTimestamp();
 			const std::vector<store::Claim> expired = store::lock_expired(now, batch);
-			for (const store::Claim &claim : expired)
-				end_expired(claim);
-			next_lease_ = store::next_lease();
-			if (next_lease_ <= now && expired.size() < static_cast<size_t>(batch))
-				next_lease_ = now + USECS_PER_SEC; /* locked by somebody */
+			bool failed = false;
+			for (const store::Claim &claim : expired) {
+				/* One that cannot be taken back shall not hold up the others. */
+				try {
+					in_subtransaction([&claim] { end_expired(claim); });
+				} catch (const PgError &error) {
+					failed = true;
+					complain("take back an expired lease", error);
+				}
+			}
+			next = store::next_lease();
+			if (next <= now && (failed || expired.size() < static_cast<size_t>(batch)))
+				next = now + after_failure_us; /* or locked by somebody */
 		});
-		if (next_lease_ == before)
-			break;
+		next_lease_ = done ? next : GetCurrentTimestamp() + after_failure_us;
 	}
 }
 
@@ -423,6 +445,10 @@ void Scheduler::watch_overdue() {
 		const uint64 task = pg_atomic_read_u64(&worker.task);
 		if (!is_live(worker) || task == 0 || pg_atomic_read_u32(&worker.database) != MyDatabaseId)
 			continue;
+		if (pg_atomic_read_u32(&worker.in_handler) == 0) {
+			pg_atomic_write_u32(&worker.stuck, 0);
+			continue;
+		}
 		if (pg_atomic_read_u32(&worker.stuck) != 0 && !settings::kill_stuck)
 			continue;
 		auto over = static_cast<TimestampTz>(pg_atomic_read_u64(&worker.deadline));
@@ -645,12 +671,11 @@ void Scheduler::start_workers() {
 }
 
 void Scheduler::start_workers_of(Role &role) {
-	int workers = 0, live = 0;
+	int workers = 0;
 	bool waiting = false; /* one of them will look by itself */
 	for (WorkerSlot &worker : worker_slots()) {
 		if (!takes_place(&worker))
 			continue;
-		live++;
 		if (pg_atomic_read_u32(&worker.database) != MyDatabaseId || pg_atomic_read_u32(&worker.role) != role.oid)
 			continue;
 		workers++;
@@ -660,7 +685,7 @@ void Scheduler::start_workers_of(Role &role) {
 	const auto patience = std::exchange(role.hungry_since, 0);
 	/* A second worker comes after every first one. */
 	if (waiting || settings::max_workers == 0 || now < role.next_start ||
-		(workers > 0 && (live >= settings::max_workers || now < role.next_colleague || !is_turn_of(PG_UINT64_MAX))))
+		(workers > 0 && (now < role.next_colleague || !is_turn_of(PG_UINT64_MAX))))
 		return;
 	if (!role.claimer.absorb(role.scope))
 		return;
@@ -683,6 +708,7 @@ void Scheduler::start_workers_of(Role &role) {
 		make_room(MyDatabaseId);
 	} else {
 		role.next_colleague = now + USECS_PER_SEC;
+		make_room_if_idle();
 	}
 }
 

@@ -14,6 +14,7 @@
 #include "shared/flight_recorder.hpp"
 
 #include <signal.h>
+#include <unistd.h>
 
 namespace jobqueue {
 
@@ -91,9 +92,11 @@ public:
 		if (StatementTimeout > 0)
 			enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
 		handler_runs = true;
+		pg_atomic_write_u32(&own_worker()->in_handler, 1);
 	}
 	~HandlerTime() {
 		handler_runs = false;
+		pg_atomic_write_u32(&own_worker()->in_handler, 0);
 		disable_timeout(attempt_timeout, false);
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
@@ -125,6 +128,7 @@ private:
 	void report_failure(const store::Attempt &task, const PgError &error);
 	std::optional<int64> ask_backoff(const store::Attempt &task, const store::Failure &failure);
 	void reset_session();
+	bool is_idle_for(int64 us) const { return GetCurrentTimestamp() - idle_since_ >= us; }
 	bool sleep();
 	bool should_retire();
 	bool help_is_possible();
@@ -145,6 +149,7 @@ private:
 	int64 nap_ms_ = 0;
 	uint32 cancels_seen_ = 0;
 	TimestampTz started_at_ = 0;
+	TimestampTz idle_since_ = 0; /* the end of the latest task */
 };
 
 const store::Handler *find_handler(const std::vector<store::Handler> &handlers, const std::string &type) {
@@ -450,8 +455,9 @@ bool Worker::should_retire() {
 bool Worker::sleep() {
 	const bool nap = claimer_->took_statements();
 	nap_ms_ = nap ? std::clamp(nap_ms_ * 2, shortest_nap_ms, longest_nap_ms) : 0;
-	const TimestampTz idle_since = GetCurrentTimestamp();
 	const int64 idle_limit_us = static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC;
+	if (is_idle_for(idle_limit_us))
+		return false; /* woken again and again, and always for nothing */
 	guard([] {
 		pgstat_report_stat(true);
 		report_idle();
@@ -470,7 +476,7 @@ bool Worker::sleep() {
 			set_state(slot_, WorkerState::running);
 			return true;
 		}
-		if (should_retire() || GetCurrentTimestamp() - idle_since >= idle_limit_us)
+		if (should_retire() || is_idle_for(idle_limit_us))
 			return false;
 		guard([] {
 			wait_for_news(std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000));
@@ -505,6 +511,7 @@ void Worker::work() {
 			set_state(slot_, WorkerState::running);
 			process(*task);
 			reset_session();
+			idle_since_ = GetCurrentTimestamp();
 			if (should_retire())
 				return;
 		} else if (!sleep()) {
@@ -514,7 +521,7 @@ void Worker::work() {
 }
 
 void Worker::run() {
-	started_at_ = GetCurrentTimestamp();
+	started_at_ = idle_since_ = GetCurrentTimestamp();
 	cancels_seen_ = pg_atomic_read_u32(&slot_->cancels);
 	const uint64 token = pg_atomic_read_u64(&slot_->token);
 	pg_atomic_write_u64(&slot_->connected, token);
@@ -536,12 +543,10 @@ void Worker::run() {
 }
 
 /* Runs after the transaction was aborted, however the process ends. C region. */
-void leave(int code, Datum arg) {
+void leave(int, Datum arg) {
 	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
 	const Oid database = pg_atomic_read_u32(&slot->database);
-	/* A handler that calls exit() may take the server along, depending on the code, which is not known here. */
-	if (code >= 0)
-		record_idle(DatumGetInt32(arg));
+	record_idle(DatumGetInt32(arg));
 	if (held_task != 0) {
 		const DeathCause cause = overdue						? DeathCause::overdue
 								 : told_to_end || !handler_runs ? DeathCause::terminated
@@ -561,6 +566,16 @@ void leave(int code, Datum arg) {
 			wake_scheduler(&other);
 }
 
+/*
+ * A handler that calls exit() behind the server's back shall end its process only: with another code than this the
+ * postmaster would restart all of them, though everything shared has been left in order by now. C region.
+ */
+void end_quietly(int code, Datum) {
+	constexpr int from_atexit = -1;
+	if (code == from_atexit)
+		_exit(1);
+}
+
 /* Takes the slot that was reserved for this process; false if it was given up. C region. */
 bool attach(int index, uint64 token) {
 	WorkerSlot *slot = &shared()->workers[index];
@@ -571,8 +586,10 @@ bool attach(int index, uint64 token) {
 		pg_atomic_write_u32(&slot->pid, static_cast<uint32>(MyProcPid));
 	}
 	LWLockRelease(shared()->lock);
-	if (ours)
+	if (ours) {
 		before_shmem_exit(leave, Int32GetDatum(index));
+		on_proc_exit(end_quietly, 0);
+	}
 	return ours;
 }
 

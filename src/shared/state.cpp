@@ -100,6 +100,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.cancel, 0);
 		pg_atomic_init_u64(&slot.cancelled_at, 0);
 		pg_atomic_init_u32(&slot.attempt, 0);
+		pg_atomic_init_u32(&slot.in_handler, 0);
 		pg_atomic_init_u64(&slot.deadline, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.end, 0);
 		pg_atomic_init_u64(&slot.ended_at, 0);
@@ -146,6 +147,7 @@ void set_own_worker(WorkerSlot *slot) noexcept {
 void free_worker(WorkerSlot *slot) noexcept {
 	pg_atomic_write_u32(&slot->pid, 0);
 	pg_atomic_write_u64(&slot->task, 0);
+	pg_atomic_write_u32(&slot->in_handler, 0);
 	pg_atomic_write_u32(&slot->stuck, 0);
 	pg_atomic_write_u32(&slot->database, InvalidOid);
 	set_state(slot, WorkerState::free);
@@ -327,12 +329,21 @@ static bool dismiss_scheduler(Oid except) noexcept {
 	return true;
 }
 
-void make_room(Oid for_database) noexcept {
-	/* Whoever was asked needs a moment to leave, and the postmaster one to notice. */
+/* Whoever was asked needs a moment to leave, and the postmaster one to notice. */
+static bool may_ask_for_room(uint64 now) noexcept {
 	constexpr uint64 patience_us = 200000;
-	const auto now = static_cast<uint64>(GetCurrentTimestamp());
 	uint64 asked = pg_atomic_read_u64(&state->room_asked_at);
-	if (now - asked < patience_us || !pg_atomic_compare_exchange_u64(&state->room_asked_at, &asked, now))
+	return now - asked >= patience_us && pg_atomic_compare_exchange_u64(&state->room_asked_at, &asked, now);
+}
+
+void make_room_if_idle() noexcept {
+	if (may_ask_for_room(static_cast<uint64>(GetCurrentTimestamp())))
+		dismiss_idle_worker();
+}
+
+void make_room(Oid for_database) noexcept {
+	const auto now = static_cast<uint64>(GetCurrentTimestamp());
+	if (!may_ask_for_room(now))
 		return;
 	if (dismiss_idle_worker() || dismiss_scheduler(for_database))
 		return;

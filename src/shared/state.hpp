@@ -91,11 +91,12 @@ struct WorkerSlot {
 	pg_atomic_uint64 task;		/* id; 0 = none */
 	pg_atomic_uint64 cancel;	/* id of a task that was cancelled while it ran here */
 	pg_atomic_uint64 cancelled_at;
-	pg_atomic_uint32 attempt;  /* of the task */
-	pg_atomic_uint64 deadline; /* when its time is up; PG_INT64_MAX = never */
-	pg_atomic_uint64 end;	   /* id of a task that the process shall end for, ... */
-	pg_atomic_uint64 ended_at; /* ... told so at this time */
-	pg_atomic_uint32 stuck;	   /* and it has not: its place among jobqueue.max_workers is another's */
+	pg_atomic_uint32 attempt;	 /* of the task */
+	pg_atomic_uint32 in_handler; /* somebody else\'s code runs; else our own, which takes the time it needs */
+	pg_atomic_uint64 deadline;	 /* when its time is up; PG_INT64_MAX = never */
+	pg_atomic_uint64 end;		 /* id of a task that the process shall end for, ... */
+	pg_atomic_uint64 ended_at;	 /* ... told so at this time */
+	pg_atomic_uint32 stuck;		 /* and it has not: its place among jobqueue.max_workers is another's */
 	pg_atomic_uint64 started_at;
 	pg_atomic_uint64 state_since;
 	pg_atomic_uint32 progress_version; /* odd while the worker writes what follows */
@@ -214,6 +215,8 @@ void dismiss(WorkerSlot *worker) noexcept;
  * scheduler that has nothing to run at the moment; else a busy worker after its task.
  */
 void make_room(Oid for_database) noexcept;
+/* Likewise for somebody who has a process and could do with another: only an idle worker leaves for that. */
+void make_room_if_idle() noexcept;
 
 /* Is a scheduler looking after this database? */
 inline bool is_served(DatabaseSlot *slot) noexcept {
