@@ -175,6 +175,14 @@ static void warn_of_superuser(const std::string &name, const std::string &type) 
 	});
 }
 
+/* No worker serves a queue for dead letters: tasks must not go there by default. */
+static void check_queues() {
+	if (const std::optional<std::string> queue = store::unserved_queue())
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"queue \"" + *queue + "\" cannot be for dead letters and for tasks that handlers are to run",
+					"No worker claims from a dead_letter_queue: choose a name of its own for it.");
+}
+
 /* The present handler of a type, which the caller must be allowed to change. */
 static std::optional<store::Handler> own_handler(Oid owner, const std::string &type) {
 	std::optional<store::Handler> handler;
@@ -205,6 +213,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 		own_handler(owner, handler.type);
 		const Session session(owner);
 		store::put_handler(handler);
+		check_queues();
 	}
 	warn_of_superuser(*handler.run_as, handler.type);
 	if (shared() == nullptr)
@@ -228,6 +237,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	{
 		const Session session(owner);
 		store::change_handler(change);
+		check_queues();
 	}
 	if (change.run_as && *change.run_as != old->run_as)
 		warn_of_superuser(role, change.type);

@@ -94,7 +94,7 @@ void Drain::attempt(const store::Attempt &task) {
 	const auto handler = std::find_if(handlers_.begin(), handlers_.end(),
 									  [&task](const store::Handler &h) { return h.type == task.type; });
 	std::optional<PgError> error;
-	take_own_reason();
+	take_own_cancel();
 	try {
 		in_subtransaction([&] {
 			const int settings_level = NewGUCNestLevel();
@@ -114,10 +114,8 @@ void Drain::attempt(const store::Attempt &task) {
 		fail(task, *handler, *error);
 		return;
 	}
-	/* cancelled by its own handler, and that was rolled back with it */
-	const std::optional<std::string> reason = take_own_reason();
 	const Session session(owner_);
-	end_cancelled(task.id, reason);
+	end_by_own_hand(task.id, task.attempt);
 }
 
 void Drain::fail(const store::Attempt &task, const store::Handler &handler, const PgError &error) {

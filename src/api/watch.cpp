@@ -56,11 +56,28 @@ private:
 	static constinit inline bool exit_callback_ = false;
 };
 
+/* Details of a handler's errors are not for everybody who may enqueue. C region. */
+static Datum without_failures(Datum row) {
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	TupleDesc layout = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header), HeapTupleHeaderGetTypMod(header));
+	HeapTupleData tuple = {};
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_data = header;
+	int column = SPI_fnumber(layout, "failures");
+	Datum value = 0;
+	bool isnull = true;
+	HeapTuple changed = heap_modify_tuple_by_cols(&tuple, layout, 1, &column, &value, &isnull);
+	const Datum result = heap_copy_tuple_as_datum(changed, layout);
+	ReleaseTupleDesc(layout);
+	return result;
+}
+
 /* A copy in a context that outlives the Session. */
-static Datum keep(Datum row, MemoryContext context) {
-	return guard([row, context] {
+static Datum keep(Datum row, MemoryContext context, bool hide_failures) {
+	return guard([row, context, hide_failures] {
 		MemoryContext caller = MemoryContextSwitchTo(context);
-		const Datum copy = PointerGetDatum(PG_DETOAST_DATUM_COPY(row));
+		const Datum copy = hide_failures ? without_failures(row) : PointerGetDatum(PG_DETOAST_DATUM_COPY(row));
 		MemoryContextSwitchTo(caller);
 		return copy;
 	});
@@ -105,7 +122,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 							"Finished tasks are kept for jobqueue.completed_retention.");
 			}
 			if (look->status == "completed" || look->status == "failed" || look->status == "cancelled")
-				finished = keep(look->row, context);
+				finished = keep(look->row, context, !all);
 			else if (first && TransactionIdIsCurrentTransactionId(look->inserted_by))
 				throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 							"task " + std::to_string(id) + " cannot run before this transaction commits");
@@ -135,7 +152,7 @@ JOBQUEUE_FUNCTION(jobqueue_current_task) {
 		fcinfo->isnull = true;
 		return 0;
 	}
-	return keep(*row, CurrentMemoryContext);
+	return keep(*row, CurrentMemoryContext, false);
 }
 
 namespace jobqueue {
@@ -164,7 +181,9 @@ JOBQUEUE_FUNCTION(jobqueue_discard) {
 	arguments.require(0, "reason");
 	const std::string reason = *arguments.optional_text(0);
 	require_handler("discard");
-	throw Error(errcode_discarded, reason);
+	const char *const message = reason.c_str();
+	guard([message] { ereport(ERROR, (errcode(errcode_discarded), errmsg_internal("%s", message))); });
+	return 0;
 }
 
 JOBQUEUE_FUNCTION(jobqueue_set_progress) {

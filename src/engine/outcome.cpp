@@ -97,12 +97,34 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 
 static constinit char own_reason[1024] = {};
 static constinit bool own_reason_given = false;
+static constinit bool own_cancel = false;
 
-std::optional<std::string> take_own_reason() {
-	return std::exchange(own_reason_given, false) ? std::optional(std::string(own_reason)) : std::nullopt;
+std::optional<OwnCancel> take_own_cancel() {
+	if (!std::exchange(own_cancel, false))
+		return std::nullopt;
+	OwnCancel cancel;
+	if (std::exchange(own_reason_given, false))
+		cancel.reason = own_reason;
+	return cancel;
+}
+
+void end_by_own_hand(int64 id, int32 attempt) {
+	const std::optional<OwnCancel> cancel = take_own_cancel();
+	const std::optional<store::Claim> claim = store::lock_claim(id, attempt, true);
+	if (!claim)
+		return;
+	if (cancel)
+		end_cancelled(id, cancel->reason);
+	else
+		end_failed(*claim,
+				   {"the handler changed or removed the row of its own task",
+					unpack_sql_state(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)},
+				   {});
 }
 
 bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
+	if (current_task_id() == id)
+		own_cancel = true;
 	if (reason && current_task_id() == id) {
 		const int length = guard([&reason] {
 			return pg_mbcliplen(reason->data(), static_cast<int>(reason->size()), sizeof(own_reason) - 1);

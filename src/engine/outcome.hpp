@@ -44,8 +44,16 @@ store::Failure failure_of(const PgError &error);
 
 /* A task that is not finished ends cancelled; false if there is none. */
 bool end_cancelled(int64 id, const std::optional<std::string> &reason);
-/* The reason with which the latest handler cancelled its own task: that was rolled back with it, and is said again. */
-std::optional<std::string> take_own_reason();
+/* That the latest handler cancelled its own task: it was rolled back with it, and has to be said again. */
+struct OwnCancel {
+	std::optional<std::string> reason;
+};
+std::optional<OwnCancel> take_own_cancel();
+/*
+ * A handler has returned, but its claim is over, and its transaction has been rolled back. If the claim is good again,
+ * the handler itself ended it: by cancel(), or by hand, which is an error.
+ */
+void end_by_own_hand(int64 id, int32 attempt);
 
 /* A locked claim ends through nobody's fault: the task waits again, and the attempt does not count. */
 void end_released(const store::Claim &claim);

@@ -832,6 +832,16 @@ void change_handler(const HandlerSettings &change) {
 	run_handler_statement(change_handler_statement, change);
 }
 
+static constinit Statement unserved_queue_statement{
+	"SELECT h.dead_letter_queue FROM jobqueue.handlers h WHERE h.dead_letter_queue" EQ
+	"'default' OR EXISTS (SELECT 1 FROM jobqueue.handlers o WHERE o.queue" EQ "h.dead_letter_queue) LIMIT 1"};
+
+std::optional<std::string> unserved_queue() {
+	Params none;
+	const Rows rows = unserved_queue_statement.run(none);
+	return rows.empty() ? std::nullopt : std::optional(rows.text_at(0, 1));
+}
+
 static constinit Statement failure_policy_statement{
 	"SELECT h.backoff, " MICROSECONDS("h.first_delay") ", " MICROSECONDS(
 		"h.max_delay") ", h.jitter::pg_catalog.float8, "

@@ -199,6 +199,8 @@ void put_handler(const HandlerSettings &handler);
 /* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
 void change_handler(const HandlerSettings &change);
 bool delete_handler(std::string_view type);
+/* A queue for dead letters that handlers' tasks go to by default, so that nobody would serve them; none if all is well. */
+std::optional<std::string> unserved_queue();
 
 /* What becomes of a type's failed attempts. */
 struct FailurePolicy {

@@ -13,6 +13,7 @@
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
 
+#include <map>
 #include <set>
 #include <signal.h>
 
@@ -63,6 +64,7 @@ private:
 	std::optional<SchedulerState> configure();
 	void read_announcements();
 	void promote_and_expire();
+	void expire_singly();
 	void charge_suspects();
 	void recover_orphans();
 	void watch_overdue();
@@ -104,8 +106,7 @@ private:
 	TimestampTz next_overdue_ = DT_NOEND; /* when a handler has had its grace */
 	TimestampTz hungry_since_ = 0;		  /* for want of a process; 0 = not */
 	bool warned_of_shortage_ = false;
-	const char *complained_of_ = nullptr;
-	TimestampTz complained_at_ = 0;
+	std::map<const char *, TimestampTz> complained_at_; /* by what failed */
 	TimestampTz busy_at_ = 0;
 };
 
@@ -136,10 +137,10 @@ template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durabi
 /* What fails is tried again soon, and may fail for long. */
 void Scheduler::complain(const char *what, const PgError &error) {
 	const TimestampTz now = GetCurrentTimestamp();
-	if (complained_of_ == what && now - complained_at_ < complain_every_us)
+	TimestampTz &said_at = complained_at_[what];
+	if (now - said_at < complain_every_us)
 		return;
-	complained_of_ = what;
-	complained_at_ = now;
+	said_at = now;
 	const PgError *const reported = &error;
 	guard([what, reported] {
 		ereport(LOG, (errcode(reported->sqlerrcode()),
@@ -332,21 +333,32 @@ void Scheduler::promote_and_expire() {
 		const bool done = attempt("take back expired leases", [&] {
 			const TimestampTz now = GetCurrentTimestamp();
 			const std::vector<store::Claim> expired = store::lock_expired(now, batch);
-			bool failed = false;
-			for (const store::Claim &claim : expired) {
-				/* One that cannot be taken back shall not hold up the others. */
-				try {
-					in_subtransaction([&claim] { end_expired(claim); });
-				} catch (const PgError &error) {
-					failed = true;
-					complain("take back an expired lease", error);
-				}
-			}
+			for (const store::Claim &claim : expired)
+				end_expired(claim);
 			next = store::next_lease();
-			if (next <= now && (failed || expired.size() < static_cast<size_t>(batch)))
-				next = now + after_failure_us; /* or locked by somebody */
+			if (next <= now && expired.size() < static_cast<size_t>(batch))
+				next = now + after_failure_us; /* locked by somebody */
 		});
+		if (!done)
+			expire_singly();
 		next_lease_ = done ? next : GetCurrentTimestamp() + after_failure_us;
+	}
+}
+
+/* One lease that cannot be taken back shall not hold up the others. */
+void Scheduler::expire_singly() {
+	const TimestampTz now = GetCurrentTimestamp();
+	std::vector<int64> ids;
+	attempt("look for expired leases", [&] {
+		for (const store::Claim &claim : store::lock_expired(now, batch))
+			ids.push_back(claim.id);
+	});
+	for (const int64 id : ids) {
+		attempt("take back an expired lease", [&] {
+			for (const store::Claim &claim : store::lock_expired(now, batch))
+				if (claim.id == id)
+					end_expired(claim);
+		});
 	}
 }
 

@@ -347,7 +347,7 @@ void Worker::process(const store::Attempt &task) {
 	bool ended = false, released = false;
 	const int64 time_limit_us = timeout_us(task);
 	const auto index = static_cast<int>(slot_ - shared()->workers);
-	take_own_reason();
+	take_own_cancel();
 	write_progress(slot_, -1, "");
 	record_running(index, MyDatabaseId, task.id, task.attempt);
 	try {
@@ -375,20 +375,16 @@ void Worker::process(const store::Attempt &task) {
 			error.reset();
 	}
 
-	const std::optional<std::string> own_reason = take_own_reason();
 	if (ended)
 		cancels_seen_ = cancels; /* also if the handler has caught the interrupt */
 
 	if (ended || released) {
 		in_transaction(Durability::asynchronous, [&] {
 			const Session session(owner_);
-			const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
-			if (!claim)
-				return;
-			if (released)
+			if (ended)
+				end_by_own_hand(task.id, task.attempt);
+			else if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
 				end_released(*claim);
-			else /* cancelled by its own handler, and that was rolled back with it */
-				end_cancelled(task.id, own_reason);
 		});
 	} else if (error) {
 		store::Failure failure = failure_of(*error);

@@ -92,7 +92,7 @@ struct WorkerSlot {
 	pg_atomic_uint64 cancel;	/* id of a task that was cancelled while it ran here */
 	pg_atomic_uint64 cancelled_at;
 	pg_atomic_uint32 attempt;	 /* of the task */
-	pg_atomic_uint32 in_handler; /* somebody else\'s code runs; else our own, which takes the time it needs */
+	pg_atomic_uint32 in_handler; /* somebody else's code runs; else our own, which takes the time it needs */
 	pg_atomic_uint64 deadline;	 /* when its time is up; PG_INT64_MAX = never */
 	pg_atomic_uint64 end;		 /* id of a task that the process shall end for, ... */
 	pg_atomic_uint64 ended_at;	 /* ... told so at this time */
