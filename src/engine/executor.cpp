@@ -50,6 +50,7 @@ struct Snooze {
 	SubTransactionId subtransaction;
 	int64 delay_us;
 };
+static constexpr SubTransactionId committed = InvalidSubTransactionId; /* with a transaction before */
 static constinit Snooze snoozes[16] = {};
 static constinit size_t snooze_count = 0;
 
@@ -69,10 +70,11 @@ static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, S
 /* A procedure may end the transaction and go on. */
 static void at_transaction_event(XactEvent event, void *) {
 	if (event == XACT_EVENT_ABORT)
-		snooze_count = 0;
+		while (snooze_count > 0 && snoozes[snooze_count - 1].subtransaction != committed)
+			snooze_count--;
 	else if (event == XACT_EVENT_COMMIT)
 		for (Snooze &snooze : snoozes)
-			snooze.subtransaction = TopSubTransactionId;
+			snooze.subtransaction = committed;
 }
 
 void snooze_current_task(int64 delay_us) {
@@ -324,7 +326,7 @@ std::optional<int64> Executor::backoff_us(const std::string &function, int32 att
 		const TimestampTz now = GetCurrentTimestamp();
 		const TimestampTz then =
 			DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), span));
-		if (TIMESTAMP_NOT_FINITE(then))
+		if (TIMESTAMP_NOT_FINITE(then) || then > END_TIMESTAMP - USECS_PER_DAY)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the delay must be finite")));
 		return {std::max<int64>(then - now, 0), false};
 	});

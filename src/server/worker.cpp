@@ -70,6 +70,7 @@ void on_overdue(int signal) {
 /* As statement_timeout does it; who has started processes of its own is in their group. */
 void on_timeout() {
 	timed_out = true;
+	pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(GetCurrentTimestamp()));
 	kill(MyProcPid, SIGINT);
 	kill(-MyProcPid, SIGINT);
 	if (DatabaseSlot *home = find_database(MyDatabaseId))
@@ -85,9 +86,7 @@ public:
 	explicit HandlerTime(int64 timeout_us) {
 		timed_out = false;
 		if (timeout_us > 0) {
-			const TimestampTz deadline = GetCurrentTimestamp() + timeout_us;
-			pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(deadline));
-			enable_timeout_at(attempt_timeout, deadline);
+			enable_timeout_at(attempt_timeout, GetCurrentTimestamp() + timeout_us);
 		}
 		if (StatementTimeout > 0)
 			enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
@@ -125,7 +124,7 @@ private:
 	void process(const store::Attempt &task);
 	void perform(const store::Attempt &task);
 	void record_failure(const store::Attempt &task, store::Failure failure, bool discarded);
-	void report_failure(const store::Attempt &task, const PgError &error);
+	void report_failure(const store::Attempt &task, const PgError &error, const std::string &message);
 	std::optional<int64> ask_backoff(const store::Attempt &task, const store::Failure &failure);
 	void reset_session();
 	bool is_idle_for(int64 us) const { return GetCurrentTimestamp() - idle_since_ >= us; }
@@ -147,7 +146,6 @@ private:
 	std::optional<Claimer> claimer_;
 	std::unique_ptr<Executor> executor_;
 	int64 nap_ms_ = 0;
-	uint32 cancels_seen_ = 0;
 	TimestampTz started_at_ = 0;
 	TimestampTz idle_since_ = 0; /* the end of the latest task */
 };
@@ -274,14 +272,14 @@ void Worker::perform(const store::Attempt &task) {
 }
 
 /* The error as the handler raised it, with the task in its context, on one line of level LOG. */
-void Worker::report_failure(const store::Attempt &task, const PgError &error) {
+void Worker::report_failure(const store::Attempt &task, const PgError &error, const std::string &message) {
 	const ErrorData &data = error.data();
+	const char *const reason = message.c_str();
 	const store::Attempt *const attempt = &task;
-	guard([&data, attempt] {
+	guard([&data, attempt, reason] {
 		ereport(LOG, (errcode(data.sqlerrcode),
 					  errmsg("task " INT64_FORMAT " of type \"%s\" failed, attempt %d of %d: %s", attempt->id,
-							 attempt->type.c_str(), attempt->attempt, attempt->max_attempts,
-							 data.message ? data.message : "missing error text"),
+							 attempt->type.c_str(), attempt->attempt, attempt->max_attempts, reason),
 					  data.detail_log ? errdetail_internal("%s", data.detail_log)
 					  : data.detail	  ? errdetail_internal("%s", data.detail)
 									  : 0,
@@ -347,11 +345,16 @@ void Worker::process(const store::Attempt &task) {
 	bool ended = false, released = false;
 	const int64 time_limit_us = timeout_us(task);
 	const auto index = static_cast<int>(slot_ - shared()->workers);
+	const uint32 cancels = pg_atomic_read_u32(&slot_->cancels);
 	take_own_cancel();
 	write_progress(slot_, -1, "");
 	record_running(index, MyDatabaseId, task.id, task.attempt);
 	try {
 		const HandlerTime time(time_limit_us);
+		/* Who cancelled it before that was not heard. */
+		pg_memory_barrier();
+		if (pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id))
+			throw ClaimEnded{};
 		perform(task);
 	} catch (const ClaimEnded &) {
 		ended = true;
@@ -367,16 +370,12 @@ void Worker::process(const store::Attempt &task) {
 	const bool interrupted = error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED;
 
 	/* An interrupt that cancel() has sent: for this task, which it has ended, or too late, for one before. */
-	const uint32 cancels = pg_atomic_read_u32(&slot_->cancels);
-	if (interrupted && std::exchange(cancels_seen_, cancels) != cancels) {
+	if (interrupted && pg_atomic_read_u32(&slot_->cancels) != cancels) {
 		ended = pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id);
 		released = !ended && !timed_out;
 		if (ended || released)
 			error.reset();
 	}
-
-	if (ended)
-		cancels_seen_ = cancels; /* also if the handler has caught the interrupt */
 
 	if (ended || released) {
 		in_transaction(Durability::asynchronous, [&] {
@@ -394,7 +393,7 @@ void Worker::process(const store::Attempt &task) {
 			failure.message = std::string("timed out after ") + limit;
 			failure.sqlstate = sqlstate::timed_out;
 		}
-		report_failure(task, *error);
+		report_failure(task, *error, failure.message);
 		record_failure(task, std::move(failure), error->sqlerrcode() == errcode_discarded);
 	} else if (!problem.empty()) {
 		record_failure(task, {problem, unpack_sql_state(ERRCODE_INTERNAL_ERROR)}, false);
@@ -518,7 +517,6 @@ void Worker::work() {
 
 void Worker::run() {
 	started_at_ = idle_since_ = GetCurrentTimestamp();
-	cancels_seen_ = pg_atomic_read_u32(&slot_->cancels);
 	const uint64 token = pg_atomic_read_u64(&slot_->token);
 	pg_atomic_write_u64(&slot_->connected, token);
 	token_ = worker_token(token);

@@ -93,7 +93,7 @@ struct WorkerSlot {
 	pg_atomic_uint64 cancelled_at;
 	pg_atomic_uint32 attempt;	 /* of the task */
 	pg_atomic_uint32 in_handler; /* somebody else's code runs; else our own, which takes the time it needs */
-	pg_atomic_uint64 deadline;	 /* when its time is up; PG_INT64_MAX = never */
+	pg_atomic_uint64 deadline;	 /* when its time was up; PG_INT64_MAX = it is not */
 	pg_atomic_uint64 end;		 /* id of a task that the process shall end for, ... */
 	pg_atomic_uint64 ended_at;	 /* ... told so at this time */
 	pg_atomic_uint32 stuck;		 /* and it has not: its place among jobqueue.max_workers is another's */
@@ -176,9 +176,9 @@ bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_
 void record_death(const Death &death);
 DeathCause death_cause(Oid database, int64 task, int32 attempt);
 
-/* This database's slot; null if it has none, or the library is not preloaded. C region (takes an LWLock). */
+/* This database's slot; null if it has none, or the library is not preloaded. Safe in signal handlers. */
 DatabaseSlot *find_database(Oid database);
-/* Likewise, made if need be; null when all are taken. */
+/* Likewise, made if need be; null when all are taken. C region (takes an LWLock). */
 DatabaseSlot *attach_database(Oid database);
 void release_database(DatabaseSlot *slot);
 

@@ -68,7 +68,7 @@ COMMENT ON COLUMN jobqueue.handlers.max_attempts IS 'for tasks that do not say t
 COMMENT ON COLUMN jobqueue.handlers.backoff IS 'how the wait grows from one failed attempt to the next: fixed, linear, exponential';
 COMMENT ON COLUMN jobqueue.handlers.backoff_function IS 'signature of f(attempt integer, error text) that returns the wait instead';
 COMMENT ON COLUMN jobqueue.handlers.first_delay IS 'the wait after the first failed attempt';
-COMMENT ON COLUMN jobqueue.handlers.max_delay IS 'the longest wait';
+COMMENT ON COLUMN jobqueue.handlers.max_delay IS 'the longest wait, before jitter';
 COMMENT ON COLUMN jobqueue.handlers.jitter IS 'part of the wait by which it is longer or shorter at random, 0 to 1';
 COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, for tasks that do not say themselves; null = as long as it takes';
 COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
