@@ -107,8 +107,11 @@ is($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks t FULL JOIN effe
 	0, 'each of one task');
 is($node->safe_psql('app', "SELECT id, attempts, last_error FROM jobqueue.tasks WHERE last_sqlstate = '23505' LIMIT 10"), '',
 	'no effect was tried again after it was there');
-is($node->safe_psql('app', "SELECT id, attempts, last_sqlstate, last_error FROM jobqueue.tasks WHERE last_sqlstate <> 'JQ002' LIMIT 10"), '',
+is($node->safe_psql('app', "SELECT id, attempts, last_sqlstate, last_error FROM jobqueue.tasks WHERE last_sqlstate NOT IN ('JQ002', 'JQ005') LIMIT 10"), '',
 	'no other error either');
+is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE crashes > 0"), $node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE failures \@> '[{\"sqlstate\": \"JQ005\"}]'"),
+	'a crash is charged where it was recorded');
+cmp_ok($node->safe_psql('app', "SELECT sum(crashes) FROM jobqueue.tasks"), '<=', $killed, 'to no more tasks than workers were killed');
 is($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks t JOIN effects e ON e.task = t.id WHERE e.attempt <> t.attempts'), 0,
 	'the effect is that of the attempt that completed the task');
 cmp_ok($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks WHERE attempts > 1'), '>', 0,
