@@ -67,26 +67,12 @@ JOBQUEUE_FUNCTION(jobqueue_installed) {
 
 namespace jobqueue {
 
-static void check_sqlstates(Datum array) {
-	struct List {
-		Datum *values;
-		bool *nulls;
-		int count;
-	};
-	const List list = guard([array]() -> List {
-		List result;
-		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &result.values, &result.nulls,
-						  &result.count);
-		return result;
-	});
-	for (int i = 0; i < list.count; i++) {
-		const Datum value = list.values[i];
-		const char *const code = list.nulls[i] ? "" : guard([value] { return TextDatumGetCString(value); });
-		const size_t length = strlen(code);
-		if ((length != 2 && length != 5) || strspn(code, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != length)
+static void check_sqlstates(const std::vector<std::string> &codes) {
+	for (const std::string &code : codes)
+		if ((code.size() != 2 && code.size() != 5) ||
+			code.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != std::string::npos)
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 						"discard_sqlstates must be SQLSTATEs of five digits or upper-case letters, or classes of two");
-	}
 }
 
 /* The arguments of register_handler and alter_handler. Null: not given. */
@@ -129,7 +115,7 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 	}
 	handler.timeout = duration(10, "timeout");
 	if (!arguments.is_null(11)) {
-		check_sqlstates(arguments.datum(11));
+		check_sqlstates(arguments.texts_at(11, "discard_sqlstates"));
 		handler.discard_sqlstates = arguments.datum(11);
 	}
 	handler.dead_letter_queue = arguments.optional_text(12);

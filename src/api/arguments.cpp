@@ -36,6 +36,33 @@ std::string Arguments::text_at(int n, const char *name) const {
 	return value;
 }
 
+std::vector<std::string> Arguments::texts_at(int n, const char *name) const {
+	struct List {
+		Datum *values;
+		bool *nulls;
+		int count;
+	};
+	const Datum array = datum(n);
+	const List list = guard([array]() -> List {
+		List result;
+		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &result.values, &result.nulls,
+						  &result.count);
+		for (int i = 0; i < result.count; i++)
+			if (!result.nulls[i])
+				result.values[i] = PointerGetDatum(DatumGetTextPP(result.values[i]));
+		return result;
+	});
+	std::vector<std::string> texts;
+	texts.reserve(static_cast<size_t>(list.count));
+	for (int i = 0; i < list.count; i++) {
+		if (list.nulls[i])
+			throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, std::string(name) + " must not contain nulls");
+		const auto *element = DatumGetPointer(list.values[i]);
+		texts.emplace_back(VARDATA_ANY(element), static_cast<size_t>(VARSIZE_ANY_EXHDR(element)));
+	}
+	return texts;
+}
+
 float4 Arguments::fraction_at(int n) const {
 	require(n, "fraction");
 	const float4 value = DatumGetFloat4(datum(n));

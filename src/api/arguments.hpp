@@ -21,6 +21,8 @@ public:
 	/* Throws 22004 if null, 22023 if empty. */
 	std::string text_at(int n, const char *name) const;
 	std::optional<std::string> optional_text(int n) const;
+	/* Of a text[] that is not null; throws 22004 if an element is. */
+	std::vector<std::string> texts_at(int n, const char *name) const;
 	/* 0 to 1; throws 22004 if null, 22023 if it is something else. */
 	float4 fraction_at(int n) const;
 	/* 1 to 63 bytes. */

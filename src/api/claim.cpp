@@ -18,28 +18,8 @@ static std::string default_claimant() {
 	return application_name && application_name[0] ? std::string(application_name) + " (" + pid + ")" : "pid " + pid;
 }
 
-static std::vector<std::string> read_types(Datum array) {
-	struct List {
-		Datum *values;
-		bool *nulls;
-		int count;
-	};
-	const List list = guard([array]() -> List {
-		List result;
-		deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &result.values, &result.nulls,
-						  &result.count);
-		for (int i = 0; i < result.count; i++)
-			if (!result.nulls[i])
-				result.values[i] = PointerGetDatum(DatumGetTextPP(result.values[i]));
-		return result;
-	});
-	std::vector<std::string> types;
-	for (int i = 0; i < list.count; i++) {
-		if (list.nulls[i])
-			throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "types must not contain nulls");
-		const auto *type = DatumGetPointer(list.values[i]);
-		types.emplace_back(VARDATA_ANY(type), static_cast<size_t>(VARSIZE_ANY_EXHDR(type)));
-	}
+static std::vector<std::string> read_types(const Arguments &arguments, int n) {
+	std::vector<std::string> types = arguments.texts_at(n, "types");
 	std::sort(types.begin(), types.end());
 	types.erase(std::unique(types.begin(), types.end()), types.end());
 	if (types.size() > most_types)
@@ -101,7 +81,7 @@ JOBQUEUE_FUNCTION(jobqueue_claim) {
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
 	const TimestampTz lease = lease_end(arguments, 2);
 	std::optional<std::string> claimant = arguments.optional_text(4);
-	Scope scope = arguments.is_null(3) ? scope_of_unhandled() : scope_of_types(read_types(arguments.datum(3)));
+	Scope scope = arguments.is_null(3) ? scope_of_unhandled() : scope_of_types(read_types(arguments, 3));
 
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
