@@ -18,7 +18,6 @@ use JobQueueTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $node = start_node('charging', init => { allows_streaming => 1 }, restart_after_crash => 'on', autovacuum => 'off',
 	shared_buffers => '8MB', checkpoint_timeout => '1h', full_page_writes => 'off', wal_log_hints => 'off',
@@ -287,10 +286,11 @@ are_done_uncharged('the postmaster killed', @$beside);
 # Ten times, while tasks are being enqueued and run.
 my $before = $node->safe_psql('app', 'SELECT count(*) FROM ledger');
 my $tasks = 0;
-my $enqueue = q[SELECT count(jobqueue.enqueue('once', '{"sleep": 0.003}')) FROM generate_series(1, 150)];
+my $enqueue = q[SELECT count(jobqueue.enqueue('once', '{"sleep": 0.003}')) FROM generate_series(1, 300)];
 for my $round (1 .. 10) {
+	my $some = $node->safe_psql('app', 'SELECT count(*) FROM ledger') + 10 * $round;
 	$tasks += $node->safe_psql('app', $enqueue);
-	usleep(40_000 * $round);
+	$node->poll_query_until('app', "SELECT count(*) >= $some FROM ledger");
 	$tasks += $node->safe_psql('app', $enqueue) if $round % 2;
 	is(scalar(kill_postmaster()), 0, "the postmaster killed under load, $round");
 	$node->start;
