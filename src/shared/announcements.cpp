@@ -270,6 +270,14 @@ static void publish(bool committed) noexcept {
 		look |= notes.claimed.count > 0 || notes.claimed.overflow;
 	}
 	if (committed && slot) {
+		/* First: who is woken for a task shall know what this transaction has said of its handler. */
+		if (notes.configuration || notes.everything) {
+			pg_atomic_fetch_add_u64(&slot->configuration, 1);
+			pg_memory_barrier();
+			for (WorkerSlot &worker : worker_slots())
+				if (pg_atomic_read_u32(&worker.database) == MyDatabaseId)
+					wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&worker.role));
+		}
 		if (notes.highest_id > 0)
 			atomic_max(&slot->horizon, static_cast<uint64>(notes.highest_id));
 		announce_list(notes.tasks);
@@ -279,13 +287,6 @@ static void publish(bool committed) noexcept {
 			announce_statement(PG_INT64_MIN);
 			pg_memory_barrier();
 			wake_workers(MyDatabaseId, 0);
-		}
-		if (notes.configuration || notes.everything) {
-			pg_atomic_fetch_add_u64(&slot->configuration, 1);
-			pg_memory_barrier();
-			for (WorkerSlot &worker : worker_slots())
-				if (pg_atomic_read_u32(&worker.database) == MyDatabaseId)
-					wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&worker.role));
 		}
 		if (notes.due_at != 0)
 			atomic_min(&slot->due_at, static_cast<uint64>(notes.due_at));
