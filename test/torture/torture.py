@@ -148,7 +148,11 @@ class Run:
             self.must_vanish(what, query)
         self.tormentor.set_and_reload('jobqueue.worker_idle_timeout', 1)
         self.must_vanish('idle workers', 'SELECT * FROM jobqueue.worker_status', 30)
-        if left := self.cluster.current.children('^jobqueue worker'):
+        # a process gives its slot back a moment before it has ended
+        deadline = time.monotonic() + 15
+        while (left := self.cluster.current.children('^jobqueue worker')) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if left:
             report(f'worker processes that nobody knows: {[process.title for process in left]}')
         if len(found := self.cluster.current.children('^jobqueue launcher')) != 1:
             report(f'not one launcher, but {len(found)}')
