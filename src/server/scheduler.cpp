@@ -399,6 +399,20 @@ void Scheduler::charge_suspects() {
 	}
 }
 
+/*
+ * A worker was told to end: perhaps we are next, for the server is shutting down, and then its task is not to be charged.
+ * The postmaster tells all of its processes one after the other. C region.
+ */
+static void wait_for_shutdown() {
+	constexpr int steps = 20;
+	constexpr long step_us = 5000;
+	for (int i = 0; i < steps; i++) {
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(step_us);
+	}
+	CHECK_FOR_INTERRUPTS();
+}
+
 static store::Failure failure_by(DeathCause cause) {
 	switch (cause) {
 	case DeathCause::fatal:
@@ -413,7 +427,8 @@ static store::Failure failure_by(DeathCause cause) {
 
 /* Tasks in the hands of workers that are no more. */
 void Scheduler::recover_orphans() {
-	pg_atomic_write_u32(&slot_->orphans, 0);
+	if (pg_atomic_exchange_u32(&slot_->orphans, 0) != 0)
+		guard(wait_for_shutdown);
 	charge_suspects();
 	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
 	std::vector<store::Claim> claims;
