@@ -81,18 +81,12 @@ std::optional<store::Attempt> Drain::claim() {
 	std::vector<store::Attempt> begun =
 		store::begin_attempts(locked.ids, DT_NOEND, "drain, pid " + std::to_string(MyProcPid));
 	store::Attempt &attempt = begun.at(0);
-	guard([&attempt, caller] {
-		MemoryContext session_context = MemoryContextSwitchTo(caller);
-		attempt.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
-		attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
-		MemoryContextSwitchTo(session_context);
-	});
+	store::keep(attempt, caller);
 	return attempt;
 }
 
 void Drain::attempt(const store::Attempt &task) {
-	const auto handler = std::find_if(handlers_.begin(), handlers_.end(),
-									  [&task](const store::Handler &h) { return h.type == task.type; });
+	const store::Handler *const handler = store::find_handler(handlers_, task.type);
 	std::optional<PgError> error;
 	take_own_cancel();
 	try {

@@ -58,26 +58,15 @@ bool Claimer::absorb(const Scope &scope) {
 		undiscovered_ |= lanes_.empty();
 		lane_limit_ = std::max(many_lanes, 2 * lanes_.size());
 	}
-	News news;
-	for (;;) {
-		const Read read = read_announcement(position_, &news);
-		if (read == Read::end)
-			break;
-		if (read == Read::overrun) {
-			position_ = ring_head();
-			forget_quiet();
-			continue;
-		}
-		position_++;
-		if (news.database != MyDatabaseId)
-			continue;
+	const auto take = [&](const News &news) {
 		if (news.kind == AnnouncementKind::statement) {
 			forget_quiet();
 			statements_ = true;
 		} else {
 			learn(news.queue, news.priority, news.type_hash == 0 || (type_mask(news.type_hash) & scope.types) != 0);
 		}
-	}
+	};
+	follow_ring(position_, take, [this] { forget_quiet(); });
 	return undiscovered_ ||
 		   std::any_of(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return !lane.quiet; });
 }

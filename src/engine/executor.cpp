@@ -211,6 +211,13 @@ const Executor::Resolved &Executor::resolve(const std::string &function, const c
 	return *resolved_.emplace_back(std::move(handler));
 }
 
+/* C region. */
+static void require_execute(Oid function) {
+	if (!compat::may_execute(function, GetUserId()))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied for function %s", format_procedure_qualified(function))));
+}
+
 static void add_context(void *arg) {
 	const auto *task = static_cast<const store::Attempt *>(arg);
 	errcontext("task " INT64_FORMAT " of type \"%s\"", task->id, task->type.c_str());
@@ -280,10 +287,7 @@ std::optional<Datum> Executor::run(const store::Attempt &task, const std::string
 		context.previous = error_context_stack;
 		error_context_stack = &context;
 
-		if (!compat::may_execute(handler->function, GetUserId()))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for function %s", format_procedure_qualified(handler->function))));
+		require_execute(handler->function);
 		InvokeFunctionExecuteHook(handler->function);
 		Result outcome = {0, true};
 		if (handler->procedure) {
@@ -310,10 +314,7 @@ std::optional<int64> Executor::backoff_us(const std::string &function, int32 att
 		bool isnull;
 	};
 	const Result result = guard([resolved, attempt, error]() -> Result {
-		if (!compat::may_execute(resolved->function, GetUserId()))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for function %s", format_procedure_qualified(resolved->function))));
+		require_execute(resolved->function);
 		LOCAL_FCINFO(fcinfo, 2);
 		InitFunctionCallInfoData(*fcinfo, const_cast<FmgrInfo *>(&resolved->call), 2, DEFAULT_COLLATION_OID, nullptr,
 								 nullptr);

@@ -204,6 +204,15 @@ std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz leas
 	return attempts;
 }
 
+void keep(Attempt &attempt, MemoryContext context) {
+	guard([&attempt, context] {
+		MemoryContext caller = MemoryContextSwitchTo(context);
+		attempt.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
+		attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
+		MemoryContextSwitchTo(caller);
+	});
+}
+
 /*
  * Loose index scans: from one lane to the next, without reading what is in them. Looking between two known lanes must
  * not touch either: the first entries of a lane may be dead by the million. (A comparison of rows would not do: as an
@@ -762,6 +771,12 @@ std::vector<Handler> handlers() {
 std::vector<Handler> handlers_of(std::string_view role) {
 	Params params;
 	return handlers_from(handlers_of_statement.run(params.add_name(role)));
+}
+
+const Handler *find_handler(const std::vector<Handler> &handlers, std::string_view type) {
+	const auto found =
+		std::find_if(handlers.begin(), handlers.end(), [type](const Handler &handler) { return handler.type == type; });
+	return found == handlers.end() ? nullptr : &*found;
 }
 
 std::optional<Handler> handler_for_update(std::string_view type) {

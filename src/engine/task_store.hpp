@@ -74,6 +74,9 @@ struct Attempt {
 /* Locked tasks become processing; "lease" DT_NOEND: by a worker in the server. In the order of the ids. */
 std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by);
 
+/* Copies its Datums to where they outlive the Session. */
+void keep(Attempt &attempt, MemoryContext context);
+
 /* Lanes that have pending tasks and are not among the known ones, which are sorted. */
 std::vector<Lane> discover_lanes(std::span<const Lane> known);
 struct LaneHead {
@@ -182,6 +185,8 @@ struct Handler {
 /* Those of this incarnation, ordered by type. */
 std::vector<Handler> handlers();
 std::vector<Handler> handlers_of(std::string_view role);
+/* Null if the type is not among them. */
+const Handler *find_handler(const std::vector<Handler> &handlers, std::string_view type);
 std::optional<Handler> handler_for_update(std::string_view type);
 /* What people say about a handler. Intervals and arrays are Datums. */
 struct HandlerSettings {

@@ -278,23 +278,14 @@ void Scheduler::dismiss_workers() {
 /* What was announced: whom to notify, and how far the ids have come. */
 void Scheduler::read_announcements() {
 	bool statements = false;
-	News news;
-	for (;;) {
-		const Read read = read_announcement(position_, &news);
-		if (read == Read::end)
-			break;
-		if (read == Read::overrun) {
-			position_ = ring_head();
-			to_notify_.insert("");
-			continue;
-		}
-		position_++;
-		if (news.database != MyDatabaseId || news.kind == AnnouncementKind::sweep)
-			continue;
+	const auto take = [&](const News &news) {
+		if (news.kind == AnnouncementKind::sweep)
+			return;
 		statements |= news.kind == AnnouncementKind::statement;
 		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
 		busy_at_ = GetCurrentTimestamp();
-	}
+	};
+	follow_ring(position_, take, [this] { to_notify_.insert(""); });
 	if (position_ - kept_up_ > ring_size / 4) {
 		kept_up_ = position_;
 		keep_positions(MyDatabaseId);
@@ -612,9 +603,6 @@ bool Scheduler::start_worker_for(Role &role) {
 		pg_atomic_write_u32(&reserved->pid, 0);
 		pg_atomic_write_u32(&reserved->retire, 0);
 		pg_atomic_write_u64(&reserved->task, 0);
-		pg_atomic_write_u64(&reserved->cancel, 0);
-		pg_atomic_write_u64(&reserved->end, 0);
-		pg_atomic_write_u64(&reserved->deadline, PG_INT64_MAX);
 		pg_atomic_write_u64(&reserved->types, ~0ULL);
 		pg_atomic_write_u64(&reserved->started_at, static_cast<uint64>(GetCurrentTimestamp()));
 		set_state(reserved, WorkerState::starting);

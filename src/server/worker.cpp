@@ -150,12 +150,6 @@ private:
 	TimestampTz idle_since_ = 0; /* the end of the latest task */
 };
 
-const store::Handler *find_handler(const std::vector<store::Handler> &handlers, const std::string &type) {
-	const auto found = std::find_if(handlers.begin(), handlers.end(),
-									[&type](const store::Handler &handler) { return handler.type == type; });
-	return found == handlers.end() ? nullptr : &*found;
-}
-
 /* Reads what it handles; false if it has nothing to do here any more. */
 bool Worker::configure() {
 	const uint64 roles = roles_generation();
@@ -222,17 +216,12 @@ std::optional<store::Attempt> Worker::claim() {
 			if (begun.empty())
 				return std::nullopt;
 			store::Attempt &attempt = begun[0];
-			MemoryContext context = context_;
-			guard([&attempt, context] {
-				MemoryContext caller = MemoryContextSwitchTo(context);
-				attempt.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
-				attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
-				MemoryContextSwitchTo(caller);
-			});
+			store::keep(attempt, context_);
 			more = help_is_possible() && claimer_->more_after(scope_, locked);
 			held_task = attempt.id;
 			held_attempt = attempt.attempt;
-			/* It may have been cancelled here before, and be back. */
+			/* Nothing that was said of tasks before holds for this one, though it may have been cancelled here, and be back. */
+			pg_atomic_write_u64(&slot_->deadline, PG_INT64_MAX);
 			pg_atomic_write_u64(&slot_->cancel, 0);
 			pg_atomic_write_u64(&slot_->end, 0);
 			pg_atomic_write_u32(&slot_->stuck, 0);
@@ -256,7 +245,7 @@ void Worker::perform(const store::Attempt &task) {
 	const Durability durability =
 		settings::worker_synchronous_commit ? Durability::synchronous : Durability::asynchronous;
 	in_transaction(durability, [&] {
-		const store::Handler *handler = find_handler(handlers_, task.type);
+		const store::Handler *handler = store::find_handler(handlers_, task.type);
 		if (handler == nullptr)
 			throw HandlerGone{};
 		MemoryContextSwitchTo(context_);
@@ -289,7 +278,7 @@ void Worker::report_failure(const store::Attempt &task, const PgError &error, co
 
 /* Asks in a transaction that is rolled back: the function shall decide, and do nothing. */
 std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store::Failure &failure) {
-	const store::Handler *handler = find_handler(handlers_, task.type);
+	const store::Handler *handler = store::find_handler(handlers_, task.type);
 	if (handler == nullptr || handler->backoff_function.empty() || task.attempt >= task.max_attempts)
 		return std::nullopt;
 	struct Answered {};
@@ -329,7 +318,7 @@ void Worker::record_failure(const store::Attempt &task, store::Failure failure, 
 int64 Worker::timeout_us(const store::Attempt &task) const {
 	if (task.timeout_us > 0)
 		return task.timeout_us;
-	const store::Handler *handler = find_handler(handlers_, task.type);
+	const store::Handler *handler = store::find_handler(handlers_, task.type);
 	return handler ? handler->timeout_us : 0;
 }
 

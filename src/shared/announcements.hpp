@@ -78,6 +78,28 @@ uint64 ring_head() noexcept;
 enum class Read { news, end, overrun };
 /* Reads the announcement at "position" if there is one; "overrun" if the ring has gone round. */
 Read read_announcement(uint64 position, News *out) noexcept;
+/*
+ * Reads on from "position" to the end: take(news) for what concerns this database; lost() where the ring has gone round,
+ * after which it goes on from the end. C++ region.
+ */
+template <typename Take, typename Lost> void follow_ring(uint64 &position, Take &&take, Lost &&lost) {
+	News news;
+	for (;;) {
+		switch (read_announcement(position, &news)) {
+		case Read::end:
+			return;
+		case Read::overrun:
+			position = ring_head();
+			lost();
+			break;
+		case Read::news:
+			position++;
+			if (news.database == MyDatabaseId)
+				take(news);
+			break;
+		}
+	}
+}
 
 /* Announces at once, outside of any transaction. For processes. */
 void announce(const News &news) noexcept;
