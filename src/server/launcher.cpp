@@ -244,7 +244,6 @@ void Launcher::start() {
 		pg_atomic_write_u32(&slot->state, static_cast<uint32>(before));
 		if (before == SchedulerState::retired)
 			pg_atomic_write_u64(&slot->next_run, static_cast<uint64>(now));
-		pg_atomic_fetch_add_u64(&shared()->start_failed, 1);
 		make_room(InvalidOid);
 		if (short_since_ == 0)
 			short_since_ = now;

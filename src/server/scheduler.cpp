@@ -618,7 +618,6 @@ bool Scheduler::start_worker_for(Role &role) {
 		return registered;
 	});
 	if (handle == nullptr) {
-		pg_atomic_fetch_add_u64(&shared()->start_failed, 1);
 		LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 		free_worker(reserved);
 		LWLockRelease(shared()->lock);

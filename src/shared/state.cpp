@@ -56,7 +56,6 @@ static void initialize(SharedState *fresh) {
 	SpinLockInit(&fresh->ring_lock);
 	pg_atomic_init_u64(&fresh->announced, 0);
 	pg_atomic_init_u32(&fresh->waiters, 0);
-	pg_atomic_init_u64(&fresh->start_failed, 0);
 	for (DatabaseSlot &slot : fresh->databases) {
 		pg_atomic_init_u32(&slot.database, 0);
 		pg_atomic_init_u32(&slot.state, 0);

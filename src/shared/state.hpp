@@ -144,7 +144,6 @@ struct SharedState {
 	slock_t ring_lock;						/* held while an announcement is written */
 	pg_atomic_uint64 announced;				/* next position in the ring */
 	pg_atomic_uint32 waiters;				/* in use */
-	pg_atomic_uint64 start_failed;			/* times that max_worker_processes was exhausted */
 	uint32 death_count;						/* the latest are in the array */
 	Death deaths[max_deaths];
 	DatabaseSlot databases[max_databases];
