@@ -5,6 +5,10 @@
 
 extern "C" {
 #include "catalog/pg_db_role_setting.h"
+#include "replication/syncrep.h"
+#if PG_VERSION_NUM >= 160000
+#include "utils/guc_hooks.h"
+#endif
 }
 
 namespace jobqueue::compat {
@@ -162,6 +166,47 @@ void unpin_search_path([[maybe_unused]] int level) {
 #else
 	PopOverrideSearchPath();
 #endif
+}
+
+void set_synchronous_commit(int value) noexcept {
+	synchronous_commit = value;
+	assign_synchronous_commit(value, nullptr); /* it tells what to wait for */
+}
+
+bool holds_lock_on(Oid table) {
+	LOCKTAG tag;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table);
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(&tag, AccessShareLock, true);
+#else
+	return LockHeldByMe(&tag, AccessShareLock) || LockHeldByMe(&tag, RowExclusiveLock) ||
+		   LockHeldByMe(&tag, RowShareLock);
+#endif
+}
+
+void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++) {
+		/* Only we ourselves add locks of ours, but for those that others move here from the fast path: they can wait. */
+#if PG_VERSION_NUM >= 160000
+		dlist_head *list = &MyProc->myProcLocks[i];
+		if (dlist_is_empty(list))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		dlist_iter place;
+		dlist_foreach(place, list) {
+			visit(dlist_container(PROCLOCK, procLink, place.cur)->tag.myLock, arg);
+		}
+#else
+		SHM_QUEUE *list = &MyProc->myProcLocks[i];
+		if (SHMQueueEmpty(list))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		for (Pointer held = SHMQueueNext(list, list, offsetof(PROCLOCK, procLink)); held != nullptr;
+			 held = SHMQueueNext(list, &reinterpret_cast<PROCLOCK *>(held)->procLink, offsetof(PROCLOCK, procLink)))
+			visit(reinterpret_cast<PROCLOCK *>(held)->tag.myLock, arg);
+#endif
+		LWLockRelease(LockHashPartitionLockByIndex(i));
+	}
 }
 
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver) {

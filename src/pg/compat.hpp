@@ -35,6 +35,18 @@ void connect_as_superuser(Oid database);
 int pin_search_path();
 void unpin_search_path(int level);
 
+/* As the setting does it, without making it one that has been set. "value" is a SyncCommitLevel. noexcept. */
+void set_synchronous_commit(int value) noexcept;
+
+/* Does this transaction hold any lock on the table? */
+bool holds_lock_on(Oid table);
+
+/*
+ * Shows all locks that this process holds in the shared lock table (weak locks on relations need not be there). "visit"
+ * runs under a lock of the table: it only looks.
+ */
+void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
+
 /* Runs a portal to its end; as a command from a client would be if "top_level". */
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver);
 

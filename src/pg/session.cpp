@@ -27,7 +27,8 @@ static constexpr PlannerSwitch planner_switches[] = {
 	{&enable_indexscan, true}, {&enable_indexonlyscan, true},	  {&enable_nestloop, true},
 	{&enable_seqscan, false},  {&enable_bitmapscan, false},		  {&enable_sort, false},
 	{&enable_hashjoin, false}, {&enable_mergejoin, false},		  {&enable_material, false},
-	{&enable_memoize, false},  {&enable_incremental_sort, false}, {&jit_enabled, false},
+	{&enable_memoize, false},  {&enable_incremental_sort, false}, {&enable_tidscan, true},
+	{&jit_enabled, false},
 };
 static constexpr size_t switch_count = std::size(planner_switches);
 
@@ -208,6 +209,14 @@ Rows Statement::run(Params &params) {
 		SPITupleTable *table;
 		uint64 count;
 	};
+	struct JoinSwitch {
+		explicit JoinSwitch(Join join) { set(join); }
+		~JoinSwitch() { set(Join::loop); }
+		static void set(Join join) noexcept {
+			enable_nestloop = join == Join::loop;
+			enable_hashjoin = join == Join::hash;
+		}
+	} const join(join_); /* a kept plan may be made again at any time */
 	const Outcome outcome = guard([&]() -> Outcome {
 		if (plan_ == nullptr) {
 			SPIPlanPtr plan = SPI_prepare_cursor(text_, count_, types_, CURSOR_OPT_GENERIC_PLAN);
@@ -218,7 +227,7 @@ Rows Statement::run(Params &params) {
 		const int code = SPI_execute_plan(plan_, params.values(), params.nulls(), false, 0);
 		if (code < 0)
 			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
-		return {SPI_tuptable, SPI_tuptable ? SPI_processed : 0};
+		return {SPI_tuptable, SPI_processed};
 	});
 	return {outcome.table, outcome.count};
 }

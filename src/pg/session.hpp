@@ -37,7 +37,7 @@ private:
 	Oid saved_user_;
 	int saved_security_;
 	bool saved_read_only_;
-	std::array<int, 14> saved_planner_;
+	std::array<int, 15> saved_planner_;
 	int path_level_ = 0;
 	int exceptions_;
 };
@@ -75,8 +75,10 @@ private:
 class Rows {
 public:
 	Rows(SPITupleTable *table, uint64 count) noexcept : table_(table), count_(count) {}
-	uint64 size() const noexcept { return count_; }
-	bool empty() const noexcept { return count_ == 0; }
+	uint64 size() const noexcept { return table_ ? count_ : 0; }
+	/* How many rows the statement has changed, whether or not it returns them. */
+	uint64 processed() const noexcept { return count_; }
+	bool empty() const noexcept { return size() == 0; }
 	bool is_null(uint64 row, int column) const noexcept;
 	Datum datum(uint64 row, int column) const noexcept; /* 0 for null */
 	int64 int64_at(uint64 row, int column) const noexcept { return DatumGetInt64(datum(row, column)); }
@@ -98,9 +100,14 @@ private:
  */
 class Statement {
 public:
+	/* Nested loops, over indexes; or a hash of one side, for arrays that are joined with what their ids find. */
+	enum class Join { loop, hash };
 	template <typename... Types>
 	constexpr explicit Statement(const char *text, Types... types) noexcept
 		: text_(text), types_{static_cast<Oid>(types)...}, count_(sizeof...(types)) {}
+	template <typename... Types>
+	constexpr Statement(Join join, const char *text, Types... types) noexcept
+		: text_(text), types_{static_cast<Oid>(types)...}, count_(sizeof...(types)), join_(join) {}
 
 	/* Needs a Session. Throws PgError. */
 	Rows run(Params &params);
@@ -110,6 +117,7 @@ private:
 	const char *text_;
 	Oid types_[Params::capacity];
 	int count_;
+	Join join_ = Join::loop;
 	SPIPlanPtr plan_ = nullptr;
 };
 

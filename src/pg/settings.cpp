@@ -18,6 +18,9 @@ int max_crashes = 3;
 int timeout_grace_ms = 3000;
 bool kill_stuck = false;
 bool worker_synchronous_commit = false;
+int fused_time_ms = 10;
+int fused_tasks = 60;
+int fused_after = 3;
 
 static const config_enum_entry notify_modes[] = {
 	{"coalesced", static_cast<int>(NotifyMode::coalesced), false},
@@ -67,6 +70,15 @@ void define() {
 		"jobqueue.worker_synchronous_commit", "Whether a worker waits until each task's commit is on disk.",
 		"Off loses nothing: effects and completion are one commit, and a crash forgets both or none.",
 		&worker_synchronous_commit, worker_synchronous_commit, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.fused_time", "How long a group of short tasks may share one transaction.",
+							"0 gives every task transactions of its own.", &fused_time_ms, fused_time_ms, 0, 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.fused_tasks", "Most tasks in such a group.", nullptr, &fused_tasks, fused_tasks,
+							1, 60, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.fused_after",
+							"How many tasks of a type a worker runs alone, to learn how long they take.",
+							"0 takes every type for a short one until it proves otherwise.", &fused_after, fused_after,
+							0, 1000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("jobqueue");
 }
 

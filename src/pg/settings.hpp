@@ -22,6 +22,9 @@ extern int max_crashes;
 extern int timeout_grace_ms;
 extern bool kill_stuck;
 extern bool worker_synchronous_commit;
+extern int fused_time_ms; /* 0 = nothing is fused */
+extern int fused_tasks;
+extern int fused_after;
 
 /* C region; called once, when the library is loaded. */
 void define();

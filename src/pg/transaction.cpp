@@ -3,33 +3,45 @@
  */
 #include "pg/transaction.hpp"
 
+#include "pg/compat.hpp"
+
 namespace jobqueue::detail {
 
-void begin_transaction(const char *synchronous_commit_value) {
+/*
+ * The variable behind the setting is switched: a setting that has been set makes the server look through all of them at
+ * the end of every subtransaction.
+ */
+static int synchronous_commit_of_role = 0;
+
+void begin_transaction(Durability durability) {
+	synchronous_commit_of_role = synchronous_commit;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactReadOnly = false;
 	XactDeferrable = false;
-	if (synchronous_commit_value != nullptr)
-		set_config_option("synchronous_commit", synchronous_commit_value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
-						  true, 0, false);
+	change_durability(durability);
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 void commit_transaction() {
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	compat::set_synchronous_commit(synchronous_commit_of_role);
 }
 
 void abort_transaction() {
 	AbortCurrentTransaction();
+	compat::set_synchronous_commit(synchronous_commit_of_role);
 	/* If the error was an interrupt, ProcessInterrupts() has not come to the others: they wait for another look. */
 	InterruptPending = true;
 }
 
 void begin_subtransaction() {
 	BeginInternalSubTransaction(nullptr);
+}
+
+void begin_visibility() {
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
@@ -44,3 +56,9 @@ void abort_subtransaction() {
 }
 
 } // namespace jobqueue::detail
+
+void jobqueue::change_durability(Durability durability) noexcept {
+	compat::set_synchronous_commit(durability == Durability::synchronous ? detail::synchronous_commit_of_role
+								   : durability == Durability::local ? static_cast<int>(SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+																	 : static_cast<int>(SYNCHRONOUS_COMMIT_OFF));
+}

@@ -7,21 +7,22 @@
 
 namespace jobqueue {
 
-namespace detail {
-/* C regions. */
-void begin_transaction(const char *synchronous_commit);
-void commit_transaction();
-void abort_transaction();
-void begin_subtransaction();
-void commit_subtransaction();
-void abort_subtransaction();
-} // namespace detail
-
 /*
  * When the commit of a transaction of ours is safe: before it returns, as the server's settings have it (synchronous,
  * that may wait for a standby) or on this machine's disk (local); or a moment later.
  */
 enum class Durability { synchronous, local, asynchronous };
+
+namespace detail {
+/* C regions. */
+void begin_transaction(Durability durability);
+void commit_transaction();
+void abort_transaction();
+void begin_subtransaction();
+void begin_visibility();
+void commit_subtransaction();
+void abort_subtransaction();
+} // namespace detail
 
 /*
  * Runs fn in a transaction of its own, read-committed and read-write, with a snapshot, and commits. When anything
@@ -31,11 +32,7 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 	using Result = std::invoke_result_t<Fn &>;
 	MemoryContext caller = CurrentMemoryContext;
 	std::exception_ptr problem;
-	guard([durability] {
-		detail::begin_transaction(durability == Durability::synchronous ? nullptr
-								  : durability == Durability::local		? "local"
-																		: "off");
-	});
+	guard([durability] { detail::begin_transaction(durability); });
 	try {
 		if constexpr (std::is_void_v<Result>) {
 			fn();
@@ -56,6 +53,9 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 	std::rethrow_exception(problem);
 }
 
+/* For the current transaction's commit, if another than in_transaction() was told. */
+void change_durability(Durability durability) noexcept;
+
 /*
  * Runs fn in a subtransaction of the caller's, with a snapshot that sees all that came before. When anything throws, the
  * subtransaction is rolled back first. Memory context and resource owner are afterwards what they were before.
@@ -71,6 +71,7 @@ template <typename Fn> void in_subtransaction(Fn &&fn) {
 	guard(detail::begin_subtransaction);
 	MemoryContextSwitchTo(caller);
 	try {
+		guard(detail::begin_visibility);
 		fn();
 		guard(detail::commit_subtransaction);
 		restore();

@@ -73,7 +73,9 @@ struct Notes {
 	DatabaseSlot *let_go;
 	LaneList tasks;
 	LaneList claimed;
-	bool subtransaction_aborted;
+	LaneList returned;
+	SubTransactionId claimed_in; /* the youngest subtransaction that claimed */
+	bool subtransaction_aborted; /* one that claimed, or one around it */
 	bool everything;
 	bool from_scratch;
 	bool configuration;
@@ -209,9 +211,9 @@ static void announce_statement(int64 id) noexcept {
 	announce(news);
 }
 
-static void announce_list(const LaneList &list) noexcept {
+static void announce_list(const LaneList &list, AnnouncementKind kind) noexcept {
 	for (int i = 0; i < list.count; i++)
-		announce_lane(list.lanes[i], AnnouncementKind::tasks);
+		announce_lane(list.lanes[i], kind);
 	if (list.overflow)
 		announce_statement(list.overflow_id);
 	pg_memory_barrier();
@@ -266,7 +268,7 @@ static void publish(bool committed) noexcept {
 	}
 	bool look = false;
 	if (!committed || notes.subtransaction_aborted) {
-		announce_list(notes.claimed);
+		announce_list(notes.claimed, AnnouncementKind::tasks);
 		look |= notes.claimed.count > 0 || notes.claimed.overflow;
 	}
 	if (committed && slot) {
@@ -280,7 +282,8 @@ static void publish(bool committed) noexcept {
 		}
 		if (notes.highest_id > 0)
 			atomic_max(&slot->horizon, static_cast<uint64>(notes.highest_id));
-		announce_list(notes.tasks);
+		announce_list(notes.tasks, AnnouncementKind::tasks);
+		announce_list(notes.returned, AnnouncementKind::returned);
 		look |= notes.tasks.count > 0 || notes.tasks.overflow;
 		if (notes.everything) {
 			atomic_min(&slot->due_at, 1);
@@ -320,11 +323,12 @@ static void take_back_database() noexcept {
 static void forget() noexcept {
 	notes.any = false;
 	notes.database = notes.let_go = nullptr;
-	notes.tasks.count = notes.claimed.count = 0;
-	notes.tasks.overflow = notes.claimed.overflow = false;
+	notes.tasks.count = notes.claimed.count = notes.returned.count = 0;
+	notes.tasks.overflow = notes.claimed.overflow = notes.returned.overflow = false;
 	notes.subtransaction_aborted = notes.everything = notes.from_scratch = notes.configuration = notes.rescan = false;
 	notes.archive = notes.finished = false;
 	notes.highest_id = notes.due_at = 0;
+	notes.claimed_in = InvalidSubTransactionId;
 	notes.cancel_count = 0;
 }
 
@@ -353,8 +357,8 @@ static void at_transaction_event(XactEvent event, void *) {
 	}
 }
 
-static void at_subtransaction_event(SubXactEvent event, SubTransactionId, SubTransactionId, void *) {
-	if (event == SUBXACT_EVENT_ABORT_SUB && notes.any)
+static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, SubTransactionId, void *) {
+	if (event == SUBXACT_EVENT_ABORT_SUB && notes.any && mine <= notes.claimed_in)
 		notes.subtransaction_aborted = true;
 }
 
@@ -406,8 +410,15 @@ void note_statement() {
 }
 
 void note_claimed(std::string_view queue, int16 priority, int64 id) {
+	if (!begin_database_note())
+		return;
+	notes.claimed.add(queue, priority, id, 0);
+	notes.claimed_in = std::max(notes.claimed_in, GetCurrentSubTransactionId());
+}
+
+void note_returned(std::string_view queue, int16 priority, int64 id) {
 	if (begin_database_note())
-		notes.claimed.add(queue, priority, id, 0);
+		notes.returned.add(queue, priority, id, 0);
 }
 
 void note_due(TimestampTz at) {

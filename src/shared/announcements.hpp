@@ -14,6 +14,7 @@ namespace jobqueue {
 enum class AnnouncementKind : uint32 {
 	tasks,	   /* tasks in this queue and priority, the lowest id given */
 	statement, /* tasks in unknown queues, with ids from the given one on */
+	returned,  /* likewise, but they were there before: nobody outside wants to know */
 	sweep,	   /* the lowest waiting task of a queue and priority, found by the scheduler's safety net */
 };
 
@@ -42,6 +43,8 @@ void note_task(std::string_view queue, int16 priority, int64 id, std::string_vie
 void note_statement();
 /* A task was claimed: it is there again if the transaction aborts. */
 void note_claimed(std::string_view queue, int16 priority, int64 id);
+/* A task that was locked, and not claimed after all, can be had again when the transaction commits. */
+void note_returned(std::string_view queue, int16 priority, int64 id);
 /* Something is due at this time. */
 void note_due(TimestampTz at);
 /* A task ended: whoever waits for it wants to know. */

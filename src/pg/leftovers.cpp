@@ -1,0 +1,55 @@
+/*
+ * leftovers.cpp -- see leftovers.hpp. C region.
+ */
+#include "pg/leftovers.hpp"
+
+#include "pg/compat.hpp"
+
+namespace jobqueue {
+
+/* There is no way to ask for cursors that leaves nothing behind itself, or for open large objects: but for their memory. */
+static MemoryContext find_context(const char *name) {
+	MemoryContext child = TopMemoryContext->firstchild;
+	while (child != nullptr && strcmp(child->name, name) != 0)
+		child = child->nextchild;
+	return child;
+}
+
+static bool has_cursors() {
+	static MemoryContext context = nullptr; /* made once, and for ever */
+	if (context == nullptr)
+		context = find_context("TopPortalContext");
+	return context == nullptr || context->firstchild != nullptr;
+}
+
+/* The context comes with the first descriptor, and goes with the transaction. */
+static bool has_large_objects() {
+	return find_context("Filesystem") != nullptr;
+}
+
+static constinit TimestampTz constraints_set_in = 0; /* the transaction that began then */
+
+void note_set_constraints() noexcept {
+	constraints_set_in = GetCurrentTransactionStartTimestamp();
+}
+
+Leftovers look_for_leftovers() {
+	Leftovers found = {};
+	found.residue = (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0 || has_cursors() || has_large_objects() ||
+					constraints_set_in == GetCurrentTransactionStartTimestamp();
+	found.subtransactions = MyProc->subxidStatus.overflowed ? most_subtransactions : MyProc->subxidStatus.count;
+	compat::visit_own_locks(
+		[](const LOCK *lock, void *arg) {
+			auto *leftovers = static_cast<Leftovers *>(arg);
+			leftovers->residue |= lock->tag.locktag_type == LOCKTAG_ADVISORY;
+			leftovers->others_wait |= lock->nRequested > lock->nGranted;
+		},
+		&found);
+	return found;
+}
+
+bool waits_for_lock() noexcept {
+	return MyProc != nullptr && MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
+}
+
+} // namespace jobqueue
