@@ -4,7 +4,7 @@
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
 #   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
-#   make demo, bench, torture, fuzz [FUZZ_SEED=1]        likewise; see the heads of scripts/*
+#   make demo, bench [QUICK=1], torture, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
 #   make format, make check-format, make check-layers    about the source text
 
 .DEFAULT_GOAL := all

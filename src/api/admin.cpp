@@ -121,7 +121,32 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 	handler.dead_letter_queue = arguments.optional_text(12);
 	if (handler.dead_letter_queue && handler.dead_letter_queue->size() > 63)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the name of a queue must have at most 63 bytes");
+	if (!arguments.is_null(13)) {
+		constexpr int32 most_tasks = 1000;
+		handler.batch_size = DatumGetInt32(arguments.datum(13));
+		if (*handler.batch_size < 1 || *handler.batch_size > most_tasks)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+						"batch_size must be between 1 and " + std::to_string(most_tasks));
+	}
 	return handler;
+}
+
+/* The function of a stored signature. C region. */
+static Oid function_of(const char *signature) {
+	return DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature)));
+}
+
+/* Several tasks at once are for a function that takes several. */
+static void check_batch_size(Oid owner, const std::string &function, int32 batch_size) {
+	if (batch_size == 1)
+		return;
+	const Session session(owner);
+	const char *const signature = function.c_str();
+	if (!is_batch_handler(guard([signature] { return function_of(signature); })))
+		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
+					"function " + function + " cannot be a handler with a batch_size of " + std::to_string(batch_size) +
+						": it does not take an array",
+					"A batch handler is a function f(payloads jsonb[]) or f(tasks jobqueue.tasks[]).");
 }
 
 /* May this role run these functions, and may the caller have it do so? */
@@ -137,10 +162,7 @@ static void check_role(const std::string &name, std::initializer_list<std::strin
 		const Oid oid = role.oid;
 		if (function.empty())
 			continue;
-		if (!guard([signature, oid] {
-				return compat::may_execute(
-					DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature))), oid);
-			}))
+		if (!guard([signature, oid] { return compat::may_execute(function_of(signature), oid); }))
 			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" may not execute function " + function);
 	}
 	if (role.superuser && !settings::allow_superuser_handlers)
@@ -192,10 +214,12 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	for (int n = 1; n <= 9; n++)
 		if (required[n - 1] != nullptr)
 			arguments.require(n, required[n - 1]);
+	arguments.require(13, "batch_size");
 	const store::HandlerSettings handler = read_handler(arguments);
+	const Oid owner = function_owner(fcinfo);
+	check_batch_size(owner, *handler.function, *handler.batch_size);
 	check_role(*handler.run_as, {*handler.function, handler.backoff_function.value_or("")});
 	{
-		const Oid owner = function_owner(fcinfo);
 		own_handler(owner, handler.type);
 		const Session session(owner);
 		store::put_handler(handler);
@@ -214,6 +238,8 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	const std::optional<store::Handler> old = own_handler(owner, change.type);
 	if (!old)
 		throw Error(ERRCODE_UNDEFINED_OBJECT, "type \"" + change.type + "\" has no handler");
+	if (change.function || change.batch_size)
+		check_batch_size(owner, change.function.value_or(old->function), change.batch_size.value_or(old->batch_size));
 	const std::string role = change.run_as.value_or(old->run_as);
 	const std::string old_backoff = change.backoff ? std::string() : old->backoff_function;
 	if (change.run_as) /* it must be able to run what stays, too */

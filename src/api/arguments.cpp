@@ -124,6 +124,11 @@ void ResultSet::add(int64 value) {
 	});
 }
 
+void ResultSet::add_row(HeapTuple row) {
+	ReturnSetInfo *const info = info_;
+	guard([info, row] { tuplestore_puttuple(info->setResult, row); });
+}
+
 void ResultSet::add_row(Datum composite) {
 	ReturnSetInfo *const info = info_;
 	guard([info, composite] {

@@ -47,6 +47,7 @@ public:
 	void add(int64 value);
 	/* A row of jobqueue.tasks. */
 	void add_row(Datum composite);
+	void add_row(HeapTuple row);
 
 private:
 	ReturnSetInfo *info_;

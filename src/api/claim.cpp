@@ -1,8 +1,9 @@
 /*
- * claim.cpp -- what workers outside the server call: jobqueue.claim, complete, complete_many, fail, extend_lease,
- * release, and those forms of snooze, discard and set_progress that name a claim. C++ region.
+ * claim.cpp -- what workers outside the server call: jobqueue.claim, complete, complete_many, complete_and_claim, fail,
+ * extend_lease, release, and those forms of snooze, discard and set_progress that name a claim. C++ region.
  */
 #include "api/arguments.hpp"
+#include "api/kept_configuration.hpp"
 #include "engine/claimer.hpp"
 #include "engine/outcome.hpp"
 #include "shared/announcements.hpp"
@@ -10,7 +11,7 @@
 namespace jobqueue {
 
 static constexpr int most_tasks = 100000;
-static constexpr size_t most_types = 1000; /* each is compared with each task that is passed */
+static constexpr size_t most_types = 1000;
 
 /* Application name and pid. */
 static std::string default_claimant() {
@@ -28,13 +29,18 @@ static std::vector<std::string> read_types(const Arguments &arguments, int n) {
 	return types;
 }
 
+/* What a claim must know of handlers and queues. */
+struct ClaimConfiguration {
+	store::Pauses pauses;
+	std::vector<std::string> handled_types;
+};
+
 /* Every type without a handler: another set whenever the configuration changes. */
-static Scope scope_of_unhandled() {
-	Scope scope;
-	scope.filter.unhandled = true;
-	DatabaseSlot *slot = guard([] { return attach_database(MyDatabaseId); });
-	const uint64 configuration = slot ? pg_atomic_read_u64(&slot->configuration) : 0;
-	scope.key = hash_name("unhandled") ^ (configuration * 1099511628211ULL);
+static Scope scope_of_unhandled(std::vector<std::string> handled_types) {
+	Scope scope = scope_of_types(std::move(handled_types));
+	scope.key = hash_name("unhandled", scope.key);
+	scope.types = ~0ULL;
+	scope.filter.others = true;
 	return scope;
 }
 
@@ -59,6 +65,68 @@ static TimestampTz lease_end(const Arguments &arguments, int n) {
 	return GetCurrentTimestamp() + lease;
 }
 
+/* What to claim: five arguments from "first" on. */
+struct ClaimRequest {
+	std::optional<std::string> queue;
+	int count;
+	TimestampTz lease;
+	std::optional<std::vector<std::string>> types;
+	std::string claimant;
+
+	ClaimRequest(const Arguments &arguments, int first)
+		: queue(arguments.optional_queue(first)), count(arguments.int32_at(first + 1, "max_tasks")) {
+		if (count < 1 || count > most_tasks)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+						"max_tasks must be between 1 and " + std::to_string(most_tasks));
+		lease = lease_end(arguments, first + 2);
+		if (!arguments.is_null(first + 3))
+			types = read_types(arguments, first + 3);
+		const std::optional<std::string> given = arguments.optional_text(first + 4);
+		claimant = given ? *given : default_claimant();
+	}
+};
+
+/* Needs a Session. */
+static void claim_into(ResultSet &result, ClaimRequest request) {
+	/* For the life of the backend. */
+	static Claimer *claimer = nullptr; /* it knows the lanes */
+	static KeptConfiguration<ClaimConfiguration> *configuration = nullptr;
+	if (claimer == nullptr)
+		claimer = new Claimer(false);
+	if (configuration == nullptr)
+		configuration = new KeptConfiguration<ClaimConfiguration>;
+
+	stand_in_for_scheduler();
+	const ClaimConfiguration &known = configuration->get([] {
+		return ClaimConfiguration{store::pauses(), store::handled_types()};
+	});
+	bool unhandled = false;
+	const std::vector<std::string> &dead_letter_queues = known.pauses.dead_letter_queues;
+	const auto is_for_dead_letters = [&dead_letter_queues](const std::string &queue) {
+		return std::find(dead_letter_queues.begin(), dead_letter_queues.end(), queue) != dead_letter_queues.end();
+	};
+	Scope scope;
+	if (request.types) {
+		scope = scope_of_types(std::move(*request.types));
+	} else if (request.queue && is_for_dead_letters(*request.queue)) {
+		scope = scope_of_unhandled({}); /* no handler serves it */
+	} else {
+		scope = scope_of_unhandled(known.handled_types);
+		unhandled = true;
+	}
+	if (request.queue) { /* dead letters are for those who ask for their queue */
+		scope.filter.dead_letters = true;
+		scope.key = hash_name("dead letters", scope.key);
+	}
+	claimer->absorb(scope);
+	const Locked locked = claimer->lock(scope, known.pauses, request.queue, request.count);
+	if (locked.empty())
+		return;
+	for (HeapTuple row : store::claim(locked.tasks, unhandled, request.lease, request.claimant))
+		result.add_row(row);
+	guard([&request] { note_due(request.lease); });
+}
+
 /* A claim, as claim() returned it. */
 struct ClaimName {
 	int64 id;
@@ -66,63 +134,6 @@ struct ClaimName {
 	explicit ClaimName(const Arguments &arguments)
 		: id(arguments.int64_at(0, "id")), attempt(arguments.int32_at(1, "attempt")) {}
 };
-
-} // namespace jobqueue
-
-JOBQUEUE_FUNCTION(jobqueue_claim) {
-	using namespace jobqueue;
-	/* One for the life of the backend: it knows the lanes. */
-	static Claimer *claimer = nullptr;
-
-	const Arguments arguments(fcinfo);
-	const std::optional<std::string> queue = arguments.optional_queue(0);
-	const int count = arguments.int32_at(1, "max_tasks");
-	if (count < 1 || count > most_tasks)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
-	const TimestampTz lease = lease_end(arguments, 2);
-	std::optional<std::string> claimant = arguments.optional_text(4);
-	Scope scope = arguments.is_null(3) ? scope_of_unhandled() : scope_of_types(read_types(arguments, 3));
-
-	ResultSet result(fcinfo, ResultSet::Of::tasks);
-	const Session session(function_owner(fcinfo));
-	stand_in_for_scheduler();
-	const store::Pauses pauses = store::pauses();
-	if (queue) { /* dead letters are for those who ask for their queue */
-		const auto &queues = pauses.dead_letter_queues;
-		scope.filter.dead_letters = true;
-		scope.filter.every_type = std::find(queues.begin(), queues.end(), *queue) != queues.end();
-		scope.key = hash_name(scope.filter.every_type ? "every type" : "dead letters", scope.key);
-	}
-	if (claimer == nullptr)
-		claimer = new Claimer(false);
-	claimer->absorb(scope);
-	const Locked locked = claimer->lock(scope, pauses, queue, count);
-	if (locked.ids.empty())
-		return 0;
-	for (const store::Attempt &attempt :
-		 store::begin_attempts(locked.ids, lease, claimant ? *claimant : default_claimant()))
-		result.add_row(attempt.row);
-	guard([lease] { note_due(lease); });
-	return 0;
-}
-
-JOBQUEUE_FUNCTION(jobqueue_complete) {
-	using namespace jobqueue;
-	const Arguments arguments(fcinfo);
-	const ClaimName name(arguments);
-	std::optional<Datum> results;
-	if (!arguments.is_null(2)) {
-		const Datum given = arguments.datum(2);
-		results = guard([given] {
-			Datum element = PointerGetDatum(PG_DETOAST_DATUM(given));
-			return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
-		});
-	}
-	const Session session(function_owner(fcinfo));
-	return BoolGetDatum(!end_completed({&name.id, 1}, {&name.attempt, 1}, results, false).empty());
-}
-
-namespace jobqueue {
 
 template <typename T> static std::vector<T> read_numbers(Datum array, Oid type, const char *name) {
 	struct List {
@@ -147,39 +158,98 @@ template <typename T> static std::vector<T> read_numbers(Datum array, Oid type, 
 	return numbers;
 }
 
-} // namespace jobqueue
+/* Claims that are done: the first three arguments. */
+struct Completions {
+	std::vector<int64> ids;
+	std::vector<int32> attempts;
+	std::optional<Datum> results; /* jsonb[] */
 
-JOBQUEUE_FUNCTION(jobqueue_complete_many) {
-	using namespace jobqueue;
-	const Arguments arguments(fcinfo);
-	arguments.require(0, "ids");
-	arguments.require(1, "attempts");
-	const std::vector<int64> ids = read_numbers<int64>(arguments.datum(0), INT8OID, "ids");
-	const std::vector<int32> attempts = read_numbers<int32>(arguments.datum(1), INT4OID, "attempts");
-	if (ids.size() != attempts.size())
-		throw Error(ERRCODE_ARRAY_SUBSCRIPT_ERROR, "ids and attempts must have the same length");
-	std::optional<Datum> results;
-	if (!arguments.is_null(2)) {
-		results = arguments.datum(2);
-		const Datum array = *results;
+	explicit Completions(const Arguments &arguments) {
+		arguments.require(0, "ids");
+		arguments.require(1, "attempts");
+		ids = read_numbers<int64>(arguments.datum(0), INT8OID, "ids");
+		attempts = read_numbers<int32>(arguments.datum(1), INT4OID, "attempts");
+		if (ids.size() != attempts.size())
+			throw Error(ERRCODE_ARRAY_SUBSCRIPT_ERROR, "ids and attempts must have the same length");
+		if (arguments.is_null(2))
+			return;
+		const Datum array = arguments.datum(2);
 		const int count = guard([array] {
 			ArrayType *values = DatumGetArrayTypeP(array);
 			return ArrayGetNItems(ARR_NDIM(values), ARR_DIMS(values));
 		});
 		if (static_cast<size_t>(count) != ids.size())
 			throw Error(ERRCODE_ARRAY_SUBSCRIPT_ERROR, "ids and results must have the same length");
+		results = array;
 	}
+	/* Needs a Session. Returns the ids of those that were still good. */
+	std::vector<int64> end() const { return end_completed(ids, attempts, results, false); }
+};
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_is_wanted) {
+	using namespace jobqueue;
+	const Datum given = PG_GETARG_DATUM(0);
+	const auto *type = reinterpret_cast<const text *>(DatumGetPointer(given));
+	if (VARATT_IS_EXTERNAL(type) || VARATT_IS_COMPRESSED(type)) /* asked for every candidate: rarely a guard */
+		type = guard([given] { return DatumGetTextPP(given); });
+	return BoolGetDatum(
+		store::is_wanted({VARDATA_ANY(type), static_cast<size_t>(VARSIZE_ANY_EXHDR(type))}, PG_GETARG_BOOL(1)));
+}
+
+JOBQUEUE_FUNCTION(jobqueue_claim) {
+	using namespace jobqueue;
+	const ClaimRequest request(Arguments(fcinfo), 0);
+	ResultSet result(fcinfo, ResultSet::Of::tasks);
+	const Session session(function_owner(fcinfo));
+	claim_into(result, request);
+	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_complete) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const ClaimName name(arguments);
+	std::optional<Datum> results;
+	if (!arguments.is_null(2)) {
+		const Datum given = arguments.datum(2);
+		results = guard([given] {
+			Datum element = PointerGetDatum(PG_DETOAST_DATUM(given));
+			return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
+		});
+	}
+	const Session session(function_owner(fcinfo));
+	return BoolGetDatum(!end_completed({&name.id, 1}, {&name.attempt, 1}, results, false).empty());
+}
+
+JOBQUEUE_FUNCTION(jobqueue_complete_many) {
+	using namespace jobqueue;
+	const Completions completions(Arguments{fcinfo});
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	const Session session(function_owner(fcinfo));
-	std::vector<int64> done = end_completed(ids, attempts, results, false);
+	std::vector<int64> done = completions.end();
 	std::sort(done.begin(), done.end());
-	for (const int64 id : ids) {
+	for (const int64 id : completions.ids) {
 		const auto found = std::lower_bound(done.begin(), done.end(), id);
 		if (found == done.end() || *found != id)
 			continue;
 		result.add(id);
 		done.erase(found);
 	}
+	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_complete_and_claim) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const Completions completions(arguments);
+	const ClaimRequest request(arguments, 3);
+	ResultSet result(fcinfo, ResultSet::Of::tasks);
+	const Session session(function_owner(fcinfo));
+	/* First: a lease that has ended, but that nobody has taken back, is still good. */
+	completions.end();
+	claim_into(result, request);
 	return 0;
 }
 

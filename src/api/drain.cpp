@@ -67,7 +67,7 @@ std::optional<store::Attempt> Drain::claim() {
 	const store::Pauses pauses = store::pauses();
 	claimer_.absorb(scope_);
 	Locked locked = claimer_.lock(scope_, pauses, options_.queue, 1);
-	if (locked.ids.empty() && options_.include_scheduled && !pauses.all) {
+	if (locked.empty() && options_.include_scheduled && !pauses.all) {
 		std::vector<std::string> unserved = pauses.queues;
 		unserved.insert(unserved.end(), pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end());
 		if (const auto due = store::promote_next(options_.queue, scope_.filter.types, unserved)) {
@@ -76,10 +76,10 @@ std::optional<store::Attempt> Drain::claim() {
 			locked = claimer_.lock(scope_, pauses, options_.queue, 1);
 		}
 	}
-	if (locked.ids.empty())
+	if (locked.empty())
 		return std::nullopt;
 	std::vector<store::Attempt> begun =
-		store::begin_attempts(locked.ids, DT_NOEND, "drain, pid " + std::to_string(MyProcPid));
+		store::begin_attempts(locked.tasks, DT_NOEND, "drain, pid " + std::to_string(MyProcPid));
 	store::Attempt &attempt = begun.at(0);
 	store::keep(attempt, caller);
 	return attempt;
@@ -96,7 +96,7 @@ void Drain::attempt(const store::Attempt &task) {
 			/* What it has set is gone before the next one runs, as in a worker. */
 			guard([settings_level] { AtEOXact_GUC(false, settings_level); });
 			const Session session(owner_, Session::Writes::always);
-			if (!end_succeeded(task, result))
+			if (!end_succeeded({&task, 1}, {&result, 1}))
 				throw ClaimEnded{};
 		});
 		return;
@@ -153,7 +153,7 @@ JOBQUEUE_FUNCTION(jobqueue_drain) {
 	arguments.require(3, "raise_errors");
 	options.include_scheduled = DatumGetBool(arguments.datum(2));
 	options.raise_errors = DatumGetBool(arguments.datum(3));
-	if (current_task_id())
+	if (in_handler())
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "drain cannot be called in a handler");
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	Drain(function_owner(fcinfo), std::move(options)).run(result);

@@ -2,7 +2,7 @@
  * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
  */
 #include "api/arguments.hpp"
-#include "shared/announcements.hpp"
+#include "api/kept_configuration.hpp"
 
 #include <map>
 
@@ -40,49 +40,23 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	return task;
 }
 
-/*
- * The queue of a type whose task names none, as this backend found it last: a look into handlers for every task would
- * cost as much as a tenth of its insert. Good until the configuration changes.
- */
-class DefaultQueues {
-public:
-	/* None: it has to be looked up. */
-	std::optional<std::string> find(std::string_view type) {
-		const DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-		usable_ = slot != nullptr && !own_configuration() && !IsolationUsesXactSnapshot();
-		if (!usable_)
-			return std::nullopt;
-		const uint64 configuration = pg_atomic_read_u64(const_cast<pg_atomic_uint64 *>(&slot->configuration));
-		if (configuration != configuration_ || known_.size() > most)
-			known_.clear();
-		configuration_ = configuration;
-		const auto found = known_.find(type);
-		return found == known_.end() ? std::nullopt : std::optional(found->second);
-	}
-	/* What find() did not know. */
-	void learn(std::string_view type, const std::string &queue) {
-		if (usable_)
-			known_.emplace(type, queue);
-	}
-
-private:
-	static constexpr size_t most = 1000;
-	std::map<std::string, std::string, std::less<>> known_;
-	uint64 configuration_ = 0;
-	bool usable_ = false;
-};
+/* The queue of a type whose task names none, as this backend found it last. */
+using DefaultQueues = std::map<std::string, std::string, std::less<>>;
+static constexpr size_t most_default_queues = 1000;
 
 static store::Added add_task(Oid owner, store::NewTask &task, Datum payload) {
-	static DefaultQueues *queues = nullptr; /* for the life of the backend */
-	if (queues == nullptr)
-		queues = new DefaultQueues;
-	if (!task.queue)
-		task.queue = queues->find(task.type);
-	const bool known = task.queue.has_value();
+	static KeptConfiguration<DefaultQueues> *kept = nullptr; /* for the life of the backend */
+	if (kept == nullptr)
+		kept = new KeptConfiguration<DefaultQueues>;
+	DefaultQueues &queues = kept->get([] { return DefaultQueues(); });
+	const auto known = queues.find(task.type);
+	const bool look_up = !task.queue && known == queues.end();
+	if (!task.queue && !look_up)
+		task.queue = known->second;
 	const Session session(owner);
 	store::Added added = store::insert(task, payload);
-	if (!known)
-		queues->learn(task.type, added.queue);
+	if (look_up && queues.size() < most_default_queues)
+		queues.emplace(task.type, added.queue);
 	return added;
 }
 

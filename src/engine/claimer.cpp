@@ -104,17 +104,12 @@ LaneKey Claimer::key_of(const Scope &scope, const KnownLane &lane) const {
 	return {scope.key, lane.queue_hash, MyDatabaseId, lane.lane.priority};
 }
 
-std::vector<size_t> Claimer::reading_order(const std::optional<std::string> &queue) const {
-	std::vector<size_t> order;
-	order.reserve(lanes_.size());
-	for (size_t i = 0; i < lanes_.size(); i++)
-		if (!queue || lanes_[i].lane.queue == *queue)
-			order.push_back(i);
-	/* Queues take turns: the one after the last one served comes first. */
-	const auto next = std::find_if(order.begin(), order.end(),
-								   [this](size_t i) { return lanes_[i].lane.queue.compare(last_queue_) > 0; });
-	std::rotate(order.begin(), next, order.end());
-	return order;
+/* Queues take turns: the one after the last one served comes first. */
+size_t Claimer::first_to_read() const {
+	return static_cast<size_t>(
+		std::upper_bound(lanes_.begin(), lanes_.end(), last_queue_,
+						 [](const std::string &queue, const KnownLane &known) { return queue < known.lane.queue; }) -
+		lanes_.begin());
 }
 
 Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue,
@@ -130,30 +125,33 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 	std::vector<int64> early;
 	std::optional<TimestampTz> due;
 
-	for (const size_t index : reading_order(queue)) {
-		KnownLane &known = lanes_[index];
-		if (known.quiet || is_quiet_by_pause(scope, known, pauses))
+	const size_t begin = first_to_read();
+	for (size_t i = 0; i < lanes_.size(); i++) {
+		KnownLane &known = lanes_[(begin + i) % lanes_.size()];
+		if (known.quiet || (queue && known.lane.queue != *queue) || is_quiet_by_pause(scope, known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
 		const Position position = enter_lane(key, scope.types);
 		int64 next = std::min(position.from, own_lowest(known.queue_hash, known.lane.priority));
 		int64 first = PG_INT64_MAX;
-		while (next != PG_INT64_MAX && locked.ids.size() < static_cast<size_t>(count)) {
-			const int wanted = count - static_cast<int>(locked.ids.size());
-			const std::vector<store::Candidate> candidates =
-				store::lock_pending(known.lane, next, scope.filter, wanted);
-			for (const store::Candidate &candidate : candidates) {
-				if (candidate.not_before) {
-					early.push_back(candidate.id);
-					due = std::min(due.value_or(DT_NOEND), *candidate.not_before);
-				} else {
-					locked.ids.push_back(candidate.id);
-				}
-			}
+		while (next != PG_INT64_MAX && locked.tasks.size() < static_cast<size_t>(count)) {
+			const int wanted = count - static_cast<int>(locked.tasks.size());
+			std::vector<store::Candidate> candidates = store::lock_pending(known.lane, next, scope.filter, wanted);
 			if (!candidates.empty())
 				first = std::min(first, candidates.front().id);
 			next = candidates.size() < static_cast<size_t>(wanted) ? PG_INT64_MAX : candidates.back().id + 1;
+			for (store::Candidate &candidate : candidates) {
+				if (candidate.not_before) {
+					early.push_back(candidate.id);
+					due = std::min(due.value_or(DT_NOEND), *candidate.not_before);
+					continue;
+				}
+				if (locked.lanes.empty() || !(locked.lanes.back() == known.lane))
+					locked.lanes.push_back(known.lane);
+				candidate.lane = static_cast<uint32>(locked.lanes.size() - 1);
+				locked.tasks.push_back(std::move(candidate));
+			}
 		}
 		if (first != PG_INT64_MAX)
 			guard([&] { note_claimed(known.lane.queue, known.lane.priority, first); });
@@ -161,10 +159,9 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 			leave_lane(key, position, next, GetCurrentTimestamp() - started);
 		if (next == PG_INT64_MAX)
 			known.quiet = remembers_quiet_;
-		if (locked.ids.size() == static_cast<size_t>(count)) {
+		if (locked.tasks.size() == static_cast<size_t>(count)) {
 			last_queue_ = known.lane.queue;
-			if (next != PG_INT64_MAX)
-				locked.unfinished_lane = known.lane;
+			locked.unfinished = next != PG_INT64_MAX;
 			break;
 		}
 	}
@@ -195,10 +192,10 @@ bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 }
 
 bool Claimer::more_after(const Scope &scope, const Locked &locked) {
-	if (locked.unfinished_lane && store::first_pending(*locked.unfinished_lane, locked.ids.back() + 1, scope.filter))
+	if (locked.unfinished && store::first_pending(locked.lanes.back(), locked.tasks.back().id + 1, scope.filter))
 		return true;
 	return std::any_of(lanes_.begin(), lanes_.end(), [&](const KnownLane &known) {
-		return !known.quiet && !(locked.unfinished_lane && known.lane == *locked.unfinished_lane);
+		return !known.quiet && !(locked.unfinished && known.lane == locked.lanes.back());
 	});
 }
 

@@ -22,8 +22,12 @@ struct Scope {
 Scope scope_of_types(std::vector<std::string> types);
 
 struct Locked {
-	std::vector<int64> ids;						/* in claim order */
-	std::optional<store::Lane> unfinished_lane; /* where the last one came from, if there may be more */
+	std::vector<store::Candidate> tasks; /* in claim order */
+	std::vector<store::Lane> lanes;		 /* where they came from, by their "lane" */
+	bool unfinished = false;			 /* there may be more in the last lane */
+
+	bool empty() const noexcept { return tasks.empty(); }
+	const store::Lane &lane_of(const store::Candidate &task) const { return lanes[task.lane]; }
 };
 
 class Claimer {
@@ -61,8 +65,7 @@ private:
 	void discover();
 	bool is_quiet_by_pause(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
 	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;
-	/* The lanes in the order in which they are to be read. */
-	std::vector<size_t> reading_order(const std::optional<std::string> &queue) const;
+	size_t first_to_read() const;
 
 	std::vector<KnownLane> lanes_; /* sorted by queue (bytewise) and priority */
 	std::string last_queue_;

@@ -13,12 +13,13 @@ extern "C" {
 namespace jobqueue {
 
 struct Executor::Resolved {
-	std::string signature;
 	MemoryContext context = nullptr; /* owns what follows */
 	Oid function = InvalidOid;
-	Oid argument = InvalidOid; /* jsonb, or jobqueue.tasks */
+	Oid argument = InvalidOid; /* jsonb or jobqueue.tasks; of a batch handler, an array of them */
+	Oid element = InvalidOid;  /* of that array */
 	Oid result = InvalidOid;
 	bool procedure = false;
+	bool may_execute = false; /* checked since the catalog changed */
 	FmgrInfo call = {};
 	FmgrInfo to_jsonb = {};
 	const char *statement = nullptr; /* of a procedure */
@@ -36,9 +37,16 @@ struct Executor::Resolved {
 static constinit uint64 catalog_generation = 1;
 static constinit bool callbacks_registered = false;
 static constinit const store::Attempt *running = nullptr;
+static constinit const Executor *running_in = nullptr;
+static constinit Datum running_row = 0; /* of a task that came without, once somebody has asked for it */
+static constinit MemoryContext running_context = nullptr;
 
-std::optional<Datum> current_task() noexcept {
-	return running ? std::optional(running->row) : std::nullopt;
+std::optional<Datum> current_task() {
+	return running ? running_in->row_of(*running) : std::nullopt;
+}
+
+bool in_handler() noexcept {
+	return running_in != nullptr;
 }
 
 std::optional<int64> current_task_id() noexcept {
@@ -92,12 +100,14 @@ static void catalog_changed(Datum, int, uint32) {
 	catalog_generation++;
 }
 
-Executor::Executor(Oid owner) : owner_(owner) {
+Executor::Executor(Oid owner, std::string claimed_by) : owner_(owner), claimed_by_(std::move(claimed_by)) {
 	if (!callbacks_registered) {
 		guard([] {
 			CacheRegisterSyscacheCallback(PROCOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, 0);
+			CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, 0);
+			CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalog_changed, 0);
 			RegisterSubXactCallback(at_subtransaction_event, nullptr);
 			RegisterXactCallback(at_transaction_event, nullptr);
 		});
@@ -111,6 +121,17 @@ void Executor::forget() noexcept {
 	resolved_.clear();
 }
 
+/* C region. */
+static bool is_task_type(Oid type) {
+	return type == JSONBOID ||
+		   (get_typtype(type) == TYPTYPE_COMPOSITE && strcmp(format_type_be_qualified(type), "jobqueue.tasks") == 0);
+}
+
+/* What a batch handler takes an array of; InvalidOid of others. C region. */
+static Oid batch_element(const FormData_pg_proc *form) {
+	return form->pronargs == 1 ? get_element_type(form->proargtypes.values[0]) : InvalidOid;
+}
+
 /* Why it cannot be a handler; null if it can. C region. */
 static const char *handler_problem(Oid function) {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
@@ -118,16 +139,20 @@ static const char *handler_problem(Oid function) {
 		return "it does not exist";
 	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
 	const char *found = nullptr;
-	const bool tasks_type = form->pronargs == 1 && get_typtype(form->proargtypes.values[0]) == TYPTYPE_COMPOSITE &&
-							strcmp(format_type_be_qualified(form->proargtypes.values[0]), "jobqueue.tasks") == 0;
+	const Oid element = batch_element(form);
+	const bool batch = OidIsValid(element);
 	if (form->prokind != PROKIND_FUNCTION && form->prokind != PROKIND_PROCEDURE)
 		found = "it is neither a function nor a procedure";
-	else if (form->pronargs != 1 || !(form->proargtypes.values[0] == JSONBOID || tasks_type))
-		found = "it does not take exactly one argument of type jsonb or jobqueue.tasks";
+	else if (form->pronargs != 1 || !is_task_type(batch ? element : form->proargtypes.values[0]))
+		found = "it does not take exactly one argument of type jsonb or jobqueue.tasks, or an array of them";
 	else if (!heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
 		found = "it has output or variadic arguments";
 	else if (form->proretset)
 		found = "it returns a set";
+	else if (batch && form->prokind == PROKIND_PROCEDURE)
+		found = "it takes an array, and is a procedure";
+	else if (batch && form->prorettype != VOIDOID && form->prorettype != JSONBARRAYOID)
+		found = "it takes an array, and returns neither void nor jsonb[]";
 	else if (form->prokind == PROKIND_FUNCTION && form->prorettype != VOIDOID && form->prorettype != RECORDOID &&
 			 get_typtype(form->prorettype) == TYPTYPE_PSEUDO)
 		found = "it returns a pseudo-type";
@@ -151,7 +176,7 @@ static const char *backoff_problem(Oid function) {
 	return found;
 }
 
-/* Fills in everything but the signature. C region. */
+/* C region. */
 static void look_up(Executor::Resolved *handler, const char *signature, const char *(*problem_of)(Oid)) {
 	handler->context = AllocSetContextCreate(TopMemoryContext, "jobqueue handler", ALLOCSET_SMALL_SIZES);
 	const Datum found = DirectFunctionCall1(regprocedurein, CStringGetDatum(signature));
@@ -166,6 +191,7 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION), errmsg("function %s does not exist", signature)));
 	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
 	handler->argument = form->proargtypes.values[0];
+	handler->element = batch_element(form);
 	handler->result = form->prorettype;
 	handler->procedure = form->prokind == PROKIND_PROCEDURE;
 	const char *name = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
@@ -175,7 +201,7 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 	if (handler->procedure)
 		return;
 	fmgr_info_cxt(handler->function, &handler->call, handler->context);
-	if (handler->result == VOIDOID || handler->result == JSONBOID)
+	if (handler->result == VOIDOID || handler->result == JSONBOID || OidIsValid(handler->element))
 		return;
 	/* to_jsonb finds the type of its argument in the expression that calls it. */
 	MemoryContext caller = MemoryContextSwitchTo(handler->context);
@@ -192,35 +218,71 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 	MemoryContextSwitchTo(caller);
 }
 
-const Executor::Resolved &Executor::resolve(const std::string &function, const char *(*problem_of)(Oid)) {
+Executor::Resolved &Executor::resolve(const std::string &function, const char *(*problem_of)(Oid)) {
 	if (generation_ != catalog_generation) {
 		resolved_.clear();
 		generation_ = catalog_generation;
 	}
-	for (const auto &known : resolved_)
-		if (known->signature == function)
-			return *known;
+	const auto known = resolved_.find(function);
+	if (known != resolved_.end())
+		return *known->second;
 	auto handler = std::make_unique<Resolved>();
-	handler->signature = function;
 	{
 		const Session session(owner_);
 		Resolved *const target = handler.get();
-		const char *const signature = handler->signature.c_str();
+		const char *const signature = function.c_str();
 		guard([target, signature, problem_of] { look_up(target, signature, problem_of); });
 	}
-	return *resolved_.emplace_back(std::move(handler));
+	return *resolved_.emplace(function, std::move(handler)).first->second;
 }
 
-/* C region. */
-static void require_execute(Oid function) {
-	if (!compat::may_execute(function, GetUserId()))
+bool Executor::is_procedure(const std::string &function) {
+	return resolve(function, handler_problem).procedure;
+}
+
+bool Executor::takes_row(const std::string &function) {
+	const Resolved &handler = resolve(function, handler_problem);
+	return (OidIsValid(handler.element) ? handler.element : handler.argument) != JSONBOID;
+}
+
+std::optional<Datum> Executor::row_of(const store::Attempt &task) const {
+	if (task.row != 0)
+		return task.row;
+	if (running == &task && running_row != 0)
+		return running_row;
+	MemoryContext caller = running == &task ? running_context : CurrentMemoryContext;
+	const Session session(owner_);
+	const std::optional<Datum> row = store::row_as_claimed(task.id, task.attempt - 1, claimed_by_);
+	if (!row)
+		return std::nullopt;
+	const Datum kept = guard([caller, &row] {
+		MemoryContext session_context = MemoryContextSwitchTo(caller);
+		const Datum copy = PointerGetDatum(PG_DETOAST_DATUM_COPY(*row));
+		MemoryContextSwitchTo(session_context);
+		return copy;
+	});
+	if (running == &task)
+		running_row = kept;
+	return kept;
+}
+
+/* As the current user, which is the same as long as the catalog does not change. C region. */
+static void require_execute(Executor::Resolved *resolved) {
+	if (resolved->may_execute)
+		return;
+	if (!compat::may_execute(resolved->function, GetUserId()))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("permission denied for function %s", format_procedure_qualified(function))));
+						errmsg("permission denied for function %s", format_procedure_qualified(resolved->function))));
+	resolved->may_execute = true;
 }
 
 static void add_context(void *arg) {
-	const auto *task = static_cast<const store::Attempt *>(arg);
-	errcontext("task " INT64_FORMAT " of type \"%s\"", task->id, task->type.c_str());
+	const auto &tasks = *static_cast<const std::span<const store::Attempt *const> *>(arg);
+	if (tasks.size() == 1)
+		errcontext("task " INT64_FORMAT " of type \"%s\"", tasks[0]->id, tasks[0]->type.c_str());
+	else
+		errcontext("%d tasks of type \"%s\", the first of which is " INT64_FORMAT, static_cast<int>(tasks.size()),
+				   tasks[0]->type.c_str(), tasks[0]->id);
 }
 
 /* A CALL; if the procedure may commit, a top-level one, as from a client. C region. */
@@ -260,36 +322,48 @@ static Datum call_function(const Executor::Resolved *handler, Datum argument, bo
 	Datum result = FunctionCallInvoke(fcinfo);
 	pgstat_end_function_usage(&usage, true);
 	*isnull = fcinfo->isnull || handler->result == VOIDOID;
-	if (*isnull || handler->result == JSONBOID)
+	if (*isnull || handler->result == JSONBOID || OidIsValid(handler->element))
 		return result;
 	return FunctionCall1Coll(const_cast<FmgrInfo *>(&handler->to_jsonb), InvalidOid, result);
 }
 
-std::optional<Datum> Executor::run(const store::Attempt &task, const std::string &function, bool may_commit) {
-	const Resolved *const handler = &resolve(function, handler_problem);
-	const Datum argument = handler->argument == JSONBOID ? task.payload : task.row;
-	const store::Attempt *const attempt = &task;
+/* Either the payload or the row. */
+Datum Executor::argument_of(const store::Attempt &task, bool row) const {
+	const std::optional<Datum> given = row ? row_of(task) : task.payload;
+	if (!given)
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the row of the task was changed while it waited");
+	return *given;
+}
+
+/* The result is in the memory context of the caller. "row": of the only task, if it is known. */
+Executor::Value Executor::call(Resolved *handler, Datum argument, Datum row,
+							   std::span<const store::Attempt *const> tasks, bool may_commit) {
 	MemoryContext target = CurrentMemoryContext;
-	struct Result {
-		Datum value;
-		bool isnull;
-	};
 	struct Running {
-		explicit Running(const store::Attempt *task) { running = task; }
-		~Running() { running = nullptr; }
-	} const mark(attempt);
+		Running(const store::Attempt *task, const Executor *executor) {
+			running = task;
+			running_in = executor;
+			running_context = CurrentMemoryContext;
+		}
+		~Running() {
+			running = nullptr;
+			running_in = nullptr;
+		}
+	} const mark(tasks.size() == 1 ? tasks[0] : nullptr, this);
+	running_row = row;
 	take_snooze(); /* of the one before */
 
-	const Result result = guard([handler, argument, attempt, target, may_commit]() -> Result {
+	const std::span<const store::Attempt *const> *const all = &tasks;
+	return guard([handler, argument, all, target, may_commit]() -> Value {
 		ErrorContextCallback context;
 		context.callback = add_context;
-		context.arg = const_cast<store::Attempt *>(attempt);
+		context.arg = const_cast<std::span<const store::Attempt *const> *>(all);
 		context.previous = error_context_stack;
 		error_context_stack = &context;
 
-		require_execute(handler->function);
+		require_execute(handler);
 		InvokeFunctionExecuteHook(handler->function);
-		Result outcome = {0, true};
+		Value outcome = {0, true};
 		if (handler->procedure) {
 			call_procedure(handler, argument, may_commit);
 		} else {
@@ -304,17 +378,62 @@ std::optional<Datum> Executor::run(const store::Attempt &task, const std::string
 		error_context_stack = context.previous;
 		return outcome;
 	});
+}
+
+std::optional<Datum> Executor::run(const store::Attempt &task, const std::string &function, bool may_commit) {
+	Resolved *const handler = &resolve(function, handler_problem);
+	const store::Attempt *const tasks[] = {&task};
+	if (OidIsValid(handler->element))
+		return run_batch(tasks, function)[0];
+	const bool takes_row = handler->argument != JSONBOID;
+	const Datum argument = argument_of(task, takes_row);
+	const Value result = call(handler, argument, takes_row ? argument : 0, tasks, may_commit);
 	return result.isnull ? std::nullopt : std::optional(result.value);
 }
 
+std::vector<std::optional<Datum>> Executor::run_batch(std::span<const store::Attempt *const> tasks,
+													  const std::string &function) {
+	Resolved *const handler = &resolve(function, handler_problem);
+	if (!OidIsValid(handler->element))
+		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION, "the handler takes one task at a time");
+	std::vector<Datum> arguments;
+	arguments.reserve(tasks.size());
+	for (const store::Attempt *task : tasks)
+		arguments.push_back(argument_of(*task, handler->element != JSONBOID));
+	const Datum array = guard([handler, &arguments] {
+		const char alignment = handler->element == JSONBOID ? TYPALIGN_INT : TYPALIGN_DOUBLE;
+		return PointerGetDatum(construct_array(arguments.data(), static_cast<int>(arguments.size()), handler->element,
+											   -1, false, alignment));
+	});
+	const Value returned = call(handler, array, handler->element == JSONBOID ? 0 : arguments[0], tasks, false);
+	std::vector<std::optional<Datum>> results(tasks.size());
+	if (returned.isnull)
+		return results;
+	guard([&returned, &results] {
+		Datum *values;
+		bool *nulls;
+		int count;
+		deconstruct_array(DatumGetArrayTypeP(returned.value), JSONBOID, -1, false, TYPALIGN_INT, &values, &nulls,
+						  &count);
+		if (static_cast<size_t>(count) != results.size())
+			ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+							errmsg("the batch handler returned %d results for %d tasks", count,
+								   static_cast<int>(results.size()))));
+		for (int i = 0; i < count; i++)
+			if (!nulls[i])
+				results[static_cast<size_t>(i)] = values[i];
+	});
+	return results;
+}
+
 std::optional<int64> Executor::backoff_us(const std::string &function, int32 attempt, std::string_view error) {
-	const Resolved *const resolved = &resolve(function, backoff_problem);
+	Resolved *const resolved = &resolve(function, backoff_problem);
 	struct Result {
 		int64 delay_us;
 		bool isnull;
 	};
 	const Result result = guard([resolved, attempt, error]() -> Result {
-		require_execute(resolved->function);
+		require_execute(resolved);
 		LOCAL_FCINFO(fcinfo, 2);
 		InitFunctionCallInfoData(*fcinfo, const_cast<FmgrInfo *>(&resolved->call), 2, DEFAULT_COLLATION_OID, nullptr,
 								 nullptr);
@@ -346,8 +465,21 @@ static void check_signature(Oid function, const char *(*problem_of)(Oid), const 
 }
 
 void check_handler_signature(Oid function) {
-	check_signature(function, handler_problem, "handler",
-					"A handler is a function or procedure f(payload jsonb) or f(task jobqueue.tasks).");
+	check_signature(
+		function, handler_problem, "handler",
+		"A handler is a function or procedure f(payload jsonb) or f(task jobqueue.tasks). A batch handler is "
+		"a function f(payloads jsonb[]) or f(tasks jobqueue.tasks[]) that returns void or jsonb[].");
+}
+
+bool is_batch_handler(Oid function) {
+	return guard([function] {
+		HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		const bool batch = OidIsValid(batch_element(reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple))));
+		ReleaseSysCache(tuple);
+		return batch;
+	});
 }
 
 void check_backoff_signature(Oid function) {

@@ -11,8 +11,11 @@ namespace jobqueue {
 
 class Executor {
 public:
-	/* "owner" of the extension: functions are looked up with its rights, and called without. */
-	explicit Executor(Oid owner);
+	/*
+	 * "owner" of the extension: functions are looked up with its rights, and called without. "claimed_by" is what the rows
+	 * of tasks say that are run under their lock alone.
+	 */
+	explicit Executor(Oid owner, std::string claimed_by = {});
 	~Executor();
 	Executor(const Executor &) = delete;
 	Executor &operator=(const Executor &) = delete;
@@ -22,10 +25,17 @@ public:
 
 	/*
 	 * Runs the task in the current transaction, which a procedure may have ended and begun again when this returns;
-	 * if not "may_commit", trying that is an error. The result (jsonb, none for void and null) is in the memory context that was current at the call. Throws
-	 * PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not execute it.
+	 * if not "may_commit", trying that is an error. The result (jsonb, none for void and null) is in the memory context
+	 * that was current at the call. A task without row gets it when it is asked for. Throws PgError: what the handler
+	 * raised, 42883 if the function is gone, 42501 if the role may not execute it.
 	 */
 	std::optional<Datum> run(const store::Attempt &task, const std::string &function, bool may_commit);
+	/*
+	 * Likewise a batch handler, with all the tasks in one call; their results in order. What handlers say of their own
+	 * task is only possible if there is just one.
+	 */
+	std::vector<std::optional<Datum>> run_batch(std::span<const store::Attempt *const> tasks,
+												const std::string &function);
 
 	/*
 	 * Calls a type's back-off function: how long to wait after this attempt. None for null; not negative. For a
@@ -33,19 +43,36 @@ public:
 	 */
 	std::optional<int64> backoff_us(const std::string &function, int32 attempt, std::string_view error);
 
+	/* What may be known without calling it; throws like run(). */
+	bool is_procedure(const std::string &function);
+	bool takes_row(const std::string &function);
+
 	struct Resolved; /* a function that was looked up */
 
+	/* The task's row, jobqueue.tasks; none if its handler has changed it. In the current memory context. */
+	std::optional<Datum> row_of(const store::Attempt &task) const;
+
 private:
-	const Resolved &resolve(const std::string &function, const char *(*problem_of)(Oid));
+	struct Value {
+		Datum value;
+		bool isnull;
+	};
+	Value call(Resolved *handler, Datum argument, Datum row, std::span<const store::Attempt *const> tasks,
+			   bool may_commit);
+	Datum argument_of(const store::Attempt &task, bool row) const;
+	Resolved &resolve(const std::string &function, const char *(*problem_of)(Oid));
 
 	Oid owner_;
-	std::vector<std::unique_ptr<Resolved>> resolved_;
+	std::string claimed_by_;
+	std::unordered_map<std::string, std::unique_ptr<Resolved>> resolved_; /* by signature */
 	uint64 generation_ = 0;
 };
 
 /* In a handler: the row of the task that is running, jobqueue.tasks; none elsewhere. */
-std::optional<Datum> current_task() noexcept;
+std::optional<Datum> current_task();
 std::optional<int64> current_task_id() noexcept;
+/* Also in that of a batch, which has no task of its own. */
+bool in_handler() noexcept;
 
 /*
  * In a handler: when it returns, its task is to run again after so long. Forgotten with the subtransaction it was said
@@ -56,6 +83,8 @@ std::optional<int64> take_snooze() noexcept;
 
 /* Is this something that can be a handler? Throws Error 42P13 with the reason if not. */
 void check_handler_signature(Oid function);
+/* Does this handler take an array: several tasks at once? */
+bool is_batch_handler(Oid function);
 /* Or a back-off function? */
 void check_backoff_signature(Oid function);
 /* What to store for it: its schema-qualified signature. */

@@ -34,24 +34,48 @@ std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int
 	return done;
 }
 
+bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed_by) {
+	if (store::complete_locked(tasks, claimed_by, history_slot()) != tasks.size())
+		return false;
+	guard([tasks] {
+		for (const store::Finished &task : tasks)
+			note_finished(task.id);
+	});
+	return true;
+}
+
 static void announce_task(const store::Claim &claim) {
 	guard([&claim] { note_task(claim.queue, claim.priority, claim.id, claim.type); });
 }
 
-bool end_succeeded(const store::Attempt &task, std::optional<Datum> result) {
-	if (const std::optional<int64> snooze_us = take_snooze()) {
-		const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
-		if (claim)
-			end_snoozed(*claim, GetCurrentTimestamp() + *snooze_us);
-		return claim.has_value();
+static bool end_snoozed(const store::Attempt &task, int64 snooze_us) {
+	const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
+	if (claim)
+		end_snoozed(*claim, GetCurrentTimestamp() + snooze_us);
+	return claim.has_value();
+}
+
+bool end_succeeded(std::span<const store::Attempt> tasks, std::span<const std::optional<Datum>> results) {
+	if (const std::optional<int64> snooze_us = take_snooze())
+		return end_snoozed(tasks[0], *snooze_us);
+	std::vector<int64> ids;
+	std::vector<int32> attempts;
+	for (const store::Attempt &task : tasks) {
+		ids.push_back(task.id);
+		attempts.push_back(task.attempt);
 	}
-	std::optional<Datum> results;
-	if (result)
-		results = guard([&result] {
-			Datum element = *result;
-			return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
-		});
-	return !end_completed({&task.id, 1}, {&task.attempt, 1}, results, true).empty();
+	const Datum array = guard([results] {
+		auto *values = static_cast<Datum *>(palloc(results.size() * sizeof(Datum)));
+		auto *nulls = static_cast<bool *>(palloc(results.size()));
+		for (size_t i = 0; i < results.size(); i++) {
+			nulls[i] = !results[i];
+			values[i] = results[i].value_or(0);
+		}
+		int dimensions[1] = {static_cast<int>(results.size())}, lower[1] = {1};
+		return PointerGetDatum(
+			construct_md_array(values, nulls, 1, dimensions, lower, JSONBOID, -1, false, TYPALIGN_INT));
+	});
+	return end_completed(ids, attempts, array, true).size() == tasks.size();
 }
 
 static int64 delay_before_retry(const store::FailurePolicy &policy, int attempt) {

@@ -25,8 +25,14 @@ int history_slot();
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,
 								 std::optional<Datum> results, bool in_server);
 
-/* An attempt in the server whose handler has returned: completed, or snoozed. False if its claim is over. */
-bool end_succeeded(const store::Attempt &task, std::optional<Datum> result);
+/* Tasks that ran under their locks alone become completed tasks; false if one of them is not what it was. */
+bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed_by);
+
+/*
+ * Attempts in the server whose handler has returned: completed with these results, or snoozed, if there is only one. False
+ * if the claim of one of them is over.
+ */
+bool end_succeeded(std::span<const store::Attempt> tasks, std::span<const std::optional<Datum>> results);
 
 struct FailureOptions {
 	bool retryable = true;

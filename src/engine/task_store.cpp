@@ -93,69 +93,77 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 #define PENDING_IN_LANE                                                                                                \
 	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ "$1 AND t.priority" EQ            \
 	"$2 AND t.id" GE "$3 AND "
-#define OF_TYPES "t.type" EQ "ANY ($5) AND (t.origin_queue IS NULL OR $6)"
-#define UNHANDLED                                                                                                      \
-	"CASE WHEN t.origin_queue IS NULL THEN $6 OR NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type" EQ        \
-	"t.type) ELSE $5 END"
+#define WANTED "jobqueue._is_wanted(t.type, t.origin_queue IS NOT NULL)"
 #define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $4 FOR UPDATE OF t SKIP LOCKED"
 
-static constinit Statement lock_types_statement{
-	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE OF_TYPES LOCK_IN_ORDER,
-	TEXTOID,
-	INT2OID,
-	INT8OID,
-	INT4OID,
-	TEXTARRAYOID,
-	BOOLOID};
-static constinit Statement lock_unhandled_statement{
-	"SELECT t.id, t.run_at, t.run_at" GT NOW PENDING_IN_LANE UNHANDLED LOCK_IN_ORDER,
+#define MAX_ATTEMPTS                                                                                                   \
+	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ "t.type), 20)"
+/* The row of a task as a claim by the given worker would leave it. */
+#define ROW_AS_CLAIMED(claimed_by)                                                                                     \
+	"ROW(t.id, t.type, t.payload, 'processing', t.created_at, " NOW ", " NOW ", t.queue, t.priority, t.run_at, "       \
+	"t.attempts" PLUS "1, " MAX_ATTEMPTS ", t.finished_at, 'infinity'::pg_catalog.timestamptz, " claimed_by            \
+	", t.last_error, t.last_sqlstate, t.result, t.unique_key, t.group_key, t.created_by, t.metadata, t.timeout, "      \
+	"t.crashes, t.failures, t.origin_queue, NULL::pg_catalog.float4, NULL::pg_catalog.text, t.slot)::jobqueue.tasks"
+
+#define PLAIN "t.unique_key IS NULL AND t.failures IS NULL AND t.timeout IS NULL AND t.origin_queue IS NULL"
+static constinit Statement lock_statement{
+	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "
+	"CASE WHEN $5 THEN " ROW_AS_CLAIMED("$6") " END" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
 	TEXTOID,
 	INT2OID,
 	INT8OID,
 	INT4OID,
 	BOOLOID,
-	BOOLOID};
-static constinit Statement first_types_statement{"SELECT t.id" PENDING_IN_LANE OF_TYPES
-												 " ORDER BY t.id NULLS FIRST LIMIT $4",
-												 TEXTOID,
-												 INT2OID,
-												 INT8OID,
-												 INT4OID,
-												 TEXTARRAYOID,
-												 BOOLOID};
-static constinit Statement first_unhandled_statement{"SELECT t.id" PENDING_IN_LANE UNHANDLED
-													 " ORDER BY t.id NULLS FIRST LIMIT $4",
-													 TEXTOID,
-													 INT2OID,
-													 INT8OID,
-													 INT4OID,
-													 BOOLOID,
-													 BOOLOID};
+	TEXTOID};
+static constinit Statement first_statement{"SELECT t.id" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT 1",
+										   TEXTOID, INT2OID, INT8OID};
 
-static Rows run_pending(Statement &of_types, Statement &unhandled, const Lane &lane, int64 from,
-						const TypeFilter &filter, int count) {
-	Params params;
-	params.add(std::string_view(lane.queue)).add(lane.priority).add(from).add(static_cast<int32>(count));
-	if (filter.unhandled)
-		return unhandled.run(params.add(filter.dead_letters).add(filter.every_type));
-	return of_types.run(params.add(std::span<const std::string>(filter.types)).add(filter.dead_letters));
+/* Of the statement that is running: SQL would compare each task with each type, or look each up. */
+static constinit const TypeFilter *wanted = nullptr;
+struct Wanting {
+	explicit Wanting(const TypeFilter &filter) { wanted = &filter; }
+	~Wanting() { wanted = nullptr; }
+};
+
+bool is_wanted(std::string_view type, bool dead_letter) {
+	if (wanted == nullptr)
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this function is for the engine's own statements");
+	if (dead_letter && (!wanted->dead_letters || wanted->others))
+		return wanted->dead_letters;
+	return std::binary_search(wanted->types.begin(), wanted->types.end(), type, std::less<>()) != wanted->others;
 }
 
 std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count) {
-	const Rows rows = run_pending(lock_types_statement, lock_unhandled_statement, lane, from, filter, count);
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(from).add(static_cast<int32>(count));
+	params.add(!filter.rows_for.empty()).add(std::string_view(filter.rows_for));
+	const Wanting wanting(filter);
+	const Rows rows = lock_statement.run(params);
 	std::vector<Candidate> candidates;
 	candidates.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++) {
-		Candidate candidate{rows.int64_at(i, 1), std::nullopt};
+		Candidate candidate{rows.int64_at(i, 1),
+							std::nullopt,
+							*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 4))),
+							0,
+							rows.bool_at(i, 5),
+							rows.text_at(i, 6),
+							rows.int32_at(i, 7),
+							rows.int32_at(i, 8),
+							rows.datum(i, 9),
+							rows.datum(i, 10)};
 		if (rows.bool_at(i, 3))
 			candidate.not_before = DatumGetTimestampTz(rows.datum(i, 2));
-		candidates.push_back(candidate);
+		candidates.push_back(std::move(candidate));
 	}
 	return candidates;
 }
 
 std::optional<int64> first_pending(const Lane &lane, int64 from, const TypeFilter &filter) {
-	const Rows rows = run_pending(first_types_statement, first_unhandled_statement, lane, from, filter, 1);
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(from);
+	const Wanting wanting(filter);
+	const Rows rows = first_statement.run(params);
 	return rows.empty() ? std::nullopt : std::optional(rows.int64_at(0, 1));
 }
 
@@ -168,40 +176,94 @@ void put_aside(std::span<const int64> ids) {
 	put_aside_statement.run(params.add(ids));
 }
 
-#define MAX_ATTEMPTS                                                                                                   \
-	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ "t.type), 20)"
-
+/*
+ * By their places: while we hold their locks, nobody but ourselves can move them.
+ */
+#define BEGIN(max_attempts)                                                                                            \
+	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "                         \
+	"max_attempts = " max_attempts ", processed_at = " NOW ", updated_at = " NOW                                       \
+	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL WHERE t.ctid" EQ               \
+	"ANY ($1) RETURNING "
+#define TASKS_COLUMNS                                                                                                  \
+	"t.id, t.type, t.payload, t.status, t.created_at, t.updated_at, t.processed_at, t.queue, t.priority, t.run_at, "   \
+	"t.attempts, t.max_attempts, t.finished_at, t.lease_expires_at, t.claimed_by, t.last_error, t.last_sqlstate, "     \
+	"t.result, t.unique_key, t.group_key, t.created_by, t.metadata, t.timeout, t.crashes, t.failures, "                \
+	"t.origin_queue, t.progress, t.progress_message, t.slot"
 static constinit Statement begin_statement{
-	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "
-	"max_attempts = " MAX_ATTEMPTS ", processed_at = " NOW ", updated_at = " NOW
-	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL "
-	"WHERE t.id" EQ "ANY ($1) "
-	"RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
-		"t.timeout") ", 0), "
-					 "t.payload, t::jobqueue.tasks",
-	INT8ARRAYOID, TIMESTAMPTZOID, TEXTOID};
+	BEGIN(MAX_ATTEMPTS) "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
+		"t.timeout") ", 0), t.payload, t::jobqueue.tasks",
+	TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS) TASKS_COLUMNS, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_unhandled_statement{BEGIN("coalesce(t.max_attempts, 20)") TASKS_COLUMNS, TIDARRAYOID,
+													 TIMESTAMPTZOID, TEXTOID};
 
-std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by) {
+static Datum places_of(std::span<const Candidate> tasks) {
+	return guard([tasks] {
+		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * tasks.size()));
+		for (size_t i = 0; i < tasks.size(); i++)
+			elements[i] = PointerGetDatum(&tasks[i].place);
+		return PointerGetDatum(construct_array(elements, static_cast<int>(tasks.size()), TIDOID,
+											   sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+	});
+}
+
+/* Where a row is among the tasks that it came from: rows come in the order of their places. */
+static std::vector<std::pair<int64, size_t>> order_of(std::span<const Candidate> tasks) {
+	std::vector<std::pair<int64, size_t>> order;
+	order.reserve(tasks.size());
+	for (size_t i = 0; i < tasks.size(); i++)
+		order.emplace_back(tasks[i].id, i);
+	std::sort(order.begin(), order.end());
+	return order;
+}
+
+static size_t place_in(const std::vector<std::pair<int64, size_t>> &order, int64 id) {
+	const auto found = std::lower_bound(order.begin(), order.end(), std::pair<int64, size_t>{id, 0});
+	if (found == order.end() || found->first != id)
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the rows of tasks were moved while they were claimed");
+	return found->second;
+}
+
+std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampTz lease, std::string_view claimed_by) {
 	Params params;
-	const Rows rows = begin_statement.run(params.add(ids).add_time(lease).add(claimed_by));
-	std::vector<Attempt> attempts;
-	attempts.reserve(rows.size());
+	params.add_datum(places_of(tasks), false).add_time(lease).add(claimed_by);
+	const Rows rows = begin_statement.run(params);
+	const auto order = order_of(tasks);
+	std::vector<std::optional<Attempt>> begun(tasks.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		attempts.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
-							rows.int32_at(i, 5), rows.int32_at(i, 6), rows.int64_at(i, 7), rows.datum(i, 8),
-							rows.datum(i, 9)});
-	if (attempts.size() > 1) {
-		std::vector<std::pair<int64, size_t>> order;
-		for (size_t i = 0; i < ids.size(); i++)
-			order.emplace_back(ids[i], i);
-		std::sort(order.begin(), order.end());
-		const auto place = [&order](int64 id) {
-			return std::lower_bound(order.begin(), order.end(), std::pair<int64, size_t>{id, 0})->second;
-		};
-		std::sort(attempts.begin(), attempts.end(),
-				  [&place](const Attempt &a, const Attempt &b) { return place(a.id) < place(b.id); });
-	}
+		begun[place_in(order, rows.int64_at(i, 1))] = Attempt{
+			rows.int64_at(i, 1), rows.text_at(i, 2),  rows.text_at(i, 3), rows.int16_at(i, 4), rows.int32_at(i, 5),
+			rows.int32_at(i, 6), rows.int64_at(i, 7), rows.datum(i, 8),	  rows.datum(i, 9)};
+	std::vector<Attempt> attempts;
+	attempts.reserve(tasks.size());
+	for (std::optional<Attempt> &attempt : begun)
+		if (attempt)
+			attempts.push_back(std::move(*attempt));
 	return attempts;
+}
+
+std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
+							 std::string_view claimed_by) {
+	Params params;
+	params.add_datum(places_of(tasks), false).add_time(lease).add(claimed_by);
+	const Rows rows = (unhandled ? claim_unhandled_statement : claim_statement).run(params);
+	const auto order = order_of(tasks);
+	std::vector<HeapTuple> claimed(tasks.size(), nullptr);
+	for (uint64 i = 0; i < rows.size(); i++)
+		claimed[place_in(order, rows.int64_at(i, 1))] = rows.table()->vals[i];
+	std::erase(claimed, nullptr);
+	return claimed;
+}
+
+static constinit Statement row_as_claimed_statement{
+	"SELECT " ROW_AS_CLAIMED("$3") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND t.attempts" EQ
+								   "$2 AND " STATUS_IS("pending"),
+	INT8OID, INT4OID, TEXTOID};
+
+std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by) {
+	Params params;
+	const Rows rows = row_as_claimed_statement.run(params.add(id).add(attempts).add(claimed_by));
+	return rows.empty() ? std::nullopt : std::optional(rows.datum(0, 1));
 }
 
 void keep(Attempt &attempt, MemoryContext context) {
@@ -324,21 +386,23 @@ std::vector<LaneHead> lane_heads() {
 	", status, updated_at, run_at, finished_at, lease_expires_at, last_error, last_sqlstate, result, crashes, "        \
 	"failures, slot"
 
-/* The condition on the array is for the planner: without it, it may read the whole index and look for each row in u. */
+/* The condition on the array makes it look up these ids, and then compare, rather than read the whole index. */
 #define COMPLETE_CLAIMS                                                                                                \
 	"DELETE FROM jobqueue.tasks_live t USING unnest($1, $2, $3) AS u(id, attempt, result) WHERE t.id" EQ               \
 	"ANY ($1) AND t.id" EQ "u.id AND t.attempts" EQ "u.attempt AND " STATUS_IS("processing") " AND " IN_SERVER EQ      \
 																							 "$4 "
 #define COMPLETE_INTO(n)                                                                                               \
 	Statement {                                                                                                        \
-		"WITH done AS (" COMPLETE_CLAIMS "RETURNING t.*, u.result AS given) "                                          \
-		"INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS ") "                                \
-		"SELECT " KEPT_COLUMNS ", 'completed', " NOW ", run_at, " NOW                                                  \
-		", NULL, last_error, last_sqlstate, given, crashes, failures, " #n " FROM done RETURNING id",                  \
+		Statement::Join::hash,                                                                                         \
+			"WITH done AS (" COMPLETE_CLAIMS "RETURNING t.*, u.result AS given) "                                      \
+			"INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS ") "                            \
+			"SELECT " KEPT_COLUMNS ", 'completed', " NOW ", run_at, " NOW                                              \
+			", NULL, last_error, last_sqlstate, given, crashes, failures, " #n " FROM done RETURNING id",              \
 			INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID                                                         \
 	}
 static constinit Statement complete_statements[] = {
-	Statement{COMPLETE_CLAIMS "RETURNING t.id", INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID},
+	Statement{Statement::Join::hash, COMPLETE_CLAIMS "RETURNING t.id", INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID,
+			  BOOLOID},
 	COMPLETE_INTO(1),
 	COMPLETE_INTO(2),
 	COMPLETE_INTO(3),
@@ -362,6 +426,70 @@ std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> a
 	Params params;
 	params.add(ids).add(attempts).add_datum(results.value_or(0), !results).add(in_server);
 	return ids_of(complete_statements[slot].run(params));
+}
+
+/*
+ * By their places, which cannot change while we hold the locks unless we change them ourselves: nothing is looked up.
+ * With history, what each row is given comes with its id.
+ */
+#define DELETE_LOCKED "DELETE FROM jobqueue.tasks_live t WHERE t.ctid" EQ "ANY ($1)"
+#define COMPLETE_LOCKED_INTO(n)                                                                                        \
+	Statement {                                                                                                        \
+		Statement::Join::hash,                                                                                         \
+			"WITH done AS (" DELETE_LOCKED " RETURNING t.*) "                                                          \
+			"INSERT INTO jobqueue.tasks_history_" #n " (" FUSED_COLUMNS ") "                                           \
+			"SELECT " FUSED_VALUES ", " #n                                                                             \
+			" FROM done t JOIN unnest($2, $3, $4) AS u(id, processed_at, result) ON u.id" EQ "t.id",                   \
+			TIDARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, TEXTOID                                     \
+	}
+#define FUSED_COLUMNS                                                                                                  \
+	"id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, "             \
+	"max_attempts, finished_at, claimed_by, last_error, last_sqlstate, result, group_key, created_by, metadata, "      \
+	"crashes, slot"
+#define FUSED_VALUES                                                                                                   \
+	"t.id, t.type, t.payload, 'completed', t.created_at, " NOW ", u.processed_at, t.queue, t.priority, t.run_at, "     \
+	"t.attempts" PLUS "1, " MAX_ATTEMPTS ", " NOW ", $5, t.last_error, t.last_sqlstate, u.result, t.group_key, "       \
+	"t.created_by, t.metadata, t.crashes"
+static constinit Statement complete_locked_statements[] = {
+	Statement{DELETE_LOCKED, TIDARRAYOID},
+	COMPLETE_LOCKED_INTO(1),
+	COMPLETE_LOCKED_INTO(2),
+	COMPLETE_LOCKED_INTO(3),
+	COMPLETE_LOCKED_INTO(4),
+	COMPLETE_LOCKED_INTO(5),
+	COMPLETE_LOCKED_INTO(6),
+	COMPLETE_LOCKED_INTO(7),
+	COMPLETE_LOCKED_INTO(8),
+};
+
+uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int slot) {
+	Params params;
+	const auto count = static_cast<int>(tasks.size());
+	const auto add_array = [&](Oid type, int16 length, bool by_value, char alignment, auto &&value) {
+		params.add_datum(guard([&] {
+							 auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * tasks.size()));
+							 auto *nulls = static_cast<bool *>(palloc0(tasks.size()));
+							 for (size_t i = 0; i < tasks.size(); i++)
+								 elements[i] = value(tasks[i], &nulls[i]);
+							 int dimensions[1] = {count}, lower[1] = {1};
+							 return PointerGetDatum(construct_md_array(elements, nulls, 1, dimensions, lower, type,
+																	   length, by_value, alignment));
+						 }),
+						 false);
+	};
+	add_array(TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT,
+			  [](const Finished &task, bool *) { return PointerGetDatum(&task.place); });
+	if (slot == 0)
+		return complete_locked_statements[0].run(params).processed();
+	add_array(INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+			  [](const Finished &task, bool *) { return Int64GetDatum(task.id); });
+	add_array(TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+			  [](const Finished &task, bool *) { return TimestampTzGetDatum(task.processed_at); });
+	add_array(JSONBOID, -1, false, TYPALIGN_INT, [](const Finished &task, bool *isnull) {
+		*isnull = !task.result;
+		return task.result.value_or(0);
+	});
+	return complete_locked_statements[slot].run(params.add(claimed_by)).processed();
 }
 
 #define CLAIM_COLUMNS                                                                                                  \
@@ -738,7 +866,7 @@ std::optional<Look> look(int64 id) {
 /* Configuration */
 
 #define HANDLER_COLUMNS                                                                                                             \
-	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, coalesce(" MICROSECONDS(                                          \
+	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, h.batch_size, coalesce(" MICROSECONDS(                            \
 		"h.timeout") ", 0), "                                                                                                       \
 					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                       \
 					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false) " \
@@ -746,9 +874,8 @@ std::optional<Look> look(int64 id) {
 					 "h.run_as WHERE d.datname" EQ "pg_catalog.current_database() AND "
 #define OWN_HANDLERS "h.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i LIMIT 1)"
 
-static constinit Statement handlers_statement{HANDLER_COLUMNS OWN_HANDLERS " ORDER BY h.type"};
-static constinit Statement handlers_of_statement{HANDLER_COLUMNS OWN_HANDLERS " AND h.run_as" EQ "$1 ORDER BY h.type",
-												 NAMEOID};
+static constinit Statement handlers_statement{HANDLER_COLUMNS OWN_HANDLERS};
+static constinit Statement handlers_of_statement{HANDLER_COLUMNS OWN_HANDLERS " AND h.run_as" EQ "$1", NAMEOID};
 static constinit Statement handler_statement{HANDLER_COLUMNS "h.type" EQ "$1 FOR UPDATE OF h", TEXTOID};
 static constinit Statement lock_handlers_statement{"LOCK TABLE jobqueue.handlers IN SHARE ROW EXCLUSIVE MODE"};
 
@@ -757,9 +884,11 @@ static std::vector<Handler> handlers_from(const Rows &rows) {
 	found.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		found.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.name_at(i, 4),
-						 rows.int32_at(i, 5), rows.int64_at(i, 6), rows.text_at(i, 7),
-						 DatumGetObjectId(rows.datum(i, 8)), rows.bool_at(i, 9), rows.bool_at(i, 10),
-						 rows.bool_at(i, 11)});
+						 rows.int32_at(i, 5), rows.int32_at(i, 6), rows.int64_at(i, 7), rows.text_at(i, 8),
+						 DatumGetObjectId(rows.datum(i, 9)), rows.bool_at(i, 10), rows.bool_at(i, 11),
+						 rows.bool_at(i, 12)});
+	/* Bytewise, whatever the order of the database: find_handler() relies on it. */
+	std::sort(found.begin(), found.end(), [](const Handler &a, const Handler &b) { return a.type < b.type; });
 	return found;
 }
 
@@ -775,8 +904,9 @@ std::vector<Handler> handlers_of(std::string_view role) {
 
 const Handler *find_handler(const std::vector<Handler> &handlers, std::string_view type) {
 	const auto found =
-		std::find_if(handlers.begin(), handlers.end(), [type](const Handler &handler) { return handler.type == type; });
-	return found == handlers.end() ? nullptr : &*found;
+		std::lower_bound(handlers.begin(), handlers.end(), type,
+						 [](const Handler &handler, std::string_view sought) { return handler.type < sought; });
+	return found == handlers.end() || found->type != type ? nullptr : &*found;
 }
 
 std::optional<Handler> handler_for_update(std::string_view type) {
@@ -788,7 +918,7 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 
 #define HANDLER_TYPES                                                                                                  \
 	TEXTOID, TEXTOID, TEXTOID, NAMEOID, INT4OID, TEXTOID, TEXTOID, INTERVALOID, INTERVALOID, FLOAT4OID, INTERVALOID,   \
-		TEXTARRAYOID, TEXTOID
+		TEXTARRAYOID, TEXTOID, INT4OID
 #define UNLESS(value, nothing) "CASE WHEN NOT " value EQ nothing " THEN " value " END"
 #define NO_TIMEOUT UNLESS("$11", "'0'::pg_catalog.interval")
 #define NO_SQLSTATES UNLESS("$12", "'{}'::pg_catalog.text[]")
@@ -796,14 +926,15 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 
 static constinit Statement put_handler_statement{
 	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, backoff, backoff_function, first_delay, "
-	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, incarnation) "
+	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, incarnation) "
 	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, " NO_TIMEOUT ", " NO_SQLSTATES ", " NO_QUEUE
-	", i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
+	", $14, i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
 	"ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
 	"max_attempts = EXCLUDED.max_attempts, backoff = EXCLUDED.backoff, backoff_function = EXCLUDED.backoff_function, "
 	"first_delay = EXCLUDED.first_delay, max_delay = EXCLUDED.max_delay, jitter = EXCLUDED.jitter, "
 	"timeout = EXCLUDED.timeout, discard_sqlstates = EXCLUDED.discard_sqlstates, "
-	"dead_letter_queue = EXCLUDED.dead_letter_queue, incarnation = EXCLUDED.incarnation, updated_at = " NOW,
+	"dead_letter_queue = EXCLUDED.dead_letter_queue, batch_size = EXCLUDED.batch_size, "
+	"incarnation = EXCLUDED.incarnation, updated_at = " NOW,
 	HANDLER_TYPES};
 /* A kind of back-off that is given takes the place of a function. */
 static constinit Statement change_handler_statement{
@@ -813,8 +944,8 @@ static constinit Statement change_handler_statement{
 	"first_delay = coalesce($8, h.first_delay), max_delay = coalesce($9, h.max_delay), jitter = coalesce($10, h.jitter), "
 	"timeout = CASE WHEN $11 IS NULL THEN h.timeout ELSE " NO_TIMEOUT " END, "
 	"discard_sqlstates = CASE WHEN $12 IS NULL THEN h.discard_sqlstates ELSE " NO_SQLSTATES " END, "
-	"dead_letter_queue = CASE WHEN $13 IS NULL THEN h.dead_letter_queue ELSE " NO_QUEUE " END, updated_at = " NOW
-	" WHERE h.type" EQ "$1",
+	"dead_letter_queue = CASE WHEN $13 IS NULL THEN h.dead_letter_queue ELSE " NO_QUEUE " END, "
+	"batch_size = coalesce($14, h.batch_size), updated_at = " NOW " WHERE h.type" EQ "$1",
 	HANDLER_TYPES};
 
 static void run_handler_statement(Statement &statement, const HandlerSettings &handler) {
@@ -836,6 +967,7 @@ static void run_handler_statement(Statement &statement, const HandlerSettings &h
 	add(handler.timeout);
 	add(handler.discard_sqlstates);
 	params.add(handler.dead_letter_queue);
+	params.add(handler.batch_size);
 	statement.run(params);
 }
 
@@ -884,6 +1016,18 @@ static constinit Statement delete_handler_statement{
 bool delete_handler(std::string_view type) {
 	Params params;
 	return !delete_handler_statement.run(params.add(type)).empty();
+}
+
+static constinit Statement handled_types_statement{"SELECT h.type FROM jobqueue.handlers h"};
+
+std::vector<std::string> handled_types() {
+	Params none;
+	const Rows rows = handled_types_statement.run(none);
+	std::vector<std::string> types;
+	for (uint64 i = 0; i < rows.size(); i++)
+		types.push_back(rows.text_at(i, 1));
+	std::sort(types.begin(), types.end());
+	return types;
 }
 
 static constinit Statement paused_all_statement{

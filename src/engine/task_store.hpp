@@ -39,20 +39,29 @@ struct Lane {
 	/* Queues bytewise, as in the index. */
 	friend auto operator<=>(const Lane &, const Lane &) = default;
 };
-/*
- * What a claimer takes: these types, or every type without a handler. Dead letters only if it asks for them, and then
- * whether or not there is a handler.
- */
+/* What a claimer takes: these types, or all but these. Dead letters only if it asks for them. */
 struct TypeFilter {
-	bool unhandled = false;
+	bool others = false; /* every type but these, and dead letters of any type */
 	bool dead_letters = false;
-	bool every_type = false; /* with "unhandled": the queue is one for dead letters, which no handler serves */
-	std::vector<std::string> types;
+	std::vector<std::string> types; /* sorted */
+	std::string rows_for; /* if not empty, candidates come with their rows as a claim by this worker would leave them */
 };
+/* A pending task that is locked, and with that all but claimed. Datums live as long as the Session. */
 struct Candidate {
 	int64 id;
 	std::optional<TimestampTz> not_before; /* its time has not come: it must be put aside */
+	ItemPointerData place;
+	uint32 lane; /* for the claimer */
+	bool plain;	 /* no unique key, no earlier failure, no timeout of its own: nothing forbids to run it in a group */
+	std::string type;
+	int32 attempts;
+	int32 max_attempts; /* 0 = as its handler says */
+	Datum payload;		/* jsonb */
+	Datum row;			/* jobqueue.tasks, if asked for; else 0 */
 };
+/* For the SQL function that asks about each task a claim meets: does its filter let it through? */
+bool is_wanted(std::string_view type, bool dead_letter);
+
 /* Locks up to "count" pending tasks of a lane from an id on, in order, passing over locked ones. */
 std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count);
 /* The first pending task in the lane from an id on that the filter lets through. */
@@ -71,8 +80,20 @@ struct Attempt {
 	Datum payload;	  /* jsonb */
 	Datum row;		  /* jobqueue.tasks */
 };
-/* Locked tasks become processing; "lease" DT_NOEND: by a worker in the server. In the order of the ids. */
-std::vector<Attempt> begin_attempts(std::span<const int64> ids, TimestampTz lease, std::string_view claimed_by);
+/*
+ * Tasks that this transaction has locked become processing; "lease" DT_NOEND: by a worker in the server. In their order,
+ * without those that the transaction itself has changed since.
+ */
+std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampTz lease, std::string_view claimed_by);
+/* Likewise, for workers outside: their rows as columns of jobqueue.tasks. "unhandled": no task has a handler. */
+std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
+							 std::string_view claimed_by);
+
+/*
+ * What begin_attempts() would make of the row of a task that this transaction has locked; none if it has changed
+ * meanwhile. For the handler's eyes: nothing is written.
+ */
+std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by);
 
 /* Copies its Datums to where they outlive the Session. */
 void keep(Attempt &attempt, MemoryContext context);
@@ -91,6 +112,19 @@ std::vector<LaneHead> lane_heads();
 /* Of claims that are still what (ids, attempts) say. "results" is jsonb[] or 0. "slot" 0: delete instead of keeping. */
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
 							bool in_server, int slot);
+
+/* A task that ran under its lock alone, and was never processing in the eyes of others. */
+struct Finished {
+	int64 id;
+	ItemPointerData place;
+	TimestampTz processed_at;
+	std::optional<Datum> result; /* jsonb */
+};
+/*
+ * Locked pending tasks become completed, as if they had been claimed by "claimed_by". Returns how many: others were
+ * changed by this transaction itself. "slot" 0: delete instead of keeping.
+ */
+uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int slot);
 
 struct Claim {
 	int64 id;
@@ -175,6 +209,7 @@ struct Handler {
 	std::string queue;
 	std::string run_as;
 	int32 max_attempts;
+	int32 batch_size;
 	int64 timeout_us;			  /* 0 = none */
 	std::string backoff_function; /* schema-qualified signature; empty = none */
 	Oid role;					  /* InvalidOid: there is no such role */
@@ -199,6 +234,7 @@ struct HandlerSettings {
 	std::optional<Datum> timeout;				 /* interval */
 	std::optional<Datum> discard_sqlstates;		 /* text[] */
 	std::optional<std::string> dead_letter_queue;
+	std::optional<int32> batch_size;
 };
 void put_handler(const HandlerSettings &handler);
 /* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
@@ -218,6 +254,9 @@ struct FailurePolicy {
 };
 /* The defaults for a type without handler. */
 FailurePolicy failure_policy(std::string_view type, std::string_view sqlstate);
+
+/* Sorted bytewise, whoever's they are. */
+std::vector<std::string> handled_types();
 
 /* Queues from which workers claim nothing: paused ones, and those for dead letters. */
 struct Pauses {

@@ -75,6 +75,10 @@ void prepare_process(pqsigfunc on_interrupt, int worker) {
 
 bool wait_for_news(int64 milliseconds) {
 	compat::sleep_on_latch(milliseconds);
+	return reload_settings();
+}
+
+bool reload_settings() {
 	if (!ConfigReloadPending)
 		return false;
 	ConfigReloadPending = false;

@@ -30,8 +30,10 @@ void on_lock_timeout(int signal);
 /* Signal handlers; "on_interrupt" is for SIGINT, "worker" the index of its slot. C region; first thing in a process. */
 void prepare_process(pqsigfunc on_interrupt, int worker = -1);
 
-/* Sleeps until woken or for so long. Reloads settings when asked to, and then returns true. C region. */
+/* Sleeps until woken or for so long, and then reloads settings. C region. */
 bool wait_for_news(int64 milliseconds);
+/* When asked to; true if it did. C region; outside of transactions. */
+bool reload_settings();
 
 /* The extension as this database has it; none if it has not. Needs a transaction. */
 std::optional<store::Extension> installed_extension();

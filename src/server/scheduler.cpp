@@ -67,6 +67,7 @@ private:
 	void expire_singly();
 	void charge_suspects();
 	void recover_orphans();
+	void charge_fused(bool charged);
 	void watch_overdue();
 	void archive();
 	void poll();
@@ -279,7 +280,7 @@ void Scheduler::dismiss_workers() {
 void Scheduler::read_announcements() {
 	bool statements = false;
 	const auto take = [&](const News &news) {
-		if (news.kind == AnnouncementKind::sweep)
+		if (news.kind == AnnouncementKind::sweep || news.kind == AnnouncementKind::returned)
 			return;
 		statements |= news.kind == AnnouncementKind::statement;
 		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
@@ -360,6 +361,12 @@ void Scheduler::expire_singly() {
 void Scheduler::charge_suspects() {
 	Suspect suspect;
 	while (next_suspect(MyDatabaseId, &suspect)) {
+		if (suspect.task == 0) {
+			/* One of a group, while it was being finished: alone, it will betray itself. */
+			pg_atomic_write_u64(&slot_->alone_until, static_cast<uint64>(GetCurrentTimestamp() + alone_after_crash_us));
+			forget_suspect(suspect);
+			continue;
+		}
 		std::optional<store::Claim> claim;
 		const char *status = nullptr;
 		const bool charged = attempt(
@@ -416,12 +423,32 @@ static store::Failure failure_by(DeathCause cause) {
 	}
 }
 
+/* What its worker's end means for a task that ran under its lock alone: others never saw it leave the queue. */
+void Scheduler::charge_fused(bool charged) {
+	Death death;
+	while (guard([&death] { return take_fused_death(MyDatabaseId, &death); })) {
+		if (!charged)
+			continue;
+		const bool done = attempt("charge the task of a worker that ended", [&] {
+			const std::optional<store::Claim> claim = store::lock_crashed_claim(death.task, death.attempt);
+			if (claim)
+				end_abandoned(*claim, failure_by(death.cause));
+		});
+		if (!done) { /* somebody has it locked: next time */
+			guard([&death] { record_death(death); });
+			pg_atomic_write_u32(&slot_->orphans, 1);
+			return;
+		}
+	}
+}
+
 /* Tasks in the hands of workers that are no more. */
 void Scheduler::recover_orphans() {
 	if (pg_atomic_exchange_u32(&slot_->orphans, 0) != 0)
 		guard(wait_for_shutdown);
 	charge_suspects();
 	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
+	charge_fused(!interrupted);
 	std::vector<store::Claim> claims;
 	attempt("look for the tasks of workers that ended", [&claims] { claims = store::claims_in_server(); });
 	/* Looked at after the claims: a worker that claimed had its slot before. */
@@ -435,7 +462,11 @@ void Scheduler::recover_orphans() {
 		/* At a crash the one that caused it has been charged already, unless nobody could know which one it was. */
 		const TokenAge age = token_age(seen.claimed_by);
 		const bool unknown_crash = age == TokenAge::before_crash && !flight_recorder_works();
-		const bool charged = age == TokenAge::current ? !interrupted : unknown_crash;
+		/* A batch: nobody knows which of them it was. They will be tried alone. */
+		const bool several = std::count_if(claims.begin(), claims.end(), [&seen](const store::Claim &other) {
+								 return other.claimed_by == seen.claimed_by;
+							 }) > 1;
+		const bool charged = !several && (age == TokenAge::current ? !interrupted : unknown_crash);
 		const DeathCause cause = guard([&seen] { return death_cause(MyDatabaseId, seen.id, seen.attempt); });
 		attempt("give back the task of a worker that ended", [&] {
 			const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true);
@@ -772,11 +803,14 @@ int64 Scheduler::sleep_ms() {
 	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_overdue_});
 	if (!to_notify_.empty())
 		until = std::min(until, notified_at_ + notify_interval_us);
+	const TimestampTz now = GetCurrentTimestamp();
+	for (const auto &role : roles_)
+		if (role->next_colleague > now)
+			until = std::min(until, role->next_colleague);
 	if (hungry_since_ != 0) {
-		const TimestampTz now = GetCurrentTimestamp();
 		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
 	}
-	const int64 left = until - GetCurrentTimestamp();
+	const int64 left = until - now;
 	return left <= 0 ? 0 : (left + 999) / 1000;
 }
 

@@ -8,6 +8,7 @@
 #include "server/processes.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/leftovers.hpp"
 
 extern "C" {
 #include "nodes/parsenodes.h"
@@ -159,6 +160,8 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		pass_on(command);
 		return;
 	}
+	if (tag == T_ConstraintsSetStmt)
+		note_set_constraints();
 	if (tag == T_TransactionStmt) {
 		const TransactionStmtKind kind = reinterpret_cast<TransactionStmt *>(node)->kind;
 		pass_on(command);

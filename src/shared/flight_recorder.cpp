@@ -160,6 +160,10 @@ void record_running(int worker, Oid database, int64 task, int32 attempt) noexcep
 	set_state_of(entry, Flight::running);
 }
 
+void record_several(int worker, Oid database) noexcept {
+	record_running(worker, database, 0, 0);
+}
+
 void record_idle(int worker) noexcept {
 	if (Entry *entry = entry_of(worker))
 		set_state_of(entry, Flight::none);

@@ -17,7 +17,7 @@ namespace jobqueue {
 
 struct Suspect {
 	Oid database;
-	int64 task;
+	int64 task; /* 0 = one of several */
 	int32 attempt;
 	bool killed; /* by the scheduler, because it was stuck */
 };
@@ -29,6 +29,8 @@ bool flight_recorder_works() noexcept;
 
 /* "worker" is the index of its slot. */
 void record_running(int worker, Oid database, int64 task, int32 attempt) noexcept;
+/* Several tasks, and nobody knows which of them it will be. */
+void record_several(int worker, Oid database) noexcept;
 void record_idle(int worker) noexcept;
 /* Somebody else's crash ends this process; "worker" -1: it is none. */
 void record_innocence(int worker) noexcept;

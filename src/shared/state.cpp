@@ -76,6 +76,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.horizon, 0);
 		pg_atomic_init_u64(&slot.notified, 0);
 		pg_atomic_init_u64(&slot.hungry_since, 0);
+		pg_atomic_init_u64(&slot.alone_until, 0);
 	}
 	for (WaiterSlot &slot : fresh->waiter) {
 		pg_atomic_init_u32(&slot.database, 0);
@@ -190,6 +191,21 @@ DeathCause death_cause(Oid database, int64 task, int32 attempt) {
 	return cause;
 }
 
+bool take_fused_death(Oid database, Death *out) {
+	bool found = false;
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	for (Death &death : state->deaths) {
+		if (!death.fused || death.database != database)
+			continue;
+		*out = death;
+		death.fused = false;
+		found = true;
+		break;
+	}
+	LWLockRelease(state->lock);
+	return found;
+}
+
 static DatabaseSlot *look_up(Oid database) {
 	for (DatabaseSlot &slot : state->databases)
 		if (pg_atomic_read_u32(&slot.database) == database)
@@ -220,6 +236,7 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->orphans, 0);
 		pg_atomic_write_u32(&slot->by_hand, 0);
 		pg_atomic_write_u64(&slot->hungry_since, 0);
+		pg_atomic_write_u64(&slot->alone_until, 0);
 		pg_atomic_write_u32(&slot->history_slot, 0);
 		pg_atomic_fetch_add_u64(&slot->configuration, 1); /* a number never comes back */
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);

@@ -65,6 +65,7 @@ struct DatabaseSlot {
 	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
 	pg_atomic_uint64 horizon;	   /* every id up to here has been drawn from the sequence */
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
+	pg_atomic_uint64 alone_until;  /* a group has ended its process, or the server: nothing is fused before this time */
 	pg_atomic_uint64 hungry_since; /* a role with work has had no worker since, for want of a process; 0 = none */
 };
 
@@ -104,6 +105,9 @@ struct WorkerSlot {
 	char progress_message[progress_message_size];
 };
 
+/* How long nothing is fused after a group has ended its process, and nobody could know which of its tasks it was. */
+inline constexpr int64 alone_after_crash_us = 10 * USECS_PER_MINUTE;
+
 /* Why a worker ended while it ran a task. */
 enum class DeathCause : uint32 {
 	unknown,	/* so long ago that it has been forgotten */
@@ -116,6 +120,7 @@ struct Death {
 	Oid database;
 	int64 task;
 	int32 attempt;
+	bool fused; /* the task was not processing in the eyes of others */
 	DeathCause cause;
 };
 
@@ -174,6 +179,8 @@ bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_
 /* For the scheduler, which gives the task back: why its worker ended. C region (takes an LWLock, as does death_cause). */
 void record_death(const Death &death);
 DeathCause death_cause(Oid database, int64 task, int32 attempt);
+/* Takes one of a fused task out of the list; false if there is none. C region. */
+bool take_fused_death(Oid database, Death *death);
 
 /* This database's slot; null if it has none, or the library is not preloaded. Safe in signal handlers. */
 DatabaseSlot *find_database(Oid database);

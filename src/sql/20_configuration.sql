@@ -31,6 +31,8 @@ CREATE TABLE jobqueue.handlers (
 	dead_letter_queue text CONSTRAINT handlers_dead_letter_queue_length CHECK (
 		pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.>=) 1
 		AND pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.<=) 63),
+	batch_size   integer     NOT NULL DEFAULT 1 CONSTRAINT handlers_batch_size_range CHECK (
+		batch_size OPERATOR(pg_catalog.>) 0 AND batch_size OPERATOR(pg_catalog.<=) 1000),
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now()
@@ -73,6 +75,7 @@ COMMENT ON COLUMN jobqueue.handlers.jitter IS 'part of the wait by which it is l
 COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, for tasks that do not say themselves; null = as long as it takes';
 COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
 COMMENT ON COLUMN jobqueue.handlers.dead_letter_queue IS 'where tasks go instead of failing; no worker serves it';
+COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
 COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first';
 COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';

@@ -42,6 +42,13 @@ CREATE FUNCTION jobqueue.complete_many(ids bigint[], attempts integer[], results
 COMMENT ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[]) IS
 	'reports claimed tasks as done; returns the ids that were accepted';
 
+CREATE FUNCTION jobqueue.complete_and_claim(ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL,
+	queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes', types text[] DEFAULT NULL,
+	claimed_by text DEFAULT NULL)
+	RETURNS SETOF jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_complete_and_claim';
+COMMENT ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, interval, text[], text) IS
+	'reports claimed tasks as done, and takes the next ones; claims that are no longer the caller''s are passed over';
+
 CREATE FUNCTION jobqueue.fail(id bigint, attempt integer, error text, sqlstate text DEFAULT NULL,
 	retry_in interval DEFAULT NULL, retryable boolean DEFAULT true)
 	RETURNS text LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_fail';
@@ -145,20 +152,20 @@ CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue
 	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT 'exponential',
 	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT '5 seconds', max_delay interval DEFAULT '1 hour',
 	jitter real DEFAULT 0.2, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
-	dead_letter_queue text DEFAULT NULL)
+	dead_letter_queue text DEFAULT NULL, batch_size integer DEFAULT 1)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
 COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text) IS
+	real, interval, text[], text, integer) IS
 	'says which function or procedure runs the tasks of a type, and how; again by the same owner: replaces';
 
 CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT NULL, queue text DEFAULT NULL,
 	run_as name DEFAULT NULL, max_attempts integer DEFAULT NULL, backoff text DEFAULT NULL,
 	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT NULL, max_delay interval DEFAULT NULL,
 	jitter real DEFAULT NULL, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
-	dead_letter_queue text DEFAULT NULL)
+	dead_letter_queue text DEFAULT NULL, batch_size integer DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
 COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text) IS
+	real, interval, text[], text, integer) IS
 	'changes a handler; what is left out stays; timeout 0, no SQLSTATEs and an empty dead_letter_queue mean none';
 
 CREATE FUNCTION jobqueue.unregister_handler(type text)
@@ -195,6 +202,9 @@ COMMENT ON FUNCTION jobqueue._workers() IS 'internal: the workers of this databa
 
 CREATE FUNCTION jobqueue._installed() RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_installed';
 COMMENT ON FUNCTION jobqueue._installed() IS 'internal: tells the launcher about a new installation';
+
+CREATE FUNCTION jobqueue._is_wanted(type text, is_dead_letter boolean) RETURNS boolean LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_is_wanted';
+COMMENT ON FUNCTION jobqueue._is_wanted(text, boolean) IS 'internal: whether the claim that is looking takes such a task';
 
 CREATE TRIGGER tasks_inserted BEFORE INSERT ON jobqueue.tasks
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._tasks_inserted();

@@ -26,6 +26,7 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.claim(text, integer, interval, text[], text)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete(bigint, integer, jsonb)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[])'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, interval, text[], text)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.fail(bigint, integer, text, text, interval, boolean)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.extend_lease(bigint, integer, interval)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.release(bigint, integer)'),
@@ -43,8 +44,8 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.purge_queue(text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.pause_queue(text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.resume_queue(text)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unregister_handler(text)')
 	) r(levels, what) WHERE $1 OPERATOR(pg_catalog.=) ANY (r.levels)
 $$;
@@ -96,7 +97,7 @@ BEGIN
 	FOR other, what IN VALUES
 		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
-		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text)')
+		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer)')
 	LOOP
 		IF other <> access AND EXISTS (
 			SELECT 1 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r

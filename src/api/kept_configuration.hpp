@@ -1,0 +1,32 @@
+/*
+ * kept_configuration.hpp -- what a backend has read of handlers and queues, kept until they change: a look into them at
+ * every call would cost as much as a tenth of the call. C++ region.
+ */
+#pragma once
+
+#include "pg/guard.hpp"
+#include "shared/announcements.hpp"
+
+namespace jobqueue {
+
+template <typename T> class KeptConfiguration {
+public:
+	/* What read() returned, now or before. Where nobody would tell of a change, or it is our own, it reads each time. */
+	template <typename Read> T &get(Read &&read) {
+		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+		const bool keep = slot != nullptr && !own_configuration() && !IsolationUsesXactSnapshot();
+		const uint64 configuration = keep ? pg_atomic_read_u64(&slot->configuration) : 0;
+		if (!value_ || configuration == 0 || configuration != configuration_) {
+			configuration_ = 0; /* read() may fail */
+			value_ = read();
+			configuration_ = configuration;
+		}
+		return *value_;
+	}
+
+private:
+	std::optional<T> value_;
+	uint64 configuration_ = 0;
+};
+
+} // namespace jobqueue

@@ -1,0 +1,60 @@
+/*
+ * pace.cpp -- see pace.hpp. C++ region.
+ */
+#include "engine/pace.hpp"
+
+#include "pg/settings.hpp"
+
+namespace jobqueue {
+
+/* What takes longer than this part of a group's time gains little, and its locks are held for the sake of others. */
+static constexpr int64 longest_share = 4;
+static constexpr int64 first_exclusion_us = USECS_PER_SEC;
+static constexpr int64 longest_exclusion_us = USECS_PER_MINUTE;
+
+static int64 time_of_group_us() {
+	return static_cast<int64>(settings::fused_time_ms) * 1000;
+}
+
+bool Pace::fits_group(TimestampTz now) const noexcept {
+	return !never_ && runs_ >= settings::fused_after && now >= excluded_until_ &&
+		   mean_us_ * longest_share <= time_of_group_us();
+}
+
+void Pace::ran(int64 microseconds) noexcept {
+	/* The first one compiles the function and fills caches: only where there is no other does it count. */
+	if (runs_ <= 1)
+		mean_us_ = microseconds;
+	else
+		mean_us_ += (microseconds - mean_us_) / 4;
+	if (runs_ < PG_INT32_MAX)
+		runs_++;
+}
+
+void Pace::spoilt_group(TimestampTz now) noexcept {
+	if (now > excluded_until_ + longest_exclusion_us)
+		exclusion_us_ = 0; /* long ago */
+	exclusion_us_ = std::clamp(2 * exclusion_us_, first_exclusion_us, longest_exclusion_us);
+	excluded_until_ = now + exclusion_us_;
+}
+
+void Pace::is_suspect(TimestampTz now) noexcept {
+	excluded_until_ = std::max(excluded_until_, now + first_exclusion_us);
+}
+
+int GroupSize::next() const noexcept {
+	if (settings::fused_time_ms == 0)
+		return 1;
+	const int64 fit = mean_us_ > 0 ? time_of_group_us() / mean_us_ : settings::fused_tasks;
+	return static_cast<int>(std::clamp<int64>(std::min<int64>(limit_, fit), 1, settings::fused_tasks));
+}
+
+void GroupSize::ran(size_t wanted, size_t run, int64 microseconds) noexcept {
+	if (run > 0) {
+		const int64 mean = microseconds / static_cast<int64>(run);
+		mean_us_ = mean_us_ == 0 ? mean : mean_us_ + (mean - mean_us_) / 4;
+	}
+	limit_ = run < wanted ? std::max(1, static_cast<int>(run)) : std::min(2 * limit_, settings::fused_tasks);
+}
+
+} // namespace jobqueue

@@ -1,0 +1,56 @@
+/*
+ * pace.hpp -- what a worker has learned about how long the tasks of its types take, and so which of them may share a
+ * transaction (run fused), and how many to a group. C++ region; knows nothing of the server.
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace jobqueue {
+
+/* Of one type. */
+class Pace {
+public:
+	/* Is it known to be short enough, and has it not spoilt a group lately? */
+	bool fits_group(TimestampTz now) const noexcept;
+	/* One of its tasks has run, alone or in a group, for so long. */
+	void ran(int64 microseconds) noexcept;
+	/* Running it in a group did what running it alone does not: it is left out for a while, longer each time. */
+	void spoilt_group(TimestampTz now) noexcept;
+	/* It was in a group that failed as a whole: it may be the one. */
+	void is_suspect(TimestampTz now) noexcept;
+	/* What it does is not for groups at all. */
+	void never() noexcept { never_ = true; }
+	bool is_never() const noexcept { return never_; }
+
+	/* How many tasks to give a batch handler at once: fewer after an error, until the culprit is alone. */
+	int batch_size(int most) const noexcept { return std::clamp(batch_limit_, 1, most); }
+	void batch_ran(int tasks) noexcept {
+		batch_limit_ = std::max(batch_limit_, tasks < PG_INT16_MAX ? 2 * tasks : tasks);
+	}
+	void batch_failed(int tasks) noexcept { batch_limit_ = std::max(1, tasks / 2); }
+
+private:
+	int64 mean_us_ = 0;
+	int32 runs_ = 0;
+	int batch_limit_ = PG_INT16_MAX;
+	bool never_ = false;
+	TimestampTz excluded_until_ = 0;
+	int64 exclusion_us_ = 0;
+};
+
+/* How many tasks to lock for the next group. */
+class GroupSize {
+public:
+	int next() const noexcept;
+	/* A group of so many was wanted, and so many were run before it had to end, taking so long. */
+	void ran(size_t wanted, size_t run, int64 microseconds) noexcept;
+	/* The next ones must run alone. */
+	void reset() noexcept { limit_ = 1; }
+
+private:
+	int limit_ = 1;
+	int64 mean_us_ = 0; /* of one task, with all that belongs to it */
+};
+
+} // namespace jobqueue

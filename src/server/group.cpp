@@ -1,0 +1,380 @@
+/*
+ * group.cpp -- how a worker claims, and what it runs together: as many short tasks as fit into a group share a transaction,
+ * under their row locks alone, each in a subtransaction of its own. See worker.hpp. C++ region.
+ *
+ * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a group undoes
+ * that task, or all of them, charges nobody, and is tried again alone.
+ */
+#include "server/worker.hpp"
+
+#include "engine/outcome.hpp"
+#include "pg/compat.hpp"
+#include "pg/leftovers.hpp"
+#include "pg/settings.hpp"
+#include "server/hold.hpp"
+
+namespace jobqueue {
+
+using interrupts::GroupTime;
+
+/* Thrown out of a task of a group, which is then rolled back and run alone. */
+struct NotForGroup : std::exception {};
+/* Thrown out of a group whose tasks are not what they were. */
+struct GroupSpoilt : std::exception {};
+
+/* No group member may have a time limit that could end it before the group's own clock does. */
+static bool leaves_time_for_group(int64 limit_us) {
+	return limit_us == 0 || limit_us > 2 * GroupTime::longest_us();
+}
+
+/* Is a colleague idle, or could one be started? */
+bool Worker::help_is_possible() {
+	int live = 0;
+	for (WorkerSlot &other : worker_slots()) {
+		const WorkerState state = worker_state(&other);
+		live += takes_place(&other);
+		if (state == WorkerState::idle && pg_atomic_read_u32(&other.database) == MyDatabaseId &&
+			pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&slot_->role))
+			return true;
+	}
+	return live < settings::max_workers;
+}
+
+/*
+ * One worker's wake-up becomes the next one's: a burst spreads out over as many as there are. And who announced
+ * something while we had no task yet, but had looked already, counted on us.
+ */
+void Worker::wake_colleague(bool more) {
+	pg_memory_barrier();
+	if ((more || claimer_->is_behind()) && !wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&slot_->role)))
+		wake_scheduler(database_);
+}
+
+/* Claims locked tasks durably: they are processing before their handler runs, and others may know. */
+std::vector<store::Attempt> Worker::begin(std::span<const store::Candidate> tasks) {
+	std::vector<store::Attempt> begun = store::begin_attempts(tasks, DT_NOEND, token_);
+	if (begun.size() != tasks.size())
+		throw GroupSpoilt{}; /* we have the locks: a handler of our own must have changed them */
+	for (store::Attempt &attempt : begun)
+		store::keep(attempt, context_);
+	hold::claimed(begun[0]);
+	return begun;
+}
+
+/* The one of this type; the number of handlers if there is none. */
+size_t Worker::handler_index(const std::string &type) const {
+	const store::Handler *handler = store::find_handler(handlers_, type);
+	return handler ? static_cast<size_t>(handler - handlers_.data()) : handlers_.size();
+}
+
+/* Not after a group has ended its process, for a while: then the culprit shall be alone. */
+bool Worker::may_group() const {
+	const auto alone_until = static_cast<TimestampTz>(pg_atomic_read_u64(&database_->alone_until));
+	return alone_until == 0 || GetCurrentTimestamp() >= alone_until;
+}
+
+int Worker::next_count() const {
+	return may_group() ? std::max(group_size_.next(), batch_wanted_) : 1;
+}
+
+/* Ever more, as long as there are enough of that type in a row. */
+int Worker::next_batch(const std::string &type, size_t latest) const {
+	const size_t handler = handler_index(type);
+	return handler == handlers_.size()
+			   ? 1
+			   : std::min(handlers_[handler].batch_size, std::max(1, 2 * static_cast<int>(latest)));
+}
+
+/* Of the locked tasks, those that a batch handler may be given together with the first one; at least that. */
+std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
+	const store::Candidate &first = locked.tasks[0];
+	std::vector<store::Candidate> batch = {first};
+	const size_t handler = handler_index(first.type);
+	if (!first.plain || handler == handlers_.size() || !may_group())
+		return batch;
+	const auto most = static_cast<size_t>(paces_[handler].batch_size(handlers_[handler].batch_size));
+	for (size_t i = 1; i < locked.tasks.size() && batch.size() < most; i++)
+		if (locked.tasks[i].plain && locked.tasks[i].type == first.type)
+			batch.push_back(locked.tasks[i]);
+	return batch;
+}
+
+/* The locked tasks up to the first that has to run alone. */
+std::vector<Member> Worker::first_group(const Locked &locked) {
+	const TimestampTz now = GetCurrentTimestamp();
+	std::vector<Member> group;
+	if (settings::fused_time_ms == 0 || !may_group() ||
+		!leaves_time_for_group(static_cast<int64>(StatementTimeout) * 1000))
+		return group;
+	group.reserve(locked.tasks.size());
+	size_t handler = handlers_.size();
+	for (const store::Candidate &task : locked.tasks) {
+		if (handler == handlers_.size() || handlers_[handler].type != task.type)
+			handler = handler_index(task.type);
+		if (!task.plain || handler == handlers_.size() || !paces_[handler].fits_group(now) ||
+			!leaves_time_for_group(handlers_[handler].timeout_us))
+			break;
+		const store::Lane &lane = locked.lane_of(task);
+		Member member = {{task.id, task.type, lane.queue, lane.priority, task.attempts + 1,
+						  task.max_attempts > 0 ? task.max_attempts : handlers_[handler].max_attempts, 0, task.payload,
+						  task.row},
+						 task.place,
+						 handler,
+						 0,
+						 std::nullopt,
+						 std::nullopt};
+		group.push_back(std::move(member));
+	}
+	/* What they are given outlives the visit to the tables, but not the transaction: no need to fetch what lies outside. */
+	MemoryContext context = context_;
+	guard([&group, context] {
+		MemoryContext caller = MemoryContextSwitchTo(context);
+		for (Member &member : group) {
+			member.attempt.payload = datumCopy(member.attempt.payload, false, -1);
+			if (member.attempt.row != 0)
+				member.attempt.row = datumCopy(member.attempt.row, false, -1);
+		}
+		MemoryContextSwitchTo(caller);
+	});
+	return group;
+}
+
+/* One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a group. */
+void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_locks) {
+	const std::string &function = handlers_[members[0].handler].function;
+	MemoryContextSwitchTo(member_context_);
+	in_subtransaction([&] {
+		const int settings_level = NewGUCNestLevel();
+		std::vector<std::optional<Datum>> results;
+		if (executor_->is_procedure(function))
+			throw NotForGroup{}; /* it is only known for sure once it has been looked up */
+		time.begin(holds_locks);
+		if (members.size() == 1) {
+			results.push_back(executor_->run(members[0].attempt, function, false));
+		} else {
+			std::vector<const store::Attempt *> attempts;
+			for (const Member &member : members)
+				attempts.push_back(&member.attempt);
+			results = executor_->run_batch(attempts, function);
+		}
+		const bool undisturbed = time.end();
+		if (guard([this] { return compat::holds_lock_on(other_leaf_); }))
+			paces_[members[0].handler].never();
+		if (!undisturbed || take_own_cancel() || paces_[members[0].handler].is_never())
+			throw NotForGroup{};
+		MemoryContext context = context_;
+		guard([settings_level, &results, members, context] {
+			AtEOXact_GUC(false, settings_level);
+			DropAllPreparedStatements();
+			ResetSequenceCaches();
+			MemoryContext caller = MemoryContextSwitchTo(context);
+			for (size_t i = 0; i < members.size(); i++)
+				if (results[i])
+					members[i].result = datumCopy(*results[i], false, -1);
+			MemoryContextSwitchTo(caller);
+		});
+	});
+	members[0].snooze_us = take_snooze();
+}
+
+/*
+ * Runs one task, or as many as a batch handler takes, and tells everybody who wants to know. False if that failed: then
+ * nothing of it is left, and nobody is charged.
+ */
+bool Worker::run_call(std::span<Member> members, GroupTime &time, bool holds_locks) {
+	const store::Attempt &first = members[0].attempt;
+	const bool single = members.size() == 1;
+	Pace &pace = paces_[members[0].handler];
+	take_own_cancel();
+	write_progress(slot_, -1, "");
+	guard(SetCurrentStatementStartTimestamp);
+	(single ? hold::running : hold::running_several)(first, true);
+	bool failed = false;
+	try {
+		run_members(members, time, holds_locks);
+	} catch (const PgError &error) {
+		failed = true;
+		if (single && error.sqlerrcode() == ERRCODE_QUERY_CANCELED)
+			interrupt_ = error;
+	} catch (const std::exception &) {
+		failed = true;
+	}
+	const bool undisturbed = time.end();
+	hold::between();
+	MemoryContextReset(member_context_);
+	if (!failed)
+		return true;
+	guard(DropAllPreparedStatements); /* which no abort does */
+	if (!undisturbed) {
+		interrupt_.reset(); /* it was us */
+		pace.spoilt_group(GetCurrentTimestamp());
+	}
+	if (!single)
+		pace.batch_failed(static_cast<int>(members.size())); /* the next ones are fewer at a time */
+	else if (undisturbed)
+		suspect_type_ = first.type;
+	return false;
+}
+
+/*
+ * Runs tasks one after the other until their time is over, or something stands against going on. Those that did not
+ * come to their turn, or whose effects were rolled back, are taken out of the group; the first of them is named if it
+ * has to run alone.
+ */
+std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &time) {
+	const TimestampTz began = GetCurrentTimestamp();
+	const int64 time_us = static_cast<int64>(settings::fused_time_ms) * 1000;
+	std::optional<size_t> alone;
+	size_t done = 0;
+	TimestampTz now = began;
+	int subtransactions = 0;
+	for (bool go_on = true; go_on && done < group.size();) {
+		const size_t handler = group[done].handler;
+		Pace &pace = paces_[handler];
+		const auto most = static_cast<size_t>(pace.batch_size(handlers_[handler].batch_size));
+		size_t count = 1;
+		while (count < most && done + count < group.size() && group[done + count].handler == handler)
+			count++;
+		const std::span<Member> members(&group[done], count);
+		for (Member &member : members)
+			member.started_at = now;
+		if (!run_call(members, time, done > 0)) {
+			if (count == 1)
+				alone = done;
+			break;
+		}
+		now = GetCurrentTimestamp();
+		done += count;
+		pace.ran(now - members[0].started_at);
+		pace.batch_ran(static_cast<int>(count));
+		const Leftovers leftovers = guard([] {
+			CHECK_FOR_INTERRUPTS();
+			return look_for_leftovers();
+		});
+		if (leftovers.residue)
+			pace.never();
+		const int more = leftovers.subtransactions - std::exchange(subtransactions, leftovers.subtransactions);
+		go_on = !leftovers.residue && !leftovers.others_wait && now - began < time_us &&
+				subtransactions + more < most_subtransactions;
+	}
+	group.resize(done);
+	return alone;
+}
+
+/* As if each had been claimed and had succeeded. */
+void Worker::finish_group(std::span<const Member> done, std::span<const store::Candidate> tasks) {
+	std::vector<store::Finished> finished;
+	finished.reserve(done.size());
+	for (size_t i = 0; i < done.size(); i++) {
+		const Member &member = done[i];
+		const store::Attempt &task = member.attempt;
+		if (!member.snooze_us) {
+			finished.push_back({task.id, member.place, member.started_at, member.result});
+			continue;
+		}
+		if (store::begin_attempts(tasks.subspan(i, 1), DT_NOEND, token_).empty())
+			throw GroupSpoilt{};
+		const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
+		if (!claim)
+			throw GroupSpoilt{};
+		end_snoozed(*claim, GetCurrentTimestamp() + *member.snooze_us);
+	}
+	if (!finished.empty() && !end_locked(finished, token_))
+		throw GroupSpoilt{};
+}
+
+/* Tasks that were locked and not used are there for others again. */
+void Worker::give_back(const Locked &locked, std::span<const store::Candidate> kept) {
+	size_t next = 0; /* they are in the order of the others */
+	for (const store::Candidate &task : locked.tasks) {
+		if (next < kept.size() && kept[next].id == task.id) {
+			next++;
+			continue;
+		}
+		const store::Lane &lane = locked.lane_of(task);
+		guard([&task, &lane] { note_returned(lane.queue, lane.priority, task.id); });
+	}
+}
+
+/* Runs what may run together, and finishes it; what must run alone after all is claimed. */
+void Worker::run_locked(const Locked &locked, std::vector<Member> &group, GroupTime &time, Taken &taken) {
+	show(group[0].attempt, group.size() > 1 ? "tasks from" : "task");
+	const TimestampTz began = GetCurrentTimestamp();
+	const std::optional<size_t> alone = run_group(group, time);
+	group_size_.ran(locked.tasks.size(), group.size(), GetCurrentTimestamp() - began);
+	batch_wanted_ = next_batch(locked.tasks[0].type, group.size());
+
+	const Session session(owner_, Session::Writes::always);
+	const std::span<const store::Candidate> tasks = locked.tasks; /* the group is the first of them */
+	finish_group(group, tasks);
+	if (alone)
+		taken.claimed = begin(tasks.subspan(*alone, 1));
+	hold::finishing(group.empty() ? nullptr : &group[0].attempt, group.size());
+	give_back(locked, tasks.first(group.size() + (alone ? 1 : 0)));
+}
+
+/*
+ * Takes what is next: locks as many tasks as should fit into a group, runs those that may run together, and finishes
+ * them, all in one transaction. A task that must run alone, or a batch, is claimed in it instead, and returned.
+ */
+Worker::Taken Worker::take() {
+	Taken taken;
+	std::vector<Member> group;
+	bool more = false, failed = false;
+	std::optional<GroupTime> time; /* until the commit is over */
+	try {
+		in_transaction(Durability::asynchronous, [&] {
+			Locked locked;
+			{
+				const Session session(owner_);
+				locked = claimer_->lock(scope_, pauses_, std::nullopt, next_count());
+				if (locked.empty())
+					return;
+				if (!is_configured())
+					throw ConfigurationChanged{}; /* the abort gives them back, and says so */
+				taken.any = true;
+				group = first_group(locked);
+				more = help_is_possible() && claimer_->more_after(scope_, locked);
+				if (group.empty()) {
+					const std::vector<store::Candidate> batch = first_batch(locked);
+					taken.claimed = begin(batch);
+					group_size_.reset();
+					batch_wanted_ = next_batch(locked.tasks[0].type, batch.size());
+					give_back(locked, batch);
+					return;
+				}
+				wake_colleague(more);
+			}
+			time.emplace();
+			run_locked(locked, group, *time, taken);
+			if (!group.empty() && settings::worker_synchronous_commit)
+				change_durability(Durability::synchronous);
+			time->begin(false); /* what was deferred */
+		});
+	} catch (const ConfigurationChanged &) {
+		throw;
+	} catch (const std::exception &) {
+		if (!time)
+			throw;
+		failed = true;
+	}
+	const bool ran = time.has_value();
+	time.reset();
+	if (failed) {
+		/* Nothing has happened. Those it was about come first again, one by one. */
+		interrupt_.reset();
+		taken.claimed.clear();
+		group_size_.reset();
+		for (const Member &member : group)
+			paces_[member.handler].is_suspect(GetCurrentTimestamp());
+	}
+	if (taken.claimed.empty())
+		hold::nothing();
+	else
+		hold::committed(taken.claimed[0]);
+	if (taken.any && (!ran || !taken.claimed.empty()))
+		wake_colleague(more || ran); /* what was given back shall not wait for the one that runs alone now */
+	return taken;
+}
+
+} // namespace jobqueue

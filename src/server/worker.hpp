@@ -1,0 +1,111 @@
+/*
+ * worker.hpp -- a worker: connected as one role for life, it claims that role's tasks and runs their handlers.
+ *
+ * worker.cpp is its life as a process, group.cpp how it claims and what it runs together, attempt.cpp what it runs alone.
+ * C++ region. Our own statements run in a Session, as the extension's owner; handlers never do.
+ */
+#pragma once
+
+#include "engine/claimer.hpp"
+#include "engine/executor.hpp"
+#include "engine/pace.hpp"
+#include "server/interrupts.hpp"
+#include "server/processes.hpp"
+
+namespace jobqueue {
+
+/* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
+struct ConfigurationChanged {};
+
+/* A task of a group, from its lock to the commit. */
+struct Member {
+	store::Attempt attempt;
+	ItemPointerData place;
+	size_t handler; /* among the worker's */
+	TimestampTz started_at;
+	std::optional<Datum> result;
+	std::optional<int64> snooze_us;
+};
+
+class Worker {
+public:
+	Worker(WorkerSlot *slot, DatabaseSlot *database) : slot_(slot), database_(database) {
+		context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue task", ALLOCSET_DEFAULT_SIZES);
+		member_context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue group member", ALLOCSET_DEFAULT_SIZES);
+	}
+	void run();
+
+private:
+	void work();
+	bool configure();
+	bool is_configured() const {
+		return configuration_ != 0 && configuration_ == pg_atomic_read_u64(&database_->configuration) &&
+			   roles_ == roles_generation();
+	}
+	void reset_session();
+	bool is_idle_for(int64 us) const { return GetCurrentTimestamp() - idle_since_ >= us; }
+	bool sleep();
+	bool should_retire();
+
+	/* group.cpp */
+	struct Taken {
+		bool any = false;
+		std::vector<store::Attempt> claimed; /* they have yet to be run */
+	};
+	Taken take();
+	bool may_group() const;
+	int next_count() const;
+	int next_batch(const std::string &type, size_t latest) const;
+	size_t handler_index(const std::string &type) const;
+	std::vector<Member> first_group(const Locked &locked);
+	std::vector<store::Candidate> first_batch(const Locked &locked) const;
+	std::vector<store::Attempt> begin(std::span<const store::Candidate> tasks);
+	void run_locked(const Locked &locked, std::vector<Member> &group, interrupts::GroupTime &time, Taken &taken);
+	std::optional<size_t> run_group(std::vector<Member> &group, interrupts::GroupTime &time);
+	bool run_call(std::span<Member> members, interrupts::GroupTime &time, bool holds_locks);
+	void run_members(std::span<Member> members, interrupts::GroupTime &time, bool holds_locks);
+	void finish_group(std::span<const Member> done, std::span<const store::Candidate> tasks);
+	void give_back(const Locked &locked, std::span<const store::Candidate> kept);
+	bool help_is_possible();
+	void wake_colleague(bool more);
+
+	/* attempt.cpp */
+	bool process(std::span<const store::Attempt> tasks);
+	bool process_alone(const store::Attempt &task);
+	void perform(std::span<const store::Attempt> tasks);
+	void learn(std::span<const store::Attempt> tasks);
+	void report_failure(const store::Attempt &task, const PgError &error, const std::string &message);
+	void record_failure(const store::Attempt &task, store::Failure failure, bool discarded);
+	std::optional<int64> ask_backoff(const store::Attempt &task, const store::Failure &failure);
+	int64 timeout_us(const store::Attempt &task) const;
+	static void show(const store::Attempt &task, const char *what);
+
+	WorkerSlot *const slot_;
+	DatabaseSlot *const database_;
+	MemoryContext context_;
+	MemoryContext member_context_;
+	Oid owner_ = InvalidOid;
+	Oid extension_ = InvalidOid;
+	Oid other_leaf_ = InvalidOid; /* of tasks, which only who looks at all of tasks locks while a group runs */
+	uint64 configuration_ = 0;
+	uint64 roles_ = 0;
+	std::string token_;
+	std::vector<store::Handler> handlers_; /* sorted by type */
+	std::vector<Pace> paces_;			   /* of the handlers */
+	GroupSize group_size_;
+	int batch_wanted_ = 1;					  /* of tasks to lock, for the sake of a batch handler */
+	std::optional<std::string> suspect_type_; /* failed in a group, and runs alone now */
+	std::optional<PgError> interrupt_;		  /* somebody interrupted it there: that holds, it does not run again */
+	int64 latest_run_us_ = 0;				  /* of the handler that ran alone last, as are the next two */
+	bool latest_is_procedure_ = false;
+	bool latest_takes_row_ = false;
+	Scope scope_;
+	store::Pauses pauses_;
+	std::optional<Claimer> claimer_;
+	std::unique_ptr<Executor> executor_;
+	int64 nap_ms_ = 0;
+	TimestampTz started_at_ = 0;
+	TimestampTz idle_since_ = 0; /* the end of the latest task */
+};
+
+} // namespace jobqueue
