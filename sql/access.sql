@@ -64,6 +64,7 @@ INSERT INTO commands (command) VALUES
 	($$SELECT jobqueue.claim()$$),
 	($$SELECT jobqueue.complete(1, 1)$$),
 	($$SELECT jobqueue.complete_many('{1}', '{1}')$$),
+	($$SELECT jobqueue.complete_and_claim('{1}', '{1}')$$),
 	($$SELECT jobqueue.fail(1, 1, 'x')$$),
 	($$SELECT jobqueue.extend_lease(1, 1)$$),
 	($$SELECT jobqueue.release(1, 1)$$),

@@ -44,11 +44,11 @@ SELECT * FROM pg_temp.table_of(ARRAY[
 	'set_progress(#)', 'wait_for(#)', 'cancel(#)', 'retry(#)', 'retry(1, #)', 'purge_queue(#)', 'drain(include_scheduled => #)', 'drain(raise_errors => #)', 'register_handler(#, ''x_handler(jsonb)'')',
 	'register_handler(''x'', #)', 'register_handler(''x'', ''x_handler(jsonb)'', queue => #)', 'register_handler(''x'', ''x_handler(jsonb)'', run_as => #)', 'register_handler(''x'', ''x_handler(jsonb)'', max_attempts => #)',
 	'register_handler(''x'', ''x_handler(jsonb)'', backoff => #)', 'register_handler(''x'', ''x_handler(jsonb)'', first_delay => #)', 'register_handler(''x'', ''x_handler(jsonb)'', max_delay => #)',
-	'register_handler(''x'', ''x_handler(jsonb)'', jitter => #)', 'alter_handler(#)', 'unregister_handler(#)', 'grant_access(#, ''producer'')', 'revoke_access(''postgres'', #)'], '{"NULL"}');
+	'register_handler(''x'', ''x_handler(jsonb)'', jitter => #)', 'register_handler(''x'', ''x_handler(jsonb)'', batch_size => #)', 'alter_handler(#)', 'unregister_handler(#)', 'grant_access(#, ''producer'')', 'revoke_access(''postgres'', #)'], '{"NULL"}');
 -- nulls where nothing need be said
 SELECT * FROM pg_temp.table_of(ARRAY[
 	'enqueue(''x'', queue => #, run_at => #, delay => #, max_attempts => #, timeout => #, metadata => #)', 'claim(NULL, types => #, claimed_by => #)', 'complete(1, 1, #)', 'complete_many(''{1}'', ''{1}'', #)',
-	'fail(1, 1, ''x'', #, #)', 'set_progress(1, 1, 0.5, #)', 'cancel(1, #)', 'drain(#, #)', 'wait_for(-1, #)', 'alter_handler(''x-handled'', #, #, #, #, #, #, #, #, #, #, #, #)',
+	'fail(1, 1, ''x'', #, #)', 'set_progress(1, 1, 0.5, #)', 'cancel(1, #)', 'drain(#, #)', 'wait_for(-1, #)', 'alter_handler(''x-handled'', #, #, #, #, #, #, #, #, #, #, #, #, #)',
 	'register_handler(''x'', ''x_handler(jsonb)'', backoff_function => #, timeout => #, discard_sqlstates => #, dead_letter_queue => #)'], '{"NULL"}');
 
 -- names: empty, as long as may be, longer, odd
@@ -87,7 +87,8 @@ SELECT * FROM pg_temp.table_of(ARRAY['cancel_tasks(since => #)', 'cancel_tasks(u
 
 -- numbers
 SELECT * FROM pg_temp.table_of(ARRAY['enqueue(''x'', priority => #)', 'enqueue(''x'', max_attempts => #)', 'enqueue_many(''x'', ''{1}'', priority => #)', 'enqueue_many(''x'', ''{1}'', max_attempts => #)', 'claim(max_tasks => #)', 'drain(max_tasks => #)',
-	'register_handler(''x'', ''x_handler(jsonb)'', max_attempts => #)', 'alter_handler(''x-handled'', max_attempts => #)', 'cancel_tasks(''x'', max_tasks => #)', 'retry_failed(''x'', max_tasks => #)', 'delete_tasks(''x'', max_tasks => #)'],
+	'register_handler(''x'', ''x_handler(jsonb)'', max_attempts => #)', 'alter_handler(''x-handled'', max_attempts => #)',
+	'register_handler(''x'', ''x_handler(jsonb)'', batch_size => #)', 'alter_handler(''x-handled'', batch_size => #)', 'cancel_tasks(''x'', max_tasks => #)', 'retry_failed(''x'', max_tasks => #)', 'delete_tasks(''x'', max_tasks => #)'],
 	ARRAY['-2147483648', '-32769', '-32768', '-1', '0', '1', '32767', '32768', '100000', '100001', '1000000', '1000001', '2147483647']);
 SELECT * FROM pg_temp.table_of(ARRAY['set_progress(1, 1, #)', 'set_progress(#)', 'register_handler(''x'', ''x_handler(jsonb)'', jitter => #)', 'alter_handler(''x-handled'', jitter => #)'],
 	ARRAY['0', '1', '-0.001', '1.001', '1e30', $$'NaN'$$, $$'Infinity'$$, $$'-Infinity'$$]);

@@ -31,6 +31,19 @@ CREATE PROCEDURE "H Schema".inout(INOUT payload jsonb) LANGUAGE sql AS 'SELECT N
 CREATE FUNCTION "H Schema".a_set(payload jsonb) RETURNS SETOF integer LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION "H Schema".trigger_function() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE AGGREGATE "H Schema".an_aggregate(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
+CREATE DOMAIN "H Schema".arrays AS jsonb[];
+CREATE FUNCTION "H Schema".takes_tasks(tasks jobqueue.tasks[]) RETURNS jsonb[] LANGUAGE sql AS 'SELECT NULL::jsonb[]';
+CREATE PROCEDURE "H Schema".batch_procedure(payloads jsonb[]) LANGUAGE sql AS '';
+CREATE FUNCTION "H Schema".batch_of_live(tasks jobqueue.tasks_live[]) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION "H Schema".batch_of_text(payloads text[]) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION "H Schema".batch_of_domain(payloads "H Schema".arrays) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION "H Schema".batch_of_any(payloads anyarray) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION "H Schema".batch_and_more(payloads jsonb[], more integer) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION "H Schema".batch_to_jsonb(payloads jsonb[]) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
+CREATE FUNCTION "H Schema".batch_to_text(payloads jsonb[]) RETURNS text[] LANGUAGE sql AS 'SELECT NULL::text[]';
+CREATE FUNCTION "H Schema".batch_to_domain(payloads jsonb[]) RETURNS "H Schema".arrays LANGUAGE sql AS 'SELECT payloads::"H Schema".arrays';
+CREATE FUNCTION "H Schema".batch_to_set(payloads jsonb[]) RETURNS SETOF jsonb[] LANGUAGE sql AS 'SELECT payloads';
+CREATE FUNCTION "H Schema".batch_output(payloads jsonb[], OUT results jsonb[]) LANGUAGE sql AS 'SELECT payloads';
 
 SET client_min_messages = warning;
 
@@ -52,6 +65,17 @@ SET search_path = "H Schema", jobqueue;
 SELECT jobqueue.register_handler('h', 'f(tasks)');
 RESET search_path;
 SELECT handler FROM jobqueue.handlers;
+-- batch handlers: of payloads or of tasks, several at once or one
+SELECT jobqueue.register_handler('h', '"H Schema".takes_array(jsonb[])', batch_size => 1000);
+SELECT handler, batch_size FROM jobqueue.handlers;
+SELECT jobqueue.register_handler('h', '"H Schema".takes_tasks(jobqueue.tasks[])', batch_size => 2);
+SELECT handler, batch_size FROM jobqueue.handlers;
+SELECT jobqueue.register_handler('h', '"H Schema".takes_array(jsonb[])');
+SELECT handler, batch_size FROM jobqueue.handlers;
+SELECT jobqueue.register_handler('h', '"H Schema".f(jsonb)', batch_size => 1);
+SELECT handler, batch_size FROM jobqueue.handlers;
+SELECT jobqueue.register_handler('h', '"H Schema".f(jsonb)', batch_size => 2);
+SELECT jobqueue.register_handler('h', '"H Schema".batch_to_jsonb(jsonb[])');
 -- rolled back
 BEGIN;
 SELECT jobqueue.register_handler('h-rolled-back', '"H Schema".f(jsonb)');
@@ -75,7 +99,6 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 	($$register_handler('h', 'takes_json(json)')$$),
 	($$register_handler('h', 'takes_text(text)')$$),
 	($$register_handler('h', 'takes_live(jobqueue.tasks_live)')$$),
-	($$register_handler('h', 'takes_array(jsonb[])')$$),
 	($$register_handler('h', 'variadic_payload(jsonb[])')$$),
 	($$register_handler('h', 'output(jsonb)')$$),
 	($$register_handler('h', 'inout(jsonb)')$$),
@@ -91,6 +114,25 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 	($$register_handler('h', 'f(jsonb)', max_attempts => NULL)$$),
 	($$register_handler('h', 'f(jsonb)', max_attempts => 0)$$),
 	($$register_handler('h', 'f(jsonb)', max_attempts => -1)$$),
+	($$register_handler('h', 'batch_procedure(jsonb[])')$$),
+	($$register_handler('h', 'batch_of_live(jobqueue.tasks_live[])')$$),
+	($$register_handler('h', 'batch_of_text(text[])')$$),
+	($$register_handler('h', 'batch_of_domain(arrays)')$$),
+	($$register_handler('h', 'batch_of_any(anyarray)')$$),
+	($$register_handler('h', 'batch_and_more(jsonb[], integer)')$$),
+	($$register_handler('h', 'batch_to_jsonb(jsonb[])')$$),
+	($$register_handler('h', 'batch_to_text(jsonb[])')$$),
+	($$register_handler('h', 'batch_to_domain(jsonb[])')$$),
+	($$register_handler('h', 'batch_to_set(jsonb[])')$$),
+	($$register_handler('h', 'batch_output(jsonb[])')$$),
+	($$register_handler('h', 'f(jsonb)', batch_size => 2)$$),
+	($$register_handler('h', 'f(jobqueue.tasks)', batch_size => 1000)$$),
+	($$register_handler('h', 'p(jsonb)', batch_size => 2)$$),
+	($$register_handler('h', 'takes_array(jsonb[])', batch_size => NULL)$$),
+	($$register_handler('h', 'takes_array(jsonb[])', batch_size => 0)$$),
+	($$register_handler('h', 'takes_array(jsonb[])', batch_size => -1)$$),
+	($$register_handler('h', 'takes_array(jsonb[])', batch_size => 1001)$$),
+	($$register_handler('h', 'takes_array(jsonb[])', batch_size => 2147483647)$$),
 	($$unregister_handler(NULL)$$),
 	($$unregister_handler('')$$)
 ) v(command);

@@ -215,7 +215,7 @@ SELECT status, attempts, max_attempts, jsonb_array_length(failures) FROM jobqueu
 DELETE FROM jobqueue.tasks;
 
 -- alter_handler: what is left out stays
-CREATE TEMPORARY VIEW handler AS SELECT handler, queue, run_as = current_user AS mine, max_attempts, backoff, backoff_function, first_delay, max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue
+CREATE TEMPORARY VIEW handler AS SELECT handler, queue, run_as = current_user AS mine, max_attempts, backoff, backoff_function, first_delay, max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size
 	FROM jobqueue.handlers WHERE type = 'p';
 GRANT EXECUTE ON FUNCTION p_backoff TO PUBLIC;
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', queue => 'p-queue', max_attempts => 7, backoff => 'linear', backoff_function => 'p_backoff(integer, text)', first_delay => '1 min',
@@ -248,6 +248,28 @@ SELECT jobqueue.register_handler('p', 'p_work(jsonb)');
 SELECT * FROM handler;
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', timeout => '0', discard_sqlstates => '{}', dead_letter_queue => '');
 SELECT * FROM handler;
+-- batch_size: what is left out stays here, too; more than 1 needs a function that takes an array, at every step
+CREATE FUNCTION p_batch(payloads jsonb[]) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION p_batch(tasks jobqueue.tasks[]) RETURNS jsonb[] LANGUAGE sql AS 'SELECT NULL::jsonb[]';
+SELECT jobqueue.alter_handler('p', batch_size => 2);
+SELECT jobqueue.alter_handler('p', handler => 'p_batch(jsonb[])');
+SELECT jobqueue.alter_handler('p', batch_size => 2);
+SELECT jobqueue.alter_handler('p', handler => 'p_batch(jobqueue.tasks[])');
+SELECT jobqueue.alter_handler('p', max_attempts => 3);
+SELECT handler, max_attempts, batch_size FROM handler;
+SELECT jobqueue.alter_handler('p', handler => 'p_work(jsonb)');
+SELECT jobqueue.alter_handler('p', handler => 'p_work(jsonb)', batch_size => 2);
+SELECT handler, max_attempts, batch_size FROM handler;
+SELECT jobqueue.alter_handler('p', handler => 'p_work(jsonb)', batch_size => 1);
+SELECT handler, max_attempts, batch_size FROM handler;
+SELECT jobqueue.alter_handler('p', handler => 'p_batch(jsonb[])', batch_size => 1000);
+-- the function is gone
+DROP FUNCTION p_batch(jsonb[]);
+SELECT jobqueue.alter_handler('p', max_attempts => 4);
+SELECT jobqueue.alter_handler('p', batch_size => 3);
+SELECT jobqueue.alter_handler('p', batch_size => 1);
+SELECT handler, max_attempts, batch_size FROM handler;
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)');
 SELECT created_at < updated_at FROM jobqueue.handlers WHERE type = 'p';
 -- of another role
 SELECT jobqueue.alter_handler('p', run_as => 'p_role');
@@ -292,7 +314,11 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 	($$alter_handler('p', discard_sqlstates => '{p0001}')$$),
 	($$alter_handler('p', discard_sqlstates => '{P00}')$$),
 	($$alter_handler('p', discard_sqlstates => '{"P0001 "}')$$),
-	($$alter_handler('p', dead_letter_queue => repeat('q', 64))$$)
+	($$alter_handler('p', dead_letter_queue => repeat('q', 64))$$),
+	($$alter_handler('p', batch_size => 0)$$),
+	($$alter_handler('p', batch_size => -1)$$),
+	($$alter_handler('p', batch_size => 1001)$$),
+	($$alter_handler('p-unknown', batch_size => 2)$$)
 ) v(command);
 SET ROLE p_manager;
 SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
@@ -320,7 +346,7 @@ SELECT handler, run_as, backoff, backoff_function FROM jobqueue.handlers WHERE t
 SELECT count(jobqueue.unregister_handler(type)) FROM jobqueue.handlers;
 SELECT jobqueue.revoke_access('p_role', 'producer'), jobqueue.revoke_access('p_manager', 'manager');
 DROP VIEW handler;
-DROP FUNCTION p_work, p_other, p_backoff, p_backoff_null, p_backoff_raises, p_backoff_endless, p_backoff_slow, p_not_a_backoff(integer), p_not_a_backoff(bigint, text),
+DROP FUNCTION p_work, p_batch, p_other, p_backoff, p_backoff_null, p_backoff_raises, p_backoff_endless, p_backoff_slow, p_not_a_backoff(integer), p_not_a_backoff(bigint, text),
 	p_not_a_backoff(integer, text), p_not_a_backoff(integer, text, text), p_backoffs;
 DROP PROCEDURE p_backoff_procedure;
 DROP TABLE p_state, p_traces;

@@ -9,11 +9,10 @@ SET client_min_messages = warning;
 CREATE TABLE effects (what text, task bigint, note text);
 
 -- an error: nothing that the handler did remains, the task is tried again later
-CREATE SEQUENCE tries;
 CREATE FUNCTION failing_handler(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO effects VALUES ('failing', 0, payload->>'note');
-	IF nextval('tries') <= (payload->>'failures')::int THEN
+	IF (jobqueue.current_task()).attempts <= (payload->>'failures')::int THEN
 		RAISE EXCEPTION 'no luck with "%"', payload->>'note' USING ERRCODE = payload->>'sqlstate', DETAIL = 'a detail', HINT = 'a hint';
 	END IF;
 	RETURN 'luck';
@@ -86,6 +85,5 @@ TRUNCATE effects;
 
 SELECT count(jobqueue.unregister_handler(type)) FROM jobqueue.handlers;
 DROP TABLE effects, deferred;
-DROP SEQUENCE tries;
 DROP FUNCTION failing_handler, deferred_handler, commit_handler, json_handler, long_handler, quoting_handler, recursive_handler, catching_handler;
 DELETE FROM jobqueue.tasks;

@@ -145,6 +145,18 @@ ensure('server');
 is($exit, 1, 'server that cannot be installed: fails');
 is(slurp('settings/createcluster.conf'), $conf, 'and leaves the settings as they were');
 
+# services that nobody asked for
+for my $before ('', 'exit 0') {
+	new_world();
+	write_file('apt/redis-server', "cat $world/policy >$world/policy-seen; touch $world/bin/redis-server; chmod +x $world/bin/redis-server");
+	write_file('policy', $before) if $before;
+	ensure('redis-server', POLICY => "$world/policy");
+	my $when = $before ? 'with a policy' : 'without a policy';
+	is($exit, 0, "service, $when: success");
+	like(slurp('policy-seen'), $before ? qr/^exit 0$/ : qr/exit 101/, "service, $when: asks it");
+	is(slurp('policy'), $before, "service, $when: leaves it as it was");
+}
+
 # which server
 sub chosen {
 	my (%env) = @_;

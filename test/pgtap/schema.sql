@@ -63,6 +63,7 @@ SELECT results_eq(
 		('timeout', 'interval', false, NULL),
 		('discard_sqlstates', 'text[]', false, NULL),
 		('dead_letter_queue', 'text', false, NULL),
+		('batch_size', 'integer', true, '1'),
 		('incarnation', 'uuid', true, NULL),
 		('created_at', 'timestamp with time zone', true, 'now()'),
 		('updated_at', 'timestamp with time zone', true, 'now()')$$,
@@ -126,7 +127,7 @@ SELECT throws_ok(format($$INSERT INTO jobqueue.tasks (type, failures) VALUES ('t
 SELECT lives_ok($$INSERT INTO jobqueue.tasks (type, failures) VALUES ('t', '[]')$$, 'an array of failures');
 SELECT throws_ok(format($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation, %s) VALUES ('t', 'f', 'r', gen_random_uuid(), %s)$$, c, v), '23514', NULL, format('a handler with %s %s', c, v))
 FROM (VALUES ('queue', ''''''), ('queue', 'repeat(''q'', 64)'), ('max_attempts', '0'), ('backoff', '''quadratic'''), ('jitter', '-0.1'), ('jitter', '1.1'), ('jitter', '''NaN'''),
-	('timeout', '''0'''), ('timeout', '''-1 s'''), ('dead_letter_queue', ''''''), ('dead_letter_queue', 'repeat(''q'', 64)')) v(c, v);
+	('timeout', '''0'''), ('timeout', '''-1 s'''), ('dead_letter_queue', ''''''), ('dead_letter_queue', 'repeat(''q'', 64)'), ('batch_size', '0'), ('batch_size', '1001')) v(c, v);
 SELECT throws_ok(format($$INSERT INTO jobqueue.tasks_history_%s (type, status, slot) VALUES ('t', %L, %s)$$, n, s, n), '23514', NULL, format('%s is no history (leaf %s)', s, n))
 FROM generate_series(1, 8) n, unnest('{pending,processing,failed}'::text[]) s;
 SELECT throws_ok($$INSERT INTO jobqueue.tasks_failed (type, status, slot) VALUES ('t', 'completed', -1)$$, '23514', NULL, 'tasks_failed has failed ones only');
@@ -159,11 +160,12 @@ SELECT results_eq(
 	$$SELECT proname::text COLLATE "default", pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc
 	  WHERE pronamespace = 'jobqueue'::regnamespace AND proname !~ '^_' ORDER BY proname COLLATE "C", pronargs$$,
 	$$VALUES ('adopt', '', 'boolean'),
-		('alter_handler', 'type text, handler regprocedure DEFAULT NULL::regprocedure, queue text DEFAULT NULL::text, run_as name DEFAULT NULL::name, max_attempts integer DEFAULT NULL::integer, backoff text DEFAULT NULL::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT NULL::interval, max_delay interval DEFAULT NULL::interval, jitter real DEFAULT NULL::real, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text', 'void'),
+		('alter_handler', 'type text, handler regprocedure DEFAULT NULL::regprocedure, queue text DEFAULT NULL::text, run_as name DEFAULT NULL::name, max_attempts integer DEFAULT NULL::integer, backoff text DEFAULT NULL::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT NULL::interval, max_delay interval DEFAULT NULL::interval, jitter real DEFAULT NULL::real, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, batch_size integer DEFAULT NULL::integer', 'void'),
 		('cancel', 'id bigint, reason text DEFAULT NULL::text', 'boolean'),
 		('cancel_tasks', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, status text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
 		('claim', 'queue text DEFAULT ''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT ''00:05:00''::interval, types text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text', 'SETOF jobqueue.tasks'),
 		('complete', 'id bigint, attempt integer, result jsonb DEFAULT NULL::jsonb', 'boolean'),
+		('complete_and_claim', 'ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[], queue text DEFAULT ''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT ''00:05:00''::interval, types text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text', 'SETOF jobqueue.tasks'),
 		('complete_many', 'ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[]', 'SETOF bigint'),
 		('current_task', '', 'jobqueue.tasks'),
 		('delete_tasks', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, status text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
@@ -178,7 +180,7 @@ SELECT results_eq(
 		('grant_access', 'role name, access text', 'void'),
 		('pause_queue', 'queue text', 'boolean'),
 		('purge_queue', 'queue text', 'bigint'),
-		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text', 'void'),
+		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, batch_size integer DEFAULT 1', 'void'),
 		('release', 'id bigint, attempt integer', 'boolean'),
 		('resume_queue', 'queue text', 'boolean'),
 		('retry', 'id bigint, run_at timestamp with time zone DEFAULT now()', 'boolean'),

@@ -78,6 +78,9 @@ class Server:
         os.mkdir(self.directory)
         self.program('initdb', '-D', self.data, '-U', 'postgres', '-A', 'trust', '--locale=C', '-E', 'UTF8', '-N')
         self.configure(SETTINGS.format(directory=self.directory, fsync=self.fsync))
+        if 'TEMP_CONFIG' in os.environ:
+            with open(os.environ['TEMP_CONFIG'], encoding='utf-8') as file:
+                self.configure(file.read())
 
     def copy_of(self, primary):
         """A standby of a running server."""

@@ -82,7 +82,7 @@ sub is_done_once {
 
 close_gate();
 my ($id, $worker) = run_gated();
-is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'processing|1', 'claimed');
+wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id", 'processing|1', 'claimed');
 $node->safe_psql('app', "SELECT pg_terminate_backend($worker)");
 my $next = is_prompt(sub { wait_running($id, $worker) }, 5, 'worker terminated: its task runs again quickly');
 is($node->safe_psql('app', "SELECT count(*) FROM ledger"), 0, 'nothing of the first try is left');

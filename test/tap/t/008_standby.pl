@@ -35,7 +35,8 @@ $primary->safe_psql('app', <<'SQL');
 	SELECT jobqueue.pause_queue('paused');
 	SELECT jobqueue.enqueue('note', queue => 'paused');
 SQL
-wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 2, 'both workers are busy', 20);
+wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'processing'", 2, 'both workers are busy', 20);
+wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'pending' AND queue = 'default'", 30, 'the others wait', 20);
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 
 is(processes($standby), '', 'none of our processes on the standby');

@@ -78,6 +78,7 @@ SQL
 	return $text;
 }
 
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'note' AND status = 'processing'", 1, 'one that is running');
 is($node->safe_psql('app', "SELECT string_agg(DISTINCT status, ' ' ORDER BY status) FROM jobqueue.tasks"),
 	'blocked cancelled completed failed pending processing scheduled', 'tasks of every status');
 is($node->safe_psql('app', "SELECT count(DISTINCT tableoid) FROM jobqueue.tasks"), 10, 'in every leaf');
