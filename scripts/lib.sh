@@ -85,6 +85,7 @@ have() {
 	IPC::Run | JSON::PP) perl "-M$1" -e 1 2>/dev/null ;;
 	clang++) find_clangxx ;;
 	psycopg2) find_python ;;
+	pgq) [[ -n $PG_MAJOR && -f $SHAREDIR/extension/pgq.control ]] ;;
 	clang-format) command -v clang-format-14 clang-format >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
@@ -101,7 +102,8 @@ package_of() {
 	clang++) echo clang ;;
 	node) echo nodejs ;;
 	psycopg2) echo python3-psycopg2 ;;
-	python3 | npm | g++ | make | perl | clang-format | curl | valgrind) echo "$1" ;;
+	pgq) echo "postgresql-$2-pgq3" ;;
+	python3 | npm | pgqd | redis-server | g++ | make | perl | clang-format | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
 	esac
 }
@@ -115,9 +117,12 @@ tools_for() {
 		layers) echo perl ;;
 		meta) echo prove JSON::PP ;;
 		build) echo g++ make server-headers clang++ ;;
-		server | regress | isolation | examples | demo | bench) echo g++ make server-headers server ;;
+		server | regress | isolation | examples | demo) echo g++ make server-headers server ;;
+		bench) echo g++ make server-headers server python3 ;;
+		bench-peers) echo npm pgq pgqd redis-server ;;
 		fuzz | torture) echo g++ make server-headers server psycopg2 ;;
 		tap | ubsan) echo g++ make server-headers server prove IPC::Run ;;
+		fused) echo g++ make server-headers server prove IPC::Run psycopg2 ;;
 		pgtap) echo g++ make server-headers server prove pg_prove pgtap ;;
 		*) echo "$purpose" ;;
 		esac
@@ -141,22 +146,28 @@ default_major() {
 # As root. Debian's server packages create and start a cluster "main" when they are first installed, which nobody asked
 # for. It has a switch, in a configuration file that comes with postgresql-common: so that is installed first, the switch
 # is turned off while the server is being installed, and the file is as the package (or the administrator) left it
-# afterwards. policy-rc.d would only stop the start, and may be in use already.
+# afterwards. policy-rc.d would only stop the start, and may be in use already. For other packages that start a service
+# which nobody asked for, it is what there is.
 # shellcheck disable=SC2016
 INSTALL_PACKAGES='
 	export DEBIAN_FRONTEND=noninteractive
 	install() { apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"; }
 	apt-get update -q || echo "apt-get update failed: trying with the package lists there are"
-	conf=$0
+	conf=$0 saved= policy=
+	trap "[ -z \"\$saved\" ] || { cat \"\$saved\" >\"\$conf\"; rm -f \"\$saved\"; }; rm -f \$policy" EXIT
+	trap "exit 1" HUP INT TERM
 	for package in "$@"; do
-		case $package in postgresql-[0-9][0-9])
+		case $package in
+		postgresql-[0-9][0-9])
 			dpkg -s "$package" >/dev/null 2>&1 && continue
 			install postgresql-common || exit
-			saved=$(mktemp) && cp -p "$conf" "$saved" || exit
-			trap "cat $saved >$conf; rm -f $saved" EXIT
-			trap "exit 1" HUP INT TERM
-			printf "\ncreate_main_cluster = false\n" >>"$conf"
-			break
+			original=$(mktemp) && cp -p "$conf" "$original" || exit
+			saved=$original
+			printf "\ncreate_main_cluster = false\n" >>"$conf" ;;
+		pgqd | redis-server)
+			[ -z "$policy" ] && [ ! -e "${POLICY:=/usr/sbin/policy-rc.d}" ] || continue
+			policy=$POLICY
+			printf "#!/bin/sh\nexit 101\n" >"$policy" && chmod 755 "$policy" || exit ;;
 		esac
 	done
 	install "$@"
@@ -265,17 +276,19 @@ hand_over() {
 	[[ -z $SERVER_USER ]] || chown -R "$SERVER_USER:" "$1"
 }
 
-# run LOG CMD...: CMD is no shell function; its output goes to the file LOG. It has a process group of its own and a time
+# run LOG CMD...: CMD is no shell function; its output goes to the file LOG, or where ours goes if that is -. It has a process group of its own and a time
 # limit, so that neither Ctrl-C nor a hanging test leaves anything behind.
 run() {
-	local log=$1 status=0
+	local log=$1 status=0 output
 	shift
-	setsid timeout -k 10 "${TEST_TIMEOUT:-900}" "$@" >>"$log" 2>&1 </dev/null &
+	if [[ $log == - ]]; then exec {output}>&1; else exec {output}>>"$log"; fi
+	setsid timeout -k 10 "${TEST_TIMEOUT:-900}" "$@" >&"$output" 2>&1 {output}>&- </dev/null &
 	JOB=$!
 	wait "$JOB" || status=$?
 	kill -- "-$JOB" 2>/dev/null || true
 	JOB=
-	[[ $status -ne 124 ]] || echo "stopped: it took longer than ${TEST_TIMEOUT:-900} s (TEST_TIMEOUT)" >>"$log"
+	[[ $status -ne 124 ]] || echo "stopped: it took longer than ${TEST_TIMEOUT:-900} s (TEST_TIMEOUT)" >&"$output"
+	exec {output}>&-
 	return "$status"
 }
 
@@ -340,7 +353,8 @@ wrap_server() {
 
 # start_server NAME [LINE OF postgresql.conf...]: in SCRATCH/run/NAME (data, log, and the socket: nothing listens on
 # TCP), with jobqueue preloaded unless a line says otherwise. From then on PGHOST, PGPORT, PGUSER, PGDATABASE lead to it.
-# Fast rather than safe, except for what the lines say.
+# Fast rather than safe, except for what the lines say. TEMP_CONFIG names a file with more lines, as for the server's own
+# test tools.
 start_server() {
 	local dir=$SCRATCH/run/$1
 	shift
@@ -358,6 +372,7 @@ start_server() {
 		max_prepared_transactions = 10
 		log_line_prefix = '%m %b[%p] %q%a '
 		$(printf '%s\n' "$@")
+		$([[ -z ${TEMP_CONFIG:-} ]] || cat "$TEMP_CONFIG")
 	CONF
 	if ! as_server_user "$PRIVATE_BINDIR/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null; then
 		tail -n 30 "$dir/log"
