@@ -534,13 +534,20 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
 	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
 }
 
+/*
+ * A restore may bring tasks before the row that tells us that it is one. What was attempted before this installation was
+ * made is left alone.
+ */
+#define INSTALLED "(SELECT pg_catalog.max(i.created_at) FROM jobqueue.incarnation i)"
+#define CLAIMED_HERE " AND t.processed_at" GE INSTALLED
+
 static constinit Statement lock_expired_statement{
 	"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ "'processing' AND t.lease_expires_at" LT
-	"$1 ORDER BY t.lease_expires_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+	"$1" CLAIMED_HERE " ORDER BY t.lease_expires_at LIMIT $2 FOR UPDATE SKIP LOCKED",
 	TIMESTAMPTZOID, INT4OID};
 static constinit Statement in_server_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ
-											   "'processing' AND t.lease_expires_at" EQ
-											   "'infinity' ORDER BY t.lease_expires_at"};
+											   "'processing' AND t.lease_expires_at" EQ "'infinity'" CLAIMED_HERE
+											   " ORDER BY t.lease_expires_at"};
 
 std::vector<Claim> lock_expired(TimestampTz now, int count) {
 	Params params;
@@ -1083,8 +1090,13 @@ bool resume(const std::optional<std::string> &queue) {
 static constinit Statement own_statement{"SELECT pg_catalog.count(*)" EQ "1 AND pg_catalog.bool_and(i.database" EQ
 										 "$1) FROM jobqueue.incarnation i",
 										 OIDOID};
+/* As old as the oldest: the claims that were made there are ours from now on. */
+static constinit Statement first_incarnation_statement{
+	"SELECT pg_catalog.min(i.created_at) FROM jobqueue.incarnation i"};
 static constinit Statement drop_incarnations_statement{"DELETE FROM jobqueue.incarnation"};
-static constinit Statement new_incarnation_statement{"INSERT INTO jobqueue.incarnation (database) VALUES ($1)", OIDOID};
+static constinit Statement new_incarnation_statement{
+	"INSERT INTO jobqueue.incarnation (database, created_at) VALUES ($1, coalesce($2, " NOW "))", OIDOID,
+	TIMESTAMPTZOID};
 static constinit Statement adopt_handlers_statement{
 	"UPDATE jobqueue.handlers h SET incarnation = i.id FROM jobqueue.incarnation i "
 	"WHERE h.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING h.type"};
@@ -1099,6 +1111,8 @@ bool adopt() {
 	database.add_datum(ObjectIdGetDatum(MyDatabaseId), false);
 	const bool own = is_own_incarnation();
 	if (!own) {
+		const Rows first = first_incarnation_statement.run(none);
+		database.add_datum(first.datum(0, 1), first.is_null(0, 1));
 		drop_incarnations_statement.run(none);
 		new_incarnation_statement.run(database);
 	}
@@ -1111,7 +1125,8 @@ bool adopt() {
 static constinit Statement promote_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ
 	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" GE
-	"$1 AND s.run_at" LE "$2 ORDER BY s.run_at, s.id LIMIT $3 FOR UPDATE SKIP LOCKED)) "
+	"$1 AND s.run_at" LE "$2 AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED
+	") ORDER BY s.run_at, s.id LIMIT $3 FOR UPDATE SKIP LOCKED)) "
 	"RETURNING t.id, t.type, t.queue, t.priority, t.run_at",
 	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID};
 
