@@ -57,10 +57,11 @@ sub wait_running {
 	my ($id, $not) = @_;
 	$not //= 0;
 	my $pid = wait_for(sub {
-		# the worker's own word, and that it has reached the lock
+		# the worker's own word, that it has reached the lock, and that it is not in a group, which it will leave soon
 		$node->safe_psql('app', <<SQL)
 			SELECT w.pid FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
 			WHERE w.task_id = $id AND a.wait_event = 'advisory' AND w.pid <> $not
+				AND EXISTS (SELECT FROM jobqueue.tasks WHERE id = $id AND status = 'processing')
 SQL
 	}, 30);
 	ok($pid, "task $id is running");

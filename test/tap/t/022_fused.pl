@@ -123,7 +123,7 @@ SQL
 
 sub resume {
 	my ($node_) = @_;
-	sql('SELECT FROM jobqueue.resume_queue(NULL)', $node_);
+	eval { $node_->psql('app', 'SELECT FROM jobqueue.resume_queue(NULL)') }; # the server may crash before it can say so
 }
 
 # Until all have come to rest: what is left in tasks_live is a dead letter, or waits for more than a minute.
