@@ -192,10 +192,11 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 		if (dlist_is_empty(list))
 			continue;
 		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
-		dlist_iter place;
-		dlist_foreach(place, list) {
-			visit(dlist_container(PROCLOCK, procLink, place.cur)->tag.myLock, arg);
-		}
+		/* dlist_foreach() and dlist_container() are for C only */
+		for (dlist_node *node = list->head.next; node != &list->head; node = node->next)
+			visit(
+				reinterpret_cast<PROCLOCK *>(reinterpret_cast<char *>(node) - offsetof(PROCLOCK, procLink))->tag.myLock,
+				arg);
 #else
 		SHM_QUEUE *list = &MyProc->myProcLocks[i];
 		if (SHMQueueEmpty(list))
