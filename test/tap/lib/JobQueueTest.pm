@@ -10,8 +10,20 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
+our @EXPORT = qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
   log_size log_since log_matches unexpected_in_log is_prompt watch_idle);
+
+# SQL: a row of the table checked that says bad is an error, but only when the transaction commits.
+our $check_at_commit = <<'SQL';
+	CREATE FUNCTION check_it() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF NEW.bad THEN
+			RAISE EXCEPTION 'found at commit' USING ERRCODE = 'XC001';
+		END IF;
+		RETURN NULL;
+	END $$;
+	CREATE CONSTRAINT TRIGGER check_it AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_it();
+SQL
 
 # A server that is initialised but not started. %conf are lines of postgresql.conf; undef leaves a line out.
 sub new_node {

@@ -83,14 +83,6 @@ both(<<'SQL');
 	INSERT INTO account (id) SELECT generate_series(1, 100);
 	-- Constraints that are looked at when the transaction commits.
 	CREATE TABLE checked (task bigint, bad boolean);
-	CREATE FUNCTION check_it() RETURNS trigger LANGUAGE plpgsql AS $$
-	BEGIN
-		IF NEW.bad THEN
-			RAISE EXCEPTION 'found at commit' USING ERRCODE = 'XC001';
-		END IF;
-		RETURN NULL;
-	END $$;
-	CREATE CONSTRAINT TRIGGER check_it AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_it();
 	CREATE TABLE once_deferred (x int UNIQUE DEFERRABLE INITIALLY DEFERRED);
 	CREATE TABLE once (x int CONSTRAINT once_x UNIQUE DEFERRABLE INITIALLY IMMEDIATE);
 	-- What has been begun, whatever becomes of it.
@@ -100,6 +92,7 @@ both(<<'SQL');
 	CREATE TABLE gate (name text);
 	GRANT ALL ON gate TO hasty;
 SQL
+both($check_at_commit);
 
 # A type with a handler of this body, of both servers.
 sub handler {

@@ -38,14 +38,6 @@ sql(<<'SQL');
 	CREATE SEQUENCE calls;
 	CREATE TABLE gate (name text);
 	CREATE TABLE checked (bad boolean);
-	CREATE FUNCTION check_it() RETURNS trigger LANGUAGE plpgsql AS $$
-	BEGIN
-		IF NEW.bad THEN
-			RAISE EXCEPTION 'found at commit' USING ERRCODE = 'XC001';
-		END IF;
-		RETURN NULL;
-	END $$;
-	CREATE CONSTRAINT TRIGGER check_it AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_it();
 	-- One row for each task of a call; without tasks, their payloads.
 	CREATE FUNCTION note(payloads jsonb[], tasks jobqueue.tasks[] DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
 		WITH c AS MATERIALIZED (SELECT nextval('public.calls') AS call)
@@ -56,6 +48,7 @@ sql(<<'SQL');
 	$$;
 	CREATE FUNCTION numbers(payloads jsonb[]) RETURNS jsonb[] LANGUAGE sql AS 'SELECT array_agg(p->$$n$$ ORDER BY i) FROM unnest(payloads) WITH ORDINALITY u (p, i)';
 SQL
+sql($check_at_commit);
 
 # handler(type, body, options): takes payloads, or tasks if the body uses them
 sub handler {
