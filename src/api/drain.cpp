@@ -92,11 +92,12 @@ void Drain::attempt(const store::Attempt &task) {
 	try {
 		in_subtransaction([&] {
 			const int settings_level = NewGUCNestLevel();
-			const std::optional<Datum> result = executor_.run(task, handler->function, false);
+			const std::span<const store::Attempt> only(&task, 1);
+			const std::vector<std::optional<Datum>> results = executor_.run(only, handler->function, false);
 			/* What it has set is gone before the next one runs, as in a worker. */
 			guard([settings_level] { AtEOXact_GUC(false, settings_level); });
 			const Session session(owner_, Session::Writes::always);
-			if (!end_succeeded({&task, 1}, {&result, 1}))
+			if (!end_succeeded(only, results))
 				throw ClaimEnded{};
 		});
 		return;

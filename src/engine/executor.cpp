@@ -380,22 +380,28 @@ Executor::Value Executor::call(Resolved *handler, Datum argument, Datum row,
 	});
 }
 
-std::optional<Datum> Executor::run(const store::Attempt &task, const std::string &function, bool may_commit) {
-	Resolved *const handler = &resolve(function, handler_problem);
-	const store::Attempt *const tasks[] = {&task};
-	if (OidIsValid(handler->element))
-		return run_batch(tasks, function)[0];
-	const bool takes_row = handler->argument != JSONBOID;
-	const Datum argument = argument_of(task, takes_row);
-	const Value result = call(handler, argument, takes_row ? argument : 0, tasks, may_commit);
-	return result.isnull ? std::nullopt : std::optional(result.value);
+std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt> tasks, const std::string &function,
+												bool may_commit) {
+	std::vector<const store::Attempt *> attempts;
+	for (const store::Attempt &task : tasks)
+		attempts.push_back(&task);
+	return run(attempts, function, may_commit);
 }
 
-std::vector<std::optional<Datum>> Executor::run_batch(std::span<const store::Attempt *const> tasks,
-													  const std::string &function) {
+std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt *const> tasks,
+												const std::string &function, bool may_commit) {
 	Resolved *const handler = &resolve(function, handler_problem);
-	if (!OidIsValid(handler->element))
-		throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION, "the handler takes one task at a time");
+	std::vector<std::optional<Datum>> results(tasks.size());
+	if (!OidIsValid(handler->element)) {
+		if (tasks.size() != 1)
+			throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION, "the handler takes one task at a time");
+		const bool takes_row = handler->argument != JSONBOID;
+		const Datum argument = argument_of(*tasks[0], takes_row);
+		const Value result = call(handler, argument, takes_row ? argument : 0, tasks, may_commit);
+		if (!result.isnull)
+			results[0] = result.value;
+		return results;
+	}
 	std::vector<Datum> arguments;
 	arguments.reserve(tasks.size());
 	for (const store::Attempt *task : tasks)
@@ -406,7 +412,6 @@ std::vector<std::optional<Datum>> Executor::run_batch(std::span<const store::Att
 											   -1, false, alignment));
 	});
 	const Value returned = call(handler, array, handler->element == JSONBOID ? 0 : arguments[0], tasks, false);
-	std::vector<std::optional<Datum>> results(tasks.size());
 	if (returned.isnull)
 		return results;
 	guard([&returned, &results] {

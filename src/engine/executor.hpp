@@ -25,17 +25,15 @@ public:
 
 	/*
 	 * Runs the task in the current transaction, which a procedure may have ended and begun again when this returns;
-	 * if not "may_commit", trying that is an error. The result (jsonb, none for void and null) is in the memory context
-	 * that was current at the call. A task without row gets it when it is asked for. Throws PgError: what the handler
-	 * raised, 42883 if the function is gone, 42501 if the role may not execute it.
+	 * if not "may_commit", trying that is an error. Several tasks are for a batch handler, which gets them in one call; what
+	 * handlers say of their own task is only possible if there is just one. The results in order (jsonb, none for void and
+	 * null) are in the memory context that was current at the call. A task without row gets it when it is asked for.
+	 * Throws PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not execute it.
 	 */
-	std::optional<Datum> run(const store::Attempt &task, const std::string &function, bool may_commit);
-	/*
-	 * Likewise a batch handler, with all the tasks in one call; their results in order. What handlers say of their own
-	 * task is only possible if there is just one.
-	 */
-	std::vector<std::optional<Datum>> run_batch(std::span<const store::Attempt *const> tasks,
-												const std::string &function);
+	std::vector<std::optional<Datum>> run(std::span<const store::Attempt *const> tasks, const std::string &function,
+										  bool may_commit);
+	std::vector<std::optional<Datum>> run(std::span<const store::Attempt> tasks, const std::string &function,
+										  bool may_commit);
 
 	/*
 	 * Calls a type's back-off function: how long to wait after this attempt. None for null; not negative. For a

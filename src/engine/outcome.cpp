@@ -48,7 +48,7 @@ static void announce_task(const store::Claim &claim) {
 	guard([&claim] { note_task(claim.queue, claim.priority, claim.id, claim.type); });
 }
 
-static bool end_snoozed(const store::Attempt &task, int64 snooze_us) {
+bool end_snoozed(const store::Attempt &task, int64 snooze_us) {
 	const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
 	if (claim)
 		end_snoozed(*claim, GetCurrentTimestamp() + snooze_us);

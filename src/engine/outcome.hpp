@@ -65,6 +65,8 @@ void end_by_own_hand(int64 id, int32 attempt);
 void end_released(const store::Claim &claim);
 /* Likewise, until a time. */
 void end_snoozed(const store::Claim &claim, TimestampTz until);
+/* Likewise an attempt in the server, for so long; false if its claim is over. */
+bool end_snoozed(const store::Attempt &task, int64 snooze_us);
 
 /* A locked claim whose holder is gone ends in failure: the task waits again at once if it has attempts left. Returns its status. */
 const char *end_abandoned(const store::Claim &claim, store::Failure failure);

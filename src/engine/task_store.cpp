@@ -197,7 +197,7 @@ static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS) TASKS_COLUMNS, TI
 static constinit Statement claim_unhandled_statement{BEGIN("coalesce(t.max_attempts, 20)") TASKS_COLUMNS, TIDARRAYOID,
 													 TIMESTAMPTZOID, TEXTOID};
 
-static Datum places_of(std::span<const Candidate> tasks) {
+template <typename Task> static Datum places_of(std::span<const Task> tasks) {
 	return guard([tasks] {
 		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * tasks.size()));
 		for (size_t i = 0; i < tasks.size(); i++)
@@ -477,8 +477,7 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 						 }),
 						 false);
 	};
-	add_array(TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT,
-			  [](const Finished &task, bool *) { return PointerGetDatum(&task.place); });
+	params.add_datum(places_of(tasks), false);
 	if (slot == 0)
 		return complete_locked_statements[0].run(params).processed();
 	add_array(INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,

@@ -34,15 +34,7 @@ void Worker::perform(std::span<const store::Attempt> tasks) {
 		if (latest_is_procedure_)
 			change_durability(Durability::synchronous); /* its own commits are as the role's settings say */
 		const TimestampTz began = GetCurrentTimestamp();
-		std::vector<std::optional<Datum>> results;
-		if (tasks.size() == 1) {
-			results.push_back(executor_->run(tasks[0], handler->function, true));
-		} else {
-			std::vector<const store::Attempt *> attempts;
-			for (const store::Attempt &task : tasks)
-				attempts.push_back(&task);
-			results = executor_->run_batch(attempts, handler->function);
-		}
+		const std::vector<std::optional<Datum>> results = executor_->run(tasks, handler->function, true);
 		latest_run_us_ = GetCurrentTimestamp() - began;
 		/* Not the context of before: a procedure may have ended that transaction. */
 		MemoryContextSwitchTo(CurTransactionContext);

@@ -145,18 +145,13 @@ void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_
 	MemoryContextSwitchTo(member_context_);
 	in_subtransaction([&] {
 		const int settings_level = NewGUCNestLevel();
-		std::vector<std::optional<Datum>> results;
 		if (executor_->is_procedure(function))
 			throw NotForGroup{}; /* it is only known for sure once it has been looked up */
+		std::vector<const store::Attempt *> attempts;
+		for (const Member &member : members)
+			attempts.push_back(&member.attempt);
 		time.begin(holds_locks);
-		if (members.size() == 1) {
-			results.push_back(executor_->run(members[0].attempt, function, false));
-		} else {
-			std::vector<const store::Attempt *> attempts;
-			for (const Member &member : members)
-				attempts.push_back(&member.attempt);
-			results = executor_->run_batch(attempts, function);
-		}
+		const std::vector<std::optional<Datum>> results = executor_->run(attempts, function, false);
 		const bool undisturbed = time.end();
 		if (guard([this] { return compat::holds_lock_on(other_leaf_); }))
 			paces_[members[0].handler].never();
@@ -274,10 +269,8 @@ void Worker::finish_group(std::span<const Member> done, std::span<const store::C
 		}
 		if (store::begin_attempts(tasks.subspan(i, 1), DT_NOEND, token_).empty())
 			throw GroupSpoilt{};
-		const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true);
-		if (!claim)
+		if (!end_snoozed(task, *member.snooze_us))
 			throw GroupSpoilt{};
-		end_snoozed(*claim, GetCurrentTimestamp() + *member.snooze_us);
 	}
 	if (!finished.empty() && !end_locked(finished, token_))
 		throw GroupSpoilt{};

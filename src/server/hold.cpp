@@ -31,11 +31,11 @@ static void accuse(const store::Attempt *task, bool fused) noexcept {
 	task_id = task ? task->id : 0;
 	task_attempt = task ? task->attempt : 0;
 	is_fused = fused;
+	are_several = false;
 }
 
 void claimed(const store::Attempt &first) noexcept {
 	accuse(&first, false);
-	are_several = false;
 	pg_atomic_write_u64(&slot->deadline, PG_INT64_MAX);
 	pg_atomic_write_u64(&slot->cancel, 0);
 	pg_atomic_write_u64(&slot->end, 0);
@@ -46,12 +46,10 @@ void claimed(const store::Attempt &first) noexcept {
 
 void committed(const store::Attempt &first) noexcept {
 	accuse(&first, false);
-	are_several = false;
 }
 
 void running(const store::Attempt &task, bool fused) noexcept {
 	accuse(&task, fused);
-	are_several = false;
 	show(task);
 	record_running(worker, MyDatabaseId, task.id, task.attempt);
 }
@@ -65,12 +63,11 @@ void running_several(const store::Attempt &first, bool fused) noexcept {
 
 void between() noexcept {
 	accuse(nullptr, false);
-	are_several = false;
 }
 
 void finishing(const store::Attempt *first, size_t count) noexcept {
-	are_several = count > 1;
 	accuse(count == 1 ? first : nullptr, true);
+	are_several = count > 1;
 	if (count > 1)
 		record_several(worker, MyDatabaseId);
 	else if (count == 1)
