@@ -226,7 +226,7 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 	const int64 id = DatumGetInt64(value(old, "id"));
 	const int16 priority = DatumGetInt16(value(tuple, "priority"));
 	if (before == "pending")
-		note_claimed(text(old, "queue"), DatumGetInt16(value(old, "priority")), id);
+		note_claimed(text(old, "queue"), DatumGetInt16(value(old, "priority")), {id, id});
 	if (after == "pending")
 		note_task(text(tuple, "queue"), priority, DatumGetInt64(value(tuple, "id")), text(tuple, "type"));
 	if (after == "scheduled") {

@@ -133,14 +133,19 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
 		const Position position = enter_lane(key, scope.types);
-		int64 next = std::min(position.from, own_lowest(known.queue_hash, known.lane.priority));
-		int64 first = PG_INT64_MAX;
-		while (next != PG_INT64_MAX && locked.tasks.size() < static_cast<size_t>(count)) {
+		IdRanges unread = position.unread;
+		unread.add(own_ids(known.queue_hash, known.lane.priority));
+		IdRange claimed;
+		while (!unread.empty() && locked.tasks.size() < static_cast<size_t>(count)) {
 			const int wanted = count - static_cast<int>(locked.tasks.size());
-			std::vector<store::Candidate> candidates = store::lock_pending(known.lane, next, scope.filter, wanted);
+			std::vector<store::Candidate> candidates =
+				store::lock_pending(known.lane, unread.front(), scope.filter, wanted);
 			if (!candidates.empty())
-				first = std::min(first, candidates.front().id);
-			next = candidates.size() < static_cast<size_t>(wanted) ? PG_INT64_MAX : candidates.back().id + 1;
+				claimed.add({candidates.front().id, candidates.back().id});
+			if (candidates.size() < static_cast<size_t>(wanted))
+				unread.remove_front();
+			else
+				unread.remove_below(candidates.back().id + 1);
 			for (store::Candidate &candidate : candidates) {
 				if (candidate.not_before) {
 					early.push_back(candidate.id);
@@ -153,15 +158,15 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 				locked.tasks.push_back(std::move(candidate));
 			}
 		}
-		if (first != PG_INT64_MAX)
-			guard([&] { note_claimed(known.lane.queue, known.lane.priority, first); });
-		if (fresh_snapshots && next != position.from)
-			leave_lane(key, position, next, GetCurrentTimestamp() - started);
-		if (next == PG_INT64_MAX)
+		if (!claimed.empty())
+			guard([&] { note_claimed(known.lane.queue, known.lane.priority, claimed); });
+		if (fresh_snapshots && !position.unread.empty())
+			leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+		if (unread.empty())
 			known.quiet = remembers_quiet_;
 		if (locked.tasks.size() == static_cast<size_t>(count)) {
 			last_queue_ = known.lane.queue;
-			locked.unfinished = next != PG_INT64_MAX;
+			locked.unread = unread;
 			break;
 		}
 	}
@@ -172,6 +177,18 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 	return locked;
 }
 
+/* Is there a task in these ranges? Takes what is before it out of them. */
+static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &unread) {
+	while (!unread.empty()) {
+		if (const std::optional<int64> first = store::first_pending(lane, unread.front(), scope.filter)) {
+			unread.remove_below(*first);
+			return true;
+		}
+		unread.remove_front();
+	}
+	return false;
+}
+
 bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 	discover();
 	for (KnownLane &known : lanes_) {
@@ -180,22 +197,23 @@ bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
 		const Position position = enter_lane(key, scope.types);
-		if (position.from != PG_INT64_MAX) {
-			const std::optional<int64> first = store::first_pending(known.lane, position.from, scope.filter);
-			leave_lane(key, position, first.value_or(PG_INT64_MAX), GetCurrentTimestamp() - started);
-			if (first)
-				return true;
-		}
+		IdRanges unread = position.unread;
+		const bool found = find_pending(known.lane, scope, unread);
+		if (!position.unread.empty())
+			leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+		if (found)
+			return true;
 		known.quiet = remembers_quiet_;
 	}
 	return false;
 }
 
 bool Claimer::more_after(const Scope &scope, const Locked &locked) {
-	if (locked.unfinished && store::first_pending(locked.lanes.back(), locked.tasks.back().id + 1, scope.filter))
+	IdRanges unread = locked.unread;
+	if (find_pending(locked.lanes.back(), scope, unread))
 		return true;
 	return std::any_of(lanes_.begin(), lanes_.end(), [&](const KnownLane &known) {
-		return !known.quiet && !(locked.unfinished && known.lane == locked.lanes.back());
+		return !known.quiet && (locked.unread.empty() || !(known.lane == locked.lanes.back()));
 	});
 }
 

@@ -24,7 +24,7 @@ Scope scope_of_types(std::vector<std::string> types);
 struct Locked {
 	std::vector<store::Candidate> tasks; /* in claim order */
 	std::vector<store::Lane> lanes;		 /* where they came from, by their "lane" */
-	bool unfinished = false;			 /* there may be more in the last lane */
+	IdRanges unread;					 /* there may be more here, in the last lane */
 
 	bool empty() const noexcept { return tasks.empty(); }
 	const store::Lane &lane_of(const store::Candidate &task) const { return lanes[task.lane]; }
@@ -49,7 +49,7 @@ public:
 	Locked lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue, int count);
 	/* Is there anything to claim? */
 	bool has_work(const Scope &scope, const store::Pauses &pauses);
-	/* Is there more in other lanes, or in the lane behind this id? */
+	/* Is there more than what was locked? */
 	bool more_after(const Scope &scope, const Locked &locked);
 
 	/* Of the announcements absorbed since the last call: did plain statements add tasks? */

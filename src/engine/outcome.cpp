@@ -161,7 +161,8 @@ bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
 	if (!task)
 		return false;
 	guard([&task, id] {
-		note_claimed(task->lane.queue, task->lane.priority, id); /* if this is rolled back, it can be claimed again */
+		note_claimed(task->lane.queue, task->lane.priority,
+					 {id, id}); /* if this is rolled back, it can be claimed again */
 		note_finished(id);
 		if (task->runs_in_server)
 			note_cancelled(id);

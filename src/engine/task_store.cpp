@@ -92,9 +92,9 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 
 #define PENDING_IN_LANE                                                                                                \
 	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ "$1 AND t.priority" EQ            \
-	"$2 AND t.id" GE "$3 AND "
+	"$2 AND t.id" GE "$3 AND t.id" LE "$4 AND "
 #define WANTED "jobqueue._is_wanted(t.type, t.origin_queue IS NOT NULL)"
-#define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $4 FOR UPDATE OF t SKIP LOCKED"
+#define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $5 FOR UPDATE OF t SKIP LOCKED"
 
 #define MAX_ATTEMPTS                                                                                                   \
 	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ "t.type), 20)"
@@ -108,15 +108,16 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 #define PLAIN "t.unique_key IS NULL AND t.failures IS NULL AND t.timeout IS NULL AND t.origin_queue IS NULL"
 static constinit Statement lock_statement{
 	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "
-	"CASE WHEN $5 THEN " ROW_AS_CLAIMED("$6") " END" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
+	"CASE WHEN $6 THEN " ROW_AS_CLAIMED("$7") " END" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
 	TEXTOID,
 	INT2OID,
+	INT8OID,
 	INT8OID,
 	INT4OID,
 	BOOLOID,
 	TEXTOID};
 static constinit Statement first_statement{"SELECT t.id" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT 1",
-										   TEXTOID, INT2OID, INT8OID};
+										   TEXTOID, INT2OID, INT8OID, INT8OID};
 
 /* Of the statement that is running: SQL would compare each task with each type, or look each up. */
 static constinit const TypeFilter *wanted = nullptr;
@@ -133,9 +134,10 @@ bool is_wanted(std::string_view type, bool dead_letter) {
 	return std::binary_search(wanted->types.begin(), wanted->types.end(), type, std::less<>()) != wanted->others;
 }
 
-std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count) {
+std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count) {
 	Params params;
-	params.add(std::string_view(lane.queue)).add(lane.priority).add(from).add(static_cast<int32>(count));
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(ids.low).add(ids.high);
+	params.add(static_cast<int32>(count));
 	params.add(!filter.rows_for.empty()).add(std::string_view(filter.rows_for));
 	const Wanting wanting(filter);
 	const Rows rows = lock_statement.run(params);
@@ -159,9 +161,9 @@ std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilt
 	return candidates;
 }
 
-std::optional<int64> first_pending(const Lane &lane, int64 from, const TypeFilter &filter) {
+std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilter &filter) {
 	Params params;
-	params.add(std::string_view(lane.queue)).add(lane.priority).add(from);
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(ids.low).add(ids.high);
 	const Wanting wanting(filter);
 	const Rows rows = first_statement.run(params);
 	return rows.empty() ? std::nullopt : std::optional(rows.int64_at(0, 1));

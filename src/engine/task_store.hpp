@@ -7,6 +7,7 @@
 #pragma once
 
 #include "pg/session.hpp"
+#include "shared/id_ranges.hpp"
 
 namespace jobqueue::store {
 
@@ -62,10 +63,10 @@ struct Candidate {
 /* For the SQL function that asks about each task a claim meets: does its filter let it through? */
 bool is_wanted(std::string_view type, bool dead_letter);
 
-/* Locks up to "count" pending tasks of a lane from an id on, in order, passing over locked ones. */
-std::vector<Candidate> lock_pending(const Lane &lane, int64 from, const TypeFilter &filter, int count);
-/* The first pending task in the lane from an id on that the filter lets through. */
-std::optional<int64> first_pending(const Lane &lane, int64 from, const TypeFilter &filter);
+/* Locks up to "count" pending tasks of a lane, in order, passing over locked ones. */
+std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
+/* The first pending task in the lane that the filter lets through. */
+std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilter &filter);
 /* Pending tasks whose time has not come become scheduled. */
 void put_aside(std::span<const int64> ids);
 

@@ -563,7 +563,7 @@ void Scheduler::sweep() {
 			news.kind = AnnouncementKind::sweep;
 			news.database = MyDatabaseId;
 			news.priority = head.lane.priority;
-			news.id = head.id;
+			news.ids = {head.id, PG_INT64_MAX};
 			news.queue_hash = hash_name(head.lane.queue);
 			memcpy(news.queue, head.lane.queue.data(), head.lane.queue.size());
 			announce(news);

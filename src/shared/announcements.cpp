@@ -20,7 +20,7 @@ namespace {
 struct Lane {
 	uint64 queue_hash;
 	uint64 type_hash;
-	int64 id;
+	IdRange ids;
 	int16 priority;
 	char queue[queue_name_size];
 };
@@ -28,40 +28,45 @@ struct Lane {
 struct LaneList {
 	static constexpr int capacity = 32;
 	int count;
-	bool overflow; /* more lanes than that: announced as a statement with this lowest id */
-	int64 overflow_id;
+	bool overflow; /* more lanes than that: announced as a statement */
+	IdRange overflow_ids;
 	Lane lanes[capacity];
 
-	/* Lowest id of a lane; PG_INT64_MAX if none. */
-	int64 lowest(uint64 queue_hash, int16 priority) const noexcept {
-		int64 id = overflow ? overflow_id : PG_INT64_MAX;
+	IdRange ids_of(uint64 queue_hash, int16 priority) const noexcept {
+		IdRange ids = overflow ? overflow_ids : IdRange{};
 		for (int i = 0; i < count; i++)
 			if (lanes[i].queue_hash == queue_hash && lanes[i].priority == priority)
-				id = std::min(id, lanes[i].id);
-		return id;
+				ids.add(lanes[i].ids);
+		return ids;
 	}
 
-	void add(std::string_view queue, int16 priority, int64 id, uint64 type_hash) noexcept {
+	void add_overflow(IdRange ids) noexcept {
+		if (!overflow)
+			overflow_ids = {};
+		overflow_ids.add(ids);
+		overflow = true;
+	}
+
+	void add(std::string_view queue, int16 priority, IdRange ids, uint64 type_hash) noexcept {
 		const uint64 hash = hash_name(queue);
 		for (int i = count - 1; i >= 0; i--) {
 			Lane &lane = lanes[i];
 			if (lane.queue_hash == hash && lane.priority == priority) {
-				lane.id = std::min(lane.id, id);
+				lane.ids.add(ids);
 				if (lane.type_hash != type_hash)
 					lane.type_hash = 0;
 				return;
 			}
 		}
 		if (count == capacity || queue.size() >= queue_name_size) {
-			overflow_id = overflow ? std::min(overflow_id, id) : id;
-			overflow = true;
+			add_overflow(ids);
 			return;
 		}
 		Lane &lane = lanes[count++];
 		lane = {};
 		lane.queue_hash = hash;
 		lane.type_hash = type_hash;
-		lane.id = id;
+		lane.ids = ids;
 		lane.priority = priority;
 		memcpy(lane.queue, queue.data(), queue.size());
 	}
@@ -196,18 +201,18 @@ static void announce_lane(const Lane &lane, AnnouncementKind kind) noexcept {
 	news.kind = kind;
 	news.database = MyDatabaseId;
 	news.priority = lane.priority;
-	news.id = lane.id;
+	news.ids = lane.ids;
 	news.queue_hash = lane.queue_hash;
 	news.type_hash = lane.type_hash;
 	memcpy(news.queue, lane.queue, sizeof(news.queue));
 	announce(news);
 }
 
-static void announce_statement(int64 id) noexcept {
+static void announce_statement(IdRange ids) noexcept {
 	News news = {};
 	news.kind = AnnouncementKind::statement;
 	news.database = MyDatabaseId;
-	news.id = id;
+	news.ids = ids;
 	announce(news);
 }
 
@@ -215,7 +220,7 @@ static void announce_list(const LaneList &list, AnnouncementKind kind) noexcept 
 	for (int i = 0; i < list.count; i++)
 		announce_lane(list.lanes[i], kind);
 	if (list.overflow)
-		announce_statement(list.overflow_id);
+		announce_statement(list.overflow_ids);
 	pg_memory_barrier();
 	for (int i = 0; i < list.count; i++)
 		wake_workers(MyDatabaseId, list.lanes[i].type_hash);
@@ -287,7 +292,7 @@ static void publish(bool committed) noexcept {
 		look |= notes.tasks.count > 0 || notes.tasks.overflow;
 		if (notes.everything) {
 			atomic_min(&slot->due_at, 1);
-			announce_statement(PG_INT64_MIN);
+			announce_statement({PG_INT64_MIN, PG_INT64_MAX});
 			pg_memory_barrier();
 			wake_workers(MyDatabaseId, 0);
 		}
@@ -394,7 +399,7 @@ void note_task(std::string_view queue, int16 priority, int64 id, std::string_vie
 	notify_if_nobody_else_does(queue);
 	if (!begin_database_note())
 		return;
-	notes.tasks.add(queue, priority, id, type.empty() ? 0 : hash_name(type));
+	notes.tasks.add(queue, priority, {id, id}, type.empty() ? 0 : hash_name(type));
 	notes.highest_id = std::max(notes.highest_id, id);
 }
 
@@ -405,20 +410,19 @@ void note_statement() {
 	/* Its ids are drawn from now on, and every id up to the horizon has been drawn before. */
 	const int64 from =
 		notes.database ? static_cast<int64>(pg_atomic_read_u64(&notes.database->horizon)) + 1 : PG_INT64_MIN;
-	notes.tasks.overflow_id = notes.tasks.overflow ? std::min(notes.tasks.overflow_id, from) : from;
-	notes.tasks.overflow = true;
+	notes.tasks.add_overflow({from, PG_INT64_MAX});
 }
 
-void note_claimed(std::string_view queue, int16 priority, int64 id) {
+void note_claimed(std::string_view queue, int16 priority, IdRange ids) {
 	if (!begin_database_note())
 		return;
-	notes.claimed.add(queue, priority, id, 0);
+	notes.claimed.add(queue, priority, ids, 0);
 	notes.claimed_in = std::max(notes.claimed_in, GetCurrentSubTransactionId());
 }
 
 void note_returned(std::string_view queue, int16 priority, int64 id) {
 	if (begin_database_note())
-		notes.returned.add(queue, priority, id, 0);
+		notes.returned.add(queue, priority, {id, id}, 0);
 }
 
 void note_due(TimestampTz at) {
@@ -426,9 +430,11 @@ void note_due(TimestampTz at) {
 		notes.due_at = notes.due_at == 0 ? at : std::min(notes.due_at, at);
 }
 
-int64 own_lowest(uint64 queue_hash, int16 priority) noexcept {
-	const int64 tasks = notes.tasks.lowest(queue_hash, priority);
-	return notes.subtransaction_aborted ? std::min(tasks, notes.claimed.lowest(queue_hash, priority)) : tasks;
+IdRange own_ids(uint64 queue_hash, int16 priority) noexcept {
+	IdRange ids = notes.tasks.ids_of(queue_hash, priority);
+	if (notes.subtransaction_aborted)
+		ids.add(notes.claimed.ids_of(queue_hash, priority));
+	return ids;
 }
 
 bool own_configuration() noexcept {

@@ -7,13 +7,14 @@
  */
 #pragma once
 
+#include "shared/id_ranges.hpp"
 #include "shared/state.hpp"
 
 namespace jobqueue {
 
 enum class AnnouncementKind : uint32 {
-	tasks,	   /* tasks in this queue and priority, the lowest id given */
-	statement, /* tasks in unknown queues, with ids from the given one on */
+	tasks,	   /* tasks in this queue and priority, with ids in the range given */
+	statement, /* likewise, in unknown queues */
 	returned,  /* likewise, but they were there before: nobody outside wants to know */
 	sweep,	   /* the lowest waiting task of a queue and priority, found by the scheduler's safety net */
 };
@@ -22,7 +23,7 @@ struct News {
 	AnnouncementKind kind;
 	Oid database;
 	int16 priority;
-	int64 id;
+	IdRange ids;
 	uint64 queue_hash;
 	uint64 type_hash; /* 0 = several, or not known */
 	char queue[queue_name_size];
@@ -41,8 +42,8 @@ struct Announcement {
 void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type);
 /* Plain SQL is about to add tasks. */
 void note_statement();
-/* A task was claimed: it is there again if the transaction aborts. */
-void note_claimed(std::string_view queue, int16 priority, int64 id);
+/* Tasks were claimed: they are there again if the transaction aborts. */
+void note_claimed(std::string_view queue, int16 priority, IdRange ids);
 /* A task that was locked, and not claimed after all, can be had again when the transaction commits. */
 void note_returned(std::string_view queue, int16 priority, int64 id);
 /* Something is due at this time. */
@@ -65,8 +66,8 @@ void note_let_go(DatabaseSlot *slot);
 /*
  * What the current transaction has noted and not yet announced: its own claims must see its own tasks. noexcept.
  */
-/* Lowest id of a lane; PG_INT64_MAX if none. */
-int64 own_lowest(uint64 queue_hash, int16 priority) noexcept;
+/* Ids in a lane. */
+IdRange own_ids(uint64 queue_hash, int16 priority) noexcept;
 /* Has it changed handlers, queues or the incarnation? */
 bool own_configuration() noexcept;
 /* Did it add tasks to unknown queues? */

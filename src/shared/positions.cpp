@@ -16,7 +16,7 @@ namespace {
 struct Entry {
 	LaneKey key;
 	uint64 types; /* of the scope */
-	int64 from;
+	IdRanges unread;
 	uint64 sequence;
 	TimestampTz swept_at;
 	int64 sweep_us;
@@ -66,14 +66,14 @@ static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 		case Read::end:
 			return;
 		case Read::overrun:
-			entry->from = PG_INT64_MIN;
+			entry->unread.set_all();
 			entry->sequence = ring_head();
 			return;
 		case Read::news:
 			break;
 		}
 		entry->sequence++;
-		if (news.database != entry->key.database || news.id >= entry->from)
+		if (news.database != entry->key.database)
 			continue;
 		if (news.kind != AnnouncementKind::statement &&
 			(news.queue_hash != entry->key.queue_hash || news.priority != entry->key.priority))
@@ -86,12 +86,13 @@ static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 			entry->swept_at = now;
 			*swept = true;
 		}
-		entry->from = news.id;
+		entry->unread.add(news.ids);
 	}
 }
 
 Position enter_lane(const LaneKey &key, uint64 types) noexcept {
-	Position position = {PG_INT64_MIN, 0, false};
+	Position position = {};
+	position.unread.set_all();
 	if (shared() == nullptr)
 		return position;
 	const TimestampTz now = GetCurrentTimestamp();
@@ -104,7 +105,7 @@ Position enter_lane(const LaneKey &key, uint64 types) noexcept {
 	}
 	if (entry != nullptr) {
 		if (!found) {
-			entry->from = PG_INT64_MIN;
+			entry->unread.set_all();
 			entry->sequence = ring_head();
 			entry->swept_at = 0;
 			entry->sweep_us = 0;
@@ -112,22 +113,22 @@ Position enter_lane(const LaneKey &key, uint64 types) noexcept {
 		entry->types = types;
 		entry->used_at = now;
 		take_over(entry, now, &position.swept);
-		position.from = entry->from;
+		position.unread = entry->unread;
 		position.sequence = entry->sequence;
 	}
 	LWLockRelease(shared()->positions_lock);
 	return position;
 }
 
-void leave_lane(const LaneKey &key, const Position &position, int64 next, int64 microseconds) noexcept {
+void leave_lane(const LaneKey &key, const Position &position, const IdRanges &unread, int64 microseconds) noexcept {
 	if (shared() == nullptr)
 		return;
 	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
 	auto *entry = static_cast<Entry *>(hash_search(table, &key, HASH_FIND, nullptr));
 	if (entry != nullptr) {
 		/* Either pair is true: keep the one that saves more. The older sequence only makes news be read twice. */
-		if (next > entry->from) {
-			entry->from = next;
+		if (unread.is_shorter_than(entry->unread)) {
+			entry->unread = unread;
 			entry->sequence = position.sequence;
 		}
 		if (position.swept)

@@ -3,16 +3,19 @@
  * the dead entries in front of the first task.
  *
  * A lane is a queue and a priority; a position belongs to a lane and to a scope, which is what a claimer may take (the
- * types of a role, say). It is a pair (from, sequence) with one invariant: every task of the lane and the scope that
- * can be claimed and has an id below "from" is announced in the ring at "sequence" or later. So a claimer first takes
- * over what has been announced since, which may lower "from", then reads the index from there, and afterwards sets the
- * pair to where it ended and to where the ring was when it began. Tasks that nobody announced (replicated rows, rows
- * that somebody had locked) are found by the scheduler's sweep.
+ * types of a role, say). It is a pair (unread, sequence) with one invariant: every task of the lane and the scope that
+ * can be claimed and is not in the set "unread" is announced in the ring at "sequence" or later. Usually that set is all
+ * ids from somewhere on; tasks of an older transaction that commits late add their own few ids to it, far below, and
+ * nothing between is read again. So a claimer first takes over what has been announced since, which may add to the set,
+ * then reads the index in these ranges, and afterwards sets the pair to what it has not read and to where the ring was
+ * when it began. Tasks that nobody announced (replicated rows, rows that somebody had locked) are found by the
+ * scheduler's sweep.
  *
  * noexcept, any region; LWLocks are taken inside.
  */
 #pragma once
 
+#include "shared/id_ranges.hpp"
 #include "shared/state.hpp"
 
 namespace jobqueue {
@@ -25,21 +28,21 @@ struct LaneKey {
 };
 
 struct Position {
-	int64 from;		 /* read ids from here on; PG_INT64_MAX = nothing to read */
+	IdRanges unread;
 	uint64 sequence; /* of the ring when it was taken */
-	bool swept;		 /* lowered by a sweep: tell leave_lane how long the reading took */
+	bool swept;		 /* added to by a sweep: tell leave_lane how long the reading took */
 };
 
 Size positions_size();
 void startup_positions();
 
-/* Take the snapshot for reading after this. "types" is the scope's type_mask. Where nothing is shared: from the start. */
+/* Take the snapshot for reading after this. "types" is the scope's type_mask. Where nothing is shared: all ids. */
 Position enter_lane(const LaneKey &key, uint64 types) noexcept;
 /*
- * "next": no task of the lane and scope that the snapshot could see, and that is neither claimed nor locked, has an id
- * below. "microseconds" is what the reading took.
+ * "unread": what is left of the position's set. Of what was taken out, the snapshot could see no task of the lane and
+ * scope that is neither claimed nor locked. "microseconds" is what the reading took.
  */
-void leave_lane(const LaneKey &key, const Position &position, int64 next, int64 microseconds) noexcept;
+void leave_lane(const LaneKey &key, const Position &position, const IdRanges &unread, int64 microseconds) noexcept;
 
 /*
  * Takes over what was announced into all positions of a database: one that is not used while the ring goes round once
