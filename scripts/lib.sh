@@ -76,6 +76,13 @@ find_python() {
 	return 1
 }
 
+find_venv() {
+	for PYTHON in python3 /usr/bin/python3; do
+		! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || return 0
+	done
+	return 1
+}
+
 # have TOOL: is it here?   package_of TOOL: the package that brings it
 have() {
 	case $1 in
@@ -85,6 +92,7 @@ have() {
 	IPC::Run | JSON::PP) perl "-M$1" -e 1 2>/dev/null ;;
 	clang++) find_clangxx ;;
 	psycopg2) find_python ;;
+	venv) find_venv ;;
 	pgq) [[ -n $PG_MAJOR && -f $SHAREDIR/extension/pgq.control ]] ;;
 	clang-format) command -v clang-format-14 clang-format >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
@@ -102,6 +110,7 @@ package_of() {
 	clang++) echo clang ;;
 	node) echo nodejs ;;
 	psycopg2) echo python3-psycopg2 ;;
+	venv) echo python3-venv ;;
 	pgq) echo "postgresql-$2-pgq3" ;;
 	python3 | npm | pgqd | redis-server | g++ | make | perl | clang-format | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
@@ -116,6 +125,7 @@ tools_for() {
 		format) echo clang-format ;;
 		layers) echo perl ;;
 		meta) echo prove JSON::PP ;;
+		spot) echo venv ;;
 		build) echo g++ make server-headers clang++ ;;
 		server | regress | isolation | examples | demo) echo g++ make server-headers server ;;
 		bench) echo g++ make server-headers server python3 ;;
