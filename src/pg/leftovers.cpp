@@ -5,6 +5,11 @@
 
 #include "pg/compat.hpp"
 
+extern "C" {
+#include "common/pg_prng.h"
+#include "utils/fmgrprotos.h"
+}
+
 namespace jobqueue {
 
 /* There is no way to ask for cursors that leaves nothing behind itself, or for open large objects: but for their memory. */
@@ -31,6 +36,10 @@ static constinit TimestampTz constraints_set_in = 0; /* the transaction that beg
 
 void note_set_constraints() noexcept {
 	constraints_set_in = GetCurrentTransactionStartTimestamp();
+}
+
+void forget_random_seed() {
+	DirectFunctionCall1(setseed, Float8GetDatum(pg_prng_double(&pg_global_prng_state)));
 }
 
 Leftovers look_for_leftovers() {

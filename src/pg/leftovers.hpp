@@ -15,6 +15,8 @@ struct Leftovers {
 	int subtransactions; /* with a transaction id, so far */
 };
 Leftovers look_for_leftovers();
+/* What a setseed() of the last task would make of the next one's random(). */
+void forget_random_seed();
 /* SET CONSTRAINTS was run: that lasts until the end of the transaction, and nothing else tells of it. */
 void note_set_constraints() noexcept;
 /* How many of those the server remembers of each process: beyond that, everybody's snapshots become slow. */

@@ -162,6 +162,7 @@ void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_
 			AtEOXact_GUC(false, settings_level);
 			DropAllPreparedStatements();
 			ResetSequenceCaches();
+			forget_random_seed();
 			MemoryContext caller = MemoryContextSwitchTo(context);
 			for (size_t i = 0; i < members.size(); i++)
 				if (results[i])
