@@ -113,11 +113,13 @@ INSERT INTO commands (command) VALUES
 SELECT format('%-6s%-6s%-6s%-6s%s', pg_temp.as_role('a_nobody', command), pg_temp.as_role('a_producer', command), pg_temp.as_role('a_consumer', command),
 	pg_temp.as_role('a_manager', command), command) FROM commands ORDER BY n;
 
--- a producer sees the id of its task, and no more
+-- a producer sees its own tasks, and no others; COPY and row-level security exclude each other
+SELECT jobqueue.enqueue('a-others') > 0;
 SET ROLE a_producer;
 INSERT INTO jobqueue.tasks (type) VALUES ('a-own') RETURNING id > 0;
+SELECT count(*) FROM jobqueue.enqueue_many('a-own', '{"1"}');
+SELECT type, payload, created_by, status FROM jobqueue.tasks ORDER BY id;
 COPY jobqueue.tasks (type, payload) FROM stdin;
-a-own	{"copied": 1}
 \.
 RESET ROLE;
 SELECT type, payload, created_by, status FROM jobqueue.tasks WHERE type = 'a-own' ORDER BY id;

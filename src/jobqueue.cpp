@@ -1,6 +1,7 @@
 /*
  * jobqueue.cpp -- what happens when the server loads the library. C region.
  */
+#include "api/row_security.hpp"
 #include "pg/settings.hpp"
 #include "server/processes.hpp"
 #include "shared/state.hpp"
@@ -11,6 +12,7 @@ PGDLLEXPORT void _PG_init(void);
 
 void _PG_init(void) {
 	jobqueue::settings::define();
+	jobqueue::install_row_security();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	jobqueue::install_shared_memory_hooks();

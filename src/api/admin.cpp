@@ -4,6 +4,7 @@
  * adopt, version. C++ region.
  */
 #include "api/arguments.hpp"
+#include "engine/access.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "pg/compat.hpp"
@@ -11,6 +12,11 @@
 #include "shared/announcements.hpp"
 
 namespace jobqueue {
+
+/* Where the caller is a manager. */
+static Queues managers_queues(FunctionCallInfo fcinfo) {
+	return callers_queues(fcinfo, {Access::manager});
+}
 
 struct RoleFacts {
 	Oid oid;
@@ -170,6 +176,17 @@ static void check_role(const std::string &name, std::initializer_list<std::strin
 					"Pass another role as run_as, or turn jobqueue.allow_superuser_handlers on.");
 }
 
+/* A manager of some queues only: others' queues are none of its business, nor may another role look into them for it. */
+static void check_queues_of(const store::HandlerSettings &handler, const Queues &allowed) {
+	if (handler.queue)
+		require(allowed, handler.queue);
+	if (handler.dead_letter_queue && !handler.dead_letter_queue->empty())
+		require(allowed, handler.dead_letter_queue);
+	if (handler.run_as && !allowed.all && *handler.run_as != caller_name())
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+					"a manager of some queues can register handlers only that run as itself", "Leave run_as out.");
+}
+
 /* Somebody who made a superuser run the tasks of a type shall know what that means. */
 static void warn_of_superuser(const std::string &name, const std::string &type) {
 	if (!role_facts(name.c_str()).superuser)
@@ -215,8 +232,11 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 		if (required[n - 1] != nullptr)
 			arguments.require(n, required[n - 1]);
 	arguments.require(13, "batch_size");
-	const store::HandlerSettings handler = read_handler(arguments);
+	store::HandlerSettings handler = read_handler(arguments);
 	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = managers_queues(fcinfo);
+	check_queues_of(handler, allowed);
+	handler.governed = !allowed.all;
 	check_batch_size(owner, *handler.function, *handler.batch_size);
 	check_role(*handler.run_as, {*handler.function, handler.backoff_function.value_or("")});
 	{
@@ -238,6 +258,9 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	const std::optional<store::Handler> old = own_handler(owner, change.type);
 	if (!old)
 		throw Error(ERRCODE_UNDEFINED_OBJECT, "type \"" + change.type + "\" has no handler");
+	const Queues allowed = managers_queues(fcinfo);
+	require(allowed, old->queue);
+	check_queues_of(change, allowed);
 	if (change.function || change.batch_size)
 		check_batch_size(owner, change.function.value_or(old->function), change.batch_size.value_or(old->batch_size));
 	const std::string role = change.run_as.value_or(old->run_as);
@@ -261,8 +284,10 @@ JOBQUEUE_FUNCTION(jobqueue_unregister_handler) {
 	const Arguments arguments(fcinfo);
 	const std::string type = arguments.text_at(0, "type");
 	const Oid owner = function_owner(fcinfo);
-	if (!own_handler(owner, type))
+	const std::optional<store::Handler> handler = own_handler(owner, type);
+	if (!handler)
 		return BoolGetDatum(false);
+	require(managers_queues(fcinfo), handler->queue);
 	const Session session(owner);
 	return BoolGetDatum(store::delete_handler(type));
 }
@@ -270,6 +295,7 @@ JOBQUEUE_FUNCTION(jobqueue_unregister_handler) {
 JOBQUEUE_FUNCTION(jobqueue_pause_queue) {
 	using namespace jobqueue;
 	const std::optional<std::string> queue = Arguments(fcinfo).optional_queue(0);
+	require(managers_queues(fcinfo), queue);
 	const Session session(function_owner(fcinfo));
 	return BoolGetDatum(store::pause(queue));
 }
@@ -277,6 +303,7 @@ JOBQUEUE_FUNCTION(jobqueue_pause_queue) {
 JOBQUEUE_FUNCTION(jobqueue_resume_queue) {
 	using namespace jobqueue;
 	const std::optional<std::string> queue = Arguments(fcinfo).optional_queue(0);
+	require(managers_queues(fcinfo), queue);
 	const Session session(function_owner(fcinfo));
 	return BoolGetDatum(store::resume(queue));
 }
@@ -286,7 +313,9 @@ JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	const Arguments arguments(fcinfo);
 	const int64 id = arguments.int64_at(0, "id");
 	const std::optional<std::string> reason = arguments.optional_text(1);
+	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
+	require_tasks(allowed, {&id, 1});
 	return BoolGetDatum(end_cancelled(id, reason));
 }
 
@@ -311,7 +340,9 @@ JOBQUEUE_FUNCTION(jobqueue_retry) {
 	std::optional<TimestampTz> run_at = arguments.optional_time(1, "run_at");
 	if (*run_at <= GetCurrentTimestamp())
 		run_at = std::nullopt;
+	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
+	require_tasks(allowed, {&id, 1});
 	const std::optional<store::Claim> task = store::retry(id, run_at);
 	if (task)
 		note_retried(*task, run_at);
@@ -362,6 +393,7 @@ JOBQUEUE_FUNCTION(jobqueue_cancel_tasks) {
 	using namespace jobqueue;
 	const store::Selection selection = read_selection(Arguments(fcinfo), true);
 	check_status(selection, {"pending", "scheduled", "blocked", "processing"}, "cancelled");
+	require(managers_queues(fcinfo), selection.queue);
 	const Session session(function_owner(fcinfo));
 	int64 cancelled = 0;
 	for (const int64 id : store::select_live(selection))
@@ -372,6 +404,7 @@ JOBQUEUE_FUNCTION(jobqueue_cancel_tasks) {
 JOBQUEUE_FUNCTION(jobqueue_retry_failed) {
 	using namespace jobqueue;
 	const store::Selection selection = read_selection(Arguments(fcinfo), false);
+	require(managers_queues(fcinfo), selection.queue);
 	store::Retried retried;
 	{
 		const Session session(function_owner(fcinfo));
@@ -393,6 +426,7 @@ JOBQUEUE_FUNCTION(jobqueue_delete_tasks) {
 	using namespace jobqueue;
 	const store::Selection selection = read_selection(Arguments(fcinfo), true);
 	check_status(selection, {"pending", "scheduled", "blocked", "completed", "failed", "cancelled"}, "deleted");
+	require(managers_queues(fcinfo), selection.queue);
 	const Session session(function_owner(fcinfo));
 	return Int64GetDatum(store::delete_tasks(selection));
 }
@@ -402,6 +436,7 @@ JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
 	const Arguments arguments(fcinfo);
 	arguments.require(0, "queue");
 	const std::string queue = *arguments.optional_queue(0);
+	require(managers_queues(fcinfo), queue);
 	const Session session(function_owner(fcinfo));
 	return Int64GetDatum(store::purge(queue));
 }

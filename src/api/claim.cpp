@@ -3,7 +3,7 @@
  * extend_lease, release, and those forms of snooze, discard and set_progress that name a claim. C++ region.
  */
 #include "api/arguments.hpp"
-#include "api/kept_configuration.hpp"
+#include "engine/kept_configuration.hpp"
 #include "engine/claimer.hpp"
 #include "engine/outcome.hpp"
 #include "shared/announcements.hpp"
@@ -32,7 +32,7 @@ static std::vector<std::string> read_types(const Arguments &arguments, int n) {
 /* What a claim must know of handlers and queues. */
 struct ClaimConfiguration {
 	store::Pauses pauses;
-	std::vector<std::string> handled_types;
+	std::vector<store::HandledType> handled_types;
 };
 
 /* Every type without a handler: another set whenever the configuration changes. */
@@ -86,8 +86,16 @@ struct ClaimRequest {
 	}
 };
 
+/* Where the caller is a consumer; what it names must be among it. */
+static Queues consumers_queues(FunctionCallInfo fcinfo, const std::optional<std::string> &queue = {}) {
+	Queues allowed = callers_queues(fcinfo, {Access::consumer});
+	if (queue)
+		require(allowed, queue);
+	return allowed;
+}
+
 /* Needs a Session. */
-static void claim_into(ResultSet &result, ClaimRequest request) {
+static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) {
 	/* For the life of the backend. */
 	static Claimer *claimer = nullptr; /* it knows the lanes */
 	static KeptConfiguration<ClaimConfiguration> *configuration = nullptr;
@@ -111,13 +119,18 @@ static void claim_into(ResultSet &result, ClaimRequest request) {
 	} else if (request.queue && is_for_dead_letters(*request.queue)) {
 		scope = scope_of_unhandled({}); /* no handler serves it */
 	} else {
-		scope = scope_of_unhandled(known.handled_types);
+		std::vector<std::string> handled;
+		for (const store::HandledType &one : known.handled_types)
+			if (!one.only_in || (request.queue && *one.only_in == *request.queue))
+				handled.push_back(one.type);
+		scope = scope_of_unhandled(std::move(handled));
 		unhandled = true;
 	}
 	if (request.queue) { /* dead letters are for those who ask for their queue */
 		scope.filter.dead_letters = true;
 		scope.key = hash_name("dead letters", scope.key);
 	}
+	limit_scope(scope, std::move(allowed));
 	claimer->absorb(scope);
 	const Locked locked = claimer->lock(scope, known.pauses, request.queue, request.count);
 	if (locked.empty())
@@ -133,6 +146,19 @@ struct ClaimName {
 	int32 attempt;
 	explicit ClaimName(const Arguments &arguments)
 		: id(arguments.int64_at(0, "id")), attempt(arguments.int32_at(1, "attempt")) {}
+};
+
+/* A visit to a claim that the caller says is its own. */
+class ClaimSession {
+public:
+	ClaimSession(FunctionCallInfo fcinfo, const ClaimName &name)
+		: allowed_(consumers_queues(fcinfo)), session_(function_owner(fcinfo)) {
+		require_tasks(allowed_, {&name.id, 1});
+	}
+
+private:
+	const Queues allowed_;
+	const Session session_;
 };
 
 template <typename T> static std::vector<T> read_numbers(Datum array, Oid type, const char *name) {
@@ -183,7 +209,10 @@ struct Completions {
 		results = array;
 	}
 	/* Needs a Session. Returns the ids of those that were still good. */
-	std::vector<int64> end() const { return end_completed(ids, attempts, results, false); }
+	std::vector<int64> end(const Queues &allowed) const {
+		require_tasks(allowed, ids);
+		return end_completed(ids, attempts, results, false);
+	}
 };
 
 } // namespace jobqueue
@@ -201,9 +230,10 @@ JOBQUEUE_FUNCTION(jobqueue_is_wanted) {
 JOBQUEUE_FUNCTION(jobqueue_claim) {
 	using namespace jobqueue;
 	const ClaimRequest request(Arguments(fcinfo), 0);
+	Queues allowed = consumers_queues(fcinfo, request.queue);
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
-	claim_into(result, request);
+	claim_into(result, request, std::move(allowed));
 	return 0;
 }
 
@@ -219,16 +249,17 @@ JOBQUEUE_FUNCTION(jobqueue_complete) {
 			return PointerGetDatum(construct_array(&element, 1, JSONBOID, -1, false, TYPALIGN_INT));
 		});
 	}
-	const Session session(function_owner(fcinfo));
+	const ClaimSession session(fcinfo, name);
 	return BoolGetDatum(!end_completed({&name.id, 1}, {&name.attempt, 1}, results, false).empty());
 }
 
 JOBQUEUE_FUNCTION(jobqueue_complete_many) {
 	using namespace jobqueue;
 	const Completions completions(Arguments{fcinfo});
+	const Queues allowed = consumers_queues(fcinfo);
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	const Session session(function_owner(fcinfo));
-	std::vector<int64> done = completions.end();
+	std::vector<int64> done = completions.end(allowed);
 	std::sort(done.begin(), done.end());
 	for (const int64 id : completions.ids) {
 		const auto found = std::lower_bound(done.begin(), done.end(), id);
@@ -245,11 +276,12 @@ JOBQUEUE_FUNCTION(jobqueue_complete_and_claim) {
 	const Arguments arguments(fcinfo);
 	const Completions completions(arguments);
 	const ClaimRequest request(arguments, 3);
+	Queues allowed = consumers_queues(fcinfo, request.queue);
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
 	/* First: a lease that has ended, but that nobody has taken back, is still good. */
-	completions.end();
-	claim_into(result, request);
+	completions.end(allowed);
+	claim_into(result, request, std::move(allowed));
 	return 0;
 }
 
@@ -269,7 +301,7 @@ JOBQUEUE_FUNCTION(jobqueue_fail) {
 									.retry_in_us = arguments.optional_duration(4, "retry_in")};
 	const char *status = nullptr;
 	{
-		const Session session(function_owner(fcinfo));
+		const ClaimSession session(fcinfo, name);
 		const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 		/* P0001: what RAISE EXCEPTION would have had */
 		if (claim)
@@ -287,7 +319,7 @@ JOBQUEUE_FUNCTION(jobqueue_extend_lease) {
 	const Arguments arguments(fcinfo);
 	const ClaimName name(arguments);
 	const TimestampTz lease = lease_end(arguments, 2);
-	const Session session(function_owner(fcinfo));
+	const ClaimSession session(fcinfo, name);
 	const bool held = store::extend_lease(name.id, name.attempt, lease);
 	if (held)
 		guard([lease] { note_due(lease); });
@@ -298,7 +330,7 @@ JOBQUEUE_FUNCTION(jobqueue_release) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	const ClaimName name(arguments);
-	const Session session(function_owner(fcinfo));
+	const ClaimSession session(fcinfo, name);
 	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 	if (claim)
 		end_released(*claim);
@@ -311,7 +343,7 @@ JOBQUEUE_FUNCTION(jobqueue_snooze_claim) {
 	const ClaimName name(arguments);
 	arguments.require(2, "delay");
 	const int64 delay = *arguments.optional_duration(2, "delay");
-	const Session session(function_owner(fcinfo));
+	const ClaimSession session(fcinfo, name);
 	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 	if (claim)
 		end_snoozed(*claim, GetCurrentTimestamp() + delay);
@@ -323,7 +355,7 @@ JOBQUEUE_FUNCTION(jobqueue_discard_claim) {
 	const Arguments arguments(fcinfo);
 	const ClaimName name(arguments);
 	arguments.require(2, "reason");
-	const Session session(function_owner(fcinfo));
+	const ClaimSession session(fcinfo, name);
 	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 	if (claim)
 		end_failed(*claim, {*arguments.optional_text(2), sqlstate::discarded}, {.discarded = true});
@@ -336,6 +368,6 @@ JOBQUEUE_FUNCTION(jobqueue_set_progress_claim) {
 	const ClaimName name(arguments);
 	const float4 fraction = arguments.fraction_at(2);
 	const std::optional<std::string> message = arguments.optional_text(3);
-	const Session session(function_owner(fcinfo));
+	const ClaimSession session(fcinfo, name);
 	return BoolGetDatum(store::set_progress(name.id, name.attempt, fraction, message));
 }

@@ -23,13 +23,15 @@ struct DrainOptions {
 
 class Drain {
 public:
-	Drain(Oid owner, DrainOptions options) : owner_(owner), options_(std::move(options)), executor_(owner) {
+	Drain(Oid owner, DrainOptions options, const Queues &allowed)
+		: owner_(owner), options_(std::move(options)), executor_(owner) {
 		const Session session(owner_);
 		handlers_ = store::handlers_of(caller_name_);
 		std::vector<std::string> types;
 		for (const store::Handler &handler : handlers_)
 			types.push_back(handler.type);
 		scope_ = scope_of_types(std::move(types));
+		limit_scope(scope_, allowed);
 	}
 
 	void run(ResultSet &result) {
@@ -157,6 +159,9 @@ JOBQUEUE_FUNCTION(jobqueue_drain) {
 	if (in_handler())
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "drain cannot be called in a handler");
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
-	Drain(function_owner(fcinfo), std::move(options)).run(result);
+	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = callers_queues(fcinfo, {Access::consumer, Access::manager});
+	require(allowed, options.queue);
+	Drain(owner, std::move(options), allowed).run(result);
 	return 0;
 }

@@ -2,7 +2,9 @@
  * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
  */
 #include "api/arguments.hpp"
-#include "api/kept_configuration.hpp"
+#include "engine/access.hpp"
+#include "engine/kept_configuration.hpp"
+#include "engine/limits.hpp"
 
 #include <map>
 
@@ -44,18 +46,20 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 using DefaultQueues = std::map<std::string, std::string, std::less<>>;
 static constexpr size_t most_default_queues = 1000;
 
-static store::Added add_task(Oid owner, store::NewTask &task, Datum payload) {
+static store::Added add_task(Oid owner, store::NewTask &task, Datum payload, const Queues &allowed) {
 	static KeptConfiguration<DefaultQueues> *kept = nullptr; /* for the life of the backend */
 	if (kept == nullptr)
 		kept = new KeptConfiguration<DefaultQueues>;
 	DefaultQueues &queues = kept->get([] { return DefaultQueues(); });
+	task.own_queues = allowed.names;
 	const auto known = queues.find(task.type);
-	const bool look_up = !task.queue && known == queues.end();
+	const bool look_up = !task.queue && (known == queues.end() || !allowed.all);
 	if (!task.queue && !look_up)
 		task.queue = known->second;
 	const Session session(owner);
 	store::Added added = store::insert(task, payload);
-	if (look_up && queues.size() < most_default_queues)
+	require(allowed, added.queue);
+	if (look_up && allowed.all && queues.size() < most_default_queues)
 		queues.emplace(task.type, added.queue);
 	return added;
 }
@@ -69,6 +73,17 @@ static void note_added(const store::NewTask &task, const store::Added &added) {
 	});
 }
 
+/* Of a jsonb[] without nulls; in the caller's memory. */
+static std::span<const Datum> elements_of(Datum array) {
+	return guard([array] {
+		Datum *values;
+		bool *nulls;
+		int count;
+		deconstruct_array(DatumGetArrayTypeP(array), JSONBOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
+		return std::span<const Datum>(values, static_cast<size_t>(count));
+	});
+}
+
 } // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue) {
@@ -77,7 +92,11 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const std::string type = arguments.text_at(0, "type");
 	arguments.require(1, "payload");
 	store::NewTask task = read_task(arguments, type);
-	const store::Added added = add_task(function_owner(fcinfo), task, arguments.datum(1));
+	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = callers_queues(fcinfo, {Access::producer});
+	const Datum payload = arguments.datum(1);
+	check_limits(owner, {&payload, 1});
+	const store::Added added = add_task(owner, task, payload, allowed);
 	note_added(task, added);
 	return Int64GetDatum(added.id);
 }
@@ -90,11 +109,17 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	const Datum payloads = arguments.datum(1);
 	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))
 		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "payloads must not contain nulls");
-	const store::NewTask task = read_task(arguments, type);
+	store::NewTask task = read_task(arguments, type);
 	std::vector<store::Added> added;
 	{
-		const Session session(function_owner(fcinfo));
+		const Oid owner = function_owner(fcinfo);
+		const Queues allowed = callers_queues(fcinfo, {Access::producer});
+		check_limits(owner, elements_of(payloads));
+		task.own_queues = allowed.names;
+		const Session session(owner);
 		added = store::insert_many(task, payloads);
+		if (!added.empty())
+			require(allowed, added.front().queue);
 	}
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	for (const store::Added &one : added)
@@ -168,7 +193,11 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 	store::NewTask task;
 	task.type = trigger->tg_trigger->tgargs[0];
 	task.created_by = caller_name();
-	const store::Added added = add_task(function_owner(fcinfo), task, payload);
+	/* Whoever changes the table need not know of us: its owner, who may create triggers on it, answers for them. */
+	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = callers_queues(fcinfo, {Access::producer}, trigger->tg_relation->rd_rel->relowner);
+	check_limits(owner, {&payload, 1});
+	const store::Added added = add_task(owner, task, payload, allowed);
 	note_added(task, added);
 	return PointerGetDatum(nullptr);
 }
@@ -255,9 +284,30 @@ JOBQUEUE_FUNCTION(jobqueue_task_updated) {
 	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });
 }
 
+namespace jobqueue {
+
+/* Who has access is part of other sessions' plans, see row_security.cpp. C region. */
+static void forget_policies(Relation changed) {
+	const std::string_view name = RelationGetRelationName(changed);
+	if (name != "access" && name != "limits")
+		return;
+	static constexpr const char *tables[] = {"tasks",			"tasks_live",	   "tasks_failed",	  "handlers",
+											 "queues",			"tasks_history_1", "tasks_history_2", "tasks_history_3",
+											 "tasks_history_4", "tasks_history_5", "tasks_history_6", "tasks_history_7",
+											 "tasks_history_8"};
+	for (const char *table : tables) {
+		const Oid relation = get_relname_relid(table, RelationGetNamespace(changed));
+		if (OidIsValid(relation))
+			CacheInvalidateRelcacheByRelid(relation);
+	}
+}
+
+} // namespace jobqueue
+
 JOBQUEUE_FUNCTION(jobqueue_configuration_changed) {
 	using namespace jobqueue;
-	trigger_data(fcinfo);
+	TriggerData *const trigger = trigger_data(fcinfo);
 	guard(note_configuration);
+	guard([trigger] { forget_policies(trigger->tg_relation); });
 	return PointerGetDatum(nullptr);
 }

@@ -3,6 +3,7 @@
  * snooze, discard, set_progress), and what worker_status reads. C++ region.
  */
 #include "api/arguments.hpp"
+#include "engine/access.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "pg/compat.hpp"
@@ -83,14 +84,6 @@ static Datum keep(Datum row, MemoryContext context, bool hide_failures) {
 	});
 }
 
-/* Whoever may read all tasks may wait for any; others for their own. */
-static bool may_read_all_tasks() {
-	return guard([] {
-		const Oid relation = get_relname_relid("tasks", get_namespace_oid("jobqueue", false));
-		return pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
-	});
-}
-
 } // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_wait_for) {
@@ -105,7 +98,8 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 	const TimestampTz start = GetCurrentTimestamp();
 	const Oid owner = function_owner(fcinfo);
 	const std::string caller = caller_name();
-	const bool all = may_read_all_tasks();
+	const Oid tasks = guard([] { return get_relname_relid("tasks", get_namespace_oid("jobqueue", false)); });
+	const Queues visible = queues_by_right(owner, tasks, ACL_SELECT, false, {Access::consumer, Access::manager});
 	MemoryContext context = CurrentMemoryContext;
 	const Waiting waiting(id);
 	for (bool first = true;; first = false) {
@@ -113,7 +107,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 		{
 			const Session session(owner);
 			const std::optional<store::Look> look = store::look(id);
-			if (!look || (!all && look->created_by != caller)) {
+			if (!look || (look->created_by != caller && !visible.contains(look->queue))) {
 				if (!first)
 					throw Error(ERRCODE_NO_DATA_FOUND,
 								"task " + std::to_string(id) + " was removed while it was waited for",
@@ -122,7 +116,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 							"Finished tasks are kept for jobqueue.completed_retention.");
 			}
 			if (look->status == "completed" || look->status == "failed" || look->status == "cancelled")
-				finished = keep(look->row, context, !all);
+				finished = keep(look->row, context, !visible.contains(look->queue));
 			else if (first && TransactionIdIsCurrentTransactionId(look->inserted_by))
 				throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 							"task " + std::to_string(id) + " cannot run before this transaction commits");
@@ -204,8 +198,8 @@ JOBQUEUE_FUNCTION(jobqueue_set_progress) {
 
 namespace jobqueue {
 
-/* C region. */
-static void list_workers(FunctionCallInfo fcinfo) {
+/* What they say about their progress is told of these tasks only, or of all. C region. */
+static void list_workers(FunctionCallInfo fcinfo, bool all, std::span<const int64> visible) {
 	InitMaterializedSRF(fcinfo, 0);
 	auto *info = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 	for (WorkerSlot &slot : worker_slots()) {
@@ -221,7 +215,8 @@ static void list_workers(FunctionCallInfo fcinfo) {
 		namestrcpy(&names[1], role ? role : "");
 		float4 fraction;
 		char message[progress_message_size];
-		const bool progress = task != 0 && read_progress(&slot, &fraction, message);
+		const bool told = all || std::find(visible.begin(), visible.end(), static_cast<int64>(task)) != visible.end();
+		const bool progress = told && task != 0 && read_progress(&slot, &fraction, message);
 		const bool stuck = pg_atomic_read_u32(&slot.stuck) != 0;
 		Datum values[9] = {Int32GetDatum(static_cast<int32>(pid)),
 						   NameGetDatum(&names[0]),
@@ -245,6 +240,19 @@ static void list_workers(FunctionCallInfo fcinfo) {
 } // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_workers) {
-	jobqueue::guard([fcinfo] { jobqueue::list_workers(fcinfo); });
+	using namespace jobqueue;
+	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = callers_queues(fcinfo, {Access::consumer, Access::manager});
+	std::vector<int64> visible;
+	if (!allowed.all) {
+		const Session session(owner);
+		for (WorkerSlot &slot : worker_slots()) {
+			const auto task = static_cast<int64>(pg_atomic_read_u64(&slot.task));
+			for (const std::string &queue : store::queues_of_tasks({&task, 1}))
+				if (allowed.contains(queue))
+					visible.push_back(task);
+		}
+	}
+	guard([&] { list_workers(fcinfo, allowed.all, visible); });
 	return 0;
 }

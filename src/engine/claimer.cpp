@@ -22,6 +22,36 @@ Scope scope_of_types(std::vector<std::string> types) {
 	return scope;
 }
 
+Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed) {
+	std::vector<std::string> types, elsewhere;
+	for (const store::Handler &handler : handlers) {
+		types.push_back(handler.type);
+		if (!handler.governed)
+			elsewhere.push_back(handler.type);
+	}
+	std::sort(elsewhere.begin(), elsewhere.end());
+	const bool limited = elsewhere.size() < types.size();
+	Scope scope = scope_of_types(std::move(types));
+	scope.role = handlers.empty() ? InvalidOid : handlers[0].role;
+	if (limited)
+		limit_scope(scope, std::move(allowed), std::move(elsewhere));
+	return scope;
+}
+
+void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere) {
+	if (allowed.all)
+		return;
+	const auto add = [&scope](std::string_view name) { scope.key = hash_name(name, hash_name({"\0", 1}, scope.key)); };
+	scope.key = hash_name("queues", scope.key);
+	for (const std::string &queue : allowed.names)
+		add(queue);
+	scope.key = hash_name("types elsewhere", scope.key);
+	for (const std::string &type : elsewhere)
+		add(type);
+	scope.queues = std::move(allowed);
+	scope.elsewhere.types = std::move(elsewhere);
+}
+
 /* "news": there may be something in it for us. */
 void Claimer::learn(std::string_view queue, int16 priority, bool news) {
 	store::Lane lane{std::string(queue), priority};
@@ -88,20 +118,21 @@ void Claimer::discover() {
 	undiscovered_ = false;
 }
 
-/* A paused lane has nothing to give until the configuration changes, and then forget_quiet() is called. */
-bool Claimer::is_quiet_by_pause(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const {
+/* A closed lane has nothing to give until the configuration changes, and then forget_quiet() is called. */
+bool Claimer::is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const {
 	const auto contains = [&known](const std::vector<std::string> &queues) {
 		return std::find(queues.begin(), queues.end(), known.lane.queue) != queues.end();
 	};
-	const bool paused =
-		pauses.all || contains(pauses.queues) || (!scope.filter.dead_letters && contains(pauses.dead_letter_queues));
-	if (paused)
+	const store::TypeFilter &filter = scope.filter_for(known.lane.queue);
+	const bool closed = pauses.all || contains(pauses.queues) ||
+						(!filter.dead_letters && contains(pauses.dead_letter_queues)) || filter.lets_nothing_through();
+	if (closed)
 		known.quiet = remembers_quiet_;
-	return paused;
+	return closed;
 }
 
 LaneKey Claimer::key_of(const Scope &scope, const KnownLane &lane) const {
-	return {scope.key, lane.queue_hash, MyDatabaseId, lane.lane.priority};
+	return {scope.key, lane.queue_hash, MyDatabaseId, lane.lane.priority, scope.role};
 }
 
 /* Queues take turns: the one after the last one served comes first. */
@@ -128,7 +159,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 	const size_t begin = first_to_read();
 	for (size_t i = 0; i < lanes_.size(); i++) {
 		KnownLane &known = lanes_[(begin + i) % lanes_.size()];
-		if (known.quiet || (queue && known.lane.queue != *queue) || is_quiet_by_pause(scope, known, pauses))
+		if (known.quiet || (queue && known.lane.queue != *queue) || is_closed(scope, known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();
@@ -139,7 +170,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 		while (!unread.empty() && locked.tasks.size() < static_cast<size_t>(count)) {
 			const int wanted = count - static_cast<int>(locked.tasks.size());
 			std::vector<store::Candidate> candidates =
-				store::lock_pending(known.lane, unread.front(), scope.filter, wanted);
+				store::lock_pending(known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
 			if (!candidates.empty())
 				claimed.add({candidates.front().id, candidates.back().id});
 			if (candidates.size() < static_cast<size_t>(wanted))
@@ -180,7 +211,8 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 /* Is there a task in these ranges? Takes what is before it out of them. */
 static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &unread) {
 	while (!unread.empty()) {
-		if (const std::optional<int64> first = store::first_pending(lane, unread.front(), scope.filter)) {
+		if (const std::optional<int64> first =
+				store::first_pending(lane, unread.front(), scope.filter_for(lane.queue))) {
 			unread.remove_below(*first);
 			return true;
 		}
@@ -192,7 +224,7 @@ static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &
 bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
 	discover();
 	for (KnownLane &known : lanes_) {
-		if (known.quiet || is_quiet_by_pause(scope, known, pauses))
+		if (known.quiet || is_closed(scope, known, pauses))
 			continue;
 		const LaneKey key = key_of(scope, known);
 		const TimestampTz started = GetCurrentTimestamp();

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/access.hpp"
 #include "shared/positions.hpp"
 
 namespace jobqueue {
@@ -16,10 +16,23 @@ namespace jobqueue {
 struct Scope {
 	store::TypeFilter filter;
 	uint64 key = 0;
-	uint64 types = ~0ULL; /* type_mask: news of other types do not concern it */
+	uint64 types = ~0ULL;  /* type_mask: news of other types do not concern it */
+	Oid role = InvalidOid; /* whose handlers */
+	/* The filter is for these queues ... */
+	Queues queues = {};
+	store::TypeFilter elsewhere = {}; /* ... and this one for the others */
+
+	const store::TypeFilter &filter_for(std::string_view queue) const noexcept {
+		return queues.contains(queue) ? filter : elsewhere;
+	}
+	void ask_for_rows(const std::string &claimant) { filter.rows_for = elsewhere.rows_for = claimant; }
 };
 /* The scope of a set of types; their order matters not. */
 Scope scope_of_types(std::vector<std::string> types);
+/* Of the handlers of one role, and the queues in which it has access. */
+Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed);
+/* In queues that are not allowed, only the types in "elsewhere" (sorted) remain. */
+void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere = {});
 
 struct Locked {
 	std::vector<store::Candidate> tasks; /* in claim order */
@@ -63,7 +76,7 @@ private:
 	};
 	void learn(std::string_view queue, int16 priority, bool news);
 	void discover();
-	bool is_quiet_by_pause(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
+	bool is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
 	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;
 	size_t first_to_read() const;
 

@@ -87,7 +87,7 @@ static int64 delay_before_retry(const store::FailurePolicy &policy, int attempt)
 }
 
 const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options) {
-	const store::FailurePolicy policy = store::failure_policy(claim.type, failure.sqlstate);
+	const store::FailurePolicy policy = store::failure_policy(claim, failure.sqlstate);
 	bool retry = options.retryable && !options.discarded && !policy.discard && claim.attempt < claim.max_attempts;
 	if (failure.crash && claim.crashes + 1 >= settings::max_crashes) {
 		retry = false;

@@ -31,6 +31,9 @@ namespace jobqueue::store {
 	"CASE WHEN " interval " IS NOT NULL THEN (least(pg_catalog.date_part('epoch', " interval                           \
 	"), 3e9::pg_catalog.float8)" TIMES "1e6::pg_catalog.float8)::pg_catalog.int8 END"
 
+/* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
+#define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue ")"
+
 /* Adding */
 
 #define INSERT_COLUMNS                                                                                                 \
@@ -38,7 +41,8 @@ namespace jobqueue::store {
 	"created_by, timeout) "
 #define INSERT_VALUES(payload)                                                                                         \
 	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
-	"$1), 'default'), $4, $5, CASE WHEN $5" GT NOW " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
+	"$1 AND " HAS_SAY_IN("ANY ($10)") "), 'default'), $4, $5, CASE WHEN $5" GT NOW                                     \
+									  " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
 #define INSERT_RETURNING " RETURNING id, queue, status" EQ "'scheduled'"
 
 static constinit Statement insert_statement{INSERT_COLUMNS "VALUES (" INSERT_VALUES("$2") ")" INSERT_RETURNING,
@@ -50,7 +54,8 @@ static constinit Statement insert_statement{INSERT_COLUMNS "VALUES (" INSERT_VAL
 											INT4OID,
 											JSONBOID,
 											NAMEOID,
-											INTERVALOID};
+											INTERVALOID,
+											TEXTARRAYOID};
 static constinit Statement insert_many_statement{
 	INSERT_COLUMNS "SELECT " INSERT_VALUES("u.payload") " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) "
 														"ORDER BY u.n" INSERT_RETURNING,
@@ -62,7 +67,8 @@ static constinit Statement insert_many_statement{
 	INT4OID,
 	JSONBOID,
 	NAMEOID,
-	INTERVALOID};
+	INTERVALOID,
+	TEXTARRAYOID};
 
 static std::vector<Added> run_insert(Statement &statement, const NewTask &task, Datum payload) {
 	Params params;
@@ -72,6 +78,10 @@ static std::vector<Added> run_insert(Statement &statement, const NewTask &task, 
 	params.add_time(task.run_at);
 	params.add(task.max_attempts).add_datum(task.metadata.value_or(0), !task.metadata).add_name(task.created_by);
 	params.add_datum(task.timeout.value_or(0), !task.timeout);
+	if (task.own_queues.empty())
+		params.add_null();
+	else
+		params.add(task.own_queues);
 	const Rows rows = statement.run(params);
 	std::vector<Added> added;
 	added.reserve(rows.size());
@@ -98,6 +108,9 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 
 #define MAX_ATTEMPTS                                                                                                   \
 	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ "t.type), 20)"
+#define MAX_ATTEMPTS_OUTSIDE                                                                                           \
+	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ                         \
+	"t.type AND " HAS_SAY_IN("t.queue") "), 20)"
 /* The row of a task as a claim by the given worker would leave it. */
 #define ROW_AS_CLAIMED(claimed_by)                                                                                     \
 	"ROW(t.id, t.type, t.payload, 'processing', t.created_at, " NOW ", " NOW ", t.queue, t.priority, t.run_at, "       \
@@ -195,7 +208,8 @@ static constinit Statement begin_statement{
 	BEGIN(MAX_ATTEMPTS) "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
 		"t.timeout") ", 0), t.payload, t::jobqueue.tasks",
 	TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
-static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS) TASKS_COLUMNS, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS_OUTSIDE) TASKS_COLUMNS, TIDARRAYOID, TIMESTAMPTZOID,
+										   TEXTOID};
 static constinit Statement claim_unhandled_statement{BEGIN("coalesce(t.max_attempts, 20)") TASKS_COLUMNS, TIDARRAYOID,
 													 TIMESTAMPTZOID, TEXTOID};
 
@@ -494,7 +508,7 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 }
 
 #define CLAIM_COLUMNS                                                                                                  \
-	"t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL"
+	"t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL, " IN_SERVER
 
 static std::vector<Claim> claims_of(const Rows &rows) {
 	std::vector<Claim> claims;
@@ -502,7 +516,7 @@ static std::vector<Claim> claims_of(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
 		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
 						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
-						  rows.bool_at(i, 9)});
+						  rows.bool_at(i, 9), rows.bool_at(i, 10)});
 	return claims;
 }
 
@@ -861,24 +875,74 @@ int64 purge(std::string_view queue) {
 /* Watching */
 
 static constinit Statement look_statement{
-	"SELECT t, t.status, t.created_by, t.xmin FROM jobqueue.tasks t WHERE t.id" EQ "$1", INT8OID};
+	"SELECT t, t.status, t.queue, t.created_by, t.xmin FROM jobqueue.tasks t WHERE t.id" EQ "$1", INT8OID};
 
 std::optional<Look> look(int64 id) {
 	Params params;
 	const Rows rows = look_statement.run(params.add(id));
 	if (rows.empty())
 		return std::nullopt;
-	return Look{rows.datum(0, 1), rows.text_at(0, 2), rows.name_at(0, 3), DatumGetTransactionId(rows.datum(0, 4))};
+	return Look{rows.datum(0, 1), rows.text_at(0, 2), rows.text_at(0, 3), rows.name_at(0, 4),
+				DatumGetTransactionId(rows.datum(0, 5))};
+}
+
+static constinit Statement queues_of_tasks_statement{
+	"SELECT DISTINCT t.queue FROM jobqueue.tasks t WHERE t.id" EQ "ANY ($1)", INT8ARRAYOID};
+
+std::vector<std::string> queues_of_tasks(std::span<const int64> ids) {
+	Params params;
+	const Rows rows = queues_of_tasks_statement.run(params.add(ids));
+	std::vector<std::string> queues;
+	for (uint64 i = 0; i < rows.size(); i++)
+		queues.push_back(rows.text_at(i, 1));
+	return queues;
 }
 
 /* Configuration */
 
-#define HANDLER_COLUMNS                                                                                                             \
-	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, h.batch_size, coalesce(" MICROSECONDS(                            \
-		"h.timeout") ", 0), "                                                                                                       \
-					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                       \
-					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false) " \
-					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ          \
+static constinit Statement access_statement{"SELECT a.role, a.access, a.queue FROM jobqueue.access a"};
+
+std::vector<AccessEntry> access_entries() {
+	Params none;
+	const Rows rows = access_statement.run(none);
+	std::vector<AccessEntry> entries;
+	entries.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		entries.push_back({rows.name_at(i, 1), rows.text_at(i, 2),
+						   rows.is_null(i, 3) ? std::nullopt : std::optional(rows.text_at(i, 3))});
+	return entries;
+}
+
+static constinit Statement limits_statement{
+	"SELECT l.role, l.max_workers, l.max_queued, l.max_payload FROM jobqueue.limits l"};
+static constinit Statement count_waiting_statement{
+	"SELECT pg_catalog.count(*) FROM (SELECT 1 FROM jobqueue.tasks_live t WHERE t.created_by" EQ "$1 AND t.status" EQ
+	"ANY (ARRAY['pending', 'scheduled', 'blocked']) LIMIT $2) w",
+	NAMEOID, INT8OID};
+
+std::vector<Limits> limits() {
+	Params none;
+	const Rows rows = limits_statement.run(none);
+	const auto number = [&rows](uint64 row, int column) {
+		return rows.is_null(row, column) ? std::nullopt : std::optional(rows.int32_at(row, column));
+	};
+	std::vector<Limits> limits;
+	for (uint64 i = 0; i < rows.size(); i++)
+		limits.push_back({rows.name_at(i, 1), number(i, 2), number(i, 3), number(i, 4)});
+	return limits;
+}
+
+int64 count_waiting(std::string_view created_by, int64 most) {
+	Params params;
+	return count_waiting_statement.run(params.add_name(created_by).add(most + 1)).int64_at(0, 1);
+}
+
+#define HANDLER_COLUMNS                                                                                                                         \
+	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, h.batch_size, coalesce(" MICROSECONDS(                                        \
+		"h.timeout") ", 0), "                                                                                                                   \
+					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                                   \
+					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false), h.governed " \
+					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ                      \
 					 "h.run_as WHERE d.datname" EQ "pg_catalog.current_database() AND "
 #define OWN_HANDLERS "h.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i LIMIT 1)"
 
@@ -894,7 +958,7 @@ static std::vector<Handler> handlers_from(const Rows &rows) {
 		found.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.name_at(i, 4),
 						 rows.int32_at(i, 5), rows.int32_at(i, 6), rows.int64_at(i, 7), rows.text_at(i, 8),
 						 DatumGetObjectId(rows.datum(i, 9)), rows.bool_at(i, 10), rows.bool_at(i, 11),
-						 rows.bool_at(i, 12)});
+						 rows.bool_at(i, 12), rows.bool_at(i, 13)});
 	/* Bytewise, whatever the order of the database: find_handler() relies on it. */
 	std::sort(found.begin(), found.end(), [](const Handler &a, const Handler &b) { return a.type < b.type; });
 	return found;
@@ -934,16 +998,16 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 
 static constinit Statement put_handler_statement{
 	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, backoff, backoff_function, first_delay, "
-	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, incarnation) "
+	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, governed, incarnation) "
 	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, " NO_TIMEOUT ", " NO_SQLSTATES ", " NO_QUEUE
-	", $14, i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
+	", $14, $15, i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
 	"ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
 	"max_attempts = EXCLUDED.max_attempts, backoff = EXCLUDED.backoff, backoff_function = EXCLUDED.backoff_function, "
 	"first_delay = EXCLUDED.first_delay, max_delay = EXCLUDED.max_delay, jitter = EXCLUDED.jitter, "
 	"timeout = EXCLUDED.timeout, discard_sqlstates = EXCLUDED.discard_sqlstates, "
-	"dead_letter_queue = EXCLUDED.dead_letter_queue, batch_size = EXCLUDED.batch_size, "
+	"dead_letter_queue = EXCLUDED.dead_letter_queue, batch_size = EXCLUDED.batch_size, governed = EXCLUDED.governed, "
 	"incarnation = EXCLUDED.incarnation, updated_at = " NOW,
-	HANDLER_TYPES};
+	HANDLER_TYPES, BOOLOID};
 /* A kind of back-off that is given takes the place of a function. */
 static constinit Statement change_handler_statement{
 	"UPDATE jobqueue.handlers h SET handler = coalesce($2, h.handler), queue = coalesce($3, h.queue), "
@@ -956,7 +1020,7 @@ static constinit Statement change_handler_statement{
 	"batch_size = coalesce($14, h.batch_size), updated_at = " NOW " WHERE h.type" EQ "$1",
 	HANDLER_TYPES};
 
-static void run_handler_statement(Statement &statement, const HandlerSettings &handler) {
+static Params handler_params(const HandlerSettings &handler) {
 	Params params;
 	const auto add = [&params](const std::optional<Datum> &value) { params.add_datum(value.value_or(0), !value); };
 	params.add(std::string_view(handler.type));
@@ -976,15 +1040,17 @@ static void run_handler_statement(Statement &statement, const HandlerSettings &h
 	add(handler.discard_sqlstates);
 	params.add(handler.dead_letter_queue);
 	params.add(handler.batch_size);
-	statement.run(params);
+	return params;
 }
 
 void put_handler(const HandlerSettings &handler) {
-	run_handler_statement(put_handler_statement, handler);
+	Params params = handler_params(handler);
+	put_handler_statement.run(params.add(handler.governed));
 }
 
 void change_handler(const HandlerSettings &change) {
-	run_handler_statement(change_handler_statement, change);
+	Params params = handler_params(change);
+	change_handler_statement.run(params);
 }
 
 static constinit Statement unserved_queue_statement{
@@ -1002,12 +1068,13 @@ static constinit Statement failure_policy_statement{
 		"h.max_delay") ", h.jitter::pg_catalog.float8, "
 					   "coalesce($2" EQ "ANY (h.discard_sqlstates) OR pg_catalog.left($2, 2)" EQ
 					   "ANY (h.discard_sqlstates), false), h.dead_letter_queue "
-					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1",
-	TEXTOID, TEXTOID};
+					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1 AND ($4 OR " HAS_SAY_IN("$3") ")",
+	TEXTOID, TEXTOID, TEXTOID, BOOLOID};
 
-FailurePolicy failure_policy(std::string_view type, std::string_view sqlstate) {
+FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate) {
 	Params params;
-	const Rows rows = failure_policy_statement.run(params.add(type).add(sqlstate));
+	params.add(std::string_view(claim.type)).add(sqlstate).add(std::string_view(claim.queue)).add(claim.in_server);
+	const Rows rows = failure_policy_statement.run(params);
 	if (rows.empty())
 		return {};
 	FailurePolicy policy = {rows.text_at(0, 1),	 rows.int64_at(0, 2),
@@ -1026,15 +1093,15 @@ bool delete_handler(std::string_view type) {
 	return !delete_handler_statement.run(params.add(type)).empty();
 }
 
-static constinit Statement handled_types_statement{"SELECT h.type FROM jobqueue.handlers h"};
+static constinit Statement handled_types_statement{
+	"SELECT h.type, CASE WHEN h.governed THEN h.queue END FROM jobqueue.handlers h"};
 
-std::vector<std::string> handled_types() {
+std::vector<HandledType> handled_types() {
 	Params none;
 	const Rows rows = handled_types_statement.run(none);
-	std::vector<std::string> types;
+	std::vector<HandledType> types;
 	for (uint64 i = 0; i < rows.size(); i++)
-		types.push_back(rows.text_at(i, 1));
-	std::sort(types.begin(), types.end());
+		types.push_back({rows.text_at(i, 1), rows.is_null(i, 2) ? std::nullopt : std::optional(rows.text_at(i, 2))});
 	return types;
 }
 

@@ -16,6 +16,8 @@ namespace jobqueue::store {
 struct NewTask {
 	std::string_view type;
 	std::optional<std::string> queue; /* none: the handler's, else 'default' */
+	/* Queues of the producer, if not all: a handler of a manager of some queues says only among them where tasks go. */
+	std::span<const std::string> own_queues = {};
 	int16 priority = 0;
 	std::optional<TimestampTz> run_at;
 	std::optional<int32> max_attempts;
@@ -45,6 +47,7 @@ struct TypeFilter {
 	bool others = false; /* every type but these, and dead letters of any type */
 	bool dead_letters = false;
 	std::vector<std::string> types; /* sorted */
+	bool lets_nothing_through() const noexcept { return types.empty() && !others && !dead_letters; }
 	std::string rows_for; /* if not empty, candidates come with their rows as a claim by this worker would leave them */
 };
 /* A pending task that is locked, and with that all but claimed. Datums live as long as the Session. */
@@ -137,6 +140,7 @@ struct Claim {
 	std::string claimed_by;
 	int32 crashes;
 	bool dead_letter;
+	bool in_server;
 };
 /* Locks the task of a claim, unless the claim is over. */
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server);
@@ -197,12 +201,32 @@ int64 purge(std::string_view queue);
 struct Look {
 	Datum row; /* jobqueue.tasks */
 	std::string status;
+	std::string queue;
 	std::string created_by;
 	TransactionId inserted_by;
 };
 std::optional<Look> look(int64 id);
+/* Where these tasks are, whatever their status; fewer if there are no such tasks. */
+std::vector<std::string> queues_of_tasks(std::span<const int64> ids);
 
 /* Configuration */
+
+/* A row of jobqueue.access; no queue = all. */
+struct AccessEntry {
+	std::string role;
+	std::string access;
+	std::optional<std::string> queue;
+};
+std::vector<AccessEntry> access_entries();
+
+/* A row of jobqueue.limits. */
+struct Limits {
+	std::string role;
+	std::optional<int32> max_workers, max_queued, max_payload;
+};
+std::vector<Limits> limits();
+/* Tasks of a role that wait; counts up to "most" + 1. */
+int64 count_waiting(std::string_view created_by, int64 most);
 
 struct Handler {
 	std::string type;
@@ -217,6 +241,7 @@ struct Handler {
 	bool superuser;				  /* of the role, as are the next two */
 	bool can_login;
 	bool can_connect;
+	bool governed; /* it gets tasks of those queues only in which its role is a consumer or manager */
 };
 /* Those of this incarnation, ordered by type. */
 std::vector<Handler> handlers();
@@ -236,6 +261,7 @@ struct HandlerSettings {
 	std::optional<Datum> discard_sqlstates;		 /* text[] */
 	std::optional<std::string> dead_letter_queue;
 	std::optional<int32> batch_size;
+	bool governed = false;
 };
 void put_handler(const HandlerSettings &handler);
 /* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
@@ -253,11 +279,15 @@ struct FailurePolicy {
 	bool discard = false; /* this SQLSTATE is not to be tried again */
 	std::optional<std::string> dead_letter_queue;
 };
-/* The defaults for a type without handler. */
-FailurePolicy failure_policy(std::string_view type, std::string_view sqlstate);
+/* The defaults for a type without handler, or with one that has no say in the queue. */
+FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate);
 
-/* Sorted bytewise, whoever's they are. */
-std::vector<std::string> handled_types();
+/* Whoever's they are. */
+struct HandledType {
+	std::string type;
+	std::optional<std::string> only_in; /* in the eyes of others: handlers of a manager of some queues */
+};
+std::vector<HandledType> handled_types();
 
 /* Queues from which workers claim nothing: paused ones, and those for dead letters. */
 struct Pauses {

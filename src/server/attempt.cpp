@@ -221,7 +221,7 @@ void Worker::learn(std::span<const store::Attempt> tasks) {
 	if (latest_is_procedure_)
 		pace.never();
 	if (latest_takes_row_)
-		scope_.filter.rows_for = token_;
+		scope_.ask_for_rows(token_);
 	if (suspect_type_ == type)
 		pace.spoilt_group(GetCurrentTimestamp());
 }

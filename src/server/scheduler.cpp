@@ -36,6 +36,8 @@ constexpr int64 stuck_after_us = 2 * USECS_PER_SEC;
 struct Role {
 	Oid oid;
 	bool can_login;
+	std::vector<store::Handler> handlers;
+	int max_workers = std::numeric_limits<int>::max();
 	Scope scope;
 	Claimer claimer{true};
 	/* A role whose workers end as soon as they start (its connection limit, for one) is tried ever more rarely. */
@@ -155,6 +157,8 @@ std::optional<SchedulerState> Scheduler::configure() {
 	const uint64 roles_read = roles_generation();
 	std::optional<store::Extension> extension;
 	std::vector<store::Handler> handlers;
+	std::map<Oid, Queues> allowed; /* by role, where it matters */
+	std::vector<store::Limits> limits;
 	std::string name;
 	bool own = false;
 	in_transaction(Durability::asynchronous, [&] {
@@ -166,6 +170,10 @@ std::optional<SchedulerState> Scheduler::configure() {
 		const Session session(owner_);
 		handlers = store::handlers();
 		own = store::is_own_incarnation(); /* after them: a restore may be under way */
+		for (const store::Handler &handler : handlers)
+			if (handler.governed && OidIsValid(handler.role) && !allowed.contains(handler.role))
+				allowed[handler.role] = queues_of_handlers(handler.role, owner_);
+		limits = store::limits();
 		pauses_ = store::pauses();
 		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
 		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
@@ -235,19 +243,26 @@ std::optional<SchedulerState> Scheduler::configure() {
 		auto role = std::find_if(roles.begin(), roles.end(), [&](const auto &r) { return r->oid == handler.role; });
 		if (role == roles.end())
 			role = roles.insert(roles.end(), std::make_unique<Role>(handler));
-		(*role)->scope.filter.types.push_back(handler.type);
+		(*role)->handlers.push_back(handler);
 	}
 	for (auto &role : roles) {
-		role->scope = scope_of_types(std::move(role->scope.filter.types));
+		role->scope = scope_of_handlers(role->handlers, std::move(allowed[role->oid]));
 		const auto known = std::find_if(roles_.begin(), roles_.end(), [&](const auto &old) {
 			return old && old->oid == role->oid && old->scope.key == role->scope.key;
 		});
 		if (known != roles_.end()) {
 			(*known)->can_login = role->can_login;
+			(*known)->handlers = std::move(role->handlers);
 			role = std::move(*known);
 			if (configuration != configuration_)
 				role->claimer.forget_quiet(); /* a queue may have been resumed */
 		}
+	}
+	for (auto &role : roles) {
+		role->max_workers = std::numeric_limits<int>::max();
+		for (const store::Limits &limit : limits)
+			if (limit.max_workers && limit.role == role->handlers[0].run_as)
+				role->max_workers = *limit.max_workers;
 	}
 	roles_ = std::move(roles);
 	dismiss_workers();
@@ -729,7 +744,7 @@ void Scheduler::start_workers_of(Role &role) {
 	const TimestampTz now = GetCurrentTimestamp();
 	const auto patience = std::exchange(role.hungry_since, 0);
 	/* A second worker comes after every first one. */
-	if (waiting || settings::max_workers == 0 || now < role.next_start ||
+	if (waiting || settings::max_workers == 0 || workers >= role.max_workers || now < role.next_start ||
 		(workers > 0 && (now < role.next_colleague || !is_turn_of(PG_UINT64_MAX))))
 		return;
 	if (!role.claimer.absorb(role.scope))

@@ -7,6 +7,7 @@
 #include "server/worker.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/leftovers.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -26,7 +27,8 @@ bool Worker::configure() {
 	const uint64 configuration = pg_atomic_read_u64(&database_->configuration);
 	std::vector<store::Handler> known = std::move(handlers_);
 	std::vector<Pace> known_paces = std::move(paces_);
-	const bool serve = in_transaction(Durability::asynchronous, [this] {
+	Queues allowed;
+	const bool serve = in_transaction(Durability::asynchronous, [this, &allowed] {
 		const std::optional<store::Extension> extension = installed_extension();
 		if (!extension || extension->version != library_version ||
 			(OidIsValid(extension_) && extension->oid != extension_))
@@ -39,15 +41,13 @@ bool Worker::configure() {
 			return false;
 		const Session session(owner_);
 		handlers_ = store::handlers_of(role);
+		allowed = queues_of_handlers(GetSessionUserId(), owner_);
 		pauses_ = store::pauses();
 		return store::is_own_incarnation(); /* after them: a restore may be under way */
 	});
 	if (!serve || handlers_.empty() || !handlers_[0].can_connect ||
 		(handlers_[0].superuser && !settings::allow_superuser_handlers))
 		return false;
-	std::vector<std::string> types;
-	for (const store::Handler &handler : handlers_)
-		types.push_back(handler.type);
 	paces_.assign(handlers_.size(), Pace());
 	for (size_t i = 0; i < known.size(); i++) {
 		const store::Handler *same = store::find_handler(handlers_, known[i].type);
@@ -55,8 +55,8 @@ bool Worker::configure() {
 			paces_[static_cast<size_t>(same - handlers_.data())] = known_paces[i];
 	}
 	std::string rows_for = std::move(scope_.filter.rows_for);
-	scope_ = scope_of_types(std::move(types));
-	scope_.filter.rows_for = std::move(rows_for);
+	scope_ = scope_of_handlers(handlers_, std::move(allowed));
+	scope_.ask_for_rows(rows_for);
 	pg_atomic_write_u64(&slot_->types, scope_.types);
 	if (!executor_)
 		executor_ = std::make_unique<Executor>(owner_, token_);
@@ -82,6 +82,7 @@ static void discard_residue() {
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
+	forget_random_seed();
 	ResetAllOptions();
 	/* A handler's NOTICE has nowhere to go but the log. */
 	if (log_min_messages > NOTICE)

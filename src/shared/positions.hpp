@@ -25,6 +25,8 @@ struct LaneKey {
 	uint64 queue_hash;
 	Oid database;
 	int32 priority;
+	Oid role;			/* whose handlers; names that collide in a hash must not be another's. 0: claims from outside */
+	uint32 padding = 0; /* it is compared bytewise */
 };
 
 struct Position {

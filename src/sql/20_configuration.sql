@@ -33,6 +33,7 @@ CREATE TABLE jobqueue.handlers (
 		AND pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.<=) 63),
 	batch_size   integer     NOT NULL DEFAULT 1 CONSTRAINT handlers_batch_size_range CHECK (
 		batch_size OPERATOR(pg_catalog.>) 0 AND batch_size OPERATOR(pg_catalog.<=) 1000),
+	governed     boolean     NOT NULL DEFAULT false,
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now()
@@ -45,6 +46,28 @@ CREATE TABLE jobqueue.queues (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
+-- The queues in which a role may do what its level allows; the rights themselves are GRANTs, see grant_access(). USAGE on
+-- the type marks the roles to which this applies. Names, not OIDs: they survive a dump.
+CREATE TABLE jobqueue.access (
+	role       name        NOT NULL,
+	access     text        NOT NULL CONSTRAINT access_known CHECK (
+		access OPERATOR(pg_catalog.=) ANY (ARRAY['producer', 'consumer', 'manager'])),
+	queue      text        CONSTRAINT access_queue_length CHECK (
+		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
+	granted_by name        NOT NULL DEFAULT CURRENT_USER,
+	granted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT access_key UNIQUE NULLS NOT DISTINCT (role, access, queue)
+);
+-- What a role may have at most; null = as much as it likes.
+CREATE TABLE jobqueue.limits (
+	role        name    NOT NULL CONSTRAINT limits_pkey PRIMARY KEY,
+	max_workers integer CONSTRAINT limits_max_workers_positive CHECK (max_workers OPERATOR(pg_catalog.>=) 0),
+	max_queued  integer CONSTRAINT limits_max_queued_positive CHECK (max_queued OPERATOR(pg_catalog.>=) 0),
+	max_payload integer CONSTRAINT limits_max_payload_positive CHECK (max_payload OPERATOR(pg_catalog.>=) 0)
+);
+CREATE DOMAIN jobqueue.governed AS text;
+REVOKE ALL ON TYPE jobqueue.governed FROM PUBLIC;
+
 -- Which history leaf is being filled, since when. No row until it turns for the first time: what a dump brings must not
 -- meet one of ours. Until then: leaf 1, since the installation.
 CREATE TABLE jobqueue.history_ring (
@@ -56,6 +79,9 @@ CREATE TABLE jobqueue.history_ring (
 COMMENT ON TABLE jobqueue.incarnation IS 'which installation this is; two rows, or another database''s, mean a copy: see adopt()';
 COMMENT ON TABLE jobqueue.handlers IS 'the function or procedure that runs the tasks of a type, and the role it runs as';
 COMMENT ON TABLE jobqueue.queues IS 'queues that were ever paused; a queue without a row is running';
+COMMENT ON TABLE jobqueue.access IS 'the queues in which roles may do what they were granted: see grant_access()';
+COMMENT ON TABLE jobqueue.limits IS 'what roles may have at most: see limit_role()';
+COMMENT ON DOMAIN jobqueue.governed IS 'internal: USAGE on it marks roles whose queues are in jobqueue.access';
 COMMENT ON TABLE jobqueue.history_ring IS 'the history leaf that is being filled';
 
 COMMENT ON COLUMN jobqueue.incarnation.id IS 'names this installation';
@@ -76,12 +102,22 @@ COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, fo
 COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
 COMMENT ON COLUMN jobqueue.handlers.dead_letter_queue IS 'where tasks go instead of failing; no worker serves it';
 COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
+COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a manager of some queues: it gets the tasks of those in which its role has access';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
 COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first';
 COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';
 COMMENT ON COLUMN jobqueue.queues.queue IS 'name of the queue';
 COMMENT ON COLUMN jobqueue.queues.paused_at IS 'when it was paused; null = it is running';
 COMMENT ON COLUMN jobqueue.queues.created_at IS 'when it was paused first';
+COMMENT ON COLUMN jobqueue.access.role IS 'to whom; to its members, too';
+COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer or manager';
+COMMENT ON COLUMN jobqueue.access.queue IS 'in which queue; null = in all';
+COMMENT ON COLUMN jobqueue.access.granted_by IS 'who said so';
+COMMENT ON COLUMN jobqueue.access.granted_at IS 'when';
+COMMENT ON COLUMN jobqueue.limits.role IS 'the role; not its members';
+COMMENT ON COLUMN jobqueue.limits.max_workers IS 'worker processes that run its handlers at once';
+COMMENT ON COLUMN jobqueue.limits.max_queued IS 'tasks it has added that wait';
+COMMENT ON COLUMN jobqueue.limits.max_payload IS 'bytes of a payload, as text';
 COMMENT ON COLUMN jobqueue.history_ring.slot IS 'the leaf that is being filled, 1 to 8';
 COMMENT ON COLUMN jobqueue.history_ring.filled_since IS 'since when';
 
@@ -100,4 +136,6 @@ SELECT pg_catalog.pg_extension_config_dump('jobqueue.tasks_history_8', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.incarnation', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.handlers', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.queues', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.access', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.limits', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.history_ring', '');

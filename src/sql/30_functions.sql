@@ -219,5 +219,9 @@ CREATE TRIGGER handlers_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON 
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
 CREATE TRIGGER queues_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.queues
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
+CREATE TRIGGER access_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.access
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
+CREATE TRIGGER limits_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.limits
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
 CREATE TRIGGER incarnation_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.incarnation
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();

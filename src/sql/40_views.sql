@@ -1,6 +1,32 @@
 -- Views cheap enough to poll: they read the ends of indexes and never the history. A count stops at 100000.
 
-CREATE VIEW jobqueue.queue_status AS
+-- The queues that the current user may look into with each of the views below, null = all: by a right that was granted by
+-- hand, or by what jobqueue.access says. In SQL that everybody may run: a function in a view needs its reader's right to
+-- call it.
+CREATE VIEW jobqueue._watched_queues AS
+WITH marked AS (
+	SELECT a.grantee FROM pg_catalog.pg_type t, pg_catalog.aclexplode(t.typacl) a
+	WHERE t.oid OPERATOR(pg_catalog.=) 'jobqueue.governed'::pg_catalog.regtype
+		AND a.grantee OPERATOR(pg_catalog.<>) t.typowner
+)
+SELECT c.relname AS view, NULL::pg_catalog.text AS queue
+FROM pg_catalog.pg_class c
+WHERE c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'v'
+	AND (pg_catalog.pg_has_role(c.relowner, 'USAGE') OR EXISTS (
+		SELECT 1 FROM pg_catalog.aclexplode(c.relacl) a
+		WHERE a.privilege_type OPERATOR(pg_catalog.=) 'SELECT' AND a.grantee NOT IN (SELECT m.grantee FROM marked m)
+			AND CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN true ELSE pg_catalog.pg_has_role(a.grantee, 'USAGE') END))
+UNION ALL
+SELECT v.view, a.queue FROM jobqueue.access a
+JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) a.role
+CROSS JOIN (VALUES ('queue_status'::pg_catalog.name), ('worker_status'), ('running_tasks')) v(view)
+WHERE a.access OPERATOR(pg_catalog.=) ANY (ARRAY['consumer', 'manager']) AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+	AND r.oid IN (SELECT m.grantee FROM marked m);
+COMMENT ON VIEW jobqueue._watched_queues IS 'internal: the queues that the current user may look into';
+COMMENT ON COLUMN jobqueue._watched_queues.view IS 'with which view';
+COMMENT ON COLUMN jobqueue._watched_queues.queue IS 'name of the queue; null = all';
+
+CREATE VIEW jobqueue.queue_status WITH (security_barrier) AS
 WITH RECURSIVE
 lane AS (
 	(SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
@@ -54,7 +80,9 @@ FROM known k
 LEFT JOIN waiting w ON w.queue OPERATOR(pg_catalog.=) k.queue
 LEFT JOIN scheduled s ON s.queue OPERATOR(pg_catalog.=) k.queue
 LEFT JOIN running r ON r.queue OPERATOR(pg_catalog.=) k.queue
-LEFT JOIN jobqueue.queues q ON q.queue OPERATOR(pg_catalog.=) k.queue;
+LEFT JOIN jobqueue.queues q ON q.queue OPERATOR(pg_catalog.=) k.queue
+WHERE EXISTS (SELECT 1 FROM jobqueue._watched_queues m
+	WHERE m.view OPERATOR(pg_catalog.=) 'queue_status' AND (m.queue IS NULL OR m.queue OPERATOR(pg_catalog.=) k.queue));
 COMMENT ON VIEW jobqueue.queue_status IS 'what waits and runs in each queue; counts stop at 100000, unhandled_types looks at the first 1000 tasks';
 COMMENT ON COLUMN jobqueue.queue_status.queue IS 'name of the queue';
 COMMENT ON COLUMN jobqueue.queue_status.waiting IS 'tasks that could be claimed now; 100000 = that many or more';
@@ -64,11 +92,14 @@ COMMENT ON COLUMN jobqueue.queue_status.oldest_waiting IS 'when the oldest waiti
 COMMENT ON COLUMN jobqueue.queue_status.paused IS 'nothing is claimed from it; all queues of a restored copy, until adopt()';
 COMMENT ON COLUMN jobqueue.queue_status.unhandled_types IS 'types without handler among the first 1000 waiting tasks; null = none';
 
-CREATE VIEW jobqueue.worker_status AS
+-- What a worker does is for those who may look into the task's queue.
+CREATE VIEW jobqueue.worker_status WITH (security_barrier) AS
 SELECT w.pid, w.role, w.state, w.task_id, t.type AS task_type, t.queue, t.attempts AS attempt, w.started_at, w.state_since,
 	w.progress, w.progress_message
 FROM jobqueue._workers() w
-LEFT JOIN jobqueue.tasks_live t ON t.id OPERATOR(pg_catalog.=) w.task_id;
+LEFT JOIN jobqueue.tasks_live t ON t.id OPERATOR(pg_catalog.=) w.task_id
+	AND EXISTS (SELECT 1 FROM jobqueue._watched_queues m
+	WHERE m.view OPERATOR(pg_catalog.=) 'worker_status' AND (m.queue IS NULL OR m.queue OPERATOR(pg_catalog.=) t.queue));
 COMMENT ON VIEW jobqueue.worker_status IS 'the worker processes of this database and what they are doing';
 COMMENT ON COLUMN jobqueue.worker_status.pid IS 'process id, as in pg_stat_activity; null while it starts';
 COMMENT ON COLUMN jobqueue.worker_status.role IS 'the role whose handlers it runs';
@@ -82,14 +113,16 @@ COMMENT ON COLUMN jobqueue.worker_status.state_since IS 'since when it has been 
 COMMENT ON COLUMN jobqueue.worker_status.progress IS 'how far the handler says it has come, 0 to 1';
 COMMENT ON COLUMN jobqueue.worker_status.progress_message IS 'what it says about that';
 
-CREATE VIEW jobqueue.running_tasks AS
+CREATE VIEW jobqueue.running_tasks WITH (security_barrier) AS
 SELECT t.id, t.type, t.queue, t.attempts AS attempt, t.processed_at, t.claimed_by,
 	CASE WHEN pg_catalog.isfinite(t.lease_expires_at) THEN t.lease_expires_at END AS lease_expires_at,
 	w.pid, CASE WHEN w.pid IS NULL THEN t.progress ELSE w.progress END AS progress,
 	CASE WHEN w.pid IS NULL THEN t.progress_message ELSE w.progress_message END AS progress_message
 FROM (SELECT * FROM jobqueue.tasks_live r WHERE r.status OPERATOR(pg_catalog.=) 'processing'
 	ORDER BY r.lease_expires_at LIMIT 100000) t
-LEFT JOIN jobqueue._workers() w ON w.task_id OPERATOR(pg_catalog.=) t.id;
+LEFT JOIN jobqueue._workers() w ON w.task_id OPERATOR(pg_catalog.=) t.id
+WHERE EXISTS (SELECT 1 FROM jobqueue._watched_queues m
+	WHERE m.view OPERATOR(pg_catalog.=) 'running_tasks' AND (m.queue IS NULL OR m.queue OPERATOR(pg_catalog.=) t.queue));
 COMMENT ON VIEW jobqueue.running_tasks IS 'the tasks that are claimed, in the server or outside, and how far they have come';
 COMMENT ON COLUMN jobqueue.running_tasks.id IS 'the task';
 COMMENT ON COLUMN jobqueue.running_tasks.type IS 'its type';

@@ -1,4 +1,5 @@
--- Rights. Nothing is granted to PUBLIC; three levels are granted with one call.
+-- Rights. Nothing is granted to PUBLIC; three levels are granted with one call. Which rows a role meets in the tables is
+-- decided in the library, see api/row_security.cpp.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jobqueue FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA jobqueue FROM PUBLIC;
@@ -8,6 +9,7 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 	LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 	SELECT r.what FROM (VALUES
 		('{producer,consumer,manager}'::pg_catalog.text[], 'USAGE ON SCHEMA jobqueue'),
+		('{producer,consumer,manager}', 'USAGE ON TYPE jobqueue.governed'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.version()'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.current_task()'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.snooze(interval)'),
@@ -18,7 +20,8 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, jsonb)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_row()'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
-		('{producer}', 'SELECT (id) ON jobqueue.tasks'),
+		-- not failures: the details of a handler's errors may come from tables that are no producer's business
+		('{producer}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, slot) ON jobqueue.tasks'),
 		('{producer}', 'USAGE ON SEQUENCE jobqueue.tasks_id_seq'),
 		('{consumer,manager}', 'SELECT ON jobqueue.tasks'),
 		('{consumer,manager}', 'SELECT ON jobqueue.queue_status'),
@@ -51,7 +54,7 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 $$;
 COMMENT ON FUNCTION jobqueue._access_rights(text) IS 'internal: the rights that a level of access consists of';
 
-CREATE FUNCTION jobqueue._check_access(role name, access text) RETURNS void
+CREATE FUNCTION jobqueue._check_access(role name, access text, queue text) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF role IS NULL OR access IS NULL THEN
@@ -61,64 +64,143 @@ BEGIN
 		RAISE EXCEPTION 'unknown access level "%"', access USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'The levels are producer, consumer and manager.';
 	END IF;
+	IF octet_length(queue) NOT BETWEEN 1 AND 63 THEN
+		RAISE EXCEPTION 'the name of a queue must have 1 to 63 bytes' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
 	IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = role) THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
 	END IF;
+	-- two at once would change the same catalog rows
+	LOCK TABLE jobqueue.access IN SHARE ROW EXCLUSIVE MODE;
 END
 $$;
-COMMENT ON FUNCTION jobqueue._check_access(name, text) IS 'internal: refuses unknown roles and levels';
+COMMENT ON FUNCTION jobqueue._check_access(name, text, text) IS 'internal: refuses unknown roles and levels';
 
-CREATE FUNCTION jobqueue.grant_access(role name, access text) RETURNS void
+-- The levels of a role, by what it was granted itself.
+CREATE FUNCTION jobqueue._levels_of(role name) RETURNS SETOF text
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT l.access FROM (VALUES
+		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
+		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
+		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer)')
+	) l(access, function), pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r
+	WHERE p.oid OPERATOR(pg_catalog.=) l.function::pg_catalog.regprocedure AND r.oid OPERATOR(pg_catalog.=) a.grantee
+		AND r.rolname OPERATOR(pg_catalog.=) $1 AND p.proowner OPERATOR(pg_catalog.<>) a.grantee
+$$;
+COMMENT ON FUNCTION jobqueue._levels_of(name) IS 'internal: the levels of access whose rights a role has been granted';
+
+CREATE FUNCTION jobqueue._is_governed(role name) RETURNS boolean
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT EXISTS (
+		SELECT 1 FROM pg_catalog.pg_type t, pg_catalog.aclexplode(t.typacl) a, pg_catalog.pg_roles r
+		WHERE t.oid OPERATOR(pg_catalog.=) 'jobqueue.governed'::pg_catalog.regtype AND r.oid OPERATOR(pg_catalog.=) a.grantee
+			AND r.rolname OPERATOR(pg_catalog.=) $1 AND t.typowner OPERATOR(pg_catalog.<>) a.grantee)
+$$;
+COMMENT ON FUNCTION jobqueue._is_governed(name) IS 'internal: whether jobqueue.access says what a role may do, rather than GRANT alone';
+
+CREATE FUNCTION jobqueue.grant_access(role name, access text, queue text DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	what text;
 BEGIN
-	PERFORM jobqueue._check_access(role, access);
-	-- two at once would change the same catalog rows
-	LOCK TABLE jobqueue.incarnation IN SHARE ROW EXCLUSIVE MODE;
+	PERFORM jobqueue._check_access(role, access, queue);
+	IF NOT jobqueue._is_governed(role) THEN
+		-- another role's of the same name, which was dropped
+		DELETE FROM jobqueue.access a WHERE a.role = $1;
+	END IF;
+	INSERT INTO jobqueue.access (role, access, queue) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 	FOR what IN SELECT jobqueue._access_rights(access) LOOP
 		EXECUTE format('GRANT %s TO %I', what, role);
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION jobqueue.grant_access(name, text) IS
-	'gives a role the rights of a producer, consumer or manager; only for the extension''s owner';
+COMMENT ON FUNCTION jobqueue.grant_access(name, text, text) IS
+	'gives a role the rights of a producer, consumer or manager in a queue, null = in all; only for the extension''s owner';
 
 -- What another level of the role still needs is granted again.
-CREATE FUNCTION jobqueue.revoke_access(role name, access text) RETURNS void
+CREATE FUNCTION jobqueue.revoke_access(role name, access text, queue text DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	what text;
-	other text;
-	held text[] := '{}';
+	held text[];
 BEGIN
-	PERFORM jobqueue._check_access(role, access);
-	LOCK TABLE jobqueue.incarnation IN SHARE ROW EXCLUSIVE MODE;
-	FOR other, what IN VALUES
-		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
-		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
-		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer)')
-	LOOP
-		IF other <> access AND EXISTS (
-			SELECT 1 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r
-			WHERE p.oid = what::pg_catalog.regprocedure AND r.oid = a.grantee AND r.rolname = role) THEN
-			held := held || other;
-		END IF;
-	END LOOP;
-	FOR what IN SELECT jobqueue._access_rights(access) LOOP
+	PERFORM jobqueue._check_access(role, access, queue);
+	IF queue IS NOT NULL AND EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role = $1 AND a.access = $2 AND a.queue IS NULL) THEN
+		RAISE EXCEPTION 'role "%" has % access to all queues', role, access USING ERRCODE = 'object_not_in_prerequisite_state',
+			HINT = 'Revoke that, and grant access to the queues that remain.';
+	END IF;
+	DELETE FROM jobqueue.access a WHERE a.role = $1 AND a.access = $2 AND ($3 IS NULL OR a.queue = $3);
+	IF EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role = $1 AND a.access = $2) THEN
+		RETURN;
+	END IF;
+	held := ARRAY(SELECT l.level FROM jobqueue._levels_of(role) l(level) WHERE l.level <> $2);
+	FOR what IN SELECT jobqueue._access_rights($2) LOOP
 		EXECUTE format('REVOKE %s FROM %I', what, role);
 	END LOOP;
-	FOREACH other IN ARRAY held LOOP
-		PERFORM jobqueue.grant_access(role, other);
+	FOR what IN SELECT jobqueue._access_rights(l.level) FROM unnest(held) l(level) LOOP
+		EXECUTE format('GRANT %s TO %I', what, role);
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION jobqueue.revoke_access(name, text) IS
-	'takes the rights of a level from a role; what its other levels include stays';
+COMMENT ON FUNCTION jobqueue.revoke_access(name, text, text) IS
+	'takes the rights of a level in a queue from a role, null = in all; what its other levels include stays';
+
+CREATE FUNCTION jobqueue.limit_role(role name, max_workers integer DEFAULT NULL, max_queued integer DEFAULT NULL,
+	max_payload integer DEFAULT NULL) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF role IS NULL THEN
+		RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF max_workers < 0 OR max_queued < 0 OR max_payload < 0 THEN
+		RAISE EXCEPTION 'limits must not be negative' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = role) THEN
+		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
+	END IF;
+	DELETE FROM jobqueue.limits l WHERE l.role = $1;
+	IF max_workers IS NOT NULL OR max_queued IS NOT NULL OR max_payload IS NOT NULL THEN
+		INSERT INTO jobqueue.limits (role, max_workers, max_queued, max_payload) VALUES ($1, $2, $3, $4);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION jobqueue.limit_role(name, integer, integer, integer) IS
+	'limits a role: workers at once, tasks that wait, bytes of a payload; null = no limit; only for the extension''s owner';
+
+CREATE VIEW jobqueue.access_status AS
+SELECT a.role, a.access, a.queue, 'grant_access' AS source
+FROM jobqueue.access a
+WHERE jobqueue._is_governed(a.role)
+UNION ALL
+SELECT r.rolname, l.access, NULL, 'GRANT'
+FROM pg_catalog.pg_roles r, LATERAL jobqueue._levels_of(r.rolname) l(access)
+WHERE NOT jobqueue._is_governed(r.rolname);
+COMMENT ON VIEW jobqueue.access_status IS 'who may do what in which queues; members of a role may what it may; for the extension''s owner';
+COMMENT ON COLUMN jobqueue.access_status.role IS 'the role';
+COMMENT ON COLUMN jobqueue.access_status.access IS 'producer, consumer or manager';
+COMMENT ON COLUMN jobqueue.access_status.queue IS 'in which queue; null = in all';
+COMMENT ON COLUMN jobqueue.access_status.source IS 'grant_access, or GRANT for rights given by hand, which are not limited to queues';
 
 REVOKE ALL ON FUNCTION jobqueue._access_rights(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION jobqueue._check_access(name, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION jobqueue.grant_access(name, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION jobqueue.revoke_access(name, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue._check_access(name, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue._levels_of(name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue._is_governed(name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue.grant_access(name, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue.revoke_access(name, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue.limit_role(name, integer, integer, integer) FROM PUBLIC;
+
+ALTER TABLE jobqueue.tasks ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_live ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_failed ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_1 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_2 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_3 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_4 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_5 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_6 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_7 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.tasks_history_8 ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.handlers ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.queues ENABLE ROW LEVEL SECURITY;
 
 SELECT jobqueue._installed();

@@ -84,7 +84,7 @@ columns() {
 columns jobqueue.tasks "The table jobqueue.tasks"
 while read -r view; do
 	columns "$view" "The view $view"
-done < <(sql -c "SELECT 'jobqueue.' || relname FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'v'")
+done < <(sql -c "SELECT 'jobqueue.' || relname FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'v' AND relname !~ '^_'")
 
 while IFS=$'\t' read -r row name; do
 	has "$name" "$row"

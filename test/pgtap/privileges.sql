@@ -25,7 +25,9 @@ SELECT lives_ok($$SELECT jobqueue.grant_access('pgtap_producer', 'producer'), jo
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'INSERT')),
 	'{max_attempts,metadata,payload,priority,queue,run_at,timeout,type}'::text[], 'what a producer inserts');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'SELECT')),
-	'{id}'::text[], 'what a producer reads');
+	(SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND attname <> 'failures'), 'what a producer reads, of its own tasks: not the details of errors');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'jobqueue'::regnamespace AND (relname ~ '^tasks' OR relname IN ('handlers', 'queues')) AND relkind IN ('r', 'p') AND NOT relrowsecurity$$, 'row-level security on the table, every leaf, handlers and queues');
+SELECT is_empty($$SELECT * FROM pg_policies WHERE schemaname = 'jobqueue'$$, '... with policies that pg_dump does not see');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_consumer', attrelid, attnum, 'UPDATE')),
 	'{processed_at,status,updated_at}'::text[], 'what a consumer updates');
 SELECT is_empty($$SELECT attname FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_manager', attrelid, attnum, 'INSERT, UPDATE')$$, 'a manager writes by functions only');
@@ -53,7 +55,8 @@ SELECT results_eq(
 		('jobqueue.enqueue_row()', 'producer'),
 		('jobqueue.extend_lease(bigint,integer,interval)', 'consumer'),
 		('jobqueue.fail(bigint,integer,text,text,interval,boolean)', 'consumer'),
-		('jobqueue.grant_access(name,text)', ''),
+		('jobqueue.grant_access(name,text,text)', ''),
+		('jobqueue.limit_role(name,integer,integer,integer)', ''),
 		('jobqueue.pause_queue(text)', 'manager'),
 		('jobqueue.purge_queue(text)', 'manager'),
 		('jobqueue.register_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text,integer)', 'manager'),
@@ -61,7 +64,7 @@ SELECT results_eq(
 		('jobqueue.resume_queue(text)', 'manager'),
 		('jobqueue.retry(bigint,timestamp with time zone)', 'manager'),
 		('jobqueue.retry_failed(text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
-		('jobqueue.revoke_access(name,text)', ''),
+		('jobqueue.revoke_access(name,text,text)', ''),
 		('jobqueue.set_progress(real,text)', 'producer consumer manager'),
 		('jobqueue.set_progress(bigint,integer,real,text)', 'consumer'),
 		('jobqueue.snooze(interval)', 'producer consumer manager'),
@@ -74,9 +77,13 @@ SELECT results_eq(
 	$$SELECT c.oid::regclass::text COLLATE "default", concat_ws(' ', CASE WHEN has_table_privilege('pgtap_producer', c.oid, 'SELECT') THEN 'producer' END,
 		CASE WHEN has_table_privilege('pgtap_consumer', c.oid, 'SELECT') THEN 'consumer' END, CASE WHEN has_table_privilege('pgtap_manager', c.oid, 'SELECT') THEN 'manager' END)
 	  FROM pg_class c WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition ORDER BY c.relname COLLATE "C"$$,
-	$$VALUES ('jobqueue.handlers', 'manager'),
+	$$VALUES ('jobqueue._watched_queues', ''),
+		('jobqueue.access', ''),
+		('jobqueue.access_status', ''),
+		('jobqueue.handlers', 'manager'),
 		('jobqueue.history_ring', ''),
 		('jobqueue.incarnation', ''),
+		('jobqueue.limits', ''),
 		('jobqueue.queue_status', 'consumer manager'),
 		('jobqueue.queues', 'manager'),
 		('jobqueue.running_tasks', 'manager'),
@@ -91,7 +98,7 @@ SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_c
 	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind = 'r' AND has_any_column_privilege(r, c.oid, 'INSERT, UPDATE')$$, 'nobody writes to the configuration');
 SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r WHERE has_schema_privilege(r, 'jobqueue', 'CREATE')$$, 'nobody creates in the schema');
 SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r,
-	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text)","jobqueue.revoke_access(name,text)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
+	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text,text)","jobqueue.revoke_access(name,text,text)","jobqueue.limit_role(name,integer,integer,integer)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
 SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_proc
 	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> '_workers' AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
 SELECT is_empty($$SELECT r, a.privilege_type FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r JOIN pg_roles ON rolname = r,

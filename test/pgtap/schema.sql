@@ -4,10 +4,10 @@ SELECT no_plan();
 
 SELECT has_schema('jobqueue');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p')),
-	'{handlers,history_ring,incarnation,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live}'::name[],
+	'{access,handlers,history_ring,incarnation,limits,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
-	'{queue_status,running_tasks,worker_status}'::name[], 'the views');
+	'{_watched_queues,access_status,queue_status,running_tasks,worker_status}'::name[], 'the views');
 SELECT is((SELECT array_agg(relname) FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'S'), '{tasks_id_seq}'::name[], 'the sequence');
 
 -- tasks: the columns, in the order of the documentation
@@ -64,6 +64,7 @@ SELECT results_eq(
 		('discard_sqlstates', 'text[]', false, NULL),
 		('dead_letter_queue', 'text', false, NULL),
 		('batch_size', 'integer', true, '1'),
+		('governed', 'boolean', true, 'false'),
 		('incarnation', 'uuid', true, NULL),
 		('created_at', 'timestamp with time zone', true, 'now()'),
 		('updated_at', 'timestamp with time zone', true, 'now()')$$,
@@ -148,7 +149,7 @@ SELECT unalike(pg_temp.plan($$SELECT * FROM jobqueue.tasks WHERE status = 'pendi
 -- triggers
 SELECT is((SELECT array_agg(tgrelid::regclass || ' ' || tgname ORDER BY tgrelid::regclass::text, tgname) FROM pg_trigger WHERE NOT tgisinternal
 	AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace)),
-	ARRAY['jobqueue.handlers handlers_changed', 'jobqueue.incarnation incarnation_changed', 'jobqueue.queues queues_changed', 'jobqueue.tasks tasks_inserted', 'jobqueue.tasks_live task_updated'],
+	ARRAY['jobqueue.access access_changed', 'jobqueue.handlers handlers_changed', 'jobqueue.incarnation incarnation_changed', 'jobqueue.limits limits_changed', 'jobqueue.queues queues_changed', 'jobqueue.tasks tasks_inserted', 'jobqueue.tasks_live task_updated'],
 	'the triggers');
 SELECT is_empty($$SELECT tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace)
 	AND NOT tgisinternal AND tgtype & 1 = 1 AND tgtype & 4 = 4$$, 'no row trigger on insert: COPY would be half as fast');
@@ -177,7 +178,8 @@ SELECT results_eq(
 		('enqueue_row', '', 'trigger'),
 		('extend_lease', 'id bigint, attempt integer, lease interval DEFAULT ''00:05:00''::interval', 'boolean'),
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
-		('grant_access', 'role name, access text', 'void'),
+		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
+		('limit_role', 'role name, max_workers integer DEFAULT NULL::integer, max_queued integer DEFAULT NULL::integer, max_payload integer DEFAULT NULL::integer', 'void'),
 		('pause_queue', 'queue text', 'boolean'),
 		('purge_queue', 'queue text', 'bigint'),
 		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, batch_size integer DEFAULT 1', 'void'),
@@ -185,7 +187,7 @@ SELECT results_eq(
 		('resume_queue', 'queue text', 'boolean'),
 		('retry', 'id bigint, run_at timestamp with time zone DEFAULT now()', 'boolean'),
 		('retry_failed', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
-		('revoke_access', 'role name, access text', 'void'),
+		('revoke_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
 		('set_progress', 'fraction real, message text DEFAULT NULL::text', 'void'),
 		('set_progress', 'id bigint, attempt integer, fraction real, message text DEFAULT NULL::text', 'boolean'),
 		('snooze', 'delay interval', 'void'),
@@ -203,6 +205,10 @@ SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jo
 SELECT columns_are('jobqueue', 'queue_status', '{queue,waiting,scheduled,running,oldest_waiting,paused,unhandled_types}'::name[]);
 SELECT columns_are('jobqueue', 'worker_status', '{pid,role,state,task_id,task_type,queue,attempt,started_at,state_since,progress,progress_message}'::name[]);
 SELECT columns_are('jobqueue', 'running_tasks', '{id,type,queue,attempt,processed_at,claimed_by,lease_expires_at,pid,progress,progress_message}'::name[]);
+
+SELECT columns_are('jobqueue', 'access_status', '{role,access,queue,source}'::name[]);
+SELECT columns_are('jobqueue', 'access', '{role,access,queue,granted_by,granted_at}'::name[]);
+SELECT columns_are('jobqueue', 'limits', '{role,max_workers,max_queued,max_payload}'::name[]);
 
 -- comments: everything that somebody may look up says what it is
 SELECT isnt(obj_description('jobqueue'::regnamespace, 'pg_namespace'), NULL, 'the schema has a comment');

@@ -1,0 +1,129 @@
+/*
+ * row_security.cpp -- see row_security.hpp. The tables have row-level security, and no policies in the catalog: pg_dump
+ * would save those of an extension's tables as if they were the user's, and a restore would fail on them. They come from
+ * here, made for the role that asks; where the library is not loaded, nobody but the owner sees a row.
+ *
+ * The hook is C, behind boundary(); the rest is a C++ region.
+ */
+#include "api/row_security.hpp"
+
+#include "engine/access.hpp"
+#include "engine/limits.hpp"
+
+extern "C" {
+#include "parser/parse_clause.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "rewrite/rowsecurity.h"
+}
+
+namespace jobqueue {
+
+static constinit row_security_policy_hook_type previous_hook = nullptr;
+
+enum class Table { other, tasks, configuration };
+
+/* C region. */
+static Table table_of(Relation relation) {
+	if (RelationGetNamespace(relation) != get_namespace_oid("jobqueue", true) ||
+		!OidIsValid(get_extension_oid("jobqueue", true)))
+		return Table::other;
+	const std::string_view name = RelationGetRelationName(relation);
+	if (name == "tasks" || name.starts_with("tasks_"))
+		return Table::tasks;
+	return name == "handlers" || name == "queues" ? Table::configuration : Table::other;
+}
+
+static std::string in_queues(const Queues &queues) {
+	if (queues.all)
+		return "true";
+	std::string list;
+	for (const std::string &queue : queues.names) {
+		const char *const name = queue.c_str();
+		list += (list.empty() ? "" : ", ") + std::string(guard([name] { return quote_literal_cstr(name); }));
+	}
+	return "queue OPERATOR(pg_catalog.=) ANY (ARRAY[" + list + "]::pg_catalog.text[])";
+}
+
+/* What a task must be like that somebody adds: as if enqueue() had made it. */
+#define AS_ENQUEUED                                                                                                    \
+	"created_by OPERATOR(pg_catalog.=) CURRENT_USER AND status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', "          \
+	"'scheduled']) AND attempts OPERATOR(pg_catalog.=) 0 AND crashes OPERATOR(pg_catalog.=) 0 AND slot "               \
+	"OPERATOR(pg_catalog.=) 0 AND processed_at IS NULL AND finished_at IS NULL AND lease_expires_at IS NULL AND "      \
+	"claimed_by IS NULL AND last_error IS NULL AND last_sqlstate IS NULL AND result IS NULL AND failures IS NULL "     \
+	"AND origin_queue IS NULL AND progress IS NULL AND progress_message IS NULL"
+
+/* Which rows the current user may reach with the command. */
+static std::string condition_for(CmdType command, Oid owner, Oid table, Table kind) {
+	const AclMode right = command == CMD_INSERT	  ? ACL_INSERT
+						  : command == CMD_UPDATE ? ACL_UPDATE
+						  : command == CMD_DELETE ? ACL_DELETE
+												  : ACL_SELECT;
+	const auto reach = [&](std::initializer_list<Access> levels) {
+		return in_queues(queues_by_right(owner, table, right, true, levels));
+	};
+	if (kind == Table::configuration)
+		return reach({Access::manager});
+	switch (command) {
+	case CMD_INSERT: {
+		if (is_queue_limited(owner)) /* enqueue() counts; a policy cannot */
+			return "false";
+		const std::optional<int32> bytes = payload_limit(owner);
+		return reach({Access::producer}) + " AND " AS_ENQUEUED +
+			   (bytes ? " AND pg_catalog.octet_length(payload::pg_catalog.text) OPERATOR(pg_catalog.<=) " +
+							std::to_string(*bytes)
+					  : "");
+	}
+	case CMD_UPDATE:
+		return reach({Access::consumer});
+	case CMD_DELETE:
+		return reach({Access::manager});
+	default:
+		return reach({Access::consumer, Access::manager}) + " OR created_by OPERATOR(pg_catalog.=) CURRENT_USER";
+	}
+}
+
+/* C region. */
+static RowSecurityPolicy *make_policy(CmdType command, Relation relation, const char *condition) {
+	auto *statement = castNode(SelectStmt, linitial_node(RawStmt, raw_parser(condition, RAW_PARSE_PLPGSQL_EXPR))->stmt);
+	ParseState *state = make_parsestate(nullptr);
+	addNSItemToQuery(state, addRangeTableEntryForRelation(state, relation, AccessShareLock, nullptr, false, false),
+					 false, true, true);
+	Node *expression =
+		transformWhereClause(state, linitial_node(ResTarget, statement->targetList)->val, EXPR_KIND_POLICY, "POLICY");
+	assign_expr_collations(state, expression);
+	free_parsestate(state);
+
+	Datum everybody = ObjectIdGetDatum(ACL_ID_PUBLIC);
+	auto *policy = static_cast<RowSecurityPolicy *>(palloc0(sizeof(RowSecurityPolicy)));
+	policy->policy_name = pstrdup("jobqueue");
+	policy->polcmd = command == CMD_INSERT	 ? ACL_INSERT_CHR
+					 : command == CMD_UPDATE ? ACL_UPDATE_CHR
+					 : command == CMD_DELETE ? ACL_DELETE_CHR
+											 : ACL_SELECT_CHR;
+	policy->roles = construct_array(&everybody, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT);
+	policy->permissive = true;
+	policy->qual = policy->with_check_qual = reinterpret_cast<Expr *>(expression);
+	return policy;
+}
+
+static List *policies(CmdType command, Relation relation) {
+	List *const others = previous_hook ? previous_hook(command, relation) : NIL;
+	const Table kind = table_of(relation);
+	if (kind == Table::other)
+		return others;
+	return boundary([=] {
+		const std::string condition =
+			condition_for(command, relation->rd_rel->relowner, RelationGetRelid(relation), kind);
+		const char *const text = condition.c_str();
+		return guard([=] { return lappend(others, make_policy(command, relation, text)); });
+	});
+}
+
+void install_row_security() {
+	previous_hook = row_security_policy_hook_permissive;
+	row_security_policy_hook_permissive = policies;
+}
+
+} // namespace jobqueue

@@ -1,0 +1,157 @@
+/*
+ * access.cpp -- see access.hpp. C++ region, but for what looks at access control lists.
+ */
+#include "engine/access.hpp"
+
+#include "engine/kept_configuration.hpp"
+
+extern "C" {
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+}
+
+namespace jobqueue {
+
+static constexpr const char *names[] = {"producer", "consumer", "manager"};
+
+bool is_free(Oid role, Oid owner) {
+	return guard([role, owner] { return superuser_arg(role) || has_privs_of_role(role, owner); });
+}
+
+/* Access control lists. C region. */
+
+static std::span<const AclItem> items_of(const Acl *acl) noexcept {
+	return acl ? std::span<const AclItem>(ACL_DAT(acl), static_cast<size_t>(ACL_NUM(acl))) : std::span<const AclItem>();
+}
+
+/* Null if there is none, or the object does not exist. */
+static const Acl *acl_of(HeapTuple tuple, int cache, AttrNumber column) {
+	if (!HeapTupleIsValid(tuple))
+		return nullptr;
+	bool isnull;
+	const Datum acl = SysCacheGetAttr(cache, tuple, column, &isnull);
+	const Acl *copy = isnull ? nullptr : DatumGetAclPCopy(acl);
+	ReleaseSysCache(tuple);
+	return copy;
+}
+
+/* Who has the mark. */
+static const Acl *marks() {
+	const Oid schema = get_namespace_oid("jobqueue", true);
+	return acl_of(SearchSysCache2(TYPENAMENSP, CStringGetDatum("governed"), ObjectIdGetDatum(schema)), TYPENAMENSP,
+				  Anum_pg_type_typacl);
+}
+
+static bool has_mark(const Acl *marks, Oid role) noexcept {
+	return std::ranges::any_of(items_of(marks), [role](const AclItem &item) { return item.ai_grantee == role; });
+}
+
+/* Has the role been granted the right by hand, itself or through another that has not got the mark? */
+static bool is_granted_by_hand(const Acl *acl, AclMode right, Oid role, const Acl *marks) {
+	for (const AclItem &item : items_of(acl)) {
+		if ((ACLITEM_GET_PRIVS(item) & right) == 0)
+			continue;
+		if (item.ai_grantee == ACL_ID_PUBLIC ||
+			(!has_mark(marks, item.ai_grantee) && has_privs_of_role(role, item.ai_grantee)))
+			return true;
+	}
+	return false;
+}
+
+static bool may_call_by_hand(Oid function, Oid role) {
+	return is_granted_by_hand(
+		acl_of(SearchSysCache1(PROCOID, ObjectIdGetDatum(function)), PROCOID, Anum_pg_proc_proacl), ACL_EXECUTE, role,
+		marks());
+}
+
+static bool has_right_by_hand(Oid table, AclMode right, bool by_column, Oid role) {
+	const Acl *const marked = marks();
+	if (is_granted_by_hand(acl_of(SearchSysCache1(RELOID, ObjectIdGetDatum(table)), RELOID, Anum_pg_class_relacl),
+						   right, role, marked))
+		return true;
+	for (AttrNumber column = 1; by_column; column++) {
+		HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(column));
+		if (!HeapTupleIsValid(tuple))
+			break;
+		if (is_granted_by_hand(acl_of(tuple, ATTNUM, Anum_pg_attribute_attacl), right, role, marked))
+			return true;
+	}
+	return false;
+}
+
+/* Is this the name of a role that has the mark, and has "role" its rights? */
+static bool has_access_of(const char *name, Oid role) {
+	const Oid granted = get_role_oid(name, true);
+	return OidIsValid(granted) && has_privs_of_role(role, granted) && has_mark(marks(), granted);
+}
+
+/* C++ region. */
+
+static Queues queues_among(const std::vector<store::AccessEntry> &entries, Oid role,
+						   std::initializer_list<Access> levels) {
+	Queues queues{false};
+	for (const store::AccessEntry &entry : entries) {
+		const char *const name = entry.role.c_str();
+		if (std::none_of(levels.begin(), levels.end(),
+						 [&entry](Access level) { return entry.access == names[static_cast<size_t>(level)]; }) ||
+			!guard([name, role] { return has_access_of(name, role); }))
+			continue;
+		if (!entry.queue)
+			return Queues{};
+		queues.names.push_back(*entry.queue);
+	}
+	std::sort(queues.names.begin(), queues.names.end());
+	queues.names.erase(std::unique(queues.names.begin(), queues.names.end()), queues.names.end());
+	return queues;
+}
+
+/* As this backend has read them last. */
+static Queues kept_queues(Oid role, Oid owner, std::initializer_list<Access> levels) {
+	static KeptConfiguration<std::vector<store::AccessEntry>> *kept = nullptr; /* for the life of the backend */
+	if (kept == nullptr)
+		kept = new KeptConfiguration<std::vector<store::AccessEntry>>;
+	const std::vector<store::AccessEntry> &entries = kept->get([owner] {
+		const Session session(owner);
+		return store::access_entries();
+	});
+	return queues_among(entries, role, levels);
+}
+
+Queues callers_queues(FunctionCallInfo fcinfo, std::initializer_list<Access> levels, Oid role) {
+	const Oid owner = function_owner(fcinfo);
+	const Oid function = fcinfo->flinfo->fn_oid;
+	if (is_free(role, owner) || guard([function, role] { return may_call_by_hand(function, role); }))
+		return {};
+	return kept_queues(role, owner, levels);
+}
+
+Queues queues_by_right(Oid owner, Oid table, AclMode right, bool by_column, std::initializer_list<Access> levels) {
+	const Oid role = GetUserId();
+	if (is_free(role, owner) || guard([=] { return has_right_by_hand(table, right, by_column, role); }))
+		return {};
+	return kept_queues(role, owner, levels);
+}
+
+Queues queues_of_handlers(Oid role, Oid owner) {
+	if (is_free(role, owner))
+		return {};
+	return queues_among(store::access_entries(), role, {Access::consumer, Access::manager});
+}
+
+void require(const Queues &allowed, const std::optional<std::string> &queue) {
+	if (queue ? allowed.contains(*queue) : allowed.all)
+		return;
+	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+				queue ? "permission denied for queue \"" + *queue + "\"" : "permission denied for other queues",
+				queue ? "jobqueue.grant_access() says who may do what in which queue."
+					  : "Name one of the queues that you have access to.");
+}
+
+void require_tasks(const Queues &allowed, std::span<const int64> ids) {
+	if (allowed.all)
+		return;
+	for (const std::string &queue : store::queues_of_tasks(ids))
+		require(allowed, queue);
+}
+
+} // namespace jobqueue

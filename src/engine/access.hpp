@@ -1,0 +1,55 @@
+/*
+ * access.hpp -- who may do what in which queues.
+ *
+ * Rights to our functions and tables are ordinary GRANTs. grant_access() gives them together with a mark, USAGE on the
+ * type jobqueue.governed: what a role with the mark has been granted counts in the queues that the table jobqueue.access
+ * names for it, for itself and for its members. What a role without it has been granted, by hand, counts in all queues. The
+ * mark goes with the role where a name in a table does not: one that was renamed, or whose rows a restore has lost, may do
+ * nothing rather than all. And nobody loses anything by being made a member of a role that has it.
+ *
+ * C++ region.
+ */
+#pragma once
+
+#include "engine/task_store.hpp"
+
+namespace jobqueue {
+
+enum class Access : uint8 { producer, consumer, manager };
+
+/* A set of queues. */
+struct Queues {
+	bool all = true;
+	std::vector<std::string> names = {}; /* if not all; sorted */
+
+	bool contains(std::string_view queue) const noexcept {
+		return all || std::binary_search(names.begin(), names.end(), queue, std::less<>());
+	}
+};
+
+/* Superusers, the extension's owner and its members may do everything. */
+bool is_free(Oid role, Oid owner);
+
+/*
+ * Queues in which the caller of a function has one of these levels of access, or another role that answers for the call.
+ * Outside of any Session.
+ */
+Queues callers_queues(FunctionCallInfo fcinfo, std::initializer_list<Access> levels, Oid role = GetUserId());
+/*
+ * Likewise, queues to whose rows in a table of ours the current user has a right (ACL_SELECT, say): granted by hand for the
+ * whole table, or at least for a column.
+ */
+Queues queues_by_right(Oid owner, Oid table, AclMode right, bool by_column, std::initializer_list<Access> levels);
+
+/*
+ * Queues whose tasks a role gets that has registered a handler as a manager of some: none when it has lost all its access,
+ * and the mark with it. Needs a Session.
+ */
+Queues queues_of_handlers(Oid role, Oid owner);
+
+/* Throws 42501 if the queue is not among them; none = all queues are meant. */
+void require(const Queues &allowed, const std::optional<std::string> &queue);
+/* Throws 42501 if one of these tasks is in another queue. Needs a Session. */
+void require_tasks(const Queues &allowed, std::span<const int64> ids);
+
+} // namespace jobqueue

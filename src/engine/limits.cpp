@@ -1,0 +1,86 @@
+/*
+ * limits.cpp -- see limits.hpp. C++ region.
+ */
+#include "engine/limits.hpp"
+
+#include "engine/access.hpp"
+#include "engine/kept_configuration.hpp"
+
+namespace jobqueue {
+
+/* Counting may read everything that waits: it is let in so rarely that it takes this share of a session's time. */
+static constexpr int64 count_share = 20;
+static constexpr int64 shortest_validity_us = USECS_PER_SEC;
+
+/* Of the current user; none for those who may do everything. */
+static std::optional<store::Limits> callers_limits(Oid owner) {
+	static KeptConfiguration<std::vector<store::Limits>> *kept = nullptr; /* for the life of the backend */
+	const Oid caller = GetUserId();
+	if (is_free(caller, owner))
+		return std::nullopt;
+	if (kept == nullptr)
+		kept = new KeptConfiguration<std::vector<store::Limits>>;
+	const std::vector<store::Limits> &limits = kept->get([owner] {
+		const Session session(owner);
+		return store::limits();
+	});
+	for (const store::Limits &limit : limits) {
+		const char *const name = limit.role.c_str();
+		if (guard([name] { return get_role_oid(name, true); }) == caller)
+			return limit;
+	}
+	return std::nullopt;
+}
+
+static void check_payload(Datum payload, int32 most) {
+	const int length = guard([payload] {
+		Jsonb *value = DatumGetJsonbP(payload);
+		return static_cast<int>(strlen(JsonbToCString(nullptr, &value->root, static_cast<int>(VARSIZE(value)))));
+	});
+	if (length > most)
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "payload is too large: " + std::to_string(length) +
+														" bytes, and this role's may have " + std::to_string(most));
+}
+
+static void check_count(Oid owner, const store::Limits &limits, int64 added) {
+	static constinit Oid counted_for = InvalidOid;
+	static constinit int64 count = 0; /* tasks that waited then, and that this session has added since */
+	static constinit TimestampTz valid_until = 0;
+	const int32 most = *limits.max_queued;
+	const TimestampTz began = GetCurrentTimestamp();
+	if (counted_for != GetUserId() || began >= valid_until || count + added > most) {
+		const Session session(owner);
+		count = store::count_waiting(limits.role, most);
+		const TimestampTz now = GetCurrentTimestamp();
+		counted_for = InvalidOid;
+		valid_until = now + std::max(shortest_validity_us, count_share * (now - began));
+	}
+	if (count + added > most)
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of role \"" + limits.role + "\" wait",
+					"It may have " + std::to_string(most) + " waiting at once.");
+	counted_for = GetUserId();
+	count += added;
+}
+
+void check_limits(Oid owner, std::span<const Datum> payloads) {
+	const std::optional<store::Limits> limits = callers_limits(owner);
+	if (!limits)
+		return;
+	if (limits->max_payload)
+		for (const Datum payload : payloads)
+			check_payload(payload, *limits->max_payload);
+	if (limits->max_queued)
+		check_count(owner, *limits, static_cast<int64>(payloads.size()));
+}
+
+bool is_queue_limited(Oid owner) {
+	const std::optional<store::Limits> limits = callers_limits(owner);
+	return limits && limits->max_queued;
+}
+
+std::optional<int32> payload_limit(Oid owner) {
+	const std::optional<store::Limits> limits = callers_limits(owner);
+	return limits ? limits->max_payload : std::nullopt;
+}
+
+} // namespace jobqueue
