@@ -53,6 +53,21 @@ bool may_execute(Oid function, Oid role) {
 #endif
 }
 
+int background_workers() {
+	int count = 0;
+	pgstat_clear_backend_activity_snapshot();
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++) {
+#if PG_VERSION_NUM >= 160000
+		const LocalPgBackendStatus *backend = pgstat_get_local_beentry_by_index(i);
+#else
+		const LocalPgBackendStatus *backend = pgstat_fetch_stat_local_beentry(i);
+#endif
+		count += backend != nullptr && backend->backendStatus.st_backendType == B_BG_WORKER;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return count;
+}
+
 bool owns_database(Oid database, Oid role) {
 #if PG_VERSION_NUM >= 160000
 	return object_ownercheck(DatabaseRelationId, database, role);

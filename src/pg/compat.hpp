@@ -17,6 +17,9 @@ Latch *latch_of(int procno) noexcept;
 void sleep_on_latch(int64 milliseconds);
 
 bool may_execute(Oid function, Oid role);
+/* How many of max_worker_processes are in use, whoever's they are. */
+int background_workers();
+
 bool owns_database(Oid database, Oid role);
 bool owns_extension(Oid extension, Oid role);
 bool may_connect(Oid database, Oid role);

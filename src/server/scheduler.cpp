@@ -79,6 +79,7 @@ private:
 	void start_workers_of(Role &role);
 	void watch_started();
 	bool start_worker_for(Role &role);
+	bool is_last_place(const Role &role);
 	void notify();
 	void dismiss_workers();
 	bool may_retire();
@@ -629,6 +630,42 @@ void Scheduler::poll() {
 	next_poll_ = GetCurrentTimestamp() + static_cast<int64>(settings::poll_interval_ms) * 1000;
 }
 
+/*
+ * Would another worker of this role leave others no place that they can have at once, free or with an idle worker in it,
+ * and is there somebody who may need it? However long the tasks of one role take, those of the others do not wait for them.
+ */
+bool Scheduler::is_last_place(const Role &role) {
+	int live = 0, starting = 0, idle = 0;
+	std::set<std::pair<Oid, Oid>> served;
+	bool spare = false; /* an idle worker beside another of the same role */
+	for (WorkerSlot &worker : worker_slots()) {
+		if (!takes_place(&worker))
+			continue;
+		live++;
+		starting += pg_atomic_read_u32(&worker.pid) == 0;
+		const std::pair<Oid, Oid> whose{pg_atomic_read_u32(&worker.database), pg_atomic_read_u32(&worker.role)};
+		const bool first = served.insert(whose).second;
+		if (worker_state(&worker) == WorkerState::idle && whose != std::pair{MyDatabaseId, role.oid}) {
+			idle++;
+			spare |= !first;
+		}
+	}
+	const int processes = guard([] { return max_worker_processes - compat::background_workers(); }) - starting;
+	const int free = std::clamp(settings::max_workers - live, 0, std::max(processes, 0));
+	if (free + idle != 1)
+		return false; /* one is left; or there is nothing to take */
+	if (free == 0 && !spare)
+		return true;
+	const bool unserved_here = std::any_of(roles_.begin(), roles_.end(), [&](const auto &other) {
+		return other->max_workers > 0 && !served.contains({MyDatabaseId, other->oid});
+	});
+	return unserved_here ||
+		   std::any_of(std::begin(shared()->databases), std::end(shared()->databases), [](auto &other) {
+			   const Oid database = pg_atomic_read_u32(&other.database);
+			   return is_served(&other) && database != MyDatabaseId && !has_workers(database);
+		   });
+}
+
 /* Reserves a slot in shared memory and starts a process for it; false if there is no room. */
 bool Scheduler::start_worker_for(Role &role) {
 	WorkerSlot *reserved = nullptr;
@@ -759,6 +796,10 @@ void Scheduler::start_workers_of(Role &role) {
 		return;
 	}
 	busy_at_ = now;
+	if (workers > 0 && is_last_place(role)) {
+		role.next_colleague = now + USECS_PER_SEC;
+		return;
+	}
 	const TimestampTz since = patience ? patience : now;
 	if (is_turn_of(static_cast<uint64>(since)) && start_worker_for(role)) {
 		if (workers == 0)

@@ -307,14 +307,26 @@ void dismiss(WorkerSlot *worker) noexcept {
 		wake(&worker->procno);
 }
 
+/* Is there another of its role? */
+static bool is_spare(WorkerSlot &worker) noexcept {
+	const auto workers = worker_slots();
+	return std::any_of(workers.begin(), workers.end(), [&worker](WorkerSlot &other) {
+		return &other != &worker && takes_place(&other) &&
+			   pg_atomic_read_u32(&other.database) == pg_atomic_read_u32(&worker.database) &&
+			   pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&worker.role);
+	});
+}
+
+/* Of a role that has others, if there is one. */
 static bool dismiss_idle_worker() noexcept {
-	for (WorkerSlot &worker : worker_slots()) {
-		if (pg_atomic_read_u32(&worker.retire) == 0 && worker_state(&worker) == WorkerState::idle) {
-			dismiss(&worker);
-			return true;
-		}
-	}
-	return false;
+	WorkerSlot *chosen = nullptr;
+	for (WorkerSlot &worker : worker_slots())
+		if (pg_atomic_read_u32(&worker.retire) == 0 && worker_state(&worker) == WorkerState::idle &&
+			(chosen == nullptr || is_spare(worker)))
+			chosen = &worker;
+	if (chosen != nullptr)
+		dismiss(chosen);
+	return chosen != nullptr;
 }
 
 /* One without workers and without hunger; where no worker runs at all, the one that became hungry last. */

@@ -542,7 +542,8 @@ for my $type ('locks', 'locks_or_not') {
 	# with neighbours that have run before it, and as the first
 	for my $before (4, 0) {
 		my $what = "$type after $before";
-		set('jobqueue.fused_time' => 10, 'jobqueue.max_workers' => 2);
+		# the last place is for another role
+		set('jobqueue.fused_time' => 10, 'jobqueue.max_workers' => 3);
 		my $holder = $node->background_psql('app');
 		$holder->query_safe('BEGIN; UPDATE account SET balance = balance WHERE id = 1');
 		@ids = fill($node, [ ('quick') x $before, $type, ('quick') x 4 ]);
