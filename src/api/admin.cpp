@@ -35,12 +35,15 @@ static RoleFacts role_facts(const char *name) {
 	});
 }
 
-/* May the caller change this handler? Its owner is the role it runs as. */
+/* May the caller change this handler? Its owner is the role it runs as, and nobody who has come to bear that name. */
 static void check_owner(const store::Handler &handler) {
-	const RoleFacts owner = role_facts(handler.run_as.c_str());
-	if (!guard([] { return superuser(); }) && !owner.caller_may_become)
-		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "must be a member of role \"" + handler.run_as +
-														"\" to change the handler of type \"" + handler.type + "\"");
+	const Oid role = handler.role;
+	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
+		return;
+	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+				OidIsValid(role) ? "must be a member of role \"" + handler.run_as +
+									   "\" to change the handler of type \"" + handler.type + "\""
+								 : "the handler of type \"" + handler.type + "\" belongs to a role that is no more");
 }
 
 /* Tells people where to look when nothing will run. C region. */
@@ -236,7 +239,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	const Oid owner = function_owner(fcinfo);
 	const Queues allowed = managers_queues(fcinfo);
 	check_queues_of(handler, allowed);
-	handler.governed = !allowed.all;
+	handler.governed = !allowed.by_hand && *handler.run_as == caller_name();
 	check_batch_size(owner, *handler.function, *handler.batch_size);
 	check_role(*handler.run_as, {*handler.function, handler.backoff_function.value_or("")});
 	{
@@ -262,11 +265,13 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	require(allowed, old->queue);
 	check_queues_of(change, allowed);
 	if (change.function || change.batch_size)
-		check_batch_size(owner, change.function.value_or(old->function), change.batch_size.value_or(old->batch_size));
+		check_batch_size(owner, change.function.value_or(old->function.signature),
+						 change.batch_size.value_or(old->batch_size));
 	const std::string role = change.run_as.value_or(old->run_as);
-	const std::string old_backoff = change.backoff ? std::string() : old->backoff_function;
+	const std::string old_backoff = change.backoff ? std::string() : old->backoff_function.signature;
 	if (change.run_as) /* it must be able to run what stays, too */
-		check_role(role, {change.function.value_or(old->function), change.backoff_function.value_or(old_backoff)});
+		check_role(role,
+				   {change.function.value_or(old->function.signature), change.backoff_function.value_or(old_backoff)});
 	else
 		check_role(role, {change.function.value_or(""), change.backoff_function.value_or("")});
 	{

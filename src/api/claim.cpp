@@ -121,7 +121,7 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 	} else {
 		std::vector<std::string> handled;
 		for (const store::HandledType &one : known.handled_types)
-			if (!one.only_in || (request.queue && *one.only_in == *request.queue))
+			if (!one.governed || (request.queue && one.queue == *request.queue))
 				handled.push_back(one.type);
 		scope = scope_of_unhandled(std::move(handled));
 		unhandled = true;

@@ -121,7 +121,7 @@ void Drain::fail(const store::Attempt &task, const store::Handler &handler, cons
 		throw PgError(error);
 	const bool discarded = error.sqlerrcode() == errcode_discarded;
 	std::optional<int64> delay_us;
-	if (!handler.backoff_function.empty() && !discarded && task.attempt < task.max_attempts) {
+	if (!handler.backoff_function.signature.empty() && !discarded && task.attempt < task.max_attempts) {
 		struct Answered {};
 		try {
 			in_subtransaction([&] {

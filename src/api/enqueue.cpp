@@ -95,7 +95,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const Oid owner = function_owner(fcinfo);
 	const Queues allowed = callers_queues(fcinfo, {Access::producer});
 	const Datum payload = arguments.datum(1);
-	check_limits(owner, {&payload, 1});
+	check_limits(owner, {&payload, 1}, task.metadata);
+	require_type(allowed, owner, type);
 	const store::Added added = add_task(owner, task, payload, allowed);
 	note_added(task, added);
 	return Int64GetDatum(added.id);
@@ -114,7 +115,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	{
 		const Oid owner = function_owner(fcinfo);
 		const Queues allowed = callers_queues(fcinfo, {Access::producer});
-		check_limits(owner, elements_of(payloads));
+		require_type(allowed, owner, type);
+		check_limits(owner, elements_of(payloads), task.metadata);
 		task.own_queues = allowed.names;
 		const Session session(owner);
 		added = store::insert_many(task, payloads);
@@ -195,8 +197,11 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 	task.created_by = caller_name();
 	/* Whoever changes the table need not know of us: its owner, who may create triggers on it, answers for them. */
 	const Oid owner = function_owner(fcinfo);
-	const Queues allowed = callers_queues(fcinfo, {Access::producer}, trigger->tg_relation->rd_rel->relowner);
-	check_limits(owner, {&payload, 1});
+	const Oid table_owner = trigger->tg_relation->rd_rel->relowner;
+	const Queues allowed = callers_queues(fcinfo, {Access::producer}, table_owner);
+	require_type(allowed, owner, task.type);
+	check_limits(owner, {&payload, 1}, std::nullopt);
+	check_limits(owner, {&payload, 1}, std::nullopt, table_owner);
 	const store::Added added = add_task(owner, task, payload, allowed);
 	note_added(task, added);
 	return PointerGetDatum(nullptr);
@@ -289,7 +294,7 @@ namespace jobqueue {
 /* Who has access is part of other sessions' plans, see row_security.cpp. C region. */
 static void forget_policies(Relation changed) {
 	const std::string_view name = RelationGetRelationName(changed);
-	if (name != "access" && name != "limits")
+	if (name != "access" && name != "limits" && name != "handlers")
 		return;
 	static constexpr const char *tables[] = {"tasks",			"tasks_live",	   "tasks_failed",	  "handlers",
 											 "queues",			"tasks_history_1", "tasks_history_2", "tasks_history_3",

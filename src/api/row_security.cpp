@@ -35,15 +35,19 @@ static Table table_of(Relation relation) {
 	return name == "handlers" || name == "queues" ? Table::configuration : Table::other;
 }
 
+static std::string list_of(const std::vector<std::string> &names) {
+	std::string list;
+	for (const std::string &name : names) {
+		const char *const text = name.c_str();
+		list += (list.empty() ? "" : ", ") + std::string(guard([text] { return quote_literal_cstr(text); }));
+	}
+	return "ARRAY[" + list + "]::pg_catalog.text[]";
+}
+
 static std::string in_queues(const Queues &queues) {
 	if (queues.all)
 		return "true";
-	std::string list;
-	for (const std::string &queue : queues.names) {
-		const char *const name = queue.c_str();
-		list += (list.empty() ? "" : ", ") + std::string(guard([name] { return quote_literal_cstr(name); }));
-	}
-	return "queue OPERATOR(pg_catalog.=) ANY (ARRAY[" + list + "]::pg_catalog.text[])";
+	return "queue OPERATOR(pg_catalog.=) ANY (" + list_of(queues.names) + ")";
 }
 
 /* What a task must be like that somebody adds: as if enqueue() had made it. */
@@ -52,7 +56,9 @@ static std::string in_queues(const Queues &queues) {
 	"'scheduled']) AND attempts OPERATOR(pg_catalog.=) 0 AND crashes OPERATOR(pg_catalog.=) 0 AND slot "               \
 	"OPERATOR(pg_catalog.=) 0 AND processed_at IS NULL AND finished_at IS NULL AND lease_expires_at IS NULL AND "      \
 	"claimed_by IS NULL AND last_error IS NULL AND last_sqlstate IS NULL AND result IS NULL AND failures IS NULL "     \
-	"AND origin_queue IS NULL AND progress IS NULL AND progress_message IS NULL"
+	"AND origin_queue IS NULL AND progress IS NULL AND progress_message IS NULL AND unique_key IS NULL AND group_key " \
+	"IS NULL AND created_at OPERATOR(pg_catalog.=) pg_catalog.now() AND updated_at OPERATOR(pg_catalog.=) "            \
+	"pg_catalog.now() AND id OPERATOR(pg_catalog.=) pg_catalog.currval('jobqueue.tasks_id_seq'::pg_catalog.regclass)"
 
 /* Which rows the current user may reach with the command. */
 static std::string condition_for(CmdType command, Oid owner, Oid table, Table kind) {
@@ -63,17 +69,21 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 	const auto reach = [&](std::initializer_list<Access> levels) {
 		return in_queues(queues_by_right(owner, table, right, true, levels));
 	};
-	if (kind == Table::configuration)
-		return reach({Access::manager});
+	if (kind == Table::configuration) /* who could write a handler could be anybody */
+		return command == CMD_SELECT ? reach({Access::manager}) : "false";
 	switch (command) {
 	case CMD_INSERT: {
 		if (is_queue_limited(owner)) /* enqueue() counts; a policy cannot */
 			return "false";
-		const std::optional<int32> bytes = payload_limit(owner);
-		return reach({Access::producer}) + " AND " AS_ENQUEUED +
-			   (bytes ? " AND pg_catalog.octet_length(payload::pg_catalog.text) OPERATOR(pg_catalog.<=) " +
-							std::to_string(*bytes)
-					  : "");
+		const Queues queues = queues_by_right(owner, table, right, true, {Access::producer});
+		std::string condition = in_queues(queues) + " AND " AS_ENQUEUED;
+		if (const std::vector<std::string> types = foreign_types(queues, owner); !types.empty())
+			condition += " AND type OPERATOR(pg_catalog.<>) ALL (" + list_of(types) + ")";
+		if (const std::optional<int32> bytes = payload_limit(owner))
+			condition += " AND pg_catalog.octet_length(payload::pg_catalog.text) OPERATOR(pg_catalog.+) "
+						 "coalesce(pg_catalog.octet_length(metadata::pg_catalog.text), 0) OPERATOR(pg_catalog.<=) " +
+						 std::to_string(*bytes);
+		return condition;
 	}
 	case CMD_UPDATE:
 		return reach({Access::consumer});

@@ -99,11 +99,12 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 	const Oid owner = function_owner(fcinfo);
 	const std::string caller = caller_name();
 	const Oid tasks = guard([] { return get_relname_relid("tasks", get_namespace_oid("jobqueue", false)); });
-	const Queues visible = queues_by_right(owner, tasks, ACL_SELECT, false, {Access::consumer, Access::manager});
 	MemoryContext context = CurrentMemoryContext;
 	const Waiting waiting(id);
 	for (bool first = true;; first = false) {
 		std::optional<Datum> finished;
+		/* Each time: it may be taken away meanwhile. */
+		const Queues visible = queues_by_right(owner, tasks, ACL_SELECT, false, {Access::consumer, Access::manager});
 		{
 			const Session session(owner);
 			const std::optional<store::Look> look = store::look(id);

@@ -79,25 +79,26 @@ static bool has_right_by_hand(Oid table, AclMode right, bool by_column, Oid role
 	return false;
 }
 
-/* Is this the name of a role that has the mark, and has "role" its rights? */
-static bool has_access_of(const char *name, Oid role) {
-	const Oid granted = get_role_oid(name, true);
-	return OidIsValid(granted) && has_privs_of_role(role, granted) && has_mark(marks(), granted);
+/* Is "granted" still called that, has it the mark, and has "role" its rights? */
+static bool has_access_of(const char *name, Oid granted, Oid role) {
+	return get_role_oid(name, true) == granted && OidIsValid(granted) && has_privs_of_role(role, granted) &&
+		   has_mark(marks(), granted);
 }
 
 /* C++ region. */
 
 static Queues queues_among(const std::vector<store::AccessEntry> &entries, Oid role,
 						   std::initializer_list<Access> levels) {
-	Queues queues{false};
+	Queues queues{false, false};
 	for (const store::AccessEntry &entry : entries) {
 		const char *const name = entry.role.c_str();
+		const Oid granted = entry.role_oid;
 		if (std::none_of(levels.begin(), levels.end(),
 						 [&entry](Access level) { return entry.access == names[static_cast<size_t>(level)]; }) ||
-			!guard([name, role] { return has_access_of(name, role); }))
+			!guard([=] { return has_access_of(name, granted, role); }))
 			continue;
 		if (!entry.queue)
-			return Queues{};
+			return Queues{true, false};
 		queues.names.push_back(*entry.queue);
 	}
 	std::sort(queues.names.begin(), queues.names.end());
@@ -147,11 +148,35 @@ void require(const Queues &allowed, const std::optional<std::string> &queue) {
 					  : "Name one of the queues that you have access to.");
 }
 
+std::vector<std::string> foreign_types(const Queues &allowed, Oid owner) {
+	static KeptConfiguration<std::vector<store::HandledType>> *kept = nullptr; /* for the life of the backend */
+	std::vector<std::string> types;
+	if (allowed.all)
+		return types;
+	if (kept == nullptr)
+		kept = new KeptConfiguration<std::vector<store::HandledType>>;
+	for (const store::HandledType &handled : kept->get([owner] {
+			 const Session session(owner);
+			 return store::handled_types();
+		 }))
+		if (!handled.governed && !allowed.contains(handled.queue))
+			types.push_back(handled.type);
+	return types;
+}
+
+void require_type(const Queues &allowed, Oid owner, std::string_view type) {
+	const std::vector<std::string> foreign = foreign_types(allowed, owner);
+	if (std::find(foreign.begin(), foreign.end(), type) != foreign.end())
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for type \"" + std::string(type) + "\"",
+					"Its handler is for another queue.");
+}
+
 void require_tasks(const Queues &allowed, std::span<const int64> ids) {
 	if (allowed.all)
 		return;
 	for (const std::string &queue : store::queues_of_tasks(ids))
-		require(allowed, queue);
+		if (!allowed.contains(queue))
+			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for a task in another queue");
 }
 
 } // namespace jobqueue

@@ -20,6 +20,7 @@ enum class Access : uint8 { producer, consumer, manager };
 /* A set of queues. */
 struct Queues {
 	bool all = true;
+	bool by_hand = true;				 /* not by what jobqueue.access says */
 	std::vector<std::string> names = {}; /* if not all; sorted */
 
 	bool contains(std::string_view queue) const noexcept {
@@ -49,6 +50,14 @@ Queues queues_of_handlers(Oid role, Oid owner);
 
 /* Throws 42501 if the queue is not among them; none = all queues are meant. */
 void require(const Queues &allowed, const std::optional<std::string> &queue);
+/*
+ * A handler that serves all queues belongs to its own: types whose handler is for a queue that is not among them, and not
+ * limited to it anyway. Outside of any Session.
+ */
+std::vector<std::string> foreign_types(const Queues &allowed, Oid owner);
+/* Throws 42501 if this is one of them. Likewise. */
+void require_type(const Queues &allowed, Oid owner, std::string_view type);
+
 /* Throws 42501 if one of these tasks is in another queue. Needs a Session. */
 void require_tasks(const Queues &allowed, std::span<const int64> ids);
 

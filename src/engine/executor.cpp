@@ -19,6 +19,7 @@ struct Executor::Resolved {
 	Oid element = InvalidOid;  /* of that array */
 	Oid result = InvalidOid;
 	bool procedure = false;
+	Oid owner = InvalidOid;
 	bool may_execute = false; /* checked since the catalog changed */
 	FmgrInfo call = {};
 	FmgrInfo to_jsonb = {};
@@ -132,6 +133,9 @@ static Oid batch_element(const FormData_pg_proc *form) {
 	return form->pronargs == 1 ? get_element_type(form->proargtypes.values[0]) : InvalidOid;
 }
 
+/* Another session's functions come to bear its name. */
+static constexpr const char *is_temporary = "it is temporary";
+
 /* Why it cannot be a handler; null if it can. C region. */
 static const char *handler_problem(Oid function) {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
@@ -141,7 +145,9 @@ static const char *handler_problem(Oid function) {
 	const char *found = nullptr;
 	const Oid element = batch_element(form);
 	const bool batch = OidIsValid(element);
-	if (form->prokind != PROKIND_FUNCTION && form->prokind != PROKIND_PROCEDURE)
+	if (isAnyTempNamespace(form->pronamespace))
+		found = is_temporary;
+	else if (form->prokind != PROKIND_FUNCTION && form->prokind != PROKIND_PROCEDURE)
 		found = "it is neither a function nor a procedure";
 	else if (form->pronargs != 1 || !is_task_type(batch ? element : form->proargtypes.values[0]))
 		found = "it does not take exactly one argument of type jsonb or jobqueue.tasks, or an array of them";
@@ -167,7 +173,9 @@ static const char *backoff_problem(Oid function) {
 		return "it does not exist";
 	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
 	const char *found = nullptr;
-	if (form->prokind != PROKIND_FUNCTION || form->proretset || form->prorettype != INTERVALOID)
+	if (isAnyTempNamespace(form->pronamespace))
+		found = is_temporary;
+	else if (form->prokind != PROKIND_FUNCTION || form->proretset || form->prorettype != INTERVALOID)
 		found = "it does not return interval";
 	else if (form->pronargs != 2 || form->proargtypes.values[0] != INT4OID || form->proargtypes.values[1] != TEXTOID ||
 			 !heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
@@ -193,6 +201,7 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 	handler->argument = form->proargtypes.values[0];
 	handler->element = batch_element(form);
 	handler->result = form->prorettype;
+	handler->owner = form->proowner;
 	handler->procedure = form->prokind == PROKIND_PROCEDURE;
 	const char *name = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
 	handler->statement = MemoryContextStrdup(handler->context, psprintf("CALL %s($1)", name));
@@ -218,29 +227,46 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 	MemoryContextSwitchTo(caller);
 }
 
-Executor::Resolved &Executor::resolve(const std::string &function, const char *(*problem_of)(Oid)) {
+/*
+ * A signature is a name, too: once its function is dropped, whoever may create in the schema can make another. It is
+ * believed if it belongs to the same owner, to the role that runs it, or to a superuser.
+ */
+static void require_same_owner(const Executor::Resolved &found, const store::Function &registered) {
+	const Oid owner = found.owner;
+	if (owner == registered.owner || owner == GetUserId() || guard([owner] { return superuser_arg(owner); }))
+		return;
+	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+				"function " + registered.signature + " belongs to somebody else than when it was registered",
+				"Register the handler again.");
+}
+
+Executor::Resolved &Executor::resolve(const store::Function &function, const char *(*problem_of)(Oid)) {
 	if (generation_ != catalog_generation) {
 		resolved_.clear();
 		generation_ = catalog_generation;
 	}
-	const auto known = resolved_.find(function);
-	if (known != resolved_.end())
+	const auto known = resolved_.find(function.signature);
+	if (known != resolved_.end()) {
+		require_same_owner(*known->second, function);
 		return *known->second;
+	}
 	auto handler = std::make_unique<Resolved>();
 	{
 		const Session session(owner_);
 		Resolved *const target = handler.get();
-		const char *const signature = function.c_str();
+		const char *const signature = function.signature.c_str();
 		guard([target, signature, problem_of] { look_up(target, signature, problem_of); });
 	}
-	return *resolved_.emplace(function, std::move(handler)).first->second;
+	Resolved &resolved = *resolved_.emplace(function.signature, std::move(handler)).first->second;
+	require_same_owner(resolved, function);
+	return resolved;
 }
 
-bool Executor::is_procedure(const std::string &function) {
+bool Executor::is_procedure(const store::Function &function) {
 	return resolve(function, handler_problem).procedure;
 }
 
-bool Executor::takes_row(const std::string &function) {
+bool Executor::takes_row(const store::Function &function) {
 	const Resolved &handler = resolve(function, handler_problem);
 	return (OidIsValid(handler.element) ? handler.element : handler.argument) != JSONBOID;
 }
@@ -380,7 +406,7 @@ Executor::Value Executor::call(Resolved *handler, Datum argument, Datum row,
 	});
 }
 
-std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt> tasks, const std::string &function,
+std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt> tasks, const store::Function &function,
 												bool may_commit) {
 	std::vector<const store::Attempt *> attempts;
 	for (const store::Attempt &task : tasks)
@@ -389,7 +415,7 @@ std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt> 
 }
 
 std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt *const> tasks,
-												const std::string &function, bool may_commit) {
+												const store::Function &function, bool may_commit) {
 	Resolved *const handler = &resolve(function, handler_problem);
 	std::vector<std::optional<Datum>> results(tasks.size());
 	if (!OidIsValid(handler->element)) {
@@ -431,7 +457,7 @@ std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt *
 	return results;
 }
 
-std::optional<int64> Executor::backoff_us(const std::string &function, int32 attempt, std::string_view error) {
+std::optional<int64> Executor::backoff_us(const store::Function &function, int32 attempt, std::string_view error) {
 	Resolved *const resolved = &resolve(function, backoff_problem);
 	struct Result {
 		int64 delay_us;

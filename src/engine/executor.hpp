@@ -28,22 +28,23 @@ public:
 	 * if not "may_commit", trying that is an error. Several tasks are for a batch handler, which gets them in one call; what
 	 * handlers say of their own task is only possible if there is just one. The results in order (jsonb, none for void and
 	 * null) are in the memory context that was current at the call. A task without row gets it when it is asked for.
-	 * Throws PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not execute it.
+	 * Throws PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not execute it, or
+	 * somebody else's function has taken its place.
 	 */
-	std::vector<std::optional<Datum>> run(std::span<const store::Attempt *const> tasks, const std::string &function,
+	std::vector<std::optional<Datum>> run(std::span<const store::Attempt *const> tasks, const store::Function &function,
 										  bool may_commit);
-	std::vector<std::optional<Datum>> run(std::span<const store::Attempt> tasks, const std::string &function,
+	std::vector<std::optional<Datum>> run(std::span<const store::Attempt> tasks, const store::Function &function,
 										  bool may_commit);
 
 	/*
 	 * Calls a type's back-off function: how long to wait after this attempt. None for null; not negative. For a
 	 * transaction that is rolled back afterwards: it shall decide, and do nothing. Throws PgError.
 	 */
-	std::optional<int64> backoff_us(const std::string &function, int32 attempt, std::string_view error);
+	std::optional<int64> backoff_us(const store::Function &function, int32 attempt, std::string_view error);
 
 	/* What may be known without calling it; throws like run(). */
-	bool is_procedure(const std::string &function);
-	bool takes_row(const std::string &function);
+	bool is_procedure(const store::Function &function);
+	bool takes_row(const store::Function &function);
 
 	struct Resolved; /* a function that was looked up */
 
@@ -58,7 +59,7 @@ private:
 	Value call(Resolved *handler, Datum argument, Datum row, std::span<const store::Attempt *const> tasks,
 			   bool may_commit);
 	Datum argument_of(const store::Attempt &task, bool row) const;
-	Resolved &resolve(const std::string &function, const char *(*problem_of)(Oid));
+	Resolved &resolve(const store::Function &function, const char *(*problem_of)(Oid));
 
 	Oid owner_;
 	std::string claimed_by_;

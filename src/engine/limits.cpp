@@ -12,11 +12,10 @@ namespace jobqueue {
 static constexpr int64 count_share = 20;
 static constexpr int64 shortest_validity_us = USECS_PER_SEC;
 
-/* Of the current user; none for those who may do everything. */
-static std::optional<store::Limits> callers_limits(Oid owner) {
+/* None for those who may do everything. */
+static std::optional<store::Limits> limits_of(Oid role, Oid owner) {
 	static KeptConfiguration<std::vector<store::Limits>> *kept = nullptr; /* for the life of the backend */
-	const Oid caller = GetUserId();
-	if (is_free(caller, owner))
+	if (is_free(role, owner))
 		return std::nullopt;
 	if (kept == nullptr)
 		kept = new KeptConfiguration<std::vector<store::Limits>>;
@@ -26,17 +25,20 @@ static std::optional<store::Limits> callers_limits(Oid owner) {
 	});
 	for (const store::Limits &limit : limits) {
 		const char *const name = limit.role.c_str();
-		if (guard([name] { return get_role_oid(name, true); }) == caller)
+		if (guard([name] { return get_role_oid(name, true); }) == role)
 			return limit;
 	}
 	return std::nullopt;
 }
 
-static void check_payload(Datum payload, int32 most) {
-	const int length = guard([payload] {
-		Jsonb *value = DatumGetJsonbP(payload);
+static int length_of(Datum json) {
+	return guard([json] {
+		Jsonb *value = DatumGetJsonbP(json);
 		return static_cast<int>(strlen(JsonbToCString(nullptr, &value->root, static_cast<int>(VARSIZE(value)))));
 	});
+}
+
+static void check_payload(int length, int32 most) {
 	if (length > most)
 		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "payload is too large: " + std::to_string(length) +
 														" bytes, and this role's may have " + std::to_string(most));
@@ -48,38 +50,41 @@ static void check_count(Oid owner, const store::Limits &limits, int64 added) {
 	static constinit TimestampTz valid_until = 0;
 	const int32 most = *limits.max_queued;
 	const TimestampTz began = GetCurrentTimestamp();
+	const std::string user = guard([] { return GetUserNameFromId(GetUserId(), false); });
 	if (counted_for != GetUserId() || began >= valid_until || count + added > most) {
 		const Session session(owner);
-		count = store::count_waiting(limits.role, most);
+		count = store::count_waiting(user, most);
 		const TimestampTz now = GetCurrentTimestamp();
 		counted_for = InvalidOid;
 		valid_until = now + std::max(shortest_validity_us, count_share * (now - began));
 	}
 	if (count + added > most)
-		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of role \"" + limits.role + "\" wait",
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of role \"" + user + "\" wait",
 					"It may have " + std::to_string(most) + " waiting at once.");
 	counted_for = GetUserId();
 	count += added;
 }
 
-void check_limits(Oid owner, std::span<const Datum> payloads) {
-	const std::optional<store::Limits> limits = callers_limits(owner);
+void check_limits(Oid owner, std::span<const Datum> payloads, const std::optional<Datum> &metadata, Oid role) {
+	const std::optional<store::Limits> limits = limits_of(role, owner);
 	if (!limits)
 		return;
-	if (limits->max_payload)
+	if (limits->max_payload) {
+		const int more = metadata ? length_of(*metadata) : 0;
 		for (const Datum payload : payloads)
-			check_payload(payload, *limits->max_payload);
+			check_payload(length_of(payload) + more, *limits->max_payload);
+	}
 	if (limits->max_queued)
 		check_count(owner, *limits, static_cast<int64>(payloads.size()));
 }
 
 bool is_queue_limited(Oid owner) {
-	const std::optional<store::Limits> limits = callers_limits(owner);
+	const std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
 	return limits && limits->max_queued;
 }
 
 std::optional<int32> payload_limit(Oid owner) {
-	const std::optional<store::Limits> limits = callers_limits(owner);
+	const std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
 	return limits ? limits->max_payload : std::nullopt;
 }
 

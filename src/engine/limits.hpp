@@ -10,11 +10,12 @@
 namespace jobqueue {
 
 /*
- * Throws 54000 if the caller may not add these payloads (jsonb): one is too large, or too many tasks of the role's wait
+ * Throws 54000 if the caller may not add these payloads (jsonb): one is too large, with the metadata, or too many tasks of the role's wait
  * already. Those are counted now and then, not at every call: a role can pass its limit by as much as its sessions add
- * in a second. Outside of any Session.
+ * in a second. "role": whose limits, if another answers for the call. Outside of any Session.
  */
-void check_limits(Oid owner, std::span<const Datum> payloads);
+void check_limits(Oid owner, std::span<const Datum> payloads, const std::optional<Datum> &metadata,
+				  Oid role = GetUserId());
 
 /* Does something limit how many tasks the current user may have waiting? Outside of any Session. */
 bool is_queue_limited(Oid owner);

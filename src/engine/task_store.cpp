@@ -900,16 +900,16 @@ std::vector<std::string> queues_of_tasks(std::span<const int64> ids) {
 
 /* Configuration */
 
-static constinit Statement access_statement{"SELECT a.role, a.access, a.queue FROM jobqueue.access a"};
+static constinit Statement access_statement{"SELECT a.role, a.role_oid, a.access, a.queue FROM jobqueue.access a"};
 
 std::vector<AccessEntry> access_entries() {
 	Params none;
-	const Rows rows = access_statement.run(none);
+	const Rows rows = access_statement.run_on_latest(none);
 	std::vector<AccessEntry> entries;
 	entries.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		entries.push_back({rows.name_at(i, 1), rows.text_at(i, 2),
-						   rows.is_null(i, 3) ? std::nullopt : std::optional(rows.text_at(i, 3))});
+		entries.push_back({rows.name_at(i, 1), DatumGetObjectId(rows.datum(i, 2)), rows.text_at(i, 3),
+						   rows.is_null(i, 4) ? std::nullopt : std::optional(rows.text_at(i, 4))});
 	return entries;
 }
 
@@ -922,7 +922,7 @@ static constinit Statement count_waiting_statement{
 
 std::vector<Limits> limits() {
 	Params none;
-	const Rows rows = limits_statement.run(none);
+	const Rows rows = limits_statement.run_on_latest(none);
 	const auto number = [&rows](uint64 row, int column) {
 		return rows.is_null(row, column) ? std::nullopt : std::optional(rows.int32_at(row, column));
 	};
@@ -937,17 +937,17 @@ int64 count_waiting(std::string_view created_by, int64 most) {
 	return count_waiting_statement.run(params.add_name(created_by).add(most + 1)).int64_at(0, 1);
 }
 
-#define HANDLER_COLUMNS                                                                                                                         \
-	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, h.batch_size, coalesce(" MICROSECONDS(                                        \
-		"h.timeout") ", 0), "                                                                                                                   \
-					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                                   \
-					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false), h.governed " \
-					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ                      \
-					 "h.run_as WHERE d.datname" EQ "pg_catalog.current_database() AND "
+#define HANDLER_COLUMNS                                                                                                                                                            \
+	"SELECT h.type, h.handler, h.queue, h.run_as, h.max_attempts, h.batch_size, coalesce(" MICROSECONDS(                                                                           \
+		"h.timeout") ", 0), "                                                                                                                                                      \
+					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                                                                      \
+					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false), h.governed, h.function_owner, h.backoff_owner " \
+					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ                                                         \
+					 "h.run_as AND a.oid" EQ "h.run_as_oid WHERE d.datname" EQ "pg_catalog.current_database() AND "
 #define OWN_HANDLERS "h.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i LIMIT 1)"
 
 static constinit Statement handlers_statement{HANDLER_COLUMNS OWN_HANDLERS};
-static constinit Statement handlers_of_statement{HANDLER_COLUMNS OWN_HANDLERS " AND h.run_as" EQ "$1", NAMEOID};
+static constinit Statement handlers_of_statement{HANDLER_COLUMNS OWN_HANDLERS " AND a.rolname" EQ "$1", NAMEOID};
 static constinit Statement handler_statement{HANDLER_COLUMNS "h.type" EQ "$1 FOR UPDATE OF h", TEXTOID};
 static constinit Statement lock_handlers_statement{"LOCK TABLE jobqueue.handlers IN SHARE ROW EXCLUSIVE MODE"};
 
@@ -955,10 +955,19 @@ static std::vector<Handler> handlers_from(const Rows &rows) {
 	std::vector<Handler> found;
 	found.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		found.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.name_at(i, 4),
-						 rows.int32_at(i, 5), rows.int32_at(i, 6), rows.int64_at(i, 7), rows.text_at(i, 8),
-						 DatumGetObjectId(rows.datum(i, 9)), rows.bool_at(i, 10), rows.bool_at(i, 11),
-						 rows.bool_at(i, 12), rows.bool_at(i, 13)});
+		found.push_back({rows.text_at(i, 1),
+						 {rows.text_at(i, 2), DatumGetObjectId(rows.datum(i, 14))},
+						 rows.text_at(i, 3),
+						 rows.name_at(i, 4),
+						 rows.int32_at(i, 5),
+						 rows.int32_at(i, 6),
+						 rows.int64_at(i, 7),
+						 {rows.text_at(i, 8), DatumGetObjectId(rows.datum(i, 15))},
+						 DatumGetObjectId(rows.datum(i, 9)),
+						 rows.bool_at(i, 10),
+						 rows.bool_at(i, 11),
+						 rows.bool_at(i, 12),
+						 rows.bool_at(i, 13)});
 	/* Bytewise, whatever the order of the database: find_handler() relies on it. */
 	std::sort(found.begin(), found.end(), [](const Handler &a, const Handler &b) { return a.type < b.type; });
 	return found;
@@ -995,18 +1004,26 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 #define NO_TIMEOUT UNLESS("$11", "'0'::pg_catalog.interval")
 #define NO_SQLSTATES UNLESS("$12", "'{}'::pg_catalog.text[]")
 #define NO_QUEUE UNLESS("$13", "''")
+#define OWNER_OF(signature)                                                                                            \
+	"coalesce((SELECT p.proowner FROM pg_catalog.pg_proc p WHERE p.oid" EQ "pg_catalog.to_regprocedure(" signature     \
+	")), 0::pg_catalog.oid)"
+#define OID_OF(role)                                                                                                   \
+	"coalesce((SELECT a.oid FROM pg_catalog.pg_authid a WHERE a.rolname" EQ role "), 0::pg_catalog.oid)"
 
 static constinit Statement put_handler_statement{
 	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, backoff, backoff_function, first_delay, "
-	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, governed, incarnation) "
+	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, governed, run_as_oid, "
+	"function_owner, backoff_owner, incarnation) "
 	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, " NO_TIMEOUT ", " NO_SQLSTATES ", " NO_QUEUE
-	", $14, $15, i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
-	"ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
-	"max_attempts = EXCLUDED.max_attempts, backoff = EXCLUDED.backoff, backoff_function = EXCLUDED.backoff_function, "
-	"first_delay = EXCLUDED.first_delay, max_delay = EXCLUDED.max_delay, jitter = EXCLUDED.jitter, "
-	"timeout = EXCLUDED.timeout, discard_sqlstates = EXCLUDED.discard_sqlstates, "
-	"dead_letter_queue = EXCLUDED.dead_letter_queue, batch_size = EXCLUDED.batch_size, governed = EXCLUDED.governed, "
-	"incarnation = EXCLUDED.incarnation, updated_at = " NOW,
+	", $14, $15, " OID_OF("$4") ", " OWNER_OF("$2") ", " OWNER_OF(
+		"$7") ", i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
+			  "ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
+			  "max_attempts = EXCLUDED.max_attempts, backoff = EXCLUDED.backoff, backoff_function = EXCLUDED.backoff_function, "
+			  "first_delay = EXCLUDED.first_delay, max_delay = EXCLUDED.max_delay, jitter = EXCLUDED.jitter, "
+			  "timeout = EXCLUDED.timeout, discard_sqlstates = EXCLUDED.discard_sqlstates, "
+			  "dead_letter_queue = EXCLUDED.dead_letter_queue, batch_size = EXCLUDED.batch_size, governed = EXCLUDED.governed, "
+			  "run_as_oid = EXCLUDED.run_as_oid, function_owner = EXCLUDED.function_owner, backoff_owner = EXCLUDED.backoff_owner, "
+			  "incarnation = EXCLUDED.incarnation, updated_at = " NOW,
 	HANDLER_TYPES, BOOLOID};
 /* A kind of back-off that is given takes the place of a function. */
 static constinit Statement change_handler_statement{
@@ -1017,7 +1034,14 @@ static constinit Statement change_handler_statement{
 	"timeout = CASE WHEN $11 IS NULL THEN h.timeout ELSE " NO_TIMEOUT " END, "
 	"discard_sqlstates = CASE WHEN $12 IS NULL THEN h.discard_sqlstates ELSE " NO_SQLSTATES " END, "
 	"dead_letter_queue = CASE WHEN $13 IS NULL THEN h.dead_letter_queue ELSE " NO_QUEUE " END, "
-	"batch_size = coalesce($14, h.batch_size), updated_at = " NOW " WHERE h.type" EQ "$1",
+	"batch_size = coalesce($14, h.batch_size), "
+	"run_as_oid = CASE WHEN $4 IS NULL THEN h.run_as_oid ELSE " OID_OF(
+		"$4") " END, "
+			  "function_owner = CASE WHEN $2 IS NULL THEN h.function_owner ELSE " OWNER_OF(
+				  "$2") " END, "
+						"backoff_owner = CASE WHEN $6 IS NULL AND $7 IS NULL THEN h.backoff_owner ELSE " OWNER_OF(
+							"$7") " END, "
+								  "updated_at = " NOW " WHERE h.type" EQ "$1",
 	HANDLER_TYPES};
 
 static Params handler_params(const HandlerSettings &handler) {
@@ -1093,15 +1117,14 @@ bool delete_handler(std::string_view type) {
 	return !delete_handler_statement.run(params.add(type)).empty();
 }
 
-static constinit Statement handled_types_statement{
-	"SELECT h.type, CASE WHEN h.governed THEN h.queue END FROM jobqueue.handlers h"};
+static constinit Statement handled_types_statement{"SELECT h.type, h.queue, h.governed FROM jobqueue.handlers h"};
 
 std::vector<HandledType> handled_types() {
 	Params none;
-	const Rows rows = handled_types_statement.run(none);
+	const Rows rows = handled_types_statement.run_on_latest(none);
 	std::vector<HandledType> types;
 	for (uint64 i = 0; i < rows.size(); i++)
-		types.push_back({rows.text_at(i, 1), rows.is_null(i, 2) ? std::nullopt : std::optional(rows.text_at(i, 2))});
+		types.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3)});
 	return types;
 }
 
@@ -1166,8 +1189,12 @@ static constinit Statement new_incarnation_statement{
 	"INSERT INTO jobqueue.incarnation (database, created_at) VALUES ($1, coalesce($2, " NOW "))", OIDOID,
 	TIMESTAMPTZOID};
 static constinit Statement adopt_handlers_statement{
-	"UPDATE jobqueue.handlers h SET incarnation = i.id FROM jobqueue.incarnation i "
-	"WHERE h.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING h.type"};
+	"UPDATE jobqueue.handlers h SET incarnation = i.id, run_as_oid = " OID_OF("h.run_as") ", function_owner = " OWNER_OF(
+		"h.handler") ", backoff_owner = " OWNER_OF("h.backoff_function") " FROM jobqueue.incarnation i "
+																		 "WHERE h.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING h.type"};
+
+static constinit Statement adopt_access_statement{
+	"UPDATE jobqueue.access a SET role_oid = r.oid FROM pg_catalog.pg_authid r WHERE r.rolname" EQ "a.role"};
 
 bool is_own_incarnation() {
 	Params params;
@@ -1183,6 +1210,7 @@ bool adopt() {
 		database.add_datum(first.datum(0, 1), first.is_null(0, 1));
 		drop_incarnations_statement.run(none);
 		new_incarnation_statement.run(database);
+		adopt_access_statement.run(none);
 	}
 	const bool handlers_adopted = !adopt_handlers_statement.run(none).empty();
 	return !own || handlers_adopted;

@@ -214,6 +214,7 @@ std::vector<std::string> queues_of_tasks(std::span<const int64> ids);
 /* A row of jobqueue.access; no queue = all. */
 struct AccessEntry {
 	std::string role;
+	Oid role_oid; /* counts if it still has this name */
 	std::string access;
 	std::optional<std::string> queue;
 };
@@ -228,17 +229,23 @@ std::vector<Limits> limits();
 /* Tasks of a role that wait; counts up to "most" + 1. */
 int64 count_waiting(std::string_view created_by, int64 most);
 
+/* A function that was registered. */
+struct Function {
+	std::string signature; /* schema-qualified; empty = none */
+	Oid owner;			   /* at that time */
+	bool operator==(const Function &) const = default;
+};
 struct Handler {
 	std::string type;
-	std::string function; /* schema-qualified signature */
+	Function function;
 	std::string queue;
 	std::string run_as;
 	int32 max_attempts;
 	int32 batch_size;
-	int64 timeout_us;			  /* 0 = none */
-	std::string backoff_function; /* schema-qualified signature; empty = none */
-	Oid role;					  /* InvalidOid: there is no such role */
-	bool superuser;				  /* of the role, as are the next two */
+	int64 timeout_us; /* 0 = none */
+	Function backoff_function;
+	Oid role;		/* InvalidOid: there is no such role, or another one of that name */
+	bool superuser; /* of the role, as are the next two */
 	bool can_login;
 	bool can_connect;
 	bool governed; /* it gets tasks of those queues only in which its role is a consumer or manager */
@@ -285,7 +292,8 @@ FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate);
 /* Whoever's they are. */
 struct HandledType {
 	std::string type;
-	std::optional<std::string> only_in; /* in the eyes of others: handlers of a manager of some queues */
+	std::string queue;
+	bool governed; /* in the eyes of others it is handled in this queue only */
 };
 std::vector<HandledType> handled_types();
 

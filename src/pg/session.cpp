@@ -203,7 +203,7 @@ std::string Rows::name_at(uint64 row, int column) const {
 	return is_null(row, column) ? std::string() : std::string(NameStr(*DatumGetName(datum(row, column))));
 }
 
-Rows Statement::run(Params &params) {
+Rows Statement::execute(Params &params, bool read_only) {
 	Assert(params.count() == count_);
 	struct Outcome {
 		SPITupleTable *table;
@@ -224,12 +224,19 @@ Rows Statement::run(Params &params) {
 				elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 			plan_ = plan;
 		}
-		const int code = SPI_execute_plan(plan_, params.values(), params.nulls(), false, 0);
+		const int code = SPI_execute_plan(plan_, params.values(), params.nulls(), read_only, 0);
 		if (code < 0)
 			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 		return {SPI_tuptable, SPI_processed};
 	});
 	return {outcome.table, outcome.count};
+}
+
+Rows Statement::run_on_latest(Params &params) {
+	guard([] { PushActiveSnapshot(GetLatestSnapshot()); });
+	const Rows rows = execute(params, true);
+	guard([] { PopActiveSnapshot(); });
+	return rows;
 }
 
 } // namespace jobqueue

@@ -110,10 +110,14 @@ public:
 		: text_(text), types_{static_cast<Oid>(types)...}, count_(sizeof...(types)), join_(join) {}
 
 	/* Needs a Session. Throws PgError. */
-	Rows run(Params &params);
+	Rows run(Params &params) { return execute(params, false); }
+	/* Likewise, of what is committed by now, also where the transaction reads from an older snapshot; only reads. */
+	Rows run_on_latest(Params &params);
 	const char *text() const noexcept { return text_; }
 
 private:
+	Rows execute(Params &params, bool read_only);
+
 	const char *text_;
 	Oid types_[Params::capacity];
 	int count_;

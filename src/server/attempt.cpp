@@ -65,7 +65,7 @@ void Worker::report_failure(const store::Attempt &task, const PgError &error, co
 /* Asks in a transaction that is rolled back: the function shall decide, and do nothing. */
 std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store::Failure &failure) {
 	const store::Handler *handler = store::find_handler(handlers_, task.type);
-	if (handler == nullptr || handler->backoff_function.empty() || task.attempt >= task.max_attempts)
+	if (handler == nullptr || handler->backoff_function.signature.empty() || task.attempt >= task.max_attempts)
 		return std::nullopt;
 	struct Answered {};
 	std::optional<int64> delay_us;
@@ -81,7 +81,7 @@ std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store
 		error = caught;
 	}
 	if (error) {
-		const char *const function = handler->backoff_function.c_str();
+		const char *const function = handler->backoff_function.signature.c_str();
 		const PgError *const reported = &*error;
 		guard([function, reported] {
 			ereport(LOG, (errcode(reported->sqlerrcode()),

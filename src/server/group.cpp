@@ -141,7 +141,7 @@ std::vector<Member> Worker::first_group(const Locked &locked) {
 
 /* One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a group. */
 void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_locks) {
-	const std::string &function = handlers_[members[0].handler].function;
+	const store::Function &function = handlers_[members[0].handler].function;
 	MemoryContextSwitchTo(member_context_);
 	in_subtransaction([&] {
 		const int settings_level = NewGUCNestLevel();

@@ -150,6 +150,7 @@ static void role_changed(Datum, int, uint32) {
 void watch_roles() {
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, role_changed, 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, 0);
 }
 
 void report_running(const char *what) {

@@ -278,16 +278,19 @@ std::optional<SchedulerState> Scheduler::configure() {
 	return std::nullopt;
 }
 
-/* Workers of roles that are not served any more leave, and those above jobqueue.max_workers. */
+/* Workers of roles that are not served any more leave, and those above jobqueue.max_workers, or their role's limit. */
 void Scheduler::dismiss_workers() {
 	int live = 0;
+	std::map<Oid, int> of_role;
 	for (WorkerSlot &worker : worker_slots()) {
 		live += takes_place(&worker);
 		if (!is_live(worker) || pg_atomic_read_u32(&worker.database) != MyDatabaseId)
 			continue;
 		const Oid role = pg_atomic_read_u32(&worker.role);
-		if (live > settings::max_workers ||
-			std::none_of(roles_.begin(), roles_.end(), [role](const auto &known) { return known->oid == role; }))
+		const int mine = ++of_role[role];
+		if (live > settings::max_workers || std::none_of(roles_.begin(), roles_.end(), [=](const auto &known) {
+				return known->oid == role && mine <= known->max_workers;
+			}))
 			dismiss(&worker);
 	}
 }

@@ -18,6 +18,9 @@ CREATE TABLE jobqueue.handlers (
 	queue        text        NOT NULL DEFAULT 'default' CONSTRAINT handlers_queue_length CHECK (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	run_as       name        NOT NULL,
+	run_as_oid   oid         NOT NULL DEFAULT 0,
+	function_owner oid       NOT NULL DEFAULT 0,
+	backoff_owner oid        NOT NULL DEFAULT 0,
 	max_attempts integer     NOT NULL DEFAULT 20 CONSTRAINT handlers_max_attempts_positive CHECK (max_attempts OPERATOR(pg_catalog.>) 0),
 	backoff      text        NOT NULL DEFAULT 'exponential' CONSTRAINT handlers_backoff_known CHECK (
 		backoff OPERATOR(pg_catalog.=) ANY (ARRAY['fixed', 'linear', 'exponential'])),
@@ -47,9 +50,10 @@ CREATE TABLE jobqueue.queues (
 );
 
 -- The queues in which a role may do what its level allows; the rights themselves are GRANTs, see grant_access(). USAGE on
--- the type marks the roles to which this applies. Names, not OIDs: they survive a dump.
+-- the type marks the roles to which this applies. Names survive a dump, and OIDs a new bearer of the name.
 CREATE TABLE jobqueue.access (
 	role       name        NOT NULL,
+	role_oid   oid         NOT NULL,
 	access     text        NOT NULL CONSTRAINT access_known CHECK (
 		access OPERATOR(pg_catalog.=) ANY (ARRAY['producer', 'consumer', 'manager'])),
 	queue      text        CONSTRAINT access_queue_length CHECK (
@@ -92,6 +96,9 @@ COMMENT ON COLUMN jobqueue.handlers.type IS 'the type of task it handles';
 COMMENT ON COLUMN jobqueue.handlers.handler IS 'schema-qualified signature of the function or procedure';
 COMMENT ON COLUMN jobqueue.handlers.queue IS 'where enqueue() puts tasks of the type when it is not told';
 COMMENT ON COLUMN jobqueue.handlers.run_as IS 'the role it runs as, which also owns the registration';
+COMMENT ON COLUMN jobqueue.handlers.run_as_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
+COMMENT ON COLUMN jobqueue.handlers.function_owner IS 'owner of the function when it was registered: nobody else''s takes its place';
+COMMENT ON COLUMN jobqueue.handlers.backoff_owner IS 'likewise of the back-off function';
 COMMENT ON COLUMN jobqueue.handlers.max_attempts IS 'for tasks that do not say themselves';
 COMMENT ON COLUMN jobqueue.handlers.backoff IS 'how the wait grows from one failed attempt to the next: fixed, linear, exponential';
 COMMENT ON COLUMN jobqueue.handlers.backoff_function IS 'signature of f(attempt integer, error text) that returns the wait instead';
@@ -110,6 +117,7 @@ COMMENT ON COLUMN jobqueue.queues.queue IS 'name of the queue';
 COMMENT ON COLUMN jobqueue.queues.paused_at IS 'when it was paused; null = it is running';
 COMMENT ON COLUMN jobqueue.queues.created_at IS 'when it was paused first';
 COMMENT ON COLUMN jobqueue.access.role IS 'to whom; to its members, too';
+COMMENT ON COLUMN jobqueue.access.role_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
 COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer or manager';
 COMMENT ON COLUMN jobqueue.access.queue IS 'in which queue; null = in all';
 COMMENT ON COLUMN jobqueue.access.granted_by IS 'who said so';

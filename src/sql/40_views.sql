@@ -18,7 +18,7 @@ WHERE c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace 
 			AND CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN true ELSE pg_catalog.pg_has_role(a.grantee, 'USAGE') END))
 UNION ALL
 SELECT v.view, a.queue FROM jobqueue.access a
-JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) a.role
+JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) a.role AND r.oid OPERATOR(pg_catalog.=) a.role_oid
 CROSS JOIN (VALUES ('queue_status'::pg_catalog.name), ('worker_status'), ('running_tasks')) v(view)
 WHERE a.access OPERATOR(pg_catalog.=) ANY (ARRAY['consumer', 'manager']) AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 	AND r.oid IN (SELECT m.grantee FROM marked m);

@@ -104,11 +104,11 @@ DECLARE
 	what text;
 BEGIN
 	PERFORM jobqueue._check_access(role, access, queue);
-	IF NOT jobqueue._is_governed(role) THEN
-		-- another role's of the same name, which was dropped
-		DELETE FROM jobqueue.access a WHERE a.role = $1;
-	END IF;
-	INSERT INTO jobqueue.access (role, access, queue) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+	-- another role's that had the same name, or this one's before it lost everything
+	DELETE FROM jobqueue.access a WHERE a.role = $1
+		AND (NOT jobqueue._is_governed($1) OR a.role_oid <> (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = $1));
+	INSERT INTO jobqueue.access (role, role_oid, access, queue)
+		SELECT r.rolname, r.oid, $2, $3 FROM pg_catalog.pg_roles r WHERE r.rolname = $1 ON CONFLICT DO NOTHING;
 	FOR what IN SELECT jobqueue._access_rights(access) LOOP
 		EXECUTE format('GRANT %s TO %I', what, role);
 	END LOOP;
@@ -170,6 +170,7 @@ COMMENT ON FUNCTION jobqueue.limit_role(name, integer, integer, integer) IS
 CREATE VIEW jobqueue.access_status AS
 SELECT a.role, a.access, a.queue, 'grant_access' AS source
 FROM jobqueue.access a
+JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) a.role AND r.oid OPERATOR(pg_catalog.=) a.role_oid
 WHERE jobqueue._is_governed(a.role)
 UNION ALL
 SELECT r.rolname, l.access, NULL, 'GRANT'

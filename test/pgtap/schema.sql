@@ -54,6 +54,9 @@ SELECT results_eq(
 		('handler', 'text', true, NULL),
 		('queue', 'text', true, '''default''::text'),
 		('run_as', 'name', true, NULL),
+		('run_as_oid', 'oid', true, '0'),
+		('function_owner', 'oid', true, '0'),
+		('backoff_owner', 'oid', true, '0'),
 		('max_attempts', 'integer', true, '20'),
 		('backoff', 'text', true, '''exponential''::text'),
 		('backoff_function', 'text', false, NULL),
@@ -207,7 +210,7 @@ SELECT columns_are('jobqueue', 'worker_status', '{pid,role,state,task_id,task_ty
 SELECT columns_are('jobqueue', 'running_tasks', '{id,type,queue,attempt,processed_at,claimed_by,lease_expires_at,pid,progress,progress_message}'::name[]);
 
 SELECT columns_are('jobqueue', 'access_status', '{role,access,queue,source}'::name[]);
-SELECT columns_are('jobqueue', 'access', '{role,access,queue,granted_by,granted_at}'::name[]);
+SELECT columns_are('jobqueue', 'access', '{role,role_oid,access,queue,granted_by,granted_at}'::name[]);
 SELECT columns_are('jobqueue', 'limits', '{role,max_workers,max_queued,max_payload}'::name[]);
 
 -- comments: everything that somebody may look up says what it is
