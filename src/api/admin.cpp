@@ -256,7 +256,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 
 JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	using namespace jobqueue;
-	const store::HandlerSettings change = read_handler(Arguments(fcinfo));
+	store::HandlerSettings change = read_handler(Arguments(fcinfo));
 	const Oid owner = function_owner(fcinfo);
 	const std::optional<store::Handler> old = own_handler(owner, change.type);
 	if (!old)
@@ -264,6 +264,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	const Queues allowed = managers_queues(fcinfo);
 	require(allowed, old->queue);
 	check_queues_of(change, allowed);
+	change.governed = !allowed.by_hand && change.run_as && *change.run_as == caller_name();
 	if (change.function || change.batch_size)
 		check_batch_size(owner, change.function.value_or(old->function.signature),
 						 change.batch_size.value_or(old->batch_size));
@@ -320,8 +321,7 @@ JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	const std::optional<std::string> reason = arguments.optional_text(1);
 	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
-	require_tasks(allowed, {&id, 1});
-	return BoolGetDatum(end_cancelled(id, reason));
+	return BoolGetDatum(require_task(allowed, id) && end_cancelled(id, reason));
 }
 
 namespace jobqueue {
@@ -347,8 +347,7 @@ JOBQUEUE_FUNCTION(jobqueue_retry) {
 		run_at = std::nullopt;
 	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
-	require_tasks(allowed, {&id, 1});
-	const std::optional<store::Claim> task = store::retry(id, run_at);
+	const std::optional<store::Claim> task = require_task(allowed, id) ? store::retry(id, run_at) : std::nullopt;
 	if (task)
 		note_retried(*task, run_at);
 	return BoolGetDatum(task.has_value());

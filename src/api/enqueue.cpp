@@ -200,7 +200,6 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 	const Oid table_owner = trigger->tg_relation->rd_rel->relowner;
 	const Queues allowed = callers_queues(fcinfo, {Access::producer}, table_owner);
 	require_type(allowed, owner, task.type);
-	check_limits(owner, {&payload, 1}, std::nullopt);
 	check_limits(owner, {&payload, 1}, std::nullopt, table_owner);
 	const store::Added added = add_task(owner, task, payload, allowed);
 	note_added(task, added);

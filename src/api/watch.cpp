@@ -249,6 +249,8 @@ JOBQUEUE_FUNCTION(jobqueue_workers) {
 		const Session session(owner);
 		for (WorkerSlot &slot : worker_slots()) {
 			const auto task = static_cast<int64>(pg_atomic_read_u64(&slot.task));
+			if (task == 0 || pg_atomic_read_u32(&slot.database) != MyDatabaseId)
+				continue;
 			for (const std::string &queue : store::queues_of_tasks({&task, 1}))
 				if (allowed.contains(queue))
 					visible.push_back(task);

@@ -20,60 +20,54 @@ bool is_free(Oid role, Oid owner) {
 
 /* Access control lists. C region. */
 
-static std::span<const AclItem> items_of(const Acl *acl) noexcept {
-	return acl ? std::span<const AclItem>(ACL_DAT(acl), static_cast<size_t>(ACL_NUM(acl))) : std::span<const AclItem>();
-}
-
-/* Null if there is none, or the object does not exist. */
-static const Acl *acl_of(HeapTuple tuple, int cache, AttrNumber column) {
+/* What "look" makes of a list; of none at all if there is none, or no such object. Copies nothing that would stay. */
+template <typename Look> static bool look_at_acl(HeapTuple tuple, int cache, AttrNumber column, Look &&look) {
 	if (!HeapTupleIsValid(tuple))
-		return nullptr;
+		return look(std::span<const AclItem>());
 	bool isnull;
-	const Datum acl = SysCacheGetAttr(cache, tuple, column, &isnull);
-	const Acl *copy = isnull ? nullptr : DatumGetAclPCopy(acl);
+	const Datum datum = SysCacheGetAttr(cache, tuple, column, &isnull);
+	Acl *const acl = isnull ? nullptr : DatumGetAclP(datum);
+	const bool result = look(acl ? std::span<const AclItem>(ACL_DAT(acl), static_cast<size_t>(ACL_NUM(acl)))
+								 : std::span<const AclItem>());
+	if (acl != nullptr && PointerGetDatum(acl) != datum)
+		pfree(acl);
 	ReleaseSysCache(tuple);
-	return copy;
+	return result;
 }
 
-/* Who has the mark. */
-static const Acl *marks() {
+static bool has_mark(Oid role) {
 	const Oid schema = get_namespace_oid("jobqueue", true);
-	return acl_of(SearchSysCache2(TYPENAMENSP, CStringGetDatum("governed"), ObjectIdGetDatum(schema)), TYPENAMENSP,
-				  Anum_pg_type_typacl);
-}
-
-static bool has_mark(const Acl *marks, Oid role) noexcept {
-	return std::ranges::any_of(items_of(marks), [role](const AclItem &item) { return item.ai_grantee == role; });
+	return look_at_acl(SearchSysCache2(TYPENAMENSP, CStringGetDatum("governed"), ObjectIdGetDatum(schema)), TYPENAMENSP,
+					   Anum_pg_type_typacl, [role](std::span<const AclItem> items) {
+						   return std::ranges::any_of(items,
+													  [role](const AclItem &item) { return item.ai_grantee == role; });
+					   });
 }
 
 /* Has the role been granted the right by hand, itself or through another that has not got the mark? */
-static bool is_granted_by_hand(const Acl *acl, AclMode right, Oid role, const Acl *marks) {
-	for (const AclItem &item : items_of(acl)) {
-		if ((ACLITEM_GET_PRIVS(item) & right) == 0)
-			continue;
-		if (item.ai_grantee == ACL_ID_PUBLIC ||
-			(!has_mark(marks, item.ai_grantee) && has_privs_of_role(role, item.ai_grantee)))
-			return true;
-	}
-	return false;
+static bool is_granted_by_hand(HeapTuple tuple, int cache, AttrNumber column, AclMode right, Oid role) {
+	return look_at_acl(tuple, cache, column, [right, role](std::span<const AclItem> items) {
+		return std::ranges::any_of(items, [right, role](const AclItem &item) {
+			return (ACLITEM_GET_PRIVS(item) & right) != 0 &&
+				   (item.ai_grantee == ACL_ID_PUBLIC ||
+					(has_privs_of_role(role, item.ai_grantee) && !has_mark(item.ai_grantee)));
+		});
+	});
 }
 
 static bool may_call_by_hand(Oid function, Oid role) {
-	return is_granted_by_hand(
-		acl_of(SearchSysCache1(PROCOID, ObjectIdGetDatum(function)), PROCOID, Anum_pg_proc_proacl), ACL_EXECUTE, role,
-		marks());
+	return is_granted_by_hand(SearchSysCache1(PROCOID, ObjectIdGetDatum(function)), PROCOID, Anum_pg_proc_proacl,
+							  ACL_EXECUTE, role);
 }
 
 static bool has_right_by_hand(Oid table, AclMode right, bool by_column, Oid role) {
-	const Acl *const marked = marks();
-	if (is_granted_by_hand(acl_of(SearchSysCache1(RELOID, ObjectIdGetDatum(table)), RELOID, Anum_pg_class_relacl),
-						   right, role, marked))
+	if (is_granted_by_hand(SearchSysCache1(RELOID, ObjectIdGetDatum(table)), RELOID, Anum_pg_class_relacl, right, role))
 		return true;
 	for (AttrNumber column = 1; by_column; column++) {
 		HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(column));
 		if (!HeapTupleIsValid(tuple))
 			break;
-		if (is_granted_by_hand(acl_of(tuple, ATTNUM, Anum_pg_attribute_attacl), right, role, marked))
+		if (is_granted_by_hand(tuple, ATTNUM, Anum_pg_attribute_attacl, right, role))
 			return true;
 	}
 	return false;
@@ -81,8 +75,8 @@ static bool has_right_by_hand(Oid table, AclMode right, bool by_column, Oid role
 
 /* Is "granted" still called that, has it the mark, and has "role" its rights? */
 static bool has_access_of(const char *name, Oid granted, Oid role) {
-	return get_role_oid(name, true) == granted && OidIsValid(granted) && has_privs_of_role(role, granted) &&
-		   has_mark(marks(), granted);
+	return OidIsValid(granted) && has_privs_of_role(role, granted) && get_role_oid(name, true) == granted &&
+		   has_mark(granted);
 }
 
 /* C++ region. */
@@ -171,12 +165,25 @@ void require_type(const Queues &allowed, Oid owner, std::string_view type) {
 					"Its handler is for another queue.");
 }
 
+static void require_queue_of_task(const Queues &allowed, const std::string &queue) {
+	if (!allowed.contains(queue))
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for a task in another queue");
+}
+
+bool require_task(const Queues &allowed, int64 id) {
+	if (allowed.all)
+		return true;
+	const std::vector<std::string> queues = store::queues_of_tasks({&id, 1});
+	for (const std::string &queue : queues)
+		require_queue_of_task(allowed, queue);
+	return !queues.empty();
+}
+
 void require_tasks(const Queues &allowed, std::span<const int64> ids) {
 	if (allowed.all)
 		return;
 	for (const std::string &queue : store::queues_of_tasks(ids))
-		if (!allowed.contains(queue))
-			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for a task in another queue");
+		require_queue_of_task(allowed, queue);
 }
 
 } // namespace jobqueue

@@ -60,5 +60,7 @@ void require_type(const Queues &allowed, Oid owner, std::string_view type);
 
 /* Throws 42501 if one of these tasks is in another queue. Needs a Session. */
 void require_tasks(const Queues &allowed, std::span<const int64> ids);
+/* Likewise. False if there is no such task: one that comes to be a moment later has not been looked at. */
+bool require_task(const Queues &allowed, int64 id);
 
 } // namespace jobqueue

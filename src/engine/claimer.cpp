@@ -173,7 +173,7 @@ Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std:
 				store::lock_pending(known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
 			if (!candidates.empty())
 				claimed.add({candidates.front().id, candidates.back().id});
-			if (candidates.size() < static_cast<size_t>(wanted))
+			if (candidates.size() < static_cast<size_t>(wanted) || candidates.back().id == PG_INT64_MAX)
 				unread.remove_front();
 			else
 				unread.remove_below(candidates.back().id + 1);

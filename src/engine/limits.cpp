@@ -44,29 +44,33 @@ static void check_payload(int length, int32 most) {
 														" bytes, and this role's may have " + std::to_string(most));
 }
 
+/* Of the current user, whoever's limit it is. */
 static void check_count(Oid owner, const store::Limits &limits, int64 added) {
 	static constinit Oid counted_for = InvalidOid;
 	static constinit int64 count = 0; /* tasks that waited then, and that this session has added since */
-	static constinit TimestampTz valid_until = 0;
+	static constinit TimestampTz valid_until = 0, again_at = 0;
 	const int32 most = *limits.max_queued;
 	const TimestampTz began = GetCurrentTimestamp();
-	const std::string user = guard([] { return GetUserNameFromId(GetUserId(), false); });
-	if (counted_for != GetUserId() || began >= valid_until || count + added > most) {
+	const bool full = count + added > most;
+	if (counted_for != GetUserId() || began >= valid_until || (full && began >= again_at)) {
+		const std::string user = guard([] { return GetUserNameFromId(GetUserId(), false); });
 		const Session session(owner);
 		count = store::count_waiting(user, most);
 		const TimestampTz now = GetCurrentTimestamp();
-		counted_for = InvalidOid;
-		valid_until = now + std::max(shortest_validity_us, count_share * (now - began));
+		again_at = now + count_share * (now - began);
+		valid_until = std::max(now + shortest_validity_us, again_at);
 	}
-	if (count + added > most)
-		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of role \"" + user + "\" wait",
-					"It may have " + std::to_string(most) + " waiting at once.");
 	counted_for = GetUserId();
+	if (count + added > most)
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of this role wait",
+					"There may be " + std::to_string(most) + " at once (jobqueue.limit_role).");
 	count += added;
 }
 
 void check_limits(Oid owner, std::span<const Datum> payloads, const std::optional<Datum> &metadata, Oid role) {
-	const std::optional<store::Limits> limits = limits_of(role, owner);
+	std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
+	if (!limits && role != GetUserId())
+		limits = limits_of(role, owner);
 	if (!limits)
 		return;
 	if (limits->max_payload) {

@@ -10,9 +10,10 @@
 namespace jobqueue {
 
 /*
- * Throws 54000 if the caller may not add these payloads (jsonb): one is too large, with the metadata, or too many tasks of the role's wait
- * already. Those are counted now and then, not at every call: a role can pass its limit by as much as its sessions add
- * in a second. "role": whose limits, if another answers for the call. Outside of any Session.
+ * Throws 54000 if the current user may not add these payloads (jsonb): one is too large, with the metadata, or too many
+ * of its tasks wait already. Those are counted now and then, not at every call: a role can pass its limit by as much as
+ * its sessions add in a second. "role": answers for the call, and has limits for those who have none. Outside of any
+ * Session.
  */
 void check_limits(Oid owner, std::span<const Datum> payloads, const std::optional<Datum> &metadata,
 				  Oid role = GetUserId());

@@ -31,8 +31,12 @@ namespace jobqueue::store {
 	"CASE WHEN " interval " IS NOT NULL THEN (least(pg_catalog.date_part('epoch', " interval                           \
 	"), 3e9::pg_catalog.float8)" TIMES "1e6::pg_catalog.float8)::pg_catalog.int8 END"
 
+/* Access to all queues, of the role of a handler. */
+#define SERVES_ALL                                                                                                     \
+	"EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role_oid" EQ "h.run_as_oid AND a.queue IS NULL AND a.access" EQ   \
+	"ANY (ARRAY['consumer', 'manager']))"
 /* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
-#define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue ")"
+#define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
 
 /* Adding */
 
@@ -1035,6 +1039,7 @@ static constinit Statement change_handler_statement{
 	"discard_sqlstates = CASE WHEN $12 IS NULL THEN h.discard_sqlstates ELSE " NO_SQLSTATES " END, "
 	"dead_letter_queue = CASE WHEN $13 IS NULL THEN h.dead_letter_queue ELSE " NO_QUEUE " END, "
 	"batch_size = coalesce($14, h.batch_size), "
+	"governed = CASE WHEN $4 IS NULL THEN h.governed ELSE $15 END, "
 	"run_as_oid = CASE WHEN $4 IS NULL THEN h.run_as_oid ELSE " OID_OF(
 		"$4") " END, "
 			  "function_owner = CASE WHEN $2 IS NULL THEN h.function_owner ELSE " OWNER_OF(
@@ -1042,7 +1047,7 @@ static constinit Statement change_handler_statement{
 						"backoff_owner = CASE WHEN $6 IS NULL AND $7 IS NULL THEN h.backoff_owner ELSE " OWNER_OF(
 							"$7") " END, "
 								  "updated_at = " NOW " WHERE h.type" EQ "$1",
-	HANDLER_TYPES};
+	HANDLER_TYPES, BOOLOID};
 
 static Params handler_params(const HandlerSettings &handler) {
 	Params params;
@@ -1074,7 +1079,7 @@ void put_handler(const HandlerSettings &handler) {
 
 void change_handler(const HandlerSettings &change) {
 	Params params = handler_params(change);
-	change_handler_statement.run(params);
+	change_handler_statement.run(params.add(change.governed));
 }
 
 static constinit Statement unserved_queue_statement{
@@ -1117,7 +1122,8 @@ bool delete_handler(std::string_view type) {
 	return !delete_handler_statement.run(params.add(type)).empty();
 }
 
-static constinit Statement handled_types_statement{"SELECT h.type, h.queue, h.governed FROM jobqueue.handlers h"};
+static constinit Statement handled_types_statement{"SELECT h.type, h.queue, h.governed AND NOT " SERVES_ALL
+												   " FROM jobqueue.handlers h"};
 
 std::vector<HandledType> handled_types() {
 	Params none;

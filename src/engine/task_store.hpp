@@ -16,7 +16,7 @@ namespace jobqueue::store {
 struct NewTask {
 	std::string_view type;
 	std::optional<std::string> queue; /* none: the handler's, else 'default' */
-	/* Queues of the producer, if not all: a handler of a manager of some queues says only among them where tasks go. */
+	/* Queues of the producer, if not all: a handler that is limited to queues says only among them where tasks go. */
 	std::span<const std::string> own_queues = {};
 	int16 priority = 0;
 	std::optional<TimestampTz> run_at;

@@ -233,7 +233,8 @@ Rows Statement::execute(Params &params, bool read_only) {
 }
 
 Rows Statement::run_on_latest(Params &params) {
-	guard([] { PushActiveSnapshot(GetLatestSnapshot()); });
+	/* In parallel mode no snapshot can be taken. */
+	guard([] { PushActiveSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot()); });
 	const Rows rows = execute(params, true);
 	guard([] { PopActiveSnapshot(); });
 	return rows;

@@ -59,6 +59,13 @@ static void evict() noexcept {
 			hash_search(table, &entry->key, HASH_REMOVE, nullptr);
 }
 
+static bool concerns(const News &news, const Entry &entry) noexcept {
+	return news.database == entry.key.database &&
+		   (news.kind == AnnouncementKind::statement ||
+			(news.queue_hash == entry.key.queue_hash && news.priority == entry.key.priority)) &&
+		   (news.type_hash == 0 || (type_mask(news.type_hash) & entry.types) != 0);
+}
+
 static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 	News news;
 	for (;;) {
@@ -73,12 +80,7 @@ static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 			break;
 		}
 		entry->sequence++;
-		if (news.database != entry->key.database)
-			continue;
-		if (news.kind != AnnouncementKind::statement &&
-			(news.queue_hash != entry->key.queue_hash || news.priority != entry->key.priority))
-			continue;
-		if (news.type_hash != 0 && (type_mask(news.type_hash) & entry->types) == 0)
+		if (!concerns(news, *entry))
 			continue;
 		if (news.kind == AnnouncementKind::sweep) {
 			if (now - entry->swept_at < sweep_share * entry->sweep_us)
@@ -88,6 +90,21 @@ static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
 		}
 		entry->unread.add(news.ids);
 	}
+}
+
+/* Adds what was announced in between, and concerns the entry; false if that is not known, or there was a sweep. */
+static bool catch_up(IdRanges *unread, uint64 from, const Entry &entry) noexcept {
+	News news;
+	for (; from < entry.sequence; from++) {
+		if (read_announcement(from, &news) != Read::news)
+			return false;
+		if (!concerns(news, entry))
+			continue;
+		if (news.kind == AnnouncementKind::sweep)
+			return false;
+		unread->add(news.ids);
+	}
+	return true;
 }
 
 Position enter_lane(const LaneKey &key, uint64 types) noexcept {
@@ -126,11 +143,10 @@ void leave_lane(const LaneKey &key, const Position &position, const IdRanges &un
 	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
 	auto *entry = static_cast<Entry *>(hash_search(table, &key, HASH_FIND, nullptr));
 	if (entry != nullptr) {
-		/* Either pair is true: keep the one that saves more. The older sequence only makes news be read twice. */
-		if (unread.is_shorter_than(entry->unread)) {
-			entry->unread = unread;
-			entry->sequence = position.sequence;
-		}
+		/* Both are true, each of what was announced until its own time: the one that saves more is kept. */
+		IdRanges mine = unread;
+		if (catch_up(&mine, position.sequence, *entry) && mine.is_shorter_than(entry->unread))
+			entry->unread = mine;
 		if (position.swept)
 			entry->sweep_us = microseconds;
 	}

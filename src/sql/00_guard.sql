@@ -11,7 +11,7 @@ BEGIN
 		OR EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) schema_oid)
 		OR EXISTS (SELECT 1 FROM pg_catalog.pg_operator o WHERE o.oprnamespace OPERATOR(pg_catalog.=) schema_oid) THEN
 		RAISE EXCEPTION 'schema "jobqueue" is somebody else''s, or not empty' USING ERRCODE = 'duplicate_schema',
-			HINT = 'Drop it, or rename it: the extension makes its own.';
+			HINT = 'Drop or rename it, or give it to a superuser if it is empty: the extension makes its own.';
 	END IF;
 END
 $$;

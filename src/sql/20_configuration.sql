@@ -109,7 +109,7 @@ COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, fo
 COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
 COMMENT ON COLUMN jobqueue.handlers.dead_letter_queue IS 'where tasks go instead of failing; no worker serves it';
 COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
-COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a manager of some queues: it gets the tasks of those in which its role has access';
+COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a role whose access jobqueue.access limits: it gets the tasks of those queues';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
 COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first';
 COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';

@@ -123,8 +123,10 @@ CREATE FUNCTION jobqueue.revoke_access(role name, access text, queue text DEFAUL
 DECLARE
 	what text;
 	held text[];
+	governed boolean;
 BEGIN
 	PERFORM jobqueue._check_access(role, access, queue);
+	governed := jobqueue._is_governed(role);
 	IF queue IS NOT NULL AND EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role = $1 AND a.access = $2 AND a.queue IS NULL) THEN
 		RAISE EXCEPTION 'role "%" has % access to all queues', role, access USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = 'Revoke that, and grant access to the queues that remain.';
@@ -137,7 +139,8 @@ BEGIN
 	FOR what IN SELECT jobqueue._access_rights($2) LOOP
 		EXECUTE format('REVOKE %s FROM %I', what, role);
 	END LOOP;
-	FOR what IN SELECT jobqueue._access_rights(l.level) FROM unnest(held) l(level) LOOP
+	FOR what IN SELECT r.granted FROM unnest(held) l(level), jobqueue._access_rights(l.level) r(granted)
+		WHERE governed OR r.granted <> 'USAGE ON TYPE jobqueue.governed' LOOP
 		EXECUTE format('GRANT %s TO %I', what, role);
 	END LOOP;
 END

@@ -1,5 +1,4 @@
 """The load: handlers, clients that enqueue in every way there is, and workers outside the server."""
-import io
 import json
 import random
 import threading
@@ -43,6 +42,7 @@ DECLARE
     name text := coalesce(payload->>'token', payload->'new'->>'token');
 BEGIN
     INSERT INTO public.effects (token, task, attempt) SELECT name, t.id, t.attempts FROM jobqueue.current_task() t;
+    PERFORM pg_sleep((payload->>'sleep')::float8);
     RETURN jsonb_build_object('done', name);
 END $$;
 
@@ -193,7 +193,7 @@ class Client(threading.Thread):
 
 class Producer(Client):
     user = 'producer'
-    MODES = {'one': 30, 'plain': 10, 'many': 8, 'copy': 3, 'row': 8, 'rolled_back': 6, 'savepoints': 8, 'prepared': 8,
+    MODES = {'one': 30, 'plain': 10, 'many': 8, 'insert_select': 3, 'row': 8, 'rolled_back': 6, 'savepoints': 8, 'prepared': 8,
              'outside': 20, 'by_hand': 6, 'cancelled': 5}
 
     def __init__(self, load, name, seed):
@@ -292,12 +292,11 @@ class Producer(Client):
                      ([json.dumps(task[2]) for task in tasks],))
         self.commit([task[0] for task in tasks])
 
-    def copy(self):
-        """If the connection breaks meanwhile, the driver prints a traceback of its own, which means nothing."""
+    def insert_select(self):
         tasks = [self.task('quick') for _ in range(self.random.choice([1, 100]))]
         self.execute('BEGIN')
-        self.cursor.copy_expert('COPY jobqueue.tasks (type, payload, priority) FROM STDIN',
-                                io.StringIO(''.join(f'{kind}\t{json.dumps(payload)}\t1\n' for _, kind, payload in tasks)))
+        self.execute('INSERT INTO jobqueue.tasks (type, payload, priority) SELECT *, 1 FROM unnest(%s, %s::jsonb[])',
+                     ([kind for _, kind, _ in tasks], [json.dumps(payload) for _, _, payload in tasks]))
         self.commit([task[0] for task in tasks])
 
     def row(self):
