@@ -68,17 +68,11 @@ find_clangxx() {
 	[[ -n $CLANGXX ]]
 }
 
-# Debian's modules belong to Debian's python3, which need not be the first in PATH.
+# find_python [MODULE]: sets PYTHON to one that has it. Debian's modules belong to Debian's python3, which need not be the
+# first in PATH.
 find_python() {
 	for PYTHON in /usr/bin/python3 python3; do
-		! "$PYTHON" -c 'import psycopg2' 2>/dev/null || return 0
-	done
-	return 1
-}
-
-find_venv() {
-	for PYTHON in python3 /usr/bin/python3; do
-		! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || return 0
+		! "$PYTHON" -c "import ${1:-psycopg2}" 2>/dev/null || return 0
 	done
 	return 1
 }
@@ -92,7 +86,7 @@ have() {
 	IPC::Run | JSON::PP) perl "-M$1" -e 1 2>/dev/null ;;
 	clang++) find_clangxx ;;
 	psycopg2) find_python ;;
-	venv) find_venv ;;
+	venv) find_python ensurepip ;;
 	pgq) [[ -n $PG_MAJOR && -f $SHAREDIR/extension/pgq.control ]] ;;
 	clang-format) command -v clang-format-14 clang-format >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
