@@ -321,7 +321,7 @@ JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	const std::optional<std::string> reason = arguments.optional_text(1);
 	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
-	return BoolGetDatum(require_task(allowed, id) && end_cancelled(id, reason));
+	return BoolGetDatum(require_tasks(allowed, {&id, 1}) && end_cancelled(id, reason));
 }
 
 namespace jobqueue {
@@ -347,7 +347,7 @@ JOBQUEUE_FUNCTION(jobqueue_retry) {
 		run_at = std::nullopt;
 	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
-	const std::optional<store::Claim> task = require_task(allowed, id) ? store::retry(id, run_at) : std::nullopt;
+	const std::optional<store::Claim> task = require_tasks(allowed, {&id, 1}) ? store::retry(id, run_at) : std::nullopt;
 	if (task)
 		note_retried(*task, run_at);
 	return BoolGetDatum(task.has_value());

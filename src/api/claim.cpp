@@ -96,16 +96,12 @@ static Queues consumers_queues(FunctionCallInfo fcinfo, const std::optional<std:
 
 /* Needs a Session. */
 static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) {
-	/* For the life of the backend. */
-	static Claimer *claimer = nullptr; /* it knows the lanes */
-	static KeptConfiguration<ClaimConfiguration> *configuration = nullptr;
+	static Claimer *claimer = nullptr; /* for the life of the backend: it knows the lanes */
 	if (claimer == nullptr)
 		claimer = new Claimer(false);
-	if (configuration == nullptr)
-		configuration = new KeptConfiguration<ClaimConfiguration>;
 
 	stand_in_for_scheduler();
-	const ClaimConfiguration &known = configuration->get([] {
+	const auto &known = kept_configuration<ClaimConfiguration>([] {
 		return ClaimConfiguration{store::pauses(), store::handled_types()};
 	});
 	bool unhandled = false;

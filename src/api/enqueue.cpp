@@ -2,6 +2,7 @@
  * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
  */
 #include "api/arguments.hpp"
+#include "api/row_security.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/limits.hpp"
@@ -46,11 +47,23 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 using DefaultQueues = std::map<std::string, std::string, std::less<>>;
 static constexpr size_t most_default_queues = 1000;
 
+/*
+ * The queues in which "role" may have such a task added. Throws if it may add none of this type, or no more of these
+ * payloads: payloads() is only called where there are limits.
+ */
+template <typename Payloads>
+static Queues check_producer(FunctionCallInfo fcinfo, const store::NewTask &task, Payloads &&payloads,
+							 Oid role = GetUserId()) {
+	const Oid owner = function_owner(fcinfo);
+	Queues allowed = callers_queues(fcinfo, {Access::producer}, role);
+	require_type(allowed, owner, task.type);
+	if (const std::optional<store::Limits> limits = callers_limits(owner, role))
+		check_limits(*limits, owner, payloads(), task.metadata);
+	return allowed;
+}
+
 static store::Added add_task(Oid owner, store::NewTask &task, Datum payload, const Queues &allowed) {
-	static KeptConfiguration<DefaultQueues> *kept = nullptr; /* for the life of the backend */
-	if (kept == nullptr)
-		kept = new KeptConfiguration<DefaultQueues>;
-	DefaultQueues &queues = kept->get([] { return DefaultQueues(); });
+	DefaultQueues &queues = kept_configuration<DefaultQueues>([] { return DefaultQueues(); });
 	task.own_queues = allowed.names;
 	const auto known = queues.find(task.type);
 	const bool look_up = !task.queue && (known == queues.end() || !allowed.all);
@@ -92,12 +105,9 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const std::string type = arguments.text_at(0, "type");
 	arguments.require(1, "payload");
 	store::NewTask task = read_task(arguments, type);
-	const Oid owner = function_owner(fcinfo);
-	const Queues allowed = callers_queues(fcinfo, {Access::producer});
 	const Datum payload = arguments.datum(1);
-	check_limits(owner, {&payload, 1}, task.metadata);
-	require_type(allowed, owner, type);
-	const store::Added added = add_task(owner, task, payload, allowed);
+	const Queues allowed = check_producer(fcinfo, task, [&payload] { return std::span(&payload, 1); });
+	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
 	note_added(task, added);
 	return Int64GetDatum(added.id);
 }
@@ -113,12 +123,9 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	store::NewTask task = read_task(arguments, type);
 	std::vector<store::Added> added;
 	{
-		const Oid owner = function_owner(fcinfo);
-		const Queues allowed = callers_queues(fcinfo, {Access::producer});
-		require_type(allowed, owner, type);
-		check_limits(owner, elements_of(payloads), task.metadata);
+		const Queues allowed = check_producer(fcinfo, task, [payloads] { return elements_of(payloads); });
 		task.own_queues = allowed.names;
-		const Session session(owner);
+		const Session session(function_owner(fcinfo));
 		added = store::insert_many(task, payloads);
 		if (!added.empty())
 			require(allowed, added.front().queue);
@@ -196,12 +203,9 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 	task.type = trigger->tg_trigger->tgargs[0];
 	task.created_by = caller_name();
 	/* Whoever changes the table need not know of us: its owner, who may create triggers on it, answers for them. */
-	const Oid owner = function_owner(fcinfo);
-	const Oid table_owner = trigger->tg_relation->rd_rel->relowner;
-	const Queues allowed = callers_queues(fcinfo, {Access::producer}, table_owner);
-	require_type(allowed, owner, task.type);
-	check_limits(owner, {&payload, 1}, std::nullopt, table_owner);
-	const store::Added added = add_task(owner, task, payload, allowed);
+	const Queues allowed = check_producer(
+		fcinfo, task, [&payload] { return std::span(&payload, 1); }, trigger->tg_relation->rd_rel->relowner);
+	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
 	note_added(task, added);
 	return PointerGetDatum(nullptr);
 }
@@ -287,26 +291,6 @@ JOBQUEUE_FUNCTION(jobqueue_task_updated) {
 		return PointerGetDatum(trigger->tg_newtuple);
 	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });
 }
-
-namespace jobqueue {
-
-/* Who has access is part of other sessions' plans, see row_security.cpp. C region. */
-static void forget_policies(Relation changed) {
-	const std::string_view name = RelationGetRelationName(changed);
-	if (name != "access" && name != "limits" && name != "handlers")
-		return;
-	static constexpr const char *tables[] = {"tasks",			"tasks_live",	   "tasks_failed",	  "handlers",
-											 "queues",			"tasks_history_1", "tasks_history_2", "tasks_history_3",
-											 "tasks_history_4", "tasks_history_5", "tasks_history_6", "tasks_history_7",
-											 "tasks_history_8"};
-	for (const char *table : tables) {
-		const Oid relation = get_relname_relid(table, RelationGetNamespace(changed));
-		if (OidIsValid(relation))
-			CacheInvalidateRelcacheByRelid(relation);
-	}
-}
-
-} // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_configuration_changed) {
 	using namespace jobqueue;

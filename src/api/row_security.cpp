@@ -73,16 +73,17 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 		return command == CMD_SELECT ? reach({Access::manager}) : "false";
 	switch (command) {
 	case CMD_INSERT: {
-		if (is_queue_limited(owner)) /* enqueue() counts; a policy cannot */
+		const std::optional<store::Limits> limits = callers_limits(owner);
+		if (limits && limits->max_queued) /* enqueue() counts; a policy cannot */
 			return "false";
 		const Queues queues = queues_by_right(owner, table, right, true, {Access::producer});
 		std::string condition = in_queues(queues) + " AND " AS_ENQUEUED;
 		if (const std::vector<std::string> types = foreign_types(queues, owner); !types.empty())
 			condition += " AND type OPERATOR(pg_catalog.<>) ALL (" + list_of(types) + ")";
-		if (const std::optional<int32> bytes = payload_limit(owner))
+		if (limits && limits->max_payload)
 			condition += " AND pg_catalog.octet_length(payload::pg_catalog.text) OPERATOR(pg_catalog.+) "
 						 "coalesce(pg_catalog.octet_length(metadata::pg_catalog.text), 0) OPERATOR(pg_catalog.<=) " +
-						 std::to_string(*bytes);
+						 std::to_string(*limits->max_payload);
 		return condition;
 	}
 	case CMD_UPDATE:
@@ -95,7 +96,7 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 }
 
 /* C region. */
-static RowSecurityPolicy *make_policy(CmdType command, Relation relation, const char *condition) {
+static RowSecurityPolicy *make_policy(Relation relation, const char *condition) {
 	auto *statement = castNode(SelectStmt, linitial_node(RawStmt, raw_parser(condition, RAW_PARSE_PLPGSQL_EXPR))->stmt);
 	ParseState *state = make_parsestate(nullptr);
 	addNSItemToQuery(state, addRangeTableEntryForRelation(state, relation, AccessShareLock, nullptr, false, false),
@@ -108,10 +109,7 @@ static RowSecurityPolicy *make_policy(CmdType command, Relation relation, const 
 	Datum everybody = ObjectIdGetDatum(ACL_ID_PUBLIC);
 	auto *policy = static_cast<RowSecurityPolicy *>(palloc0(sizeof(RowSecurityPolicy)));
 	policy->policy_name = pstrdup("jobqueue");
-	policy->polcmd = command == CMD_INSERT	 ? ACL_INSERT_CHR
-					 : command == CMD_UPDATE ? ACL_UPDATE_CHR
-					 : command == CMD_DELETE ? ACL_DELETE_CHR
-											 : ACL_SELECT_CHR;
+	policy->polcmd = '*'; /* it is asked for with each command */
 	policy->roles = construct_array(&everybody, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT);
 	policy->permissive = true;
 	policy->qual = policy->with_check_qual = reinterpret_cast<Expr *>(expression);
@@ -127,8 +125,23 @@ static List *policies(CmdType command, Relation relation) {
 		const std::string condition =
 			condition_for(command, relation->rd_rel->relowner, RelationGetRelid(relation), kind);
 		const char *const text = condition.c_str();
-		return guard([=] { return lappend(others, make_policy(command, relation, text)); });
+		return guard([=] { return lappend(others, make_policy(relation, text)); });
 	});
+}
+
+void forget_policies(Relation changed) {
+	const std::string_view name = RelationGetRelationName(changed);
+	if (name != "access" && name != "limits" && name != "handlers")
+		return;
+	static constexpr const char *tables[] = {"tasks",			"tasks_live",	   "tasks_failed",	  "handlers",
+											 "queues",			"tasks_history_1", "tasks_history_2", "tasks_history_3",
+											 "tasks_history_4", "tasks_history_5", "tasks_history_6", "tasks_history_7",
+											 "tasks_history_8"};
+	for (const char *table : tables) {
+		const Oid relation = get_relname_relid(table, RelationGetNamespace(changed));
+		if (OidIsValid(relation))
+			CacheInvalidateRelcacheByRelid(relation);
+	}
 }
 
 void install_row_security() {

@@ -3,9 +3,13 @@
  */
 #pragma once
 
+#include "pg/server.hpp"
+
 namespace jobqueue {
 
 /* C region; called by _PG_init. */
 void install_row_security();
+/* This table was changed: if who has access depends on it, so do plans of other sessions. C region. */
+void forget_policies(Relation changed);
 
 } // namespace jobqueue

@@ -102,10 +102,7 @@ static Queues queues_among(const std::vector<store::AccessEntry> &entries, Oid r
 
 /* As this backend has read them last. */
 static Queues kept_queues(Oid role, Oid owner, std::initializer_list<Access> levels) {
-	static KeptConfiguration<std::vector<store::AccessEntry>> *kept = nullptr; /* for the life of the backend */
-	if (kept == nullptr)
-		kept = new KeptConfiguration<std::vector<store::AccessEntry>>;
-	const std::vector<store::AccessEntry> &entries = kept->get([owner] {
+	const auto &entries = kept_configuration<std::vector<store::AccessEntry>>([owner] {
 		const Session session(owner);
 		return store::access_entries();
 	});
@@ -142,48 +139,44 @@ void require(const Queues &allowed, const std::optional<std::string> &queue) {
 					  : "Name one of the queues that you have access to.");
 }
 
+/* As this backend has read them last. */
+static const std::vector<store::HandledType> &kept_types(Oid owner) {
+	return kept_configuration<std::vector<store::HandledType>>([owner] {
+		const Session session(owner);
+		return store::handled_types();
+	});
+}
+
+static bool is_foreign(const store::HandledType &handled, const Queues &allowed) noexcept {
+	return !handled.governed && !allowed.contains(handled.queue);
+}
+
 std::vector<std::string> foreign_types(const Queues &allowed, Oid owner) {
-	static KeptConfiguration<std::vector<store::HandledType>> *kept = nullptr; /* for the life of the backend */
 	std::vector<std::string> types;
-	if (allowed.all)
-		return types;
-	if (kept == nullptr)
-		kept = new KeptConfiguration<std::vector<store::HandledType>>;
-	for (const store::HandledType &handled : kept->get([owner] {
-			 const Session session(owner);
-			 return store::handled_types();
-		 }))
-		if (!handled.governed && !allowed.contains(handled.queue))
-			types.push_back(handled.type);
+	if (!allowed.all)
+		for (const store::HandledType &handled : kept_types(owner))
+			if (is_foreign(handled, allowed))
+				types.push_back(handled.type);
 	return types;
 }
 
 void require_type(const Queues &allowed, Oid owner, std::string_view type) {
-	const std::vector<std::string> foreign = foreign_types(allowed, owner);
-	if (std::find(foreign.begin(), foreign.end(), type) != foreign.end())
-		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for type \"" + std::string(type) + "\"",
-					"Its handler is for another queue.");
-}
-
-static void require_queue_of_task(const Queues &allowed, const std::string &queue) {
-	if (!allowed.contains(queue))
-		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for a task in another queue");
-}
-
-bool require_task(const Queues &allowed, int64 id) {
-	if (allowed.all)
-		return true;
-	const std::vector<std::string> queues = store::queues_of_tasks({&id, 1});
-	for (const std::string &queue : queues)
-		require_queue_of_task(allowed, queue);
-	return !queues.empty();
-}
-
-void require_tasks(const Queues &allowed, std::span<const int64> ids) {
 	if (allowed.all)
 		return;
-	for (const std::string &queue : store::queues_of_tasks(ids))
-		require_queue_of_task(allowed, queue);
+	for (const store::HandledType &handled : kept_types(owner))
+		if (handled.type == type && is_foreign(handled, allowed))
+			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for type \"" + handled.type + "\"",
+						"Its handler is for another queue.");
+}
+
+bool require_tasks(const Queues &allowed, std::span<const int64> ids) {
+	if (allowed.all)
+		return true;
+	const std::vector<std::string> queues = store::queues_of_tasks(ids);
+	for (const std::string &queue : queues)
+		if (!allowed.contains(queue))
+			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for a task in another queue");
+	return !queues.empty();
 }
 
 } // namespace jobqueue

@@ -58,9 +58,10 @@ std::vector<std::string> foreign_types(const Queues &allowed, Oid owner);
 /* Throws 42501 if this is one of them. Likewise. */
 void require_type(const Queues &allowed, Oid owner, std::string_view type);
 
-/* Throws 42501 if one of these tasks is in another queue. Needs a Session. */
-void require_tasks(const Queues &allowed, std::span<const int64> ids);
-/* Likewise. False if there is no such task: one that comes to be a moment later has not been looked at. */
-bool require_task(const Queues &allowed, int64 id);
+/*
+ * Throws 42501 if one of these tasks is in another queue. False if there are no such tasks: one that comes to be a moment
+ * later has not been looked at. Needs a Session.
+ */
+bool require_tasks(const Queues &allowed, std::span<const int64> ids);
 
 } // namespace jobqueue

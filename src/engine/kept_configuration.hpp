@@ -29,4 +29,12 @@ private:
 	uint64 configuration_ = 0;
 };
 
+/* That of the place that asks, for the life of the backend. */
+template <typename T, typename Read> T &kept_configuration(Read &&read) {
+	static KeptConfiguration<T> *kept = nullptr;
+	if (kept == nullptr)
+		kept = new KeptConfiguration<T>;
+	return kept->get(read);
+}
+
 } // namespace jobqueue

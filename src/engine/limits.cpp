@@ -14,12 +14,9 @@ static constexpr int64 shortest_validity_us = USECS_PER_SEC;
 
 /* None for those who may do everything. */
 static std::optional<store::Limits> limits_of(Oid role, Oid owner) {
-	static KeptConfiguration<std::vector<store::Limits>> *kept = nullptr; /* for the life of the backend */
 	if (is_free(role, owner))
 		return std::nullopt;
-	if (kept == nullptr)
-		kept = new KeptConfiguration<std::vector<store::Limits>>;
-	const std::vector<store::Limits> &limits = kept->get([owner] {
+	const auto &limits = kept_configuration<std::vector<store::Limits>>([owner] {
 		const Session session(owner);
 		return store::limits();
 	});
@@ -67,29 +64,20 @@ static void check_count(Oid owner, const store::Limits &limits, int64 added) {
 	count += added;
 }
 
-void check_limits(Oid owner, std::span<const Datum> payloads, const std::optional<Datum> &metadata, Oid role) {
+std::optional<store::Limits> callers_limits(Oid owner, Oid role) {
 	std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
-	if (!limits && role != GetUserId())
-		limits = limits_of(role, owner);
-	if (!limits)
-		return;
-	if (limits->max_payload) {
+	return limits || role == GetUserId() ? limits : limits_of(role, owner);
+}
+
+void check_limits(const store::Limits &limits, Oid owner, std::span<const Datum> payloads,
+				  const std::optional<Datum> &metadata) {
+	if (limits.max_payload) {
 		const int more = metadata ? length_of(*metadata) : 0;
 		for (const Datum payload : payloads)
-			check_payload(length_of(payload) + more, *limits->max_payload);
+			check_payload(length_of(payload) + more, *limits.max_payload);
 	}
-	if (limits->max_queued)
-		check_count(owner, *limits, static_cast<int64>(payloads.size()));
-}
-
-bool is_queue_limited(Oid owner) {
-	const std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
-	return limits && limits->max_queued;
-}
-
-std::optional<int32> payload_limit(Oid owner) {
-	const std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
-	return limits ? limits->max_payload : std::nullopt;
+	if (limits.max_queued)
+		check_count(owner, limits, static_cast<int64>(payloads.size()));
 }
 
 } // namespace jobqueue

@@ -10,17 +10,16 @@
 namespace jobqueue {
 
 /*
- * Throws 54000 if the current user may not add these payloads (jsonb): one is too large, with the metadata, or too many
- * of its tasks wait already. Those are counted now and then, not at every call: a role can pass its limit by as much as
- * its sessions add in a second. "role": answers for the call, and has limits for those who have none. Outside of any
+ * Those of the current user, or else of "role", which answers for the call; none for who may do everything. Outside of any
  * Session.
  */
-void check_limits(Oid owner, std::span<const Datum> payloads, const std::optional<Datum> &metadata,
-				  Oid role = GetUserId());
-
-/* Does something limit how many tasks the current user may have waiting? Outside of any Session. */
-bool is_queue_limited(Oid owner);
-/* Bytes that the current user's payloads may have. Likewise. */
-std::optional<int32> payload_limit(Oid owner);
+std::optional<store::Limits> callers_limits(Oid owner, Oid role = GetUserId());
+/*
+ * Throws 54000 if the current user may not add these payloads (jsonb): one is too large, with the metadata, or too many
+ * of its tasks wait already. Those are counted now and then, not at every call: a role can pass its limit by as much as
+ * its sessions add in a second. Outside of any Session.
+ */
+void check_limits(const store::Limits &limits, Oid owner, std::span<const Datum> payloads,
+				  const std::optional<Datum> &metadata);
 
 } // namespace jobqueue
