@@ -10,33 +10,9 @@
  */
 #include "engine/task_store.hpp"
 
+#include "engine/sql_text.hpp"
+
 namespace jobqueue::store {
-
-#define EQ " OPERATOR(pg_catalog.=) "
-#define LT " OPERATOR(pg_catalog.<) "
-#define GT " OPERATOR(pg_catalog.>) "
-#define GE " OPERATOR(pg_catalog.>=) "
-#define LE " OPERATOR(pg_catalog.<=) "
-#define PLUS " OPERATOR(pg_catalog.+) "
-#define MINUS " OPERATOR(pg_catalog.-) "
-#define TIMES " OPERATOR(pg_catalog.*) "
-#define CONCAT " OPERATOR(pg_catalog.||) "
-#define CCOLL " COLLATE pg_catalog.\"C\" "
-#define NOW "pg_catalog.clock_timestamp()"
-#define FINISHED "ANY (ARRAY['completed', 'failed', 'cancelled'])"
-#define STATUS_IS(status) "t.status" CCOLL EQ "'" status "'"
-#define IN_SERVER "(coalesce(t.lease_expires_at, '-infinity')" EQ "'infinity')"
-/* At most some 95 years: who writes more into a table shall not make the sum overflow. (least() passes over nulls.) */
-#define MICROSECONDS(interval)                                                                                         \
-	"CASE WHEN " interval " IS NOT NULL THEN (least(pg_catalog.date_part('epoch', " interval                           \
-	"), 3e9::pg_catalog.float8)" TIMES "1e6::pg_catalog.float8)::pg_catalog.int8 END"
-
-/* Access to all queues, of the role of a handler. */
-#define SERVES_ALL                                                                                                     \
-	"EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role_oid" EQ "h.run_as_oid AND a.queue IS NULL AND a.access" EQ   \
-	"ANY (ARRAY['consumer', 'manager']))"
-/* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
-#define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
 
 /* Adding */
 

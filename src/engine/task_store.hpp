@@ -1,5 +1,5 @@
 /*
- * task_store.hpp -- every statement the extension runs on its tables. Nothing else in the sources contains SQL.
+ * task_store.hpp -- the statements the extension runs on its tables. The stores are the only sources that contain SQL.
  *
  * C++ region. Everything needs a Session and throws PgError. Strings that are returned are copies; Datums live as long
  * as the Session.
