@@ -232,7 +232,7 @@ SELECT jobqueue.unregister_handler('q-mail');
 -- what was granted by hand stays what it was when a level is revoked that the role has not got
 CREATE ROLE q_enqueues;
 GRANT USAGE ON SCHEMA jobqueue TO q_enqueues;
-GRANT EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb) TO q_enqueues;
+GRANT EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text) TO q_enqueues;
 SELECT jobqueue.revoke_access('q_enqueues', 'consumer');
 SELECT pg_temp.as_role('q_enqueues', $$SELECT jobqueue.enqueue('q-t', queue => 'b') > 0$$);
 

@@ -11,8 +11,15 @@
 
 namespace jobqueue {
 
-/* The arguments that enqueue and enqueue_many have in common, from position 2 on. */
-static store::NewTask read_task(const Arguments &arguments, const std::string &type) {
+/* Where the functions have arguments that they do not all have, or have elsewhere. */
+struct Places {
+	int group_key, after, on_parent_failure, metadata;
+};
+static constexpr Places of_enqueue = {10, 11, 12, 13};
+static constexpr Places of_enqueue_many = {8, 9, 10, 11};
+
+/* The arguments that enqueue, enqueue_unique and enqueue_many have in common, from position 2 on. */
+static store::NewTask read_task(const Arguments &arguments, const std::string &type, const Places &places) {
 	store::NewTask task;
 	task.type = type;
 	task.queue = arguments.optional_queue(2);
@@ -37,8 +44,10 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be longer than nothing");
 		task.timeout = arguments.datum(7);
 	}
-	if (!arguments.is_null(8))
-		task.metadata = arguments.datum(8);
+	if (!arguments.is_null(places.group_key))
+		task.group_key = arguments.text_at(places.group_key, "group_key");
+	if (!arguments.is_null(places.metadata))
+		task.metadata = arguments.datum(places.metadata);
 	task.created_by = caller_name();
 	return task;
 }
@@ -81,7 +90,7 @@ static void note_added(const store::NewTask &task, const store::Added &added) {
 	guard([&task, &added] {
 		if (added.scheduled)
 			note_due(*task.run_at);
-		else
+		else if (!added.blocked)
 			note_task(added.queue, task.priority, added.id, task.type);
 	});
 }
@@ -104,12 +113,16 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const Arguments arguments(fcinfo);
 	const std::string type = arguments.text_at(0, "type");
 	arguments.require(1, "payload");
-	store::NewTask task = read_task(arguments, type);
+	store::NewTask task = read_task(arguments, type, of_enqueue);
 	const Datum payload = arguments.datum(1);
 	const Queues allowed = check_producer(fcinfo, task, [&payload] { return std::span(&payload, 1); });
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
 	note_added(task, added);
 	return Int64GetDatum(added.id);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_enqueue_unique) {
+	throw jobqueue::Error(ERRCODE_FEATURE_NOT_SUPPORTED, "not yet");
 }
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
@@ -120,7 +133,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	const Datum payloads = arguments.datum(1);
 	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))
 		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "payloads must not contain nulls");
-	store::NewTask task = read_task(arguments, type);
+	store::NewTask task = read_task(arguments, type, of_enqueue_many);
 	std::vector<store::Added> added;
 	{
 		const Queues allowed = check_producer(fcinfo, task, [payloads] { return elements_of(payloads); });
@@ -136,7 +149,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	/* All went to one queue, and the first has the lowest id. */
 	if (!added.empty()) {
 		note_added(task, added.front());
-		if (!added.front().scheduled)
+		if (!added.front().scheduled && !added.front().blocked)
 			note_added(task, added.back());
 	}
 	return 0;

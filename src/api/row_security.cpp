@@ -51,13 +51,13 @@ static std::string in_queues(const Queues &queues) {
 }
 
 /* What a task must be like that somebody adds: as if enqueue() had made it. */
-#define AS_ENQUEUED                                                                                                    \
-	"created_by OPERATOR(pg_catalog.=) CURRENT_USER AND status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', "          \
-	"'scheduled']) AND attempts OPERATOR(pg_catalog.=) 0 AND crashes OPERATOR(pg_catalog.=) 0 AND slot "               \
-	"OPERATOR(pg_catalog.=) 0 AND processed_at IS NULL AND finished_at IS NULL AND lease_expires_at IS NULL AND "      \
-	"claimed_by IS NULL AND last_error IS NULL AND last_sqlstate IS NULL AND result IS NULL AND failures IS NULL "     \
-	"AND origin_queue IS NULL AND progress IS NULL AND progress_message IS NULL AND unique_key IS NULL AND group_key " \
-	"IS NULL AND created_at OPERATOR(pg_catalog.=) pg_catalog.now() AND updated_at OPERATOR(pg_catalog.=) "            \
+#define AS_ENQUEUED                                                                                                                             \
+	"created_by OPERATOR(pg_catalog.=) CURRENT_USER AND status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', "                                   \
+	"'scheduled']) AND attempts OPERATOR(pg_catalog.=) 0 AND crashes OPERATOR(pg_catalog.=) 0 AND slot "                                        \
+	"OPERATOR(pg_catalog.=) 0 AND processed_at IS NULL AND finished_at IS NULL AND lease_expires_at IS NULL AND "                               \
+	"claimed_by IS NULL AND last_error IS NULL AND last_sqlstate IS NULL AND result IS NULL AND failures IS NULL "                              \
+	"AND origin_queue IS NULL AND progress IS NULL AND progress_message IS NULL AND unique_key IS NULL AND unique_scope IS NULL AND group_key " \
+	"IS NULL AND created_at OPERATOR(pg_catalog.=) pg_catalog.now() AND updated_at OPERATOR(pg_catalog.=) "                                     \
 	"pg_catalog.now() AND id OPERATOR(pg_catalog.=) pg_catalog.currval('jobqueue.tasks_id_seq'::pg_catalog.regclass)"
 
 /* Which rows the current user may reach with the command. */

@@ -18,39 +18,31 @@ namespace jobqueue::store {
 
 #define INSERT_COLUMNS                                                                                                 \
 	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, "        \
-	"created_by, timeout) "
-#define INSERT_VALUES(payload)                                                                                         \
+	"created_by, timeout"
+#define INSERT_VALUES(payload, first_case)                                                                             \
 	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
-	"$1 AND " HAS_SAY_IN("ANY ($10)") "), 'default'), $4, $5, CASE WHEN $5" GT NOW                                     \
+	"$1 AND " HAS_SAY_IN("ANY ($10)") "), 'default'), $4, $5, CASE " first_case "WHEN $5" GT NOW                       \
 									  " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
-#define INSERT_RETURNING " RETURNING id, queue, status" EQ "'scheduled'"
+#define INSERT_RETURNING " RETURNING id, queue, status"
+#define INSERT_TYPES(payload)                                                                                          \
+	TEXTOID, payload, TEXTOID, INT2OID, TIMESTAMPTZOID, INT4OID, JSONBOID, NAMEOID, INTERVALOID, TEXTARRAYOID
+#define FROM_PAYLOADS " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) ORDER BY u.n"
 
-static constinit Statement insert_statement{INSERT_COLUMNS "VALUES (" INSERT_VALUES("$2") ")" INSERT_RETURNING,
-											TEXTOID,
-											JSONBOID,
-											TEXTOID,
-											INT2OID,
-											TIMESTAMPTZOID,
-											INT4OID,
-											JSONBOID,
-											NAMEOID,
-											INTERVALOID,
-											TEXTARRAYOID};
-static constinit Statement insert_many_statement{
-	INSERT_COLUMNS "SELECT " INSERT_VALUES("u.payload") " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) "
-														"ORDER BY u.n" INSERT_RETURNING,
-	TEXTOID,
-	JSONBARRAYOID,
-	TEXTOID,
-	INT2OID,
-	TIMESTAMPTZOID,
-	INT4OID,
-	JSONBOID,
-	NAMEOID,
-	INTERVALOID,
-	TEXTARRAYOID};
+static constinit Statement insert_statement{INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", "") ")" INSERT_RETURNING,
+											INSERT_TYPES(JSONBOID)};
+static constinit Statement insert_many_statement{INSERT_COLUMNS ") SELECT " INSERT_VALUES("u.payload", "")
+													 FROM_PAYLOADS INSERT_RETURNING,
+												 INSERT_TYPES(JSONBARRAYOID)};
+/* With what most tasks have not. */
+#define IF_BLOCKED "WHEN $12 THEN 'blocked' "
+static constinit Statement insert_special_statement{
+	INSERT_COLUMNS ", group_key) VALUES (" INSERT_VALUES("$2", IF_BLOCKED) ", $11)" INSERT_RETURNING,
+	INSERT_TYPES(JSONBOID), TEXTOID, BOOLOID};
+static constinit Statement insert_many_special_statement{
+	INSERT_COLUMNS ", group_key) SELECT " INSERT_VALUES("u.payload", IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
+	INSERT_TYPES(JSONBARRAYOID), TEXTOID, BOOLOID};
 
-static std::vector<Added> run_insert(Statement &statement, const NewTask &task, Datum payload) {
+static std::vector<Added> run_insert(Statement &plain, Statement &special, const NewTask &task, Datum payload) {
 	Params params;
 	params.add(task.type).add_datum(payload, false);
 	params.add(task.queue);
@@ -62,27 +54,32 @@ static std::vector<Added> run_insert(Statement &statement, const NewTask &task, 
 		params.add_null();
 	else
 		params.add(task.own_queues);
-	const Rows rows = statement.run(params);
+	const bool is_special = task.group_key || task.blocked;
+	if (is_special)
+		params.add(task.group_key).add(task.blocked);
+	const Rows rows = (is_special ? special : plain).run(params);
 	std::vector<Added> added;
 	added.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3)});
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const std::string status = rows.text_at(i, 3);
+		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), status == "scheduled", status == "blocked"});
+	}
 	return added;
 }
 
 Added insert(const NewTask &task, Datum payload) {
-	return run_insert(insert_statement, task, payload).at(0);
+	return run_insert(insert_statement, insert_special_statement, task, payload).at(0);
 }
 
 std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
-	return run_insert(insert_many_statement, task, payloads);
+	return run_insert(insert_many_statement, insert_many_special_statement, task, payloads);
 }
 
 /* Claiming */
 
 #define PENDING_IN_LANE                                                                                                \
-	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ "$1 AND t.priority" EQ            \
-	"$2 AND t.id" GE "$3 AND t.id" LE "$4 AND "
+	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.group_key IS NULL AND t.queue" CCOLL EQ           \
+	"$1 AND t.priority" EQ "$2 AND t.id" GE "$3 AND t.id" LE "$4 AND "
 #define WANTED "jobqueue._is_wanted(t.type, t.origin_queue IS NOT NULL)"
 #define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $5 FOR UPDATE OF t SKIP LOCKED"
 
@@ -91,12 +88,15 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 #define MAX_ATTEMPTS_OUTSIDE                                                                                           \
 	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ                         \
 	"t.type AND " HAS_SAY_IN("t.queue") "), 20)"
+/* A task that holds its unique key while it waits gives it up when it starts. */
+#define STARTED_SCOPE "CASE WHEN t.unique_scope" EQ "'waiting' THEN 'started' ELSE t.unique_scope END"
 /* The row of a task as a claim by the given worker would leave it. */
 #define ROW_AS_CLAIMED(claimed_by)                                                                                     \
 	"ROW(t.id, t.type, t.payload, 'processing', t.created_at, " NOW ", " NOW ", t.queue, t.priority, t.run_at, "       \
 	"t.attempts" PLUS "1, " MAX_ATTEMPTS ", t.finished_at, 'infinity'::pg_catalog.timestamptz, " claimed_by            \
 	", t.last_error, t.last_sqlstate, t.result, t.unique_key, t.group_key, t.created_by, t.metadata, t.timeout, "      \
-	"t.crashes, t.failures, t.origin_queue, NULL::pg_catalog.float4, NULL::pg_catalog.text, t.slot)::jobqueue.tasks"
+	"t.crashes, t.failures, t.origin_queue, NULL::pg_catalog.float4, NULL::pg_catalog.text, " STARTED_SCOPE            \
+	", t.slot)::jobqueue.tasks"
 
 #define PLAIN "t.unique_key IS NULL AND t.failures IS NULL AND t.timeout IS NULL AND t.origin_queue IS NULL"
 static constinit Statement lock_statement{
@@ -174,16 +174,16 @@ void put_aside(std::span<const int64> ids) {
 /*
  * By their places: while we hold their locks, nobody but ourselves can move them.
  */
-#define BEGIN(max_attempts)                                                                                            \
-	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "                         \
-	"max_attempts = " max_attempts ", processed_at = " NOW ", updated_at = " NOW                                       \
-	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL WHERE t.ctid" EQ               \
-	"ANY ($1) RETURNING "
+#define BEGIN(max_attempts)                                                                                             \
+	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "                          \
+	"max_attempts = " max_attempts ", processed_at = " NOW ", updated_at = " NOW                                        \
+	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL, unique_scope = " STARTED_SCOPE \
+	" WHERE t.ctid" EQ "ANY ($1) RETURNING "
 #define TASKS_COLUMNS                                                                                                  \
 	"t.id, t.type, t.payload, t.status, t.created_at, t.updated_at, t.processed_at, t.queue, t.priority, t.run_at, "   \
 	"t.attempts, t.max_attempts, t.finished_at, t.lease_expires_at, t.claimed_by, t.last_error, t.last_sqlstate, "     \
 	"t.result, t.unique_key, t.group_key, t.created_by, t.metadata, t.timeout, t.crashes, t.failures, "                \
-	"t.origin_queue, t.progress, t.progress_message, t.slot"
+	"t.origin_queue, t.progress, t.progress_message, t.unique_scope, t.slot"
 static constinit Statement begin_statement{
 	BEGIN(MAX_ATTEMPTS) "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
 		"t.timeout") ", 0), t.payload, t::jobqueue.tasks",
@@ -279,7 +279,7 @@ void keep(Attempt &attempt, MemoryContext context) {
 #define FIRST_IN_ORDER " ORDER BY t.queue" CCOLL ", t.priority, t.id NULLS FIRST LIMIT 1"
 #define FIRST_LANE(condition)                                                                                          \
 	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
-	"'pending' AND " condition FIRST_IN_ORDER ")"
+	"'pending' AND t.group_key IS NULL AND " condition FIRST_IN_ORDER ")"
 
 static constinit Statement new_priorities_statement{
 	"SELECT n.queue, n.priority FROM unnest($1, $2, $3) AS g(queue, low, high), LATERAL " FIRST_LANE(
@@ -377,7 +377,7 @@ std::vector<LaneHead> lane_heads() {
 /* Moves rows between leaves: what stays, and what the move changes. */
 #define KEPT_COLUMNS                                                                                                   \
 	"id, type, payload, created_at, processed_at, queue, priority, attempts, max_attempts, claimed_by, unique_key, "   \
-	"group_key, created_by, metadata, timeout, origin_queue, progress, progress_message"
+	"group_key, created_by, metadata, timeout, origin_queue, progress, progress_message, unique_scope"
 #define CHANGED_COLUMNS                                                                                                \
 	", status, updated_at, run_at, finished_at, lease_expires_at, last_error, last_sqlstate, result, crashes, "        \
 	"failures, slot"
@@ -517,8 +517,8 @@ std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
  */
 static constinit Statement lock_crashed_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = $2, max_attempts = " MAX_ATTEMPTS
-	", processed_at = CASE WHEN t.attempts" LT "$2 THEN " NOW
-	" ELSE t.processed_at END, lease_expires_at = 'infinity', updated_at = " NOW " WHERE t.id" EQ
+	", processed_at = CASE WHEN t.attempts" LT "$2 THEN " NOW " ELSE t.processed_at END, unique_scope = " STARTED_SCOPE
+	", lease_expires_at = 'infinity', updated_at = " NOW " WHERE t.id" EQ
 	"$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER " OR (" STATUS_IS(
 		"pending") " OR " STATUS_IS("scheduled") ") AND t.attempts" LT "$2) RETURNING " CLAIM_COLUMNS,
 	INT8OID, INT4OID};
@@ -702,15 +702,16 @@ std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reas
  */
 #define BACK_COLUMNS                                                                                                   \
 	"(id, type, payload, created_at, processed_at, queue, priority, attempts, claimed_by, unique_key, group_key, "     \
-	"created_by, metadata, timeout, status, run_at, last_error, last_sqlstate, crashes, failures, max_attempts) "
+	"created_by, metadata, timeout, unique_scope, status, run_at, last_error, last_sqlstate, crashes, failures, max_attempts) "
 #define ATTEMPTS_LEFT(t)                                                                                               \
 	"greatest(" t ".attempts" PLUS "1, " t ".max_attempts" MINUS "CASE WHEN " t                                        \
 	".origin_queue IS NULL THEN 0 ELSE 20 "                                                                            \
 	"END)"
-#define BACK_VALUES                                                                                                    \
-	"SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, coalesce(p.origin_queue, p.queue), p.priority, "    \
-	"p.attempts, p.claimed_by, p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout, CASE WHEN $2 IS NULL "  \
-	"THEN 'pending' ELSE 'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes, p.failures, CASE WHEN "        \
+#define BACK_VALUES                                                                                                         \
+	"SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, coalesce(p.origin_queue, p.queue), p.priority, "         \
+	"p.attempts, p.claimed_by, p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout, CASE WHEN p.unique_scope" EQ \
+	"'started' THEN 'waiting' ELSE p.unique_scope END, CASE WHEN $2 IS NULL "                                               \
+	"THEN 'pending' ELSE 'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes, p.failures, CASE WHEN "             \
 	"p.max_attempts IS NOT NULL THEN " ATTEMPTS_LEFT("p") " END FROM picked p ON CONFLICT DO NOTHING "
 #define RETRY_COLUMNS "RETURNING " CLAIM_COLUMNS
 
@@ -783,7 +784,7 @@ static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.ta
 												   INT4OID};
 /* In the order of the index, which has the queue: nothing else leads to the dead letters among the live tasks. */
 static constinit Statement select_dead_letters_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.queue" CCOLL EQ
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.group_key IS NULL AND t.queue" CCOLL EQ
 	"$1 AND t.origin_queue IS NOT NULL AND " MATCHES(
 		"t") " ORDER BY t.priority, t.id NULLS FIRST LIMIT $5 FOR UPDATE SKIP LOCKED",
 	TEXTOID,

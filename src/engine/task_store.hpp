@@ -24,11 +24,14 @@ struct NewTask {
 	std::optional<Datum> timeout;  /* interval */
 	std::optional<Datum> metadata; /* jsonb */
 	std::string created_by;
+	std::optional<std::string> group_key;
+	bool blocked = false; /* it waits for other tasks: whoever knows that they are done makes it pending */
 };
 struct Added {
 	int64 id;
 	std::string queue;
 	bool scheduled;
+	bool blocked;
 };
 Added insert(const NewTask &task, Datum payload);
 /* "payloads" is jsonb[] without nulls; in their order. */

@@ -35,6 +35,8 @@ CREATE TABLE jobqueue.tasks (
 		pg_catalog.octet_length(origin_queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(origin_queue) OPERATOR(pg_catalog.<=) 63),
 	progress         real,
 	progress_message text,
+	unique_scope     text        CONSTRAINT tasks_unique_scope_known CHECK (
+		unique_scope OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting', 'started'])),
 	slot             smallint    NOT NULL DEFAULT 0
 ) PARTITION BY LIST (slot);
 
@@ -64,14 +66,19 @@ CREATE TABLE jobqueue.tasks_history_8 PARTITION OF jobqueue.tasks
 ALTER TABLE jobqueue.tasks_live ADD CONSTRAINT tasks_live_pkey PRIMARY KEY (id);
 -- NULLS FIRST, as the claims ask for: the primary key cannot serve that order, however cheap the planner thinks it is.
 CREATE INDEX tasks_live_next ON jobqueue.tasks_live (queue COLLATE pg_catalog."C", priority, id NULLS FIRST)
-	WHERE status OPERATOR(pg_catalog.=) 'pending';
+	WHERE status OPERATOR(pg_catalog.=) 'pending' AND group_key IS NULL;
+-- Likewise tasks that belong to a group: the first of each is found by stepping from one group to the next.
+CREATE INDEX tasks_live_group ON jobqueue.tasks_live
+	(queue COLLATE pg_catalog."C", priority, group_key COLLATE pg_catalog."C", id NULLS FIRST)
+	WHERE status OPERATOR(pg_catalog.=) 'pending' AND group_key IS NOT NULL;
 CREATE INDEX tasks_live_due ON jobqueue.tasks_live (run_at, id) WHERE status OPERATOR(pg_catalog.=) 'scheduled';
 -- Claims by hand have no lease and sort last: they are counted here, and never expire.
 CREATE INDEX tasks_live_lease ON jobqueue.tasks_live (lease_expires_at) WHERE status OPERATOR(pg_catalog.=) 'processing';
 -- Rows finished by a hand-written UPDATE, which the scheduler moves to their leaf: empty but for them.
 CREATE INDEX tasks_live_finished ON jobqueue.tasks_live (updated_at)
 	WHERE status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled']);
-CREATE UNIQUE INDEX tasks_live_unique_key ON jobqueue.tasks_live (type, unique_key) WHERE unique_key IS NOT NULL;
+CREATE UNIQUE INDEX tasks_live_unique_key ON jobqueue.tasks_live (type, unique_key)
+	WHERE unique_key IS NOT NULL AND coalesce(unique_scope, 'live') OPERATOR(pg_catalog.<>) 'started';
 ALTER TABLE jobqueue.tasks_failed ADD CONSTRAINT tasks_failed_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_1 ADD CONSTRAINT tasks_history_1_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_2 ADD CONSTRAINT tasks_history_2_pkey PRIMARY KEY (id);
@@ -107,8 +114,8 @@ COMMENT ON COLUMN jobqueue.tasks.claimed_by IS 'who claimed it last';
 COMMENT ON COLUMN jobqueue.tasks.last_error IS 'message of the latest failed attempt';
 COMMENT ON COLUMN jobqueue.tasks.last_sqlstate IS 'SQLSTATE of the latest failed attempt';
 COMMENT ON COLUMN jobqueue.tasks.result IS 'what the handler returned, or complete() was given';
-COMMENT ON COLUMN jobqueue.tasks.unique_key IS 'at most one live task of a type has it';
-COMMENT ON COLUMN jobqueue.tasks.group_key IS 'reserved for group limits';
+COMMENT ON COLUMN jobqueue.tasks.unique_key IS 'at most one task of a type has it, as long as unique_scope says';
+COMMENT ON COLUMN jobqueue.tasks.group_key IS 'tasks of a queue with the same key are run in order, so many at a time as group_limit says';
 COMMENT ON COLUMN jobqueue.tasks.created_by IS 'the role that enqueued it';
 COMMENT ON COLUMN jobqueue.tasks.metadata IS 'yours: passed through untouched';
 COMMENT ON COLUMN jobqueue.tasks.timeout IS 'how long an attempt in the server may take; null = as the handler says';
@@ -117,4 +124,5 @@ COMMENT ON COLUMN jobqueue.tasks.failures IS 'its failed attempts, the latest 20
 COMMENT ON COLUMN jobqueue.tasks.origin_queue IS 'of a dead letter: the queue it failed in; such a task waits for claim() or retry()';
 COMMENT ON COLUMN jobqueue.tasks.progress IS 'as the outside worker reported it, 0 to 1; see running_tasks for handlers';
 COMMENT ON COLUMN jobqueue.tasks.progress_message IS 'likewise';
+COMMENT ON COLUMN jobqueue.tasks.unique_scope IS 'how long it holds its unique_key: live = until it is finished (also null), waiting = until it starts, started = no more';
 COMMENT ON COLUMN jobqueue.tasks.slot IS 'the leaf: 0 live, -1 failed, 1 to 8 history; written by the engine only';

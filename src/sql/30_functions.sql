@@ -8,16 +8,31 @@ COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
 
 CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 0,
 	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
-	timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	timeout interval DEFAULT NULL, unique_key text DEFAULT NULL, on_conflict text DEFAULT 'keep', group_key text DEFAULT NULL,
+	after bigint[] DEFAULT NULL, on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL,
+	unique_scope text DEFAULT 'live')
 	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue';
-COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb) IS
+COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text,
+	text, text, bigint[], text, jsonb, text) IS
 	'adds a task, in the caller''s transaction; returns its id';
+
+CREATE FUNCTION jobqueue.enqueue_unique(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 0,
+	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
+	timeout interval DEFAULT NULL, unique_key text DEFAULT NULL, on_conflict text DEFAULT 'keep', group_key text DEFAULT NULL,
+	after bigint[] DEFAULT NULL, on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL,
+	unique_scope text DEFAULT 'live', unique_for interval DEFAULT NULL,
+	OUT id bigint, OUT is_new boolean)
+	RETURNS record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_unique';
+COMMENT ON FUNCTION jobqueue.enqueue_unique(text, jsonb, text, integer, timestamptz, interval, integer, interval, text,
+	text, text, bigint[], text, jsonb, text, interval) IS
+	'adds a task unless its unique_key is taken; returns its id, or that of the task which has the key, and whether it is new';
 
 CREATE FUNCTION jobqueue.enqueue_many(type text, payloads jsonb[], queue text DEFAULT NULL, priority integer DEFAULT 0,
 	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
-	timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL)
+	timeout interval DEFAULT NULL, group_key text DEFAULT NULL, after bigint[] DEFAULT NULL,
+	on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL)
 	RETURNS SETOF bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_many';
-COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, jsonb) IS
+COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text, bigint[], text, jsonb) IS
 	'adds one task for each payload; returns their ids in the order of the payloads';
 
 CREATE FUNCTION jobqueue.enqueue_row() RETURNS trigger LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_row';

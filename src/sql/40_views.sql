@@ -29,17 +29,33 @@ COMMENT ON COLUMN jobqueue._watched_queues.queue IS 'name of the queue; null = a
 CREATE VIEW jobqueue.queue_status WITH (security_barrier) AS
 WITH RECURSIVE
 lane AS (
-	(SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
-	 WHERE t.status OPERATOR(pg_catalog.=) 'pending'
+	(SELECT t.queue, t.priority, t.created_at FROM jobqueue.tasks_live t
+	 WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NULL
 	 ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id NULLS FIRST LIMIT 1)
 	UNION ALL
-	SELECT n.queue, n.priority, n.id, n.created_at FROM lane l, LATERAL (
-		SELECT t.queue, t.priority, t.id, t.created_at FROM jobqueue.tasks_live t
-		WHERE t.status OPERATOR(pg_catalog.=) 'pending'
+	SELECT n.queue, n.priority, n.created_at FROM lane l, LATERAL (
+		SELECT t.queue, t.priority, t.created_at FROM jobqueue.tasks_live t
+		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NULL
 			AND (t.queue COLLATE pg_catalog."C", t.priority) OPERATOR(pg_catalog.>) (l.queue, l.priority)
 		ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.id NULLS FIRST LIMIT 1) n
 ),
-waiting AS (SELECT l.queue, pg_catalog.min(l.created_at) AS oldest_waiting FROM lane l GROUP BY l.queue),
+-- of groups, the first 1000
+grouped AS (
+	SELECT t.queue, t.created_at, 1 AS n, t.priority, t.group_key FROM (
+		SELECT t.* FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NOT NULL
+		ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.group_key COLLATE pg_catalog."C", t.id NULLS FIRST LIMIT 1) t
+	UNION ALL
+	SELECT n.queue, n.created_at, l.n OPERATOR(pg_catalog.+) 1, n.priority, n.group_key FROM grouped l, LATERAL (
+		SELECT t.queue, t.created_at, t.priority, t.group_key FROM jobqueue.tasks_live t
+		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NOT NULL AND l.n OPERATOR(pg_catalog.<) 1000
+			AND (t.queue COLLATE pg_catalog."C", t.priority, t.group_key COLLATE pg_catalog."C")
+				OPERATOR(pg_catalog.>) (l.queue, l.priority, l.group_key)
+		ORDER BY t.queue COLLATE pg_catalog."C", t.priority, t.group_key COLLATE pg_catalog."C", t.id NULLS FIRST LIMIT 1) n
+),
+waiting AS (
+	SELECT l.queue, pg_catalog.min(l.created_at) AS oldest_waiting
+	FROM (SELECT l.queue, l.created_at FROM lane l UNION ALL SELECT g.queue, g.created_at FROM grouped g) l GROUP BY l.queue
+),
 scheduled AS (
 	SELECT s.queue, pg_catalog.count(*) AS n FROM (
 		SELECT t.queue FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'scheduled'
@@ -60,8 +76,9 @@ known AS (
 )
 SELECT k.queue,
 	coalesce((SELECT pg_catalog.count(*) FROM (
-		SELECT 1 FROM jobqueue.tasks_live t
-		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
+		(SELECT 1 FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NULL AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue)
+		UNION ALL
+		(SELECT 1 FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue)
 		LIMIT 100000) c), 0) AS waiting,
 	coalesce(s.n, 0) AS scheduled,
 	coalesce(r.n, 0) AS running,
@@ -72,9 +89,11 @@ SELECT k.queue,
 		FROM jobqueue.incarnation i, pg_catalog.pg_database d
 		WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) AS paused,
 	(SELECT pg_catalog.array_agg(DISTINCT c.type ORDER BY c.type) FROM (
-		SELECT t.type FROM jobqueue.tasks_live t
-		WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
-		ORDER BY t.priority, t.id NULLS FIRST LIMIT 1000) c
+		(SELECT t.type FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NULL AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
+		 ORDER BY t.priority, t.id NULLS FIRST LIMIT 1000)
+		UNION ALL
+		(SELECT t.type FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
+		 ORDER BY t.priority, t.group_key COLLATE pg_catalog."C", t.id NULLS FIRST LIMIT 1000)) c
 	 WHERE NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type OPERATOR(pg_catalog.=) c.type)) AS unhandled_types
 FROM known k
 LEFT JOIN waiting w ON w.queue OPERATOR(pg_catalog.=) k.queue

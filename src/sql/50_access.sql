@@ -16,12 +16,13 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.discard(text)'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.set_progress(real, text)'),
 		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.wait_for(bigint, interval)'),
-		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
-		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, jsonb)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_unique(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text, interval)'),
+		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text, bigint[], text, jsonb)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_row()'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that are no producer's business
-		('{producer}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, slot) ON jobqueue.tasks'),
+		('{producer}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, unique_scope, slot) ON jobqueue.tasks'),
 		('{producer}', 'USAGE ON SEQUENCE jobqueue.tasks_id_seq'),
 		('{consumer,manager}', 'SELECT ON jobqueue.tasks'),
 		('{consumer,manager}', 'SELECT ON jobqueue.queue_status'),
@@ -80,7 +81,7 @@ COMMENT ON FUNCTION jobqueue._check_access(name, text, text) IS 'internal: refus
 CREATE FUNCTION jobqueue._levels_of(role name) RETURNS SETOF text
 	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 	SELECT l.access FROM (VALUES
-		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, jsonb)'),
+		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
 		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer)')
 	) l(access, function), pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r

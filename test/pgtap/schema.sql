@@ -43,6 +43,7 @@ SELECT results_eq(
 		('origin_queue', 'text', false, NULL),
 		('progress', 'real', false, NULL),
 		('progress_message', 'text', false, NULL),
+		('unique_scope', 'text', false, NULL),
 		('slot', 'smallint', true, '0')$$,
 	'the columns of tasks');
 -- handlers: likewise
@@ -96,18 +97,19 @@ SELECT is_empty(
 -- indexes: on the leaves, none on the parent, and no others
 SELECT is_empty($$SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'jobqueue.tasks'::regclass$$, 'no index on the parent: a restore would fail');
 SELECT is((SELECT array_agg(indexrelid::regclass::text ORDER BY indexrelid::regclass::text) FROM pg_index WHERE indrelid = 'jobqueue.tasks_live'::regclass),
-	'{jobqueue.tasks_live_due,jobqueue.tasks_live_finished,jobqueue.tasks_live_lease,jobqueue.tasks_live_next,jobqueue.tasks_live_pkey,jobqueue.tasks_live_unique_key}'::text[],
+	'{jobqueue.tasks_live_due,jobqueue.tasks_live_finished,jobqueue.tasks_live_group,jobqueue.tasks_live_lease,jobqueue.tasks_live_next,jobqueue.tasks_live_pkey,jobqueue.tasks_live_unique_key}'::text[],
 	'the indexes of tasks_live: each is paid for at every enqueue');
 SELECT index_is_unique('jobqueue', 'tasks_live', 'tasks_live_unique_key');
 SELECT results_eq(
 	$$SELECT relname::text COLLATE "default", pg_get_indexdef(oid, 1, true), pg_get_indexdef(oid, 2, true), pg_get_indexdef(oid, 3, true) FROM pg_class
 	  WHERE oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'jobqueue.tasks_live'::regclass) ORDER BY relname COLLATE "C"$$,
-	$$VALUES ('tasks_live_due', 'run_at', 'id', ''), ('tasks_live_finished', 'updated_at', '', ''), ('tasks_live_lease', 'lease_expires_at', '', ''),
+	$$VALUES ('tasks_live_due', 'run_at', 'id', ''), ('tasks_live_finished', 'updated_at', '', ''),
+		('tasks_live_group', 'queue', 'priority', 'group_key'), ('tasks_live_lease', 'lease_expires_at', '', ''),
 		('tasks_live_next', 'queue', 'priority', 'id'), ('tasks_live_pkey', 'id', '', ''), ('tasks_live_unique_key', 'type', 'unique_key', '')$$,
 	'their columns');
 SELECT alike((SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = ('jobqueue.' || i)::regclass), '%' || what || '%', i || ' is partial')
 FROM (VALUES ('tasks_live_next', 'pending'), ('tasks_live_due', 'scheduled'), ('tasks_live_lease', 'processing'), ('tasks_live_unique_key', 'unique_key IS NOT NULL'),
-	('tasks_live_finished', 'completed')) v(i, what);
+	('tasks_live_finished', 'completed'), ('tasks_live_group', 'group_key IS NOT NULL'), ('tasks_live_next', 'group_key IS NULL')) v(i, what);
 SELECT is((SELECT array_agg(DISTINCT pg_get_indexdef(indexrelid, 1, true) || indisprimary) FROM pg_index WHERE indrelid IN
 	(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobqueue.tasks'::regclass AND inhrelid <> 'jobqueue.tasks_live'::regclass)), '{idtrue}'::text[],
 	'the other leaves have their primary key, on id, and nothing else');
@@ -176,9 +178,10 @@ SELECT results_eq(
 		('discard', 'reason text', 'void'),
 		('discard', 'id bigint, attempt integer, reason text', 'boolean'),
 		('drain', 'queue text DEFAULT NULL::text, max_tasks integer DEFAULT NULL::integer, include_scheduled boolean DEFAULT false, raise_errors boolean DEFAULT false', 'SETOF jobqueue.tasks'),
-		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb', 'bigint'),
-		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
+		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, unique_key text DEFAULT NULL::text, on_conflict text DEFAULT ''keep''::text, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb, unique_scope text DEFAULT ''live''::text', 'bigint'),
+		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
 		('enqueue_row', '', 'trigger'),
+		('enqueue_unique', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, unique_key text DEFAULT NULL::text, on_conflict text DEFAULT ''keep''::text, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb, unique_scope text DEFAULT ''live''::text, unique_for interval DEFAULT NULL::interval, OUT id bigint, OUT is_new boolean', 'record'),
 		('extend_lease', 'id bigint, attempt integer, lease interval DEFAULT ''00:05:00''::interval', 'boolean'),
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
 		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
