@@ -1,14 +1,16 @@
 /*
  * admin.cpp -- handlers, queues, and what people do to tasks: jobqueue.register_handler, alter_handler,
- * unregister_handler, pause_queue, resume_queue, cancel, retry, cancel_tasks, retry_failed, delete_tasks, purge_queue,
+ * unregister_handler, pause_queue, resume_queue, alter_queue, cancel, retry, cancel_tasks, retry_failed, delete_tasks, purge_queue,
  * adopt, version. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/access.hpp"
 #include "engine/executor.hpp"
+#include "engine/flow_store.hpp"
 #include "engine/outcome.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 
 namespace jobqueue {
@@ -130,14 +132,41 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 	handler.dead_letter_queue = arguments.optional_text(12);
 	if (handler.dead_letter_queue && handler.dead_letter_queue->size() > 63)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the name of a queue must have at most 63 bytes");
-	if (!arguments.is_null(13)) {
+	if (!arguments.is_null(14)) {
 		constexpr int32 most_tasks = 1000;
-		handler.batch_size = DatumGetInt32(arguments.datum(13));
+		handler.batch_size = DatumGetInt32(arguments.datum(14));
 		if (*handler.batch_size < 1 || *handler.batch_size > most_tasks)
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 						"batch_size must be between 1 and " + std::to_string(most_tasks));
 	}
 	return handler;
+}
+
+/* A limit; 0 = none. */
+static std::optional<int32> read_limit(const Arguments &arguments, int n, const char *name, int32 most = PG_INT32_MAX) {
+	if (arguments.is_null(n))
+		return std::nullopt;
+	const int32 value = DatumGetInt32(arguments.datum(n));
+	if (value < 0 || value > most)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					std::string(name) + " must be between 0 and " + std::to_string(most));
+	return value;
+}
+
+static std::optional<Datum> read_period(const Arguments &arguments, int n, const char *name) {
+	return arguments.optional_duration(n, name) ? std::optional(arguments.datum(n)) : std::nullopt;
+}
+
+/* The limits of a type, among the arguments of register_handler and alter_handler. */
+static store::TypeChange read_type_limits(const Arguments &arguments) {
+	store::TypeChange change;
+	change.type = arguments.text_at(0, "type");
+	change.max_running = read_limit(arguments, 13, "max_running");
+	change.rate_limit = read_limit(arguments, 15, "rate_limit");
+	change.rate_period = read_period(arguments, 16, "rate_period");
+	change.rate_burst = read_limit(arguments, 17, "rate_burst");
+	change.group_limit = read_limit(arguments, 18, "group_limit");
+	return change;
 }
 
 /* The function of a stored signature. C region. */
@@ -234,7 +263,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	for (int n = 1; n <= 9; n++)
 		if (required[n - 1] != nullptr)
 			arguments.require(n, required[n - 1]);
-	arguments.require(13, "batch_size");
+	arguments.require(14, "batch_size");
 	store::HandlerSettings handler = read_handler(arguments);
 	const Oid owner = function_owner(fcinfo);
 	const Queues allowed = managers_queues(fcinfo);
@@ -246,6 +275,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 		own_handler(owner, handler.type);
 		const Session session(owner);
 		store::put_handler(handler);
+		store::change_type(read_type_limits(arguments), true);
 		check_queues();
 	}
 	warn_of_superuser(*handler.run_as, handler.type);
@@ -256,7 +286,9 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 
 JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	using namespace jobqueue;
-	store::HandlerSettings change = read_handler(Arguments(fcinfo));
+	const Arguments arguments(fcinfo);
+	store::HandlerSettings change = read_handler(arguments);
+	const store::TypeChange limits = read_type_limits(arguments);
 	const Oid owner = function_owner(fcinfo);
 	const std::optional<store::Handler> old = own_handler(owner, change.type);
 	if (!old)
@@ -278,6 +310,8 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	{
 		const Session session(owner);
 		store::change_handler(change);
+		if (!limits.says_nothing())
+			store::change_type(limits, false);
 		check_queues();
 	}
 	if (change.run_as && *change.run_as != old->run_as)
@@ -314,6 +348,31 @@ JOBQUEUE_FUNCTION(jobqueue_resume_queue) {
 	return BoolGetDatum(store::resume(queue));
 }
 
+JOBQUEUE_FUNCTION(jobqueue_alter_queue) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	constexpr int32 highest_weight = 1000;
+	arguments.require(0, "queue");
+	store::QueueChange change;
+	change.queue = *arguments.optional_queue(0);
+	change.max_running = read_limit(arguments, 1, "max_running");
+	change.weight = read_limit(arguments, 2, "weight", highest_weight);
+	change.rate_limit = read_limit(arguments, 3, "rate_limit");
+	change.rate_period = read_period(arguments, 4, "rate_period");
+	change.rate_burst = read_limit(arguments, 5, "rate_burst");
+	change.group_limit = read_limit(arguments, 6, "group_limit");
+	if (!arguments.is_null(7))
+		change.group_hold_on_retry = DatumGetBool(arguments.datum(7));
+	change.group_rate_limit = read_limit(arguments, 8, "group_rate_limit");
+	change.group_rate_period = read_period(arguments, 9, "group_rate_period");
+	change.group_rate_burst = read_limit(arguments, 10, "group_rate_burst");
+	change.aging = read_period(arguments, 11, "aging");
+	require(managers_queues(fcinfo), change.queue);
+	const Session session(function_owner(fcinfo));
+	store::change_queue(change);
+	return 0;
+}
+
 JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
@@ -328,10 +387,11 @@ namespace jobqueue {
 
 static void note_retried(const store::Claim &task, const std::optional<TimestampTz> &run_at) {
 	guard([&task, &run_at] {
+		note_ended(task.id, false);
 		if (run_at)
 			note_due(*run_at);
 		else
-			note_task(task.queue, task.priority, task.id, task.type);
+			note_task(task.queue, task.priority, task.id, task.type, task.group);
 	});
 }
 

@@ -31,7 +31,7 @@ static std::vector<std::string> read_types(const Arguments &arguments, int n) {
 
 /* What a claim must know of handlers and queues. */
 struct ClaimConfiguration {
-	store::Pauses pauses;
+	Conditions conditions;
 	std::vector<store::HandledType> handled_types;
 };
 
@@ -52,9 +52,18 @@ static void stand_in_for_scheduler() {
 	constexpr int batch = 1000;
 	const TimestampTz now = GetCurrentTimestamp();
 	for (const store::Due &task : store::promote_due(DT_NOBEGIN, now, batch))
-		guard([&task] { note_task(task.queue, task.priority, task.id, task.type); });
+		announce_due(task);
 	for (const store::Claim &claim : store::lock_expired(now, batch))
 		end_expired(claim);
+}
+
+/* Likewise nobody else counts what is running already, for the limits. */
+static void count_for_scheduler(const Conditions &conditions) {
+	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+	if (slot == nullptr || is_served(slot) || admission_is_ready(slot, conditions.configuration))
+		return;
+	conditions.flow.count_running_tasks(pg_atomic_read_u64(&slot->admission_ready) == 0);
+	set_admission_ready(slot, conditions.configuration);
 }
 
 static TimestampTz lease_end(const Arguments &arguments, int n) {
@@ -102,10 +111,12 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 
 	stand_in_for_scheduler();
 	const auto &known = kept_configuration<ClaimConfiguration>([] {
-		return ClaimConfiguration{store::pauses(), store::handled_types()};
+		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+		const uint64 configuration = slot ? pg_atomic_read_u64(&slot->configuration) : 0;
+		return ClaimConfiguration{Conditions::read(configuration), store::handled_types()};
 	});
 	bool unhandled = false;
-	const std::vector<std::string> &dead_letter_queues = known.pauses.dead_letter_queues;
+	const std::vector<std::string> &dead_letter_queues = known.conditions.pauses.dead_letter_queues;
 	const auto is_for_dead_letters = [&dead_letter_queues](const std::string &queue) {
 		return std::find(dead_letter_queues.begin(), dead_letter_queues.end(), queue) != dead_letter_queues.end();
 	};
@@ -127,12 +138,17 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 		scope.key = hash_name("dead letters", scope.key);
 	}
 	limit_scope(scope, std::move(allowed));
+	separate_limited(scope, known.conditions.flow);
+	count_for_scheduler(known.conditions);
 	claimer->absorb(scope);
-	const Locked locked = claimer->lock(scope, known.pauses, request.queue, request.count);
+	const Locked locked = claimer->lock(scope, known.conditions, request.queue, request.count);
 	if (locked.empty())
 		return;
 	for (HeapTuple row : store::claim(locked.tasks, unhandled, request.lease, request.claimant))
 		result.add_row(row);
+	for (const store::Candidate &task : locked.tasks)
+		if (task.admitted_as != 0)
+			guard([&task] { note_begun(task.admitted_as, task.id); });
 	guard([&request] { note_due(request.lease); });
 }
 

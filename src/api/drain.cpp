@@ -32,6 +32,7 @@ public:
 			types.push_back(handler.type);
 		scope_ = scope_of_types(std::move(types));
 		limit_scope(scope_, allowed);
+		separate_limited(scope_, Flow::read());
 	}
 
 	void run(ResultSet &result) {
@@ -66,22 +67,26 @@ struct ClaimEnded {};
 std::optional<store::Attempt> Drain::claim() {
 	MemoryContext caller = CurrentMemoryContext;
 	const Session session(owner_);
-	const store::Pauses pauses = store::pauses();
+	Conditions conditions = Conditions::read(0);
+	conditions.counts = shared() != nullptr;
+	const store::Pauses &pauses = conditions.pauses;
 	claimer_.absorb(scope_);
-	Locked locked = claimer_.lock(scope_, pauses, options_.queue, 1);
+	Locked locked = claimer_.lock(scope_, conditions, options_.queue, 1);
 	if (locked.empty() && options_.include_scheduled && !pauses.all) {
 		std::vector<std::string> unserved = pauses.queues;
 		unserved.insert(unserved.end(), pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end());
 		if (const auto due = store::promote_next(options_.queue, scope_.filter.types, unserved)) {
-			guard([&due] { note_task(due->queue, due->priority, due->id, due->type); });
+			announce_due(*due);
 			claimer_.absorb(scope_);
-			locked = claimer_.lock(scope_, pauses, options_.queue, 1);
+			locked = claimer_.lock(scope_, conditions, options_.queue, 1);
 		}
 	}
 	if (locked.empty())
 		return std::nullopt;
 	std::vector<store::Attempt> begun =
 		store::begin_attempts(locked.tasks, DT_NOEND, "drain, pid " + std::to_string(MyProcPid));
+	if (const store::Candidate &task = locked.tasks[0]; task.admitted_as != 0)
+		guard([&task] { note_begun(task.admitted_as, task.id); });
 	store::Attempt &attempt = begun.at(0);
 	store::keep(attempt, caller);
 	return attempt;

@@ -3,6 +3,7 @@
  */
 #include "api/arguments.hpp"
 #include "api/row_security.hpp"
+#include "shared/admission.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/limits.hpp"
@@ -91,7 +92,7 @@ static void note_added(const store::NewTask &task, const store::Added &added) {
 		if (added.scheduled)
 			note_due(*task.run_at);
 		else if (!added.blocked)
-			note_task(added.queue, task.priority, added.id, task.type);
+			note_task(added.queue, task.priority, added.id, task.type, task.group_key.value_or(""));
 	});
 }
 
@@ -275,10 +276,16 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 
 	const int64 id = DatumGetInt64(value(old, "id"));
 	const int16 priority = DatumGetInt16(value(tuple, "priority"));
+	const auto group = [&](HeapTuple from) {
+		const char *key = text(from, "group_key");
+		return std::string_view(key ? key : "");
+	};
 	if (before == "pending")
-		note_claimed(text(old, "queue"), DatumGetInt16(value(old, "priority")), {id, id});
+		note_claimed(text(old, "queue"), DatumGetInt16(value(old, "priority")), {id, id}, !group(old).empty());
 	if (after == "pending")
-		note_task(text(tuple, "queue"), priority, DatumGetInt64(value(tuple, "id")), text(tuple, "type"));
+		note_task(text(tuple, "queue"), priority, DatumGetInt64(value(tuple, "id")), text(tuple, "type"), group(tuple));
+	if (before != after)
+		note_ended(id, false);
 	if (after == "scheduled") {
 		const TimestampTz run_at = DatumGetTimestampTz(value(tuple, "run_at"));
 		if (!isnull)

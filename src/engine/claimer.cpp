@@ -3,11 +3,14 @@
  */
 #include "engine/claimer.hpp"
 
-#include "shared/announcements.hpp"
+#include "pg/settings.hpp"
 
 namespace jobqueue {
 
 static constexpr size_t many_lanes = 8192;
+/* Where nobody has counted yet what is running. */
+static constexpr int64 before_counting_us = 5000;
+static constexpr size_t most_hints = 64;
 
 Scope scope_of_types(std::vector<std::string> types) {
 	std::sort(types.begin(), types.end());
@@ -52,26 +55,108 @@ void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewher
 	scope.elsewhere.types = std::move(elsewhere);
 }
 
-/* "news": there may be something in it for us. */
-void Claimer::learn(std::string_view queue, int16 priority, bool news) {
-	store::Lane lane{std::string(queue), priority};
-	const auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
-										[](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
-	if (place == lanes_.end() || !(place->lane == lane))
-		lanes_.insert(place, KnownLane{std::move(lane), hash_name(queue)});
-	else if (news)
-		place->quiet = false;
+static uint64 add_to_key(uint64 key, std::string_view what, std::string_view name) {
+	return hash_name(name, hash_name({"\0", 1}, hash_name(what, key)));
+}
+
+/* Takes a type out of a filter; false if that did not let it through. */
+static bool exclude(store::TypeFilter &filter, const std::string &type) {
+	if (!store::wants(filter, type, false))
+		return false;
+	const auto place = std::lower_bound(filter.types.begin(), filter.types.end(), type);
+	if (filter.others)
+		filter.types.insert(place, type);
+	else
+		filter.types.erase(place);
+	return true;
+}
+
+void separate_limited(Scope &scope, const Flow &flow) {
+	for (const TypeFlow &type : flow.types()) {
+		if (!type.rule.is_limit())
+			continue;
+		Scope limited;
+		limited.is_limited = true;
+		limited.key = add_to_key(scope.key, "only", type.type);
+		limited.types = type_mask(hash_name(type.type));
+		limited.role = scope.role;
+		limited.queues = scope.queues;
+		limited.filter.dead_letters = scope.filter.dead_letters && !scope.filter.others;
+		const bool here = exclude(scope.filter, type.type);
+		const bool there = exclude(scope.elsewhere, type.type);
+		if (here)
+			limited.filter.types.push_back(type.type);
+		if (there)
+			limited.elsewhere.types.push_back(type.type);
+		if (!here && !there)
+			continue;
+		scope.key = add_to_key(scope.key, "but", type.type);
+		scope.limited.push_back(std::move(limited));
+	}
+}
+
+/* "news": there may be something in it for us; of this group, if it is named. */
+void Claimer::learn(const store::Lane &lane, bool news, std::string_view group, uint64 type_hash) {
+	auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
+								  [](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
+	if (place == lanes_.end() || !(place->lane == lane)) {
+		lanes_.insert(place, KnownLane{lane, hash_name(lane.queue)});
+		grouped_lanes_ += lane.grouped;
+		return;
+	}
+	if (lane.grouped) {
+		Round &round = place->round;
+		if (group.empty() || round.hints.size() >= most_hints)
+			round.unfinished = true;
+		else if (std::find(round.hints.begin(), round.hints.end(), group) == round.hints.end())
+			round.hints.emplace_back(group);
+		round.ends = 0;
+		place->main.quiet = false;
+		return;
+	}
+	if (news)
+		place->main.quiet = false;
+	/* There are few types with limits, and they are looked for by the way. */
+	if (news || type_hash == 0)
+		for (Part &part : place->limited)
+			part.quiet = false;
+}
+
+/* A task has ended that was counted: what waited for its queue, its type or its group may go on. */
+void Claimer::note_capacity(const Scope &scope, const News &news) {
+	for (KnownLane &known : lanes_) {
+		const bool same_queue = known.queue_hash == news.queue_hash;
+		if (same_queue)
+			known.main.quiet = false;
+		for (Part &part : known.limited)
+			part.quiet = false; /* whichever type it was */
+		if (!known.lane.grouped || (!same_queue && scope.limited.empty()))
+			continue;
+		const std::string_view group = same_queue ? news.group : "";
+		learn(store::Lane(known.lane), true, group, 0);
+	}
 }
 
 void Claimer::forget_quiet() {
-	for (KnownLane &lane : lanes_)
-		lane.quiet = false;
+	for (KnownLane &lane : lanes_) {
+		lane.main = {};
+		lane.limited.clear();
+		lane.round.unfinished = true;
+		lane.round.ends = 0;
+	}
 	undiscovered_ = true;
+}
+
+template <typename Visit> bool Claimer::any_part(Visit &&visit) const {
+	return std::any_of(lanes_.begin(), lanes_.end(), [&visit](const KnownLane &lane) {
+		return visit(lane.main) || std::any_of(lane.limited.begin(), lane.limited.end(), visit);
+	});
 }
 
 bool Claimer::absorb(const Scope &scope) {
 	if (shared() == nullptr) {
 		lanes_.clear();
+		grouped_lanes_ = 0;
 		undiscovered_ = true;
 		return true;
 	}
@@ -82,9 +167,14 @@ bool Claimer::absorb(const Scope &scope) {
 	if (lanes_.size() > lane_limit_) {
 		/* Names of queues come and go: forget those without tasks, which announce themselves when they have some. */
 		if (remembers_quiet_)
-			std::erase_if(lanes_, [](const KnownLane &lane) { return lane.quiet; });
+			std::erase_if(lanes_, [](const KnownLane &lane) {
+				return lane.main.quiet && std::all_of(lane.limited.begin(), lane.limited.end(),
+													  [](const Part &part) { return part.quiet; });
+			});
 		else
 			lanes_.clear();
+		grouped_lanes_ = static_cast<size_t>(
+			std::count_if(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return lane.lane.grouped; }));
 		undiscovered_ |= lanes_.empty();
 		lane_limit_ = std::max(many_lanes, 2 * lanes_.size());
 	}
@@ -92,13 +182,26 @@ bool Claimer::absorb(const Scope &scope) {
 		if (news.kind == AnnouncementKind::statement) {
 			forget_quiet();
 			statements_ = true;
+		} else if (news.kind == AnnouncementKind::capacity) {
+			note_capacity(scope, news);
 		} else {
-			learn(news.queue, news.priority, news.type_hash == 0 || (type_mask(news.type_hash) & scope.types) != 0);
+			learn({news.queue, news.priority, news.grouped},
+				  news.type_hash == 0 || (type_mask(news.type_hash) & scope.types) != 0, news.group, news.type_hash);
 		}
 	};
 	follow_ring(position_, take, [this] { forget_quiet(); });
-	return undiscovered_ ||
-		   std::any_of(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return !lane.quiet; });
+	const TimestampTz now = GetCurrentTimestamp();
+	return undiscovered_ || any_part([now](const Part &part) { return !part.quiet && part.wait_until <= now; });
+}
+
+TimestampTz Claimer::next_time() const noexcept {
+	TimestampTz next = DT_NOEND;
+	any_part([&next](const Part &part) {
+		if (!part.quiet && part.wait_until > 0)
+			next = std::min(next, part.wait_until);
+		return false;
+	});
+	return next;
 }
 
 bool Claimer::is_behind() const noexcept {
@@ -113,7 +216,7 @@ void Claimer::discover() {
 	for (const KnownLane &lane : lanes_)
 		known.push_back(lane.lane);
 	for (const store::Lane &lane : store::discover_lanes(known))
-		learn(lane.queue, lane.priority, true);
+		learn(lane, true, {}, 0);
 	lane_limit_ = std::max(lane_limit_, 2 * lanes_.size());
 	undiscovered_ = false;
 }
@@ -124,10 +227,17 @@ bool Claimer::is_closed(const Scope &scope, KnownLane &known, const store::Pause
 		return std::find(queues.begin(), queues.end(), known.lane.queue) != queues.end();
 	};
 	const store::TypeFilter &filter = scope.filter_for(known.lane.queue);
-	const bool closed = pauses.all || contains(pauses.queues) ||
-						(!filter.dead_letters && contains(pauses.dead_letter_queues)) || filter.lets_nothing_through();
-	if (closed)
-		known.quiet = remembers_quiet_;
+	const auto lets_nothing_through = [&known](const Scope &one) {
+		return one.filter_for(known.lane.queue).lets_nothing_through();
+	};
+	const bool closed =
+		pauses.all || contains(pauses.queues) || (!filter.dead_letters && contains(pauses.dead_letter_queues)) ||
+		(lets_nothing_through(scope) && std::all_of(scope.limited.begin(), scope.limited.end(), lets_nothing_through));
+	if (closed) {
+		known.main.quiet = remembers_quiet_;
+		for (Part &part : known.limited)
+			part.quiet = remembers_quiet_;
+	}
 	return closed;
 }
 
@@ -143,69 +253,408 @@ size_t Claimer::first_to_read() const {
 		lanes_.begin());
 }
 
-Locked Claimer::lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue,
+/* Is the order that of the lanes, from the first to read on? */
+bool Claimer::in_turn(const Flow &flow) const {
+	return grouped_lanes_ == 0 && !deferred_ && !flow.has_order();
+}
+
+/*
+ * In which order to read the lanes. Queues with weights: the one that has had least, by its weight, or the one with the
+ * highest weight. In a queue: by priority, to which waiting adds where there is aging; tasks of groups, and those that
+ * belong to none, take turns.
+ */
+std::vector<size_t> Claimer::reading_order(const Flow &flow) const {
+	std::vector<size_t> order(lanes_.size());
+	const size_t begin = first_to_read();
+	for (size_t i = 0; i < order.size(); i++)
+		order[i] = (begin + i) % order.size();
+	const TimestampTz now = GetCurrentTimestamp();
+	for (size_t first = 0; first < order.size();) {
+		size_t last = first + 1;
+		const std::string &queue = lanes_[order[first]].lane.queue;
+		while (last < order.size() && lanes_[order[last]].lane.queue == queue)
+			last++;
+		const QueueFlow *const queue_flow = flow.queue(queue);
+		const int64 aging_us = queue_flow ? queue_flow->aging_us : 0;
+		const bool groups_first = turn_ % 2 == 1;
+		const auto rank = [&](size_t i) {
+			const KnownLane &known = lanes_[i];
+			const int64 aged = aging_us > 0 && known.waiting_since > 0 ? (now - known.waiting_since) / aging_us : 0;
+			return std::pair(known.lane.priority - aged, known.lane.grouped != groups_first);
+		};
+		std::stable_sort(order.begin() + static_cast<ptrdiff_t>(first), order.begin() + static_cast<ptrdiff_t>(last),
+						 [&rank](size_t a, size_t b) { return rank(a) < rank(b); });
+		first = last;
+	}
+	if (flow.has_weights()) {
+		const auto weight_of = [&](size_t i) {
+			const QueueFlow *const queue_flow = flow.queue(lanes_[i].lane.queue);
+			return queue_flow ? queue_flow->weight : 1;
+		};
+		const auto pass_of = [&](size_t i) {
+			const auto found = passes_.find(lanes_[i].lane.queue);
+			return found == passes_.end() ? 0.0 : found->second;
+		};
+		const bool strict = settings::queue_order == static_cast<int>(QueueOrder::strict);
+		std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+			return strict ? weight_of(a) > weight_of(b) : pass_of(a) < pass_of(b);
+		});
+	}
+	if (deferred_)
+		std::stable_partition(order.begin(), order.end(), [this](size_t i) { return lanes_[i].lane == *deferred_; });
+	return order;
+}
+
+/* So many tasks of a lane were locked. */
+void Claimer::served(const Flow &flow, KnownLane &known, size_t tasks) {
+	known.waiting_since = GetCurrentTimestamp();
+	if (!flow.has_weights())
+		return;
+	/* A queue that comes back after having had nothing to do has no claim to what it did not need. */
+	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
+	double least = std::numeric_limits<double>::max();
+	for (const KnownLane &other : lanes_)
+		if (const auto found = passes_.find(other.lane.queue); found != passes_.end() && !other.main.quiet)
+			least = std::min(least, found->second);
+	double &pass = passes_[known.lane.queue];
+	if (least < std::numeric_limits<double>::max())
+		pass = std::max(pass, least);
+	pass += static_cast<double>(tasks) / (queue_flow ? queue_flow->weight : 1);
+}
+
+bool Claimer::may_admit(const Conditions &conditions) const {
+	if (!conditions.counts)
+		return true;
+	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+	return admission_is_ready(slot, conditions.configuration);
+}
+
+Verdict Claimer::admit_task(const Conditions &conditions, const Admission &admission) {
+	return conditions.counts ? guard([&admission] { return admit(admission); }) : Verdict{true, DT_NOEND};
+}
+
+/* One call of lock(). */
+struct Claimer::Reading {
+	const Scope &scope;
+	const Conditions &conditions;
+	const size_t count;
+	Locked locked = {};
+	std::vector<int64> early = {};
+	std::optional<TimestampTz> due = {};
+
+	bool enough = false;
+
+	size_t missing() const { return enough ? 0 : count - locked.tasks.size(); }
+	bool is_early(const store::Candidate &candidate) {
+		if (candidate.not_before) {
+			early.push_back(candidate.id);
+			due = std::min(due.value_or(DT_NOEND), *candidate.not_before);
+		}
+		return candidate.not_before.has_value();
+	}
+	void add(const KnownLane &known, store::Candidate candidate) {
+		if (locked.lanes.empty() || !(locked.lanes.back() == known.lane))
+			locked.lanes.push_back(known.lane);
+		candidate.lane = static_cast<uint32>(locked.lanes.size() - 1);
+		locked.tasks.push_back(std::move(candidate));
+	}
+};
+
+Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue,
 					 int count) {
-	Locked locked;
-	visit_own_lanes([](void *self, const char *lane_queue,
-					   int16 priority) { static_cast<Claimer *>(self)->learn(lane_queue, priority, true); },
-					this);
+	visit_own_lanes(
+		[](void *self, const char *lane_queue, int16 priority, bool grouped) {
+			static_cast<Claimer *>(self)->learn({lane_queue, priority, grouped}, true, {}, 0);
+		},
+		this);
 	undiscovered_ |= own_statements();
 	discover();
-	/* A snapshot older than the position could not see what was announced in between. */
-	const bool fresh_snapshots = !IsolationUsesXactSnapshot();
-	std::vector<int64> early;
-	std::optional<TimestampTz> due;
-
+	turn_++;
+	Reading reading{scope, conditions, static_cast<size_t>(count)};
+	const TimestampTz now = GetCurrentTimestamp();
+	const bool plain_order = in_turn(conditions.flow);
+	const std::vector<size_t> order = plain_order ? std::vector<size_t>() : reading_order(conditions.flow);
 	const size_t begin = first_to_read();
+	deferred_.reset();
 	for (size_t i = 0; i < lanes_.size(); i++) {
-		KnownLane &known = lanes_[(begin + i) % lanes_.size()];
-		if (known.quiet || (queue && known.lane.queue != *queue) || is_closed(scope, known, pauses))
+		KnownLane &known = lanes_[plain_order ? (begin + i) % lanes_.size() : order[i]];
+		if (known.main.quiet && known.limited.empty())
 			continue;
-		const LaneKey key = key_of(scope, known);
-		const TimestampTz started = GetCurrentTimestamp();
-		const Position position = enter_lane(key, scope.types);
-		IdRanges unread = position.unread;
-		unread.add(own_ids(known.queue_hash, known.lane.priority));
-		IdRange claimed;
-		while (!unread.empty() && locked.tasks.size() < static_cast<size_t>(count)) {
-			const int wanted = count - static_cast<int>(locked.tasks.size());
-			std::vector<store::Candidate> candidates =
-				store::lock_pending(known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
-			if (!candidates.empty())
-				claimed.add({candidates.front().id, candidates.back().id});
-			if (candidates.size() < static_cast<size_t>(wanted) || candidates.back().id == PG_INT64_MAX)
-				unread.remove_front();
-			else
-				unread.remove_below(candidates.back().id + 1);
-			for (store::Candidate &candidate : candidates) {
-				if (candidate.not_before) {
-					early.push_back(candidate.id);
-					due = std::min(due.value_or(DT_NOEND), *candidate.not_before);
-					continue;
-				}
-				if (locked.lanes.empty() || !(locked.lanes.back() == known.lane))
-					locked.lanes.push_back(known.lane);
-				candidate.lane = static_cast<uint32>(locked.lanes.size() - 1);
-				locked.tasks.push_back(std::move(candidate));
-			}
-		}
-		if (!claimed.empty())
-			guard([&] { note_claimed(known.lane.queue, known.lane.priority, claimed); });
-		if (fresh_snapshots && !position.unread.empty())
-			leave_lane(key, position, unread, GetCurrentTimestamp() - started);
-		if (unread.empty())
-			known.quiet = remembers_quiet_;
-		if (locked.tasks.size() == static_cast<size_t>(count)) {
+		if ((queue && known.lane.queue != *queue) || is_closed(scope, known, conditions.pauses))
+			continue;
+		if (known.waiting_since == 0)
+			known.waiting_since = now;
+		const size_t before = reading.locked.tasks.size();
+		read_lane(reading, known);
+		if (reading.locked.tasks.size() > before)
+			served(conditions.flow, known, reading.locked.tasks.size() - before);
+		else if (known.main.quiet)
+			known.waiting_since = 0;
+		if (reading.missing() == 0) {
 			last_queue_ = known.lane.queue;
-			locked.unread = unread;
 			break;
 		}
 	}
-	if (!early.empty()) {
-		store::put_aside(early);
-		guard([&] { note_due(*due); });
+	if (!reading.early.empty()) {
+		store::put_aside(reading.early);
+		guard([&reading] { note_due(*reading.due); });
 	}
-	return locked;
+	return std::move(reading.locked);
+}
+
+/*
+ * A worker runs tasks under limits alone: it takes one if it has nothing else, and nothing else then. Otherwise it comes
+ * to this lane first next time.
+ */
+bool Claimer::defer_limited(Reading &reading, const KnownLane &known) {
+	if (!remembers_quiet_)
+		return false;
+	reading.enough = true;
+	if (reading.locked.empty())
+		return false;
+	deferred_ = known.lane;
+	return true;
+}
+
+void Claimer::read_lane(Reading &reading, KnownLane &known) {
+	const auto is_open = [now = GetCurrentTimestamp()](const Part &part) {
+		return !part.quiet && part.wait_until <= now;
+	};
+	if (known.lane.grouped) {
+		if (is_open(known.main))
+			read_groups(reading, known);
+		return;
+	}
+	const Scope &scope = reading.scope;
+	known.limited.resize(scope.limited.size());
+	const size_t parts = 1 + scope.limited.size();
+	for (size_t i = 0; i < parts && reading.missing() > 0; i++) {
+		const size_t which = parts == 1 ? 0 : (turn_ / 2 + i) % parts;
+		const Scope &own = which == 0 ? scope : scope.limited[which - 1];
+		Part &part = which == 0 ? known.main : known.limited[which - 1];
+		if (!is_open(part))
+			continue;
+		if (own.filter_for(known.lane.queue).lets_nothing_through())
+			part.quiet = remembers_quiet_;
+		else
+			read_part(reading, known, own, part);
+	}
+}
+
+void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part) {
+	const Flow &flow = reading.conditions.flow;
+	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
+	const TypeFlow *const type_flow = scope.is_limited ? flow.type(scope.limited_type()) : nullptr;
+	const bool limited = reading.conditions.counts && ((queue_flow && queue_flow->rule.is_limit()) || type_flow);
+	size_t wanted_in_all = reading.missing();
+	if (limited) {
+		const std::pair<uint64, Rule> limits[] = {
+			{queue_flow ? queue_flow->name : 0, queue_flow ? queue_flow->rule : Rule()},
+			{type_flow ? type_flow->name : 0, type_flow ? type_flow->rule : Rule()}};
+		TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
+		const int most = remembers_quiet_ ? 1 : static_cast<int>(wanted_in_all);
+		const int admissible = may_admit(reading.conditions) ? count_admissible(limits, most, &again_at) : 0;
+		if (admissible == 0) {
+			part.quiet = remembers_quiet_ && again_at == DT_NOEND;
+			part.wait_until = remembers_quiet_ && again_at != DT_NOEND ? again_at : 0;
+			return;
+		}
+		part.wait_until = 0;
+		if (defer_limited(reading, known))
+			return;
+		wanted_in_all = static_cast<size_t>(admissible);
+	}
+	const LaneKey key = key_of(scope, known);
+	const TimestampTz started = GetCurrentTimestamp();
+	const Position position = enter_lane(key, scope.types);
+	IdRanges unread = position.unread;
+	unread.add(own_ids(known.queue_hash, known.lane.priority));
+	IdRange claimed;
+	size_t found = 0;
+	while (!unread.empty() && found < wanted_in_all) {
+		const int wanted = static_cast<int>(wanted_in_all - found);
+		std::vector<store::Candidate> candidates =
+			store::lock_pending(known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
+		if (!candidates.empty())
+			claimed.add({candidates.front().id, candidates.back().id});
+		if (candidates.size() < static_cast<size_t>(wanted) || candidates.back().id == PG_INT64_MAX)
+			unread.remove_front();
+		else
+			unread.remove_below(candidates.back().id + 1);
+		for (store::Candidate &candidate : candidates) {
+			if (reading.is_early(candidate))
+				continue;
+			if (limited) {
+				const Admission admission = flow.admission_of(candidate.id, known.lane.queue, candidate.type, {});
+				if (!admit_task(reading.conditions, admission).admitted) {
+					/* Somebody was faster: it is for others, or for later. */
+					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id); });
+					found = wanted_in_all;
+					continue;
+				}
+				candidate.admitted_as = candidate.id;
+				candidate.limited = true;
+				candidate.plain = false;
+			}
+			found++;
+			reading.add(known, std::move(candidate));
+		}
+	}
+	if (!claimed.empty())
+		guard([&] { note_claimed(known.lane.queue, known.lane.priority, claimed); });
+	/* A snapshot older than the position could not see what was announced in between. */
+	if (!IsolationUsesXactSnapshot() && !position.unread.empty())
+		leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+	if (unread.empty())
+		part.quiet = remembers_quiet_;
+	if (reading.missing() == 0 && !limited)
+		reading.locked.unread = unread;
+}
+
+/* Groups */
+
+/*
+ * Locks tasks of the groups that may go on, of these whose heads are known. Returns how many of the heads it has looked
+ * at; of those that wait for a token, when it comes.
+ */
+size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const store::GroupHead> heads,
+							TimestampTz *again_at) {
+	const Flow &flow = reading.conditions.flow;
+	const std::string &queue = known.lane.queue;
+	const store::TypeFilter &filter = reading.scope.filter_for(queue);
+	const auto is_wanted = [&](std::string_view type, bool dead_letter) {
+		return store::wants(filter, type, dead_letter) ||
+			   std::any_of(reading.scope.limited.begin(), reading.scope.limited.end(), [&](const Scope &limited) {
+				   return store::wants(limited.filter_for(queue), type, dead_letter);
+			   });
+	};
+	std::vector<store::GroupHead> admitted;
+	std::vector<bool> limited; /* of the admitted */
+	bool any_limited = false;
+	size_t seen = 0;
+	const size_t missing = reading.missing();
+	for (; seen < heads.size() && admitted.size() < missing && !reading.enough; seen++) {
+		const store::GroupHead &head = heads[seen];
+		if (!is_wanted(head.type, head.dead_letter))
+			continue;
+		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group);
+		const bool has_limits =
+			admission.rules[0].is_limit() || admission.rules[1].is_limit() || admission.rules[2].token_ns > 0;
+		if (has_limits && remembers_quiet_ && !(admitted.empty() && reading.locked.empty())) {
+			deferred_ = known.lane;
+			reading.enough = true;
+			break;
+		}
+		const Verdict verdict = admit_task(reading.conditions, admission);
+		if (!verdict.admitted) {
+			if (verdict.again_at != DT_NOEND)
+				*again_at = *again_at == DT_NOEND ? verdict.again_at : std::min(*again_at, verdict.again_at);
+			continue;
+		}
+		admitted.push_back(head);
+		limited.push_back(has_limits);
+		any_limited |= has_limits;
+		if (has_limits && remembers_quiet_)
+			reading.enough = true;
+	}
+	if (admitted.empty())
+		return seen;
+	/* Where few groups can go on, a worker takes several tasks of each: it runs them one after the other. */
+	const bool several = remembers_quiet_ && !any_limited && seen == heads.size();
+	const size_t each = several ? std::max<size_t>(1, missing / admitted.size()) : 1;
+	std::vector<store::Candidate> candidates =
+		store::lock_in_groups(known.lane, admitted, filter, static_cast<int>(each));
+	std::vector<bool> locked(admitted.size(), false);
+	IdRange claimed;
+	size_t group = 0;
+	bool cut = false; /* what follows in this group is not for us, or not yet */
+	for (store::Candidate &candidate : candidates) {
+		const bool first = group == admitted.size() || admitted[group].group != candidate.group || !locked[group];
+		if (first) {
+			group = static_cast<size_t>(
+				std::find_if(admitted.begin(), admitted.end(),
+							 [&](const store::GroupHead &head) { return head.group == candidate.group; }) -
+				admitted.begin());
+			cut = false;
+		}
+		claimed.add({candidate.id, candidate.id});
+		const TypeFlow *const type_flow = flow.type(candidate.type);
+		cut |= reading.is_early(candidate) || !is_wanted(candidate.type, candidate.dead_letter) ||
+			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
+		if (cut) {
+			if (!candidate.not_before)
+				guard([&] { note_returned(queue, known.lane.priority, candidate.id, candidate.group); });
+			continue;
+		}
+		locked[group] = true;
+		candidate.admitted_as = admitted[group].id;
+		candidate.limited = limited[group];
+		candidate.plain &= !candidate.limited;
+		reading.add(known, std::move(candidate));
+	}
+	for (size_t i = 0; i < admitted.size(); i++)
+		if (!locked[i])
+			take_back(admitted[i].id);
+	if (!claimed.empty())
+		guard([&] { note_claimed(queue, known.lane.priority, claimed, true); });
+	return seen;
+}
+
+void Claimer::read_groups(Reading &reading, KnownLane &known) {
+	constexpr int most_statements = 40;
+	Round &round = known.round;
+	Part &part = known.main;
+	if (!may_admit(reading.conditions)) {
+		part.wait_until = remembers_quiet_ ? GetCurrentTimestamp() + before_counting_us : 0;
+		return;
+	}
+	part.wait_until = 0;
+	if (!remembers_quiet_) {
+		round.unfinished = true;
+		round.ends = 0;
+	}
+	TimestampTz again_at = DT_NOEND;
+	for (int statements = 0; reading.missing() > 0 && statements < most_statements; statements++) {
+		const size_t before = reading.locked.tasks.size();
+		if (!round.hints.empty()) {
+			const std::vector<store::GroupHead> heads = store::heads_of(known.lane, round.hints);
+			const size_t seen = take_groups(reading, known, heads, &again_at);
+			if (seen == heads.size())
+				round.hints.clear();
+			else
+				std::erase_if(round.hints, [&](const std::string &hint) {
+					return std::none_of(heads.begin() + static_cast<ptrdiff_t>(seen), heads.end(),
+										[&hint](const store::GroupHead &head) { return head.group == hint; });
+				});
+			if (reading.locked.tasks.size() > before)
+				round.unfinished = true; /* there may be more in them */
+			continue;
+		}
+		if (!round.unfinished)
+			break;
+		const int wanted = static_cast<int>(std::clamp<size_t>(2 * reading.missing(), 8, 256));
+		const bool from_start = round.latest.empty();
+		const std::vector<store::GroupHead> heads = store::group_heads(known.lane, round.latest, wanted);
+		const size_t seen = take_groups(reading, known, heads, &again_at);
+		if (reading.locked.tasks.size() > before)
+			round.ends = 0;
+		if (seen > 0)
+			round.latest = heads[seen - 1].group;
+		if (seen < heads.size() || heads.size() == static_cast<size_t>(wanted))
+			continue;
+		round.latest.clear();
+		if (reading.locked.tasks.size() == before)
+			round.ends += from_start ? 2 : 1;
+		if (round.ends < 2)
+			continue;
+		round.ends = 0;
+		if (again_at == DT_NOEND)
+			round.unfinished = false;
+		break;
+	}
+	if (reading.locked.tasks.empty() && again_at != DT_NOEND && remembers_quiet_)
+		part.wait_until = again_at;
+	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty();
 }
 
 /* Is there a task in these ranges? Takes what is before it out of them. */
@@ -221,21 +670,94 @@ static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &
 	return false;
 }
 
-bool Claimer::has_work(const Scope &scope, const store::Pauses &pauses) {
+bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, Part &part) {
+	const QueueFlow *const queue_flow = conditions.flow.queue(known.lane.queue);
+	const TypeFlow *const type_flow = scope.is_limited ? conditions.flow.type(scope.limited_type()) : nullptr;
+	const std::pair<uint64, Rule> limits[] = {
+		{queue_flow ? queue_flow->name : 0, queue_flow ? queue_flow->rule : Rule()},
+		{type_flow ? type_flow->name : 0, type_flow ? type_flow->rule : Rule()}};
+	if (limits[0].second.is_limit() || limits[1].second.is_limit()) {
+		TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
+		if (!may_admit(conditions) || count_admissible(limits, 1, &again_at) == 0) {
+			part.quiet = again_at == DT_NOEND;
+			part.wait_until = part.quiet ? 0 : again_at;
+			return false;
+		}
+		part.wait_until = 0;
+	}
+	if (scope.filter_for(known.lane.queue).lets_nothing_through()) {
+		part.quiet = remembers_quiet_;
+		return false;
+	}
+	const LaneKey key = key_of(scope, known);
+	const TimestampTz started = GetCurrentTimestamp();
+	const Position position = enter_lane(key, scope.types);
+	IdRanges unread = position.unread;
+	const bool found = find_pending(known.lane, scope, unread);
+	if (!position.unread.empty())
+		leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+	if (!found)
+		part.quiet = remembers_quiet_;
+	return found;
+}
+
+/* Looks at all groups; where there are very many, the worker that is started for it may find that there is nothing. */
+bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &conditions, KnownLane &known) {
+	constexpr int most_statements = 20, heads_at_once = 256;
+	const std::string &queue = known.lane.queue;
+	if (!may_admit(conditions)) {
+		known.main.wait_until = GetCurrentTimestamp() + before_counting_us;
+		return false;
+	}
+	known.main.wait_until = 0;
+	std::string latest;
+	TimestampTz wait_until = DT_NOEND;
+	for (int statements = 0; statements < most_statements; statements++) {
+		const std::vector<store::GroupHead> heads = store::group_heads(known.lane, latest, heads_at_once);
+		for (const store::GroupHead &head : heads) {
+			const auto wants = [&](const Scope &one) {
+				return store::wants(one.filter_for(queue), head.type, head.dead_letter);
+			};
+			if (!wants(scope) && std::none_of(scope.limited.begin(), scope.limited.end(), wants))
+				continue;
+			const Admission admission = conditions.flow.admission_of(head.id, queue, head.type, head.group);
+			std::pair<uint64, Rule> limits[counted_kinds];
+			for (size_t i = 0; i < counted_kinds; i++)
+				limits[i] = {admission.names[i], admission.rules[i]};
+			TimestampTz again_at;
+			if (count_admissible(limits, 1, &again_at) > 0)
+				return true;
+			wait_until = std::min(wait_until, again_at);
+		}
+		if (heads.size() < static_cast<size_t>(heads_at_once)) {
+			known.main.quiet = wait_until == DT_NOEND;
+			known.main.wait_until = known.main.quiet ? 0 : wait_until;
+			known.round.hints.clear();
+			return false;
+		}
+		latest = heads.back().group;
+	}
+	return true;
+}
+
+bool Claimer::has_work(const Scope &scope, const Conditions &conditions) {
 	discover();
+	const TimestampTz now = GetCurrentTimestamp();
+	const auto is_open = [now](const Part &part) { return !part.quiet && part.wait_until <= now; };
 	for (KnownLane &known : lanes_) {
-		if (known.quiet || is_closed(scope, known, pauses))
+		if (is_closed(scope, known, conditions.pauses))
 			continue;
-		const LaneKey key = key_of(scope, known);
-		const TimestampTz started = GetCurrentTimestamp();
-		const Position position = enter_lane(key, scope.types);
-		IdRanges unread = position.unread;
-		const bool found = find_pending(known.lane, scope, unread);
-		if (!position.unread.empty())
-			leave_lane(key, position, unread, GetCurrentTimestamp() - started);
-		if (found)
+		if (known.lane.grouped) {
+			if (is_open(known.main) && has_work_in_groups(scope, conditions, known))
+				return true;
+			continue;
+		}
+		known.limited.resize(scope.limited.size());
+		if (is_open(known.main) && has_work_in(scope, conditions, known, known.main))
 			return true;
-		known.quiet = remembers_quiet_;
+		for (size_t i = 0; i < scope.limited.size(); i++)
+			if (is_open(known.limited[i]) && has_work_in(scope.limited[i], conditions, known, known.limited[i]))
+				return true;
 	}
 	return false;
 }
@@ -245,7 +767,7 @@ bool Claimer::more_after(const Scope &scope, const Locked &locked) {
 	if (find_pending(locked.lanes.back(), scope, unread))
 		return true;
 	return std::any_of(lanes_.begin(), lanes_.end(), [&](const KnownLane &known) {
-		return !known.quiet && (locked.unread.empty() || !(known.lane == locked.lanes.back()));
+		return !known.main.quiet && (locked.unread.empty() || !(known.lane == locked.lanes.back()));
 	});
 }
 

@@ -2,13 +2,21 @@
  * claimer.hpp -- finds and locks the next tasks: knows the lanes (queue and priority) of this database, learns new ones
  * from announcements, and reads each from its shared start position.
  *
+ * Types under limits of their own are read by themselves: while they are held back, the position of the others moves on.
+ * Tasks of groups are in lanes of their own, which are read from group to group, one after the other all around; a group
+ * that can give nothing is left alone until something is announced of it.
+ *
  * C++ region; lock(), has_work() and more_after() need a Session. One for each worker, for each role in the scheduler,
  * and for each backend that calls claim().
  */
 #pragma once
 
 #include "engine/access.hpp"
+#include "engine/flow.hpp"
+#include "shared/announcements.hpp"
 #include "shared/positions.hpp"
+
+#include <map>
 
 namespace jobqueue {
 
@@ -21,16 +29,30 @@ struct Scope {
 	/* The filter is for these queues ... */
 	Queues queues = {};
 	store::TypeFilter elsewhere = {}; /* ... and this one for the others */
+	bool is_limited = false;		  /* it is for one type, which is under limits */
+	std::vector<Scope> limited = {};  /* one for each type under limits; the filters above are without them */
 
 	const store::TypeFilter &filter_for(std::string_view queue) const noexcept {
 		return queues.contains(queue) ? filter : elsewhere;
 	}
-	void ask_for_rows(const std::string &claimant) { filter.rows_for = elsewhere.rows_for = claimant; }
+	/* Of a limited scope: its type. */
+	std::string_view limited_type() const noexcept {
+		if (!is_limited)
+			return {};
+		return filter.types.empty() ? elsewhere.types.front() : filter.types.front();
+	}
+	void ask_for_rows(const std::string &claimant) {
+		filter.rows_for = elsewhere.rows_for = claimant;
+		for (Scope &scope : limited)
+			scope.ask_for_rows(claimant);
+	}
 };
 /* The scope of a set of types; their order matters not. */
 Scope scope_of_types(std::vector<std::string> types);
 /* Of the handlers of one role, and the queues in which it has access. */
 Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed);
+/* Types under limits get scopes of their own. The last thing to do to a scope. */
+void separate_limited(Scope &scope, const Flow &flow);
 /* In queues that are not allowed, only the types in "elsewhere" (sorted) remain. */
 void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere = {});
 
@@ -45,11 +67,16 @@ struct Locked {
 
 class Claimer {
 public:
-	/* "remembers_quiet": always used with the same scope, so that a lane found empty is left alone until news come. */
+	/*
+	 * "remembers_quiet": always used with the same scope, so that a lane found empty is left alone until news come; and
+	 * tasks under limits are run one at a time, so that there is no use in locking more.
+	 */
 	explicit Claimer(bool remembers_quiet) : remembers_quiet_(remembers_quiet) {}
 
 	/* Takes in what was announced. True if there may be something to claim. */
 	bool absorb(const Scope &scope);
+	/* When there may be something to claim that is only waiting for its time; DT_NOEND if nothing is. */
+	TimestampTz next_time() const noexcept;
 	/* Has anything been announced since absorb()? */
 	bool is_behind() const noexcept;
 	/* Looks at every lane again: the scope or the pauses changed. */
@@ -59,9 +86,9 @@ public:
 	 * Locks up to "count" tasks, of one queue or of all in turn, and puts aside those whose time has not come. Notes
 	 * what is needed if the transaction aborts.
 	 */
-	Locked lock(const Scope &scope, const store::Pauses &pauses, const std::optional<std::string> &queue, int count);
+	Locked lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue, int count);
 	/* Is there anything to claim? */
-	bool has_work(const Scope &scope, const store::Pauses &pauses);
+	bool has_work(const Scope &scope, const Conditions &conditions);
 	/* Is there more than what was locked? */
 	bool more_after(const Scope &scope, const Locked &locked);
 
@@ -69,21 +96,56 @@ public:
 	bool took_statements() { return std::exchange(statements_, false); }
 
 private:
+	/* What is known of the tasks of a lane that are read together. */
+	struct Part {
+		bool quiet = false;			/* nothing to be had until something is announced */
+		TimestampTz wait_until = 0; /* nor before this time */
+	};
+	/* How far the reading of a lane of groups has come. */
+	struct Round {
+		std::string latest;				/* the group looked at last */
+		std::vector<std::string> hints; /* groups of which something was announced */
+		bool unfinished = true;			/* the others may have something, too */
+		int ends = 0;					/* how often the last group was passed since something was found */
+	};
 	struct KnownLane {
 		store::Lane lane;
 		uint64 queue_hash;
-		bool quiet = false;
+		Part main = {};
+		std::vector<Part> limited = {}; /* of the limited scopes */
+		Round round = {};
+		TimestampTz waiting_since = 0; /* without having been served */
 	};
-	void learn(std::string_view queue, int16 priority, bool news);
+	struct Reading;
+	void learn(const store::Lane &lane, bool news, std::string_view group, uint64 type_hash);
+	void note_capacity(const Scope &scope, const News &news);
+	template <typename Visit> bool any_part(Visit &&visit) const;
 	void discover();
 	bool is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
 	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;
 	size_t first_to_read() const;
+	bool in_turn(const Flow &flow) const;
+	std::vector<size_t> reading_order(const Flow &flow) const;
+	void read_lane(Reading &reading, KnownLane &known);
+	bool defer_limited(Reading &reading, const KnownLane &known);
+	void read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part);
+	void read_groups(Reading &reading, KnownLane &known);
+	size_t take_groups(Reading &reading, KnownLane &known, std::span<const store::GroupHead> heads,
+					   TimestampTz *again_at);
+	bool has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, Part &part);
+	bool has_work_in_groups(const Scope &scope, const Conditions &conditions, KnownLane &known);
+	bool may_admit(const Conditions &conditions) const;
+	Verdict admit_task(const Conditions &conditions, const Admission &admission);
+	void served(const Flow &flow, KnownLane &known, size_t tasks);
 
-	std::vector<KnownLane> lanes_; /* sorted by queue (bytewise) and priority */
+	std::vector<KnownLane> lanes_; /* sorted */
 	std::string last_queue_;
-	uint64 position_ = 0; /* in the ring */
+	std::map<std::string, double, std::less<>> passes_; /* of queues with weights: how much each has had */
+	uint64 position_ = 0;								/* in the ring */
 	size_t lane_limit_ = 8192;
+	size_t turn_ = 0;
+	size_t grouped_lanes_ = 0;
+	std::optional<store::Lane> deferred_; /* it comes first next time */
 	bool started_ = false;
 	bool undiscovered_ = true;
 	bool statements_ = false;

@@ -6,6 +6,7 @@
 #include "engine/executor.hpp"
 #include "engine/retry_policy.hpp"
 #include "pg/settings.hpp"
+#include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 
 extern "C" {
@@ -26,11 +27,19 @@ int history_slot() {
 	return store::history_ring().slot;
 }
 
+/* A task is finished. */
+static void note_end(int64 id) {
+	guard([id] {
+		note_finished(id);
+		note_ended(id, false);
+	});
+}
+
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,
 								 std::optional<Datum> results, bool in_server) {
 	std::vector<int64> done = store::complete(ids, attempts, results, in_server, history_slot());
 	for (const int64 id : done)
-		guard([id] { note_finished(id); });
+		note_end(id);
 	return done;
 }
 
@@ -45,7 +54,17 @@ bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed
 }
 
 static void announce_task(const store::Claim &claim) {
-	guard([&claim] { note_task(claim.queue, claim.priority, claim.id, claim.type); });
+	guard([&claim] {
+		note_ended(claim.id, false);
+		note_task(claim.queue, claim.priority, claim.id, claim.type, claim.group);
+	});
+}
+
+static void announce_waiting(const store::Claim &claim, TimestampTz run_at) {
+	guard([&claim, run_at] {
+		note_ended(claim.id, true);
+		note_due(run_at);
+	});
 }
 
 bool end_snoozed(const store::Attempt &task, int64 snooze_us) {
@@ -100,11 +119,14 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 		if (dead_letter) {
 			const std::string &queue = *policy.dead_letter_queue;
 			store::dead_letter(claim.id, queue, failure);
-			guard([&claim, &queue] { note_task(queue, claim.priority, claim.id, claim.type); });
+			guard([&claim, &queue] {
+				note_ended(claim.id, false);
+				note_task(queue, claim.priority, claim.id, claim.type, claim.group);
+			});
 			return "pending";
 		}
 		store::give_up(claim.id, failure);
-		guard([&claim] { note_finished(claim.id); });
+		note_end(claim.id);
 		return "failed";
 	}
 	const int64 delay = options.retry_in_us ? *options.retry_in_us : delay_before_retry(policy, claim.attempt);
@@ -115,7 +137,7 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 	}
 	const TimestampTz run_at = GetCurrentTimestamp() + delay;
 	store::put_back(claim.id, run_at, failure);
-	guard([run_at] { note_due(run_at); });
+	announce_waiting(claim, run_at);
 	return "scheduled";
 }
 
@@ -160,10 +182,10 @@ bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
 	const std::optional<store::Cancelled> task = store::cancel(id, reason, history_slot());
 	if (!task)
 		return false;
+	note_end(id);
 	guard([&task, id] {
-		note_claimed(task->lane.queue, task->lane.priority,
-					 {id, id}); /* if this is rolled back, it can be claimed again */
-		note_finished(id);
+		/* if this is rolled back, it can be claimed again */
+		note_claimed(task->lane.queue, task->lane.priority, {id, id}, task->lane.grouped);
 		if (task->runs_in_server)
 			note_cancelled(id);
 	});
@@ -203,6 +225,13 @@ store::Failure failure_of(const PgError &error) {
 	return failure;
 }
 
+void announce_due(const store::Due &task) {
+	guard([&task] {
+		note_ended(task.id, false);
+		note_task(task.queue, task.priority, task.id, task.type, task.group);
+	});
+}
+
 void end_released(const store::Claim &claim) {
 	store::put_back(claim.id, std::nullopt, std::nullopt);
 	announce_task(claim);
@@ -210,7 +239,7 @@ void end_released(const store::Claim &claim) {
 
 void end_snoozed(const store::Claim &claim, TimestampTz until) {
 	store::put_back(claim.id, until, std::nullopt);
-	guard([until] { note_due(until); });
+	announce_waiting(claim, until);
 }
 
 const char *end_abandoned(const store::Claim &claim, store::Failure failure) {

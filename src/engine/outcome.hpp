@@ -61,6 +61,9 @@ std::optional<OwnCancel> take_own_cancel();
  */
 void end_by_own_hand(int64 id, int32 attempt);
 
+/* A task that was scheduled can be claimed now. */
+void announce_due(const store::Due &task);
+
 /* A locked claim ends through nobody's fault: the task waits again, and the attempt does not count. */
 void end_released(const store::Claim &claim);
 /* Likewise, until a time. */

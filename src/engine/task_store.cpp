@@ -101,7 +101,7 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 #define PLAIN "t.unique_key IS NULL AND t.failures IS NULL AND t.timeout IS NULL AND t.origin_queue IS NULL"
 static constinit Statement lock_statement{
 	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "
-	"CASE WHEN $6 THEN " ROW_AS_CLAIMED("$7") " END" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
+	"CASE WHEN $6 THEN " ROW_AS_CLAIMED("$7") " END, t.origin_queue IS NOT NULL" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
 	TEXTOID,
 	INT2OID,
 	INT8OID,
@@ -119,12 +119,34 @@ struct Wanting {
 	~Wanting() { wanted = nullptr; }
 };
 
+bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter) {
+	if (dead_letter && (!filter.dead_letters || filter.others))
+		return filter.dead_letters;
+	return std::binary_search(filter.types.begin(), filter.types.end(), type, std::less<>()) != filter.others;
+}
+
 bool is_wanted(std::string_view type, bool dead_letter) {
 	if (wanted == nullptr)
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this function is for the engine's own statements");
-	if (dead_letter && (!wanted->dead_letters || wanted->others))
-		return wanted->dead_letters;
-	return std::binary_search(wanted->types.begin(), wanted->types.end(), type, std::less<>()) != wanted->others;
+	return wants(*wanted, type, dead_letter);
+}
+
+/* One of the columns of lock_statement. */
+static Candidate candidate_at(const Rows &rows, uint64 row) {
+	Candidate candidate{rows.int64_at(row, 1),
+						std::nullopt,
+						*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(row, 4))),
+						0,
+						rows.bool_at(row, 5),
+						rows.text_at(row, 6),
+						rows.int32_at(row, 7),
+						rows.int32_at(row, 8),
+						rows.datum(row, 9),
+						rows.datum(row, 10),
+						rows.bool_at(row, 11)};
+	if (rows.bool_at(row, 3))
+		candidate.not_before = DatumGetTimestampTz(rows.datum(row, 2));
+	return candidate;
 }
 
 std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count) {
@@ -136,21 +158,8 @@ std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFil
 	const Rows rows = lock_statement.run(params);
 	std::vector<Candidate> candidates;
 	candidates.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++) {
-		Candidate candidate{rows.int64_at(i, 1),
-							std::nullopt,
-							*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 4))),
-							0,
-							rows.bool_at(i, 5),
-							rows.text_at(i, 6),
-							rows.int32_at(i, 7),
-							rows.int32_at(i, 8),
-							rows.datum(i, 9),
-							rows.datum(i, 10)};
-		if (rows.bool_at(i, 3))
-			candidate.not_before = DatumGetTimestampTz(rows.datum(i, 2));
-		candidates.push_back(std::move(candidate));
-	}
+	for (uint64 i = 0; i < rows.size(); i++)
+		candidates.push_back(candidate_at(rows, i));
 	return candidates;
 }
 
@@ -160,6 +169,100 @@ std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilt
 	const Wanting wanting(filter);
 	const Rows rows = first_statement.run(params);
 	return rows.empty() ? std::nullopt : std::optional(rows.int64_at(0, 1));
+}
+
+/*
+ * Groups. A step from one key to the next does not read what is in the group.
+ */
+#define PENDING_IN_GROUPS(t)                                                                                           \
+	t ".status" EQ "'pending' AND " t ".group_key IS NOT NULL AND " t ".queue" CCOLL EQ "$1 AND " t ".priority" EQ "$2 "
+#define GROUP_ORDER(t) "ORDER BY " t ".queue" CCOLL ", " t ".priority, " t ".group_key" CCOLL ", " t ".id NULLS FIRST "
+#define NEXT_HEAD(after)                                                                                                               \
+	"SELECT t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter FROM jobqueue.tasks_live t WHERE " PENDING_IN_GROUPS( \
+		"t") "AND t.group_key" CCOLL GT after " " GROUP_ORDER("t") "LIMIT 1"
+static constinit Statement group_heads_statement{
+	"WITH RECURSIVE head AS (SELECT h.*, 1 AS n FROM (" NEXT_HEAD(
+		"$3") ") h UNION ALL "
+			  "SELECT n.*, h.n" PLUS "1 FROM head h, LATERAL (" NEXT_HEAD(
+				  "h.group_key") ") n WHERE h.n" LT "$4) "
+								 "SELECT h.group_key, h.id, h.type, h.dead_letter FROM head h",
+	TEXTOID, INT2OID, TEXTOID, INT4OID};
+static constinit Statement heads_of_statement{
+	"SELECT h.group_key, h.id, h.type, h.dead_letter FROM pg_catalog.unnest($3) AS u(key), LATERAL ("
+	"SELECT t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter FROM jobqueue.tasks_live t WHERE " PENDING_IN_GROUPS(
+		"t") "AND t.group_key" CCOLL EQ "u.key " GROUP_ORDER("t") "LIMIT 1) h",
+	TEXTOID, INT2OID, TEXTARRAYOID};
+/* Which is the head is read again, later than the group was found free; the numbers tell if one was passed over. */
+static constinit Statement lock_in_groups_statement{
+	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "
+	"CASE WHEN $5 THEN " ROW_AS_CLAIMED(
+		"$6") " END, t.origin_queue IS NOT NULL, t.group_key, h.n "
+			  "FROM pg_catalog.unnest($3) AS u(key), LATERAL ("
+			  "SELECT o.id, pg_catalog.row_number() OVER (" GROUP_ORDER(
+				  "o") ") AS n FROM ("
+					   "SELECT c.* FROM jobqueue.tasks_live c WHERE " PENDING_IN_GROUPS(
+						   "c") "AND c.group_key" CCOLL EQ
+								"u.key " GROUP_ORDER("c") "LIMIT $4) o) h JOIN jobqueue.tasks_live t ON t.id" EQ
+														  "h.id WHERE " STATUS_IS(
+															  "pending") " FOR UPDATE OF t SKIP LOCKED",
+	TEXTOID,
+	INT2OID,
+	TEXTARRAYOID,
+	INT4OID,
+	BOOLOID,
+	TEXTOID};
+
+static std::vector<GroupHead> heads_from(const Rows &rows) {
+	std::vector<GroupHead> heads;
+	heads.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		heads.push_back({rows.text_at(i, 1), rows.int64_at(i, 2), rows.text_at(i, 3), rows.bool_at(i, 4)});
+	return heads;
+}
+
+std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, int count) {
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(after).add(static_cast<int32>(count));
+	return heads_from(group_heads_statement.run(params));
+}
+
+std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups) {
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(groups);
+	return heads_from(heads_of_statement.run(params));
+}
+
+std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
+									  int each) {
+	std::vector<std::string> keys;
+	keys.reserve(heads.size());
+	for (const GroupHead &head : heads)
+		keys.push_back(head.group);
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(std::span<const std::string>(keys));
+	params.add(static_cast<int32>(each));
+	params.add(!filter.rows_for.empty()).add(std::string_view(filter.rows_for));
+	const Rows rows = lock_in_groups_statement.run(params);
+	std::vector<Candidate> candidates;
+	candidates.reserve(rows.size());
+	size_t head = 0;
+	int64 in_order = 0; /* of this group, from its head on */
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const int64 number = rows.int64_at(i, 13);
+		std::string group = rows.text_at(i, 12);
+		if (candidates.empty() || candidates.back().group != group)
+			in_order = 0;
+		while (head < heads.size() && heads[head].group != group)
+			head++;
+		if (head == heads.size())
+			throw Error(ERRCODE_INTERNAL_ERROR, "the tasks of groups came in another order than they were asked for");
+		if (number != in_order + 1 || (number == 1 && rows.int64_at(i, 1) != heads[head].id))
+			continue;
+		in_order = number;
+		candidates.push_back(candidate_at(rows, i));
+		candidates.back().group = std::move(group);
+	}
+	return candidates;
 }
 
 static constinit Statement put_aside_statement{
@@ -291,6 +394,16 @@ static constinit Statement new_queues_statement{
 	TEXTARRAYOID, TEXTARRAYOID};
 static constinit Statement last_queues_statement{
 	"SELECT n.queue, n.priority FROM " FIRST_LANE("t.queue" CCOLL GT "$1") " n", TEXTOID};
+#define FIRST_GROUP_LANE(condition)                                                                                    \
+	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
+	"'pending' AND t.group_key IS NOT NULL AND " condition GROUP_ORDER("t") "LIMIT 1)"
+static constinit Statement group_lane_heads_statement{
+	"WITH RECURSIVE found AS ("
+	"SELECT n.queue, n.priority, n.id FROM " FIRST_GROUP_LANE(
+		"true ") " n UNION ALL "
+				 "SELECT n.queue, n.priority, n.id FROM found f, LATERAL " FIRST_GROUP_LANE(
+					 "(t.queue" CCOLL ", t.priority)" GT
+					 "(f.queue, f.priority) ") " n) SELECT f.queue, f.priority, f.id FROM found f"};
 static constinit Statement lane_heads_statement{
 	"WITH RECURSIVE found AS ("
 	"SELECT n.queue, n.priority, n.id FROM " FIRST_LANE(
@@ -303,7 +416,7 @@ static constinit Statement lane_heads_statement{
 
 static void append_lanes(std::vector<Lane> &lanes, const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
-		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2)});
+		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2), false});
 }
 
 /* One step: at most one lane from each gap. */
@@ -342,11 +455,12 @@ static std::vector<Lane> look_between(std::span<const Lane> known) {
 	return found;
 }
 
-std::vector<Lane> discover_lanes(std::span<const Lane> known) {
+/* Those of tasks without group. */
+static std::vector<Lane> discover_plain_lanes(std::span<const Lane> known) {
 	std::vector<Lane> lanes;
 	if (known.empty()) {
-		for (LaneHead &head : lane_heads())
-			lanes.push_back(std::move(head.lane));
+		Params none;
+		append_lanes(lanes, lane_heads_statement.run(none));
 		return lanes;
 	}
 	/* Where a few steps do not find the end, there are so many new ones that it is cheaper to read over all. */
@@ -356,19 +470,32 @@ std::vector<Lane> discover_lanes(std::span<const Lane> known) {
 		if (found.empty())
 			return lanes;
 		if (step == 8)
-			return discover_lanes({});
+			return discover_plain_lanes({});
 		lanes.insert(lanes.end(), found.begin(), found.end());
 		all.insert(all.end(), found.begin(), found.end());
 		std::sort(all.begin(), all.end());
 	}
 }
 
+std::vector<Lane> discover_lanes(std::span<const Lane> known) {
+	std::vector<Lane> plain(known.begin(), known.end());
+	std::erase_if(plain, [](const Lane &lane) { return lane.grouped; });
+	std::vector<Lane> lanes = discover_plain_lanes(plain);
+	Params none;
+	const Rows rows = group_lane_heads_statement.run(none);
+	for (uint64 i = 0; i < rows.size(); i++)
+		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2), true});
+	return lanes;
+}
+
 std::vector<LaneHead> lane_heads() {
 	Params none;
-	const Rows rows = lane_heads_statement.run(none);
 	std::vector<LaneHead> heads;
-	for (uint64 i = 0; i < rows.size(); i++)
-		heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2)}, rows.int64_at(i, 3)});
+	for (const bool grouped : {false, true}) {
+		const Rows rows = (grouped ? group_lane_heads_statement : lane_heads_statement).run(none);
+		for (uint64 i = 0; i < rows.size(); i++)
+			heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2), grouped}, rows.int64_at(i, 3)});
+	}
 	return heads;
 }
 
@@ -487,8 +614,9 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 	return complete_locked_statements[slot].run(params.add(claimed_by)).processed();
 }
 
-#define CLAIM_COLUMNS                                                                                                  \
-	"t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL, " IN_SERVER
+#define CLAIM_COLUMNS                                                                                                                \
+	"t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL, " IN_SERVER \
+	", coalesce(t.group_key, '')"
 
 static std::vector<Claim> claims_of(const Rows &rows) {
 	std::vector<Claim> claims;
@@ -496,7 +624,7 @@ static std::vector<Claim> claims_of(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
 		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
 						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
-						  rows.bool_at(i, 9), rows.bool_at(i, 10)});
+						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11)});
 	return claims;
 }
 
@@ -662,7 +790,8 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 
 #define CANCEL_TASK                                                                                                    \
 	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND NOT t.status" EQ FINISHED " RETURNING t.*)"
-#define CANCELLED " SELECT t.queue, t.priority, t.status" EQ "'processing' AND " IN_SERVER " FROM gone t"
+#define CANCELLED                                                                                                      \
+	" SELECT t.queue, t.priority, t.status" EQ "'processing' AND " IN_SERVER ", t.group_key IS NOT NULL FROM gone t"
 #define CANCEL_INTO(n)                                                                                                 \
 	Statement {                                                                                                        \
 		CANCEL_TASK ", kept AS (INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS              \
@@ -691,7 +820,7 @@ std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reas
 		params.add(reason);
 		const Rows rows = cancel_statements[slot].run(params);
 		if (!rows.empty())
-			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2)}, rows.bool_at(0, 3)};
+			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2), rows.bool_at(0, 4)}, rows.bool_at(0, 3)};
 	}
 	return std::nullopt;
 }
@@ -1206,7 +1335,7 @@ static constinit Statement promote_statement{
 	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" GE
 	"$1 AND s.run_at" LE "$2 AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED
 	") ORDER BY s.run_at, s.id LIMIT $3 FOR UPDATE SKIP LOCKED)) "
-	"RETURNING t.id, t.type, t.queue, t.priority, t.run_at",
+	"RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')",
 	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID};
 
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
@@ -1216,7 +1345,7 @@ std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
 	due.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		due.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
-					   DatumGetTimestampTz(rows.datum(i, 5))});
+					   DatumGetTimestampTz(rows.datum(i, 5)), rows.text_at(i, 6)});
 	return due;
 }
 
@@ -1224,7 +1353,7 @@ static constinit Statement promote_next_statement{
 	"UPDATE jobqueue.tasks_live t SET status = 'pending', run_at = least(t.run_at, " NOW "), updated_at = " NOW
 	" WHERE t.id" EQ "ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.type" EQ
 	"ANY ($2) AND s.origin_queue IS NULL AND ($1 IS NULL OR s.queue" CCOLL EQ "$1) AND NOT s.queue" CCOLL EQ
-	"ANY ($3) ORDER BY s.run_at, s.id LIMIT 1 FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority",
+	"ANY ($3) ORDER BY s.run_at, s.id LIMIT 1 FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority, coalesce(t.group_key, '')",
 	TEXTOID, TEXTARRAYOID, TEXTARRAYOID};
 
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
@@ -1234,7 +1363,7 @@ std::optional<Due> promote_next(const std::optional<std::string> &queue, std::sp
 	const Rows rows = promote_next_statement.run(params.add(types).add(except));
 	if (rows.empty())
 		return std::nullopt;
-	return Due{rows.int64_at(0, 1), rows.text_at(0, 2), rows.text_at(0, 3), rows.int16_at(0, 4), 0};
+	return Due{rows.int64_at(0, 1), rows.text_at(0, 2), rows.text_at(0, 3), rows.int16_at(0, 4), 0, rows.text_at(0, 5)};
 }
 
 static constinit Statement next_due_statement{"SELECT t.run_at FROM jobqueue.tasks_live t WHERE t.status" EQ

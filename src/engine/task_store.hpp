@@ -42,6 +42,7 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads);
 struct Lane {
 	std::string queue;
 	int16 priority;
+	bool grouped = false; /* of the tasks that belong to groups, or of those that do not */
 	/* Queues bytewise, as in the index. */
 	friend auto operator<=>(const Lane &, const Lane &) = default;
 };
@@ -65,12 +66,36 @@ struct Candidate {
 	int32 max_attempts; /* 0 = as its handler says */
 	Datum payload;		/* jsonb */
 	Datum row;			/* jobqueue.tasks, if asked for; else 0 */
+	bool dead_letter;
+	std::string group = {}; /* its key; empty = none */
+	int64 admitted_as = 0;	/* the task as which it is counted under limits; 0 = it is not */
+	bool limited = false;	/* under limits of its own, which say when it begins: not for groups */
 };
 /* For the SQL function that asks about each task a claim meets: does its filter let it through? */
 bool is_wanted(std::string_view type, bool dead_letter);
 
 /* Locks up to "count" pending tasks of a lane, in order, passing over locked ones. */
 std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
+/* Does it let such a task through? */
+bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter);
+
+/* The first pending task of a group, in a lane of groups. */
+struct GroupHead {
+	std::string group;
+	int64 id;
+	std::string type;
+	bool dead_letter;
+};
+/* Of up to "count" groups, in the order of their keys, from one after the given key on. */
+std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, int count);
+/* Of these groups. */
+std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups);
+/*
+ * Locks up to "each" tasks of each of these groups, in their order from the head on; none of those whose head is another
+ * by now, or is locked. They are not asked whether the filter wants them.
+ */
+std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
+									  int each);
 /* The first pending task in the lane that the filter lets through. */
 std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilter &filter);
 /* Pending tasks whose time has not come become scheduled. */
@@ -144,6 +169,7 @@ struct Claim {
 	int32 crashes;
 	bool dead_letter;
 	bool in_server;
+	std::string group; /* empty = none */
 };
 /* Locks the task of a claim, unless the claim is over. */
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server);
@@ -176,7 +202,7 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 
 /* Any task that is not finished; none if there is no such task. */
 struct Cancelled {
-	Lane lane;
+	Lane lane; /* grouped or not */
 	bool runs_in_server;
 };
 std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot);
@@ -331,6 +357,7 @@ struct Due {
 	std::string queue;
 	int16 priority;
 	TimestampTz run_at;
+	std::string group; /* empty = none */
 };
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count);
 /* The next scheduled task of these types, but for some queues, becomes pending, whatever its time. For drain(). */

@@ -21,11 +21,18 @@ bool worker_synchronous_commit = false;
 int fused_time_ms = 10;
 int fused_tasks = 60;
 int fused_after = 3;
+int queue_order = static_cast<int>(QueueOrder::weighted);
 
 static const config_enum_entry notify_modes[] = {
 	{"coalesced", static_cast<int>(NotifyMode::coalesced), false},
 	{"immediate", static_cast<int>(NotifyMode::immediate), false},
 	{"off", static_cast<int>(NotifyMode::off), false},
+	{nullptr, 0, false},
+};
+
+static const config_enum_entry queue_orders[] = {
+	{"weighted", static_cast<int>(QueueOrder::weighted), false},
+	{"strict", static_cast<int>(QueueOrder::strict), false},
 	{nullptr, 0, false},
 };
 
@@ -79,6 +86,10 @@ void define() {
 							"How many tasks of a type a worker runs alone, to learn how long they take.",
 							"0 takes every type for a short one until it proves otherwise.", &fused_after, fused_after,
 							0, 1000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomEnumVariable(
+		"jobqueue.queue_order", "What the weights of queues mean.",
+		"weighted: shares of what a worker runs. strict: a queue with a higher weight always comes first.",
+		&queue_order, queue_order, queue_orders, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("jobqueue");
 }
 

@@ -8,6 +8,7 @@
 namespace jobqueue {
 
 enum class NotifyMode : int { coalesced, immediate, off };
+enum class QueueOrder : int { weighted, strict };
 
 namespace settings {
 
@@ -25,6 +26,7 @@ extern bool worker_synchronous_commit;
 extern int fused_time_ms; /* 0 = nothing is fused */
 extern int fused_tasks;
 extern int fused_after;
+extern int queue_order; /* QueueOrder */
 
 /* C region; called once, when the library is loaded. */
 void define();

@@ -57,8 +57,16 @@ std::vector<store::Attempt> Worker::begin(std::span<const store::Candidate> task
 		throw GroupSpoilt{}; /* we have the locks: a handler of our own must have changed them */
 	for (store::Attempt &attempt : begun)
 		store::keep(attempt, context_);
+	note_counted(tasks);
 	hold::claimed(begun[0]);
 	return begun;
+}
+
+/* They stay counted under their limits until their claims end. */
+void Worker::note_counted(std::span<const store::Candidate> tasks) {
+	for (const store::Candidate &task : tasks)
+		if (task.admitted_as != 0)
+			guard([&task] { note_begun(task.admitted_as, task.id); });
 }
 
 /* The one of this type; the number of handlers if there is none. */
@@ -90,11 +98,11 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 	const store::Candidate &first = locked.tasks[0];
 	std::vector<store::Candidate> batch = {first};
 	const size_t handler = handler_index(first.type);
-	if (!first.plain || handler == handlers_.size() || !may_group())
+	if (!first.plain || !first.group.empty() || handler == handlers_.size() || !may_group())
 		return batch;
 	const auto most = static_cast<size_t>(paces_[handler].batch_size(handlers_[handler].batch_size));
 	for (size_t i = 1; i < locked.tasks.size() && batch.size() < most; i++)
-		if (locked.tasks[i].plain && locked.tasks[i].type == first.type)
+		if (locked.tasks[i].plain && locked.tasks[i].group.empty() && locked.tasks[i].type == first.type)
 			batch.push_back(locked.tasks[i]);
 	return batch;
 }
@@ -270,6 +278,7 @@ void Worker::finish_group(std::span<const Member> done, std::span<const store::C
 		}
 		if (store::begin_attempts(tasks.subspan(i, 1), DT_NOEND, token_).empty())
 			throw GroupSpoilt{};
+		note_counted(tasks.subspan(i, 1));
 		if (!end_snoozed(task, *member.snooze_us))
 			throw GroupSpoilt{};
 	}
@@ -286,7 +295,7 @@ void Worker::give_back(const Locked &locked, std::span<const store::Candidate> k
 			continue;
 		}
 		const store::Lane &lane = locked.lane_of(task);
-		guard([&task, &lane] { note_returned(lane.queue, lane.priority, task.id); });
+		guard([&task, &lane] { note_returned(lane.queue, lane.priority, task.id, task.group); });
 	}
 }
 
@@ -321,7 +330,7 @@ Worker::Taken Worker::take() {
 			Locked locked;
 			{
 				const Session session(owner_);
-				locked = claimer_->lock(scope_, pauses_, std::nullopt, next_count());
+				locked = claimer_->lock(scope_, conditions_, std::nullopt, next_count());
 				if (locked.empty())
 					return;
 				if (!is_configured())

@@ -94,7 +94,7 @@ private:
 	uint64 roles_read_ = 0;
 	std::vector<std::unique_ptr<Role>> roles_;
 	std::vector<std::string> refused_; /* roles that were reported as not being served */
-	store::Pauses pauses_;
+	Conditions conditions_;
 	std::vector<Started> started_;
 
 	uint64 position_;	 /* in the ring */
@@ -175,7 +175,11 @@ std::optional<SchedulerState> Scheduler::configure() {
 			if (handler.governed && OidIsValid(handler.role) && !allowed.contains(handler.role))
 				allowed[handler.role] = queues_of_handlers(handler.role, owner_);
 		limits = store::limits();
-		pauses_ = store::pauses();
+		conditions_ = Conditions::read(configuration);
+		if (own && !admission_is_ready(slot_, configuration)) {
+			conditions_.flow.count_running_tasks(pg_atomic_read_u64(&slot_->admission_ready) == 0);
+			set_admission_ready(slot_, configuration);
+		}
 		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
 		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
 	});
@@ -248,6 +252,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 	}
 	for (auto &role : roles) {
 		role->scope = scope_of_handlers(role->handlers, std::move(allowed[role->oid]));
+		separate_limited(role->scope, conditions_.flow);
 		const auto known = std::find_if(roles_.begin(), roles_.end(), [&](const auto &old) {
 			return old && old->oid == role->oid && old->scope.key == role->scope.key;
 		});
@@ -299,7 +304,8 @@ void Scheduler::dismiss_workers() {
 void Scheduler::read_announcements() {
 	bool statements = false;
 	const auto take = [&](const News &news) {
-		if (news.kind == AnnouncementKind::sweep || news.kind == AnnouncementKind::returned)
+		if (news.kind == AnnouncementKind::sweep || news.kind == AnnouncementKind::returned ||
+			news.kind == AnnouncementKind::capacity)
 			return;
 		statements |= news.kind == AnnouncementKind::statement;
 		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
@@ -327,7 +333,7 @@ void Scheduler::promote_and_expire() {
 			const TimestampTz now = GetCurrentTimestamp();
 			const std::vector<store::Due> due = store::promote_due(due_from_, now, batch);
 			for (const store::Due &task : due) {
-				guard([&task] { note_task(task.queue, task.priority, task.id, task.type); });
+				announce_due(task);
 				from = std::max(from, task.run_at);
 			}
 			if (due.size() < static_cast<size_t>(batch)) {
@@ -582,6 +588,7 @@ void Scheduler::sweep() {
 			news.kind = AnnouncementKind::sweep;
 			news.database = MyDatabaseId;
 			news.priority = head.lane.priority;
+			news.grouped = head.lane.grouped;
 			news.ids = {head.id, PG_INT64_MAX};
 			news.queue_hash = hash_name(head.lane.queue);
 			memcpy(news.queue, head.lane.queue.data(), head.lane.queue.size());
@@ -623,6 +630,7 @@ void Scheduler::turn_history() {
 }
 
 void Scheduler::poll() {
+	attempt("count the running tasks", recount_running_tasks);
 	due_from_ = DT_NOBEGIN;
 	next_due_ = next_lease_ = DT_NOBEGIN;
 	recover_orphans();
@@ -790,7 +798,7 @@ void Scheduler::start_workers_of(Role &role) {
 	if (!role.claimer.absorb(role.scope))
 		return;
 	bool work = false;
-	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, pauses_); });
+	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, conditions_); });
 	if (!work)
 		return;
 	if (roles_read_ != roles_generation()) { /* may the role still be served? */
@@ -864,8 +872,9 @@ int64 Scheduler::sleep_ms() {
 		until = std::min(until, notified_at_ + notify_interval_us);
 	const TimestampTz now = GetCurrentTimestamp();
 	for (const auto &role : roles_)
-		if (role->next_colleague > now)
-			until = std::min(until, role->next_colleague);
+		for (const TimestampTz next : {role->next_colleague, role->claimer.next_time()})
+			if (next > now)
+				until = std::min(until, next);
 	if (hungry_since_ != 0) {
 		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
 	}

@@ -28,7 +28,7 @@ bool Worker::configure() {
 	std::vector<store::Handler> known = std::move(handlers_);
 	std::vector<Pace> known_paces = std::move(paces_);
 	Queues allowed;
-	const bool serve = in_transaction(Durability::asynchronous, [this, &allowed] {
+	const bool serve = in_transaction(Durability::asynchronous, [this, &allowed, configuration] {
 		const std::optional<store::Extension> extension = installed_extension();
 		if (!extension || extension->version != library_version ||
 			(OidIsValid(extension_) && extension->oid != extension_))
@@ -42,7 +42,7 @@ bool Worker::configure() {
 		const Session session(owner_);
 		handlers_ = store::handlers_of(role);
 		allowed = queues_of_handlers(GetSessionUserId(), owner_);
-		pauses_ = store::pauses();
+		conditions_ = Conditions::read(configuration);
 		return store::is_own_incarnation(); /* after them: a restore may be under way */
 	});
 	if (!serve || handlers_.empty() || !handlers_[0].can_connect ||
@@ -56,6 +56,7 @@ bool Worker::configure() {
 	}
 	std::string rows_for = std::move(scope_.filter.rows_for);
 	scope_ = scope_of_handlers(handlers_, std::move(allowed));
+	separate_limited(scope_, conditions_.flow);
 	scope_.ask_for_rows(rows_for);
 	pg_atomic_write_u64(&slot_->types, scope_.types);
 	if (!executor_)
@@ -113,6 +114,16 @@ bool Worker::should_retire() {
 	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0;
 }
 
+/* Waits for news, or for a time: what waits for a token shall have it when it comes, not a timer's tick later. */
+void Worker::wait_until(TimestampTz until) {
+	const int64 longest_ms = std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000);
+	const int64 left_us = std::max<int64>(until == DT_NOEND ? longest_ms * 1000 : until - GetCurrentTimestamp(), 0);
+	if (left_us >= 1000)
+		guard([left_us, longest_ms] { wait_for_news(std::min(left_us / 1000, longest_ms)); });
+	else
+		pg_usleep(static_cast<long>(left_us));
+}
+
 /* Waits for something to do; false when it is time to go. */
 bool Worker::sleep() {
 	const bool nap = claimer_->took_statements();
@@ -140,9 +151,7 @@ bool Worker::sleep() {
 		}
 		if (should_retire() || is_idle_for(idle_limit_us))
 			return false;
-		guard([] {
-			wait_for_news(std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000));
-		});
+		wait_until(claimer_->next_time());
 	}
 }
 

@@ -45,6 +45,7 @@ private:
 	void reset_session();
 	bool is_idle_for(int64 us) const { return GetCurrentTimestamp() - idle_since_ >= us; }
 	bool sleep();
+	static void wait_until(TimestampTz until);
 	bool should_retire();
 
 	/* group.cpp */
@@ -60,6 +61,7 @@ private:
 	std::vector<Member> first_group(const Locked &locked);
 	std::vector<store::Candidate> first_batch(const Locked &locked) const;
 	std::vector<store::Attempt> begin(std::span<const store::Candidate> tasks);
+	static void note_counted(std::span<const store::Candidate> tasks);
 	void run_locked(const Locked &locked, std::vector<Member> &group, interrupts::GroupTime &time, Taken &taken);
 	std::optional<size_t> run_group(std::vector<Member> &group, interrupts::GroupTime &time);
 	bool run_call(std::span<Member> members, interrupts::GroupTime &time, bool holds_locks);
@@ -100,7 +102,7 @@ private:
 	bool latest_is_procedure_ = false;
 	bool latest_takes_row_ = false;
 	Scope scope_;
-	store::Pauses pauses_;
+	Conditions conditions_;
 	std::optional<Claimer> claimer_;
 	std::unique_ptr<Executor> executor_;
 	int64 nap_ms_ = 0;

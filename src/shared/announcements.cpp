@@ -22,7 +22,9 @@ struct Lane {
 	uint64 type_hash;
 	IdRange ids;
 	int16 priority;
+	bool grouped;
 	char queue[queue_name_size];
+	char group[queue_name_size]; /* empty = several, or too long */
 };
 
 struct LaneList {
@@ -35,7 +37,7 @@ struct LaneList {
 	IdRange ids_of(uint64 queue_hash, int16 priority) const noexcept {
 		IdRange ids = overflow ? overflow_ids : IdRange{};
 		for (int i = 0; i < count; i++)
-			if (lanes[i].queue_hash == queue_hash && lanes[i].priority == priority)
+			if (!lanes[i].grouped && lanes[i].queue_hash == queue_hash && lanes[i].priority == priority)
 				ids.add(lanes[i].ids);
 		return ids;
 	}
@@ -47,11 +49,15 @@ struct LaneList {
 		overflow = true;
 	}
 
-	void add(std::string_view queue, int16 priority, IdRange ids, uint64 type_hash) noexcept {
+	/* "group" empty, but "grouped": several. */
+	void add(std::string_view queue, int16 priority, IdRange ids, uint64 type_hash, bool grouped,
+			 std::string_view group) noexcept {
 		const uint64 hash = hash_name(queue);
 		for (int i = count - 1; i >= 0; i--) {
 			Lane &lane = lanes[i];
-			if (lane.queue_hash == hash && lane.priority == priority) {
+			if (lane.queue_hash == hash && lane.priority == priority && lane.grouped == grouped) {
+				if (group != lane.group)
+					lane.group[0] = '\0';
 				lane.ids.add(ids);
 				if (lane.type_hash != type_hash)
 					lane.type_hash = 0;
@@ -68,7 +74,10 @@ struct LaneList {
 		lane.type_hash = type_hash;
 		lane.ids = ids;
 		lane.priority = priority;
+		lane.grouped = grouped;
 		memcpy(lane.queue, queue.data(), queue.size());
+		if (group.size() < sizeof(lane.group))
+			memcpy(lane.group, group.data(), group.size());
 	}
 };
 
@@ -201,10 +210,12 @@ static void announce_lane(const Lane &lane, AnnouncementKind kind) noexcept {
 	news.kind = kind;
 	news.database = MyDatabaseId;
 	news.priority = lane.priority;
+	news.grouped = lane.grouped;
 	news.ids = lane.ids;
 	news.queue_hash = lane.queue_hash;
 	news.type_hash = lane.type_hash;
 	memcpy(news.queue, lane.queue, sizeof(news.queue));
+	memcpy(news.group, lane.group, sizeof(news.group));
 	announce(news);
 }
 
@@ -395,11 +406,11 @@ static void notify_if_nobody_else_does(std::string_view queue) {
 		Async_Notify("task_queue", pnstrdup(queue.data(), queue.size()));
 }
 
-void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type) {
+void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type, std::string_view group) {
 	notify_if_nobody_else_does(queue);
 	if (!begin_database_note())
 		return;
-	notes.tasks.add(queue, priority, {id, id}, type.empty() ? 0 : hash_name(type));
+	notes.tasks.add(queue, priority, {id, id}, type.empty() ? 0 : hash_name(type), !group.empty(), group);
 	notes.highest_id = std::max(notes.highest_id, id);
 }
 
@@ -413,16 +424,16 @@ void note_statement() {
 	notes.tasks.add_overflow({from, PG_INT64_MAX});
 }
 
-void note_claimed(std::string_view queue, int16 priority, IdRange ids) {
+void note_claimed(std::string_view queue, int16 priority, IdRange ids, bool grouped) {
 	if (!begin_database_note())
 		return;
-	notes.claimed.add(queue, priority, ids, 0);
+	notes.claimed.add(queue, priority, ids, 0, grouped, {});
 	notes.claimed_in = std::max(notes.claimed_in, GetCurrentSubTransactionId());
 }
 
-void note_returned(std::string_view queue, int16 priority, int64 id) {
+void note_returned(std::string_view queue, int16 priority, int64 id, std::string_view group) {
 	if (begin_database_note())
-		notes.returned.add(queue, priority, {id, id}, 0);
+		notes.returned.add(queue, priority, {id, id}, 0, !group.empty(), group);
 }
 
 void note_due(TimestampTz at) {
@@ -445,9 +456,9 @@ bool own_statements() noexcept {
 	return notes.tasks.overflow;
 }
 
-void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority), void *arg) {
+void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority, bool grouped), void *arg) {
 	for (int i = 0; i < notes.tasks.count; i++)
-		visit(arg, notes.tasks.lanes[i].queue, notes.tasks.lanes[i].priority);
+		visit(arg, notes.tasks.lanes[i].queue, notes.tasks.lanes[i].priority, notes.tasks.lanes[i].grouped);
 }
 
 void note_finished(int64 id) {

@@ -17,16 +17,19 @@ enum class AnnouncementKind : uint32 {
 	statement, /* likewise, in unknown queues */
 	returned,  /* likewise, but they were there before: nobody outside wants to know */
 	sweep,	   /* the lowest waiting task of a queue and priority, found by the scheduler's safety net */
+	capacity,  /* a task ended that was counted under a limit of its queue, type or group: another may begin */
 };
 
 struct News {
 	AnnouncementKind kind;
 	Oid database;
 	int16 priority;
+	bool grouped; /* they belong to groups */
 	IdRange ids;
 	uint64 queue_hash;
 	uint64 type_hash; /* 0 = several, or not known */
 	char queue[queue_name_size];
+	char group[queue_name_size]; /* empty = several, or too long */
 };
 
 struct Announcement {
@@ -39,13 +42,14 @@ struct Announcement {
  * at commit does not. Where the library is not preloaded, or with notify_mode immediate, new tasks are notified in the
  * transaction itself.
  */
-void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type);
+/* "group" is empty for a task that has none. */
+void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type, std::string_view group = {});
 /* Plain SQL is about to add tasks. */
 void note_statement();
 /* Tasks were claimed: they are there again if the transaction aborts. */
-void note_claimed(std::string_view queue, int16 priority, IdRange ids);
+void note_claimed(std::string_view queue, int16 priority, IdRange ids, bool grouped = false);
 /* A task that was locked, and not claimed after all, can be had again when the transaction commits. */
-void note_returned(std::string_view queue, int16 priority, int64 id);
+void note_returned(std::string_view queue, int16 priority, int64 id, std::string_view group = {});
 /* Something is due at this time. */
 void note_due(TimestampTz at);
 /* A task ended: whoever waits for it wants to know. */
@@ -66,13 +70,13 @@ void note_let_go(DatabaseSlot *slot);
 /*
  * What the current transaction has noted and not yet announced: its own claims must see its own tasks. noexcept.
  */
-/* Ids in a lane. */
+/* Ids in a lane of tasks without group. */
 IdRange own_ids(uint64 queue_hash, int16 priority) noexcept;
 /* Has it changed handlers, queues or the incarnation? */
 bool own_configuration() noexcept;
 /* Did it add tasks to unknown queues? */
 bool own_statements() noexcept;
-void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority), void *arg);
+void visit_own_lanes(void (*visit)(void *arg, const char *queue, int16 priority, bool grouped), void *arg);
 
 /* C region; called at start, under AddinShmemInitLock. */
 void startup_ring();

@@ -60,7 +60,7 @@ static void evict() noexcept {
 }
 
 static bool concerns(const News &news, const Entry &entry) noexcept {
-	return news.database == entry.key.database &&
+	return news.database == entry.key.database && !news.grouped && news.kind != AnnouncementKind::capacity &&
 		   (news.kind == AnnouncementKind::statement ||
 			(news.queue_hash == entry.key.queue_hash && news.priority == entry.key.priority)) &&
 		   (news.type_hash == 0 || (type_mask(news.type_hash) & entry.types) != 0);

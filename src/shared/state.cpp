@@ -4,6 +4,7 @@
 #include "shared/state.hpp"
 
 #include "pg/compat.hpp"
+#include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 #include "shared/flight_recorder.hpp"
 #include "shared/positions.hpp"
@@ -34,8 +35,8 @@ static void request_shared_memory() {
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(add_size(state_size(), mul_size(ring_size, sizeof(Announcement))));
-	RequestAddinShmemSpace(positions_size());
-	RequestNamedLWLockTranche(tranche, 2);
+	RequestAddinShmemSpace(add_size(positions_size(), admission_size()));
+	RequestNamedLWLockTranche(tranche, 3);
 }
 
 static void initialize(SharedState *fresh) {
@@ -43,6 +44,7 @@ static void initialize(SharedState *fresh) {
 	LWLockPadded *locks = GetNamedLWLockTranche(tranche);
 	fresh->lock = &locks[0].lock;
 	fresh->positions_lock = &locks[1].lock;
+	fresh->admission_lock = &locks[2].lock;
 	fresh->server_start = static_cast<uint64>(GetCurrentTimestamp());
 	fresh->worker_count = max_worker_processes;
 	pg_atomic_init_u32(&fresh->launcher_procno, static_cast<uint32>(no_procno));
@@ -77,6 +79,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.notified, 0);
 		pg_atomic_init_u64(&slot.hungry_since, 0);
 		pg_atomic_init_u64(&slot.alone_until, 0);
+		pg_atomic_init_u64(&slot.admission_ready, 0);
 	}
 	for (WaiterSlot &slot : fresh->waiter) {
 		pg_atomic_init_u32(&slot.database, 0);
@@ -123,6 +126,7 @@ static void startup_shared_memory() {
 	}
 	startup_ring();
 	startup_positions();
+	startup_admission();
 	LWLockRelease(AddinShmemInitLock);
 	state = fresh;
 }
@@ -237,6 +241,7 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->by_hand, 0);
 		pg_atomic_write_u64(&slot->hungry_since, 0);
 		pg_atomic_write_u64(&slot->alone_until, 0);
+		pg_atomic_write_u64(&slot->admission_ready, 0);
 		pg_atomic_write_u32(&slot->history_slot, 0);
 		pg_atomic_fetch_add_u64(&slot->configuration, 1); /* a number never comes back */
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);

@@ -61,12 +61,13 @@ struct DatabaseSlot {
 	pg_atomic_uint64 configuration;	  /* grows when handlers, queues or the incarnation change */
 	pg_atomic_uint32 paused_reported; /* why it is paused has been said in the log */
 	pg_atomic_uint64 paused_configuration; /* with which the scheduler found nothing to run */
-	pg_atomic_uint64 due_at;	   /* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
-	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
-	pg_atomic_uint64 horizon;	   /* every id up to here has been drawn from the sequence */
-	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
-	pg_atomic_uint64 alone_until;  /* a group has ended its process, or the server: nothing is fused before this time */
-	pg_atomic_uint64 hungry_since; /* a role with work has had no worker since, for want of a process; 0 = none */
+	pg_atomic_uint64 due_at;	  /* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
+	pg_atomic_uint64 next_run;	  /* when a retired scheduler must be started again; likewise */
+	pg_atomic_uint64 horizon;	  /* every id up to here has been drawn from the sequence */
+	pg_atomic_uint64 notified;	  /* position in the ring up to which NOTIFY has been sent */
+	pg_atomic_uint64 alone_until; /* a group has ended its process, or the server: nothing is fused before this time */
+	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */
+	pg_atomic_uint64 hungry_since;	  /* a role with work has had no worker since, for want of a process; 0 = none */
 };
 
 enum class WorkerState : uint32 {
@@ -136,8 +137,10 @@ struct Announcement; /* announcements.hpp */
 struct SharedState {
 	LWLock *lock; /* slots are handed out and freed under it */
 	LWLock *positions_lock;
-	uint64 server_start; /* names this start of the server's shared memory */
-	int worker_count;	 /* of slots */
+	LWLock *admission_lock;
+	uint64 admission_serial; /* under that lock */
+	uint64 server_start;	 /* names this start of the server's shared memory */
+	int worker_count;		 /* of slots */
 	pg_atomic_uint32 launcher_procno;
 	pg_atomic_uint32 launcher_wanted;
 	pg_atomic_uint32 prepared;	 /* CREATE EXTENSION, or the like, was prepared for two-phase commit */

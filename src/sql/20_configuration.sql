@@ -34,8 +34,13 @@ CREATE TABLE jobqueue.handlers (
 	dead_letter_queue text CONSTRAINT handlers_dead_letter_queue_length CHECK (
 		pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.>=) 1
 		AND pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.<=) 63),
+	max_running  integer     CONSTRAINT handlers_max_running_positive CHECK (max_running OPERATOR(pg_catalog.>) 0),
 	batch_size   integer     NOT NULL DEFAULT 1 CONSTRAINT handlers_batch_size_range CHECK (
 		batch_size OPERATOR(pg_catalog.>) 0 AND batch_size OPERATOR(pg_catalog.<=) 1000),
+	rate_limit   integer     CONSTRAINT handlers_rate_limit_positive CHECK (rate_limit OPERATOR(pg_catalog.>) 0),
+	rate_period  interval    CONSTRAINT handlers_rate_period_positive CHECK (rate_period OPERATOR(pg_catalog.>) '0'::interval),
+	rate_burst   integer     CONSTRAINT handlers_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
+	group_limit  integer     CONSTRAINT handlers_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
 	governed     boolean     NOT NULL DEFAULT false,
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -46,6 +51,20 @@ CREATE TABLE jobqueue.queues (
 	queue      text        NOT NULL CONSTRAINT queues_pkey PRIMARY KEY CONSTRAINT queues_queue_length CHECK (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	paused_at  timestamptz,
+	max_running integer CONSTRAINT queues_max_running_positive CHECK (max_running OPERATOR(pg_catalog.>) 0),
+	weight      integer CONSTRAINT queues_weight_range CHECK (
+		weight OPERATOR(pg_catalog.>) 0 AND weight OPERATOR(pg_catalog.<=) 1000),
+	rate_limit  integer CONSTRAINT queues_rate_limit_positive CHECK (rate_limit OPERATOR(pg_catalog.>) 0),
+	rate_period interval CONSTRAINT queues_rate_period_positive CHECK (rate_period OPERATOR(pg_catalog.>) '0'::interval),
+	rate_burst  integer CONSTRAINT queues_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
+	group_limit integer CONSTRAINT queues_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
+	group_hold_on_retry boolean,
+	group_rate_limit  integer CONSTRAINT queues_group_rate_limit_positive CHECK (group_rate_limit OPERATOR(pg_catalog.>) 0),
+	group_rate_period interval CONSTRAINT queues_group_rate_period_positive CHECK (
+		group_rate_period OPERATOR(pg_catalog.>) '0'::interval),
+	group_rate_burst  integer CONSTRAINT queues_group_rate_burst_positive CHECK (group_rate_burst OPERATOR(pg_catalog.>) 0),
+	aging       interval CONSTRAINT queues_aging_positive CHECK (aging OPERATOR(pg_catalog.>) '0'::interval),
+	limits_changed_at timestamptz,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
@@ -108,6 +127,11 @@ COMMENT ON COLUMN jobqueue.handlers.jitter IS 'part of the wait by which it is l
 COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, for tasks that do not say themselves; null = as long as it takes';
 COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
 COMMENT ON COLUMN jobqueue.handlers.dead_letter_queue IS 'where tasks go instead of failing; no worker serves it';
+COMMENT ON COLUMN jobqueue.handlers.max_running IS 'tasks of the type at once, in all queues; null = as many as there are workers';
+COMMENT ON COLUMN jobqueue.handlers.rate_limit IS 'tasks of the type that begin in each rate_period; null = as they come';
+COMMENT ON COLUMN jobqueue.handlers.rate_period IS 'null = 1 second';
+COMMENT ON COLUMN jobqueue.handlers.rate_burst IS 'how many may begin at once after a pause; null = rate_limit';
+COMMENT ON COLUMN jobqueue.handlers.group_limit IS 'tasks of the type at once that have the same group_key; null = as the queue says';
 COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
 COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a role whose access jobqueue.access limits: it gets the tasks of those queues';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
@@ -115,7 +139,19 @@ COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first'
 COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';
 COMMENT ON COLUMN jobqueue.queues.queue IS 'name of the queue';
 COMMENT ON COLUMN jobqueue.queues.paused_at IS 'when it was paused; null = it is running';
-COMMENT ON COLUMN jobqueue.queues.created_at IS 'when it was paused first';
+COMMENT ON COLUMN jobqueue.queues.max_running IS 'tasks at once, in the server and outside; null = no limit';
+COMMENT ON COLUMN jobqueue.queues.weight IS 'its share of a worker beside other queues; null = 1; see jobqueue.queue_order';
+COMMENT ON COLUMN jobqueue.queues.rate_limit IS 'tasks that begin in each rate_period; null = as they come';
+COMMENT ON COLUMN jobqueue.queues.rate_period IS 'null = 1 second';
+COMMENT ON COLUMN jobqueue.queues.rate_burst IS 'how many may begin at once after a pause; null = rate_limit';
+COMMENT ON COLUMN jobqueue.queues.group_limit IS 'tasks with the same group_key at once; null = 1: first in, first out';
+COMMENT ON COLUMN jobqueue.queues.group_hold_on_retry IS 'with a group_limit of 1: does a group wait while its first task waits for its next attempt? null = yes';
+COMMENT ON COLUMN jobqueue.queues.group_rate_limit IS 'tasks with the same group_key that begin in each group_rate_period; null = as they come';
+COMMENT ON COLUMN jobqueue.queues.group_rate_period IS 'null = 1 second';
+COMMENT ON COLUMN jobqueue.queues.group_rate_burst IS 'how many may begin at once after a pause; null = group_rate_limit';
+COMMENT ON COLUMN jobqueue.queues.aging IS 'waiting so long makes up for one step of priority; null = never';
+COMMENT ON COLUMN jobqueue.queues.limits_changed_at IS 'when alter_queue() was called last';
+COMMENT ON COLUMN jobqueue.queues.created_at IS 'when something was said of it first';
 COMMENT ON COLUMN jobqueue.access.role IS 'to whom; to its members, too';
 COMMENT ON COLUMN jobqueue.access.role_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
 COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer or manager';

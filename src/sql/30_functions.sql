@@ -167,21 +167,25 @@ CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue
 	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT 'exponential',
 	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT '5 seconds', max_delay interval DEFAULT '1 hour',
 	jitter real DEFAULT 0.2, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
-	dead_letter_queue text DEFAULT NULL, batch_size integer DEFAULT 1)
+	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT 1,
+	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
+	group_limit integer DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
 COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text, integer) IS
+	real, interval, text[], text, integer, integer, integer, interval, integer, integer) IS
 	'says which function or procedure runs the tasks of a type, and how; again by the same owner: replaces';
 
 CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT NULL, queue text DEFAULT NULL,
 	run_as name DEFAULT NULL, max_attempts integer DEFAULT NULL, backoff text DEFAULT NULL,
 	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT NULL, max_delay interval DEFAULT NULL,
 	jitter real DEFAULT NULL, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
-	dead_letter_queue text DEFAULT NULL, batch_size integer DEFAULT NULL)
+	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT NULL,
+	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
+	group_limit integer DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
 COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text, integer) IS
-	'changes a handler; what is left out stays; timeout 0, no SQLSTATEs and an empty dead_letter_queue mean none';
+	real, interval, text[], text, integer, integer, integer, interval, integer, integer) IS
+	'changes a handler; what is left out stays; 0, no SQLSTATEs and an empty dead_letter_queue mean none';
 
 CREATE FUNCTION jobqueue.unregister_handler(type text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_unregister_handler';
@@ -195,6 +199,15 @@ COMMENT ON FUNCTION jobqueue.pause_queue(text) IS
 CREATE FUNCTION jobqueue.resume_queue(queue text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_resume_queue';
 COMMENT ON FUNCTION jobqueue.resume_queue(text) IS 'ends pause_queue, null = of every queue; false if nothing was paused';
+
+CREATE FUNCTION jobqueue.alter_queue(queue text, max_running integer DEFAULT NULL, weight integer DEFAULT NULL,
+	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
+	group_limit integer DEFAULT NULL, group_hold_on_retry boolean DEFAULT NULL, group_rate_limit integer DEFAULT NULL,
+	group_rate_period interval DEFAULT NULL, group_rate_burst integer DEFAULT NULL, aging interval DEFAULT NULL)
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_queue';
+COMMENT ON FUNCTION jobqueue.alter_queue(text, integer, integer, integer, interval, integer, integer, boolean, integer, interval,
+	integer, interval) IS
+	'says how many tasks of a queue run at once, how fast they begin, and its share; what is left out stays, 0 means none';
 
 CREATE FUNCTION jobqueue.adopt()
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_adopt';

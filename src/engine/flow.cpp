@@ -1,0 +1,137 @@
+/*
+ * flow.cpp -- see flow.hpp. C++ region.
+ */
+#include "engine/flow.hpp"
+
+namespace jobqueue {
+
+static uint64 name_of(std::string_view kind, std::string_view name) {
+	return hash_name(name, hash_name(kind));
+}
+
+static Rule rule_of(int32 max_running, const store::RateSettings &rate, TimestampTz changed_at) {
+	Rule rule;
+	rule.max_running = max_running;
+	rule.changed_at = changed_at;
+	if (rate.limit > 0) {
+		/* No bucket shall hold more than a few years. */
+		constexpr int64 longest_ns = 100 * INT64CONST(365) * USECS_PER_DAY * 1000 / 64;
+		rule.token_ns = std::clamp<int64>(rate.period_us * 1000 / rate.limit, 1, longest_ns);
+		rule.rate_burst = static_cast<int32>(std::clamp<int64>(longest_ns / rule.token_ns, 1, std::max(rate.burst, 1)));
+	}
+	return rule;
+}
+
+Flow Flow::read() {
+	Flow flow;
+	for (store::QueueSettings &settings : store::queue_settings()) {
+		QueueFlow queue;
+		queue.name = name_of("queue", settings.queue);
+		queue.rule = rule_of(settings.max_running, settings.rate, settings.changed_at);
+		queue.weight = settings.weight;
+		queue.aging_us = settings.aging_us;
+		queue.group_limit = settings.group_limit > 0 ? settings.group_limit : 1;
+		queue.holds_group = settings.group_hold_on_retry;
+		queue.group_rate = rule_of(0, settings.group_rate, settings.changed_at);
+		queue.queue = std::move(settings.queue);
+		flow.has_weights_ |= queue.weight != 1;
+		flow.has_aging_ |= queue.aging_us > 0;
+		flow.queues_.push_back(std::move(queue));
+	}
+	for (store::TypeSettings &settings : store::type_settings()) {
+		TypeFlow type;
+		type.name = name_of("type", settings.type);
+		type.rule = rule_of(settings.max_running, settings.rate, settings.changed_at);
+		type.group_limit = settings.group_limit;
+		type.type = std::move(settings.type);
+		flow.types_.push_back(std::move(type));
+	}
+	return flow;
+}
+
+const QueueFlow *Flow::queue(std::string_view name) const noexcept {
+	const auto found =
+		std::lower_bound(queues_.begin(), queues_.end(), name,
+						 [](const QueueFlow &flow, std::string_view sought) { return flow.queue < sought; });
+	return found == queues_.end() || found->queue != name ? nullptr : &*found;
+}
+
+const TypeFlow *Flow::type(std::string_view name) const noexcept {
+	const auto found =
+		std::lower_bound(types_.begin(), types_.end(), name,
+						 [](const TypeFlow &flow, std::string_view sought) { return flow.type < sought; });
+	return found == types_.end() || found->type != name ? nullptr : &*found;
+}
+
+Admission Flow::admission_of(int64 task, const std::string &queue, std::string_view type,
+							 std::string_view group) const {
+	const QueueFlow *const queue_flow = this->queue(queue);
+	const TypeFlow *const type_flow = this->type(type);
+	Admission admission = {};
+	admission.task = task;
+	admission.queue_hash = hash_name(queue);
+	const auto count_as = [&admission](Counted kind, uint64 name, const Rule &rule) {
+		admission.names[static_cast<size_t>(kind)] = name;
+		admission.rules[static_cast<size_t>(kind)] = rule;
+	};
+	count_as(Counted::queue, name_of("queue", queue), queue_flow ? queue_flow->rule : Rule());
+	count_as(Counted::type, name_of("type", type), type_flow ? type_flow->rule : Rule());
+	if (group.empty())
+		return admission;
+	Rule rule = queue_flow ? queue_flow->group_rate : Rule();
+	const int32 of_queue = queue_flow ? queue_flow->group_limit : 1;
+	rule.max_running = type_flow && type_flow->group_limit > 0 ? type_flow->group_limit : of_queue;
+	count_as(Counted::group, name_of("group", group) ^ hash_name(queue), rule);
+	admission.holds_group = rule.max_running == 1 && (queue_flow == nullptr || queue_flow->holds_group);
+	if (group.size() < sizeof(admission.group))
+		memcpy(admission.group, group.data(), group.size());
+	return admission;
+}
+
+void Flow::count_running_tasks(bool first) const {
+	std::vector<std::string> queues, types, not_holding;
+	for (const QueueFlow &flow : queues_) {
+		if (flow.rule.is_limit())
+			queues.push_back(flow.queue);
+		if (!flow.holds_group)
+			not_holding.push_back(flow.queue);
+	}
+	for (const TypeFlow &flow : types_)
+		types.push_back(flow.type);
+	const auto count = [this](const std::vector<store::CountedTask> &tasks) {
+		for (const store::CountedTask &task : tasks)
+			count_running(admission_of(task.id, task.queue, task.type, task.group), task.waits);
+	};
+	count(store::claimed_tasks(queues, types));
+	if (first)
+		count(store::waiting_retries(not_holding));
+}
+
+Conditions Conditions::read(uint64 configuration) {
+	return {store::pauses(), Flow::read(), configuration, true};
+}
+
+void recount_running_tasks() {
+	std::vector<Running> running(64);
+	for (size_t count = list_running(running);; count = list_running(running)) {
+		const bool complete = count <= running.size();
+		running.resize(complete ? count : count + count / 2);
+		if (complete)
+			break;
+	}
+	for (const bool waits : {false, true}) {
+		std::vector<int64> ids;
+		for (const Running &task : running)
+			if (task.waits == waits)
+				ids.push_back(task.id);
+		if (ids.empty())
+			continue;
+		std::vector<int64> found = store::still_counted(ids, waits);
+		std::sort(found.begin(), found.end());
+		for (const Running &task : running)
+			if (task.waits == waits && !std::binary_search(found.begin(), found.end(), task.id))
+				discount(task);
+	}
+}
+
+} // namespace jobqueue

@@ -1,0 +1,70 @@
+/*
+ * flow.hpp -- what decides which tasks may begin, and in what order: pauses, limits on how many run and how fast they
+ * begin (by queue, type and group), weights and aging. Read with the configuration; counted in shared/admission.
+ *
+ * C++ region; what reads tables needs a Session.
+ */
+#pragma once
+
+#include "engine/flow_store.hpp"
+#include "shared/admission.hpp"
+
+namespace jobqueue {
+
+struct QueueFlow {
+	std::string queue;
+	uint64 name; /* for counting */
+	Rule rule;
+	int32 weight = 1;
+	int64 aging_us = 0;	   /* waiting for so long makes up for one step of priority; 0 = never */
+	int32 group_limit = 1; /* tasks of a group at once */
+	bool holds_group = true;
+	Rule group_rate;
+};
+struct TypeFlow {
+	std::string type;
+	uint64 name;
+	Rule rule;
+	int32 group_limit = 0; /* 0: as the queue says */
+};
+
+class Flow {
+public:
+	Flow() = default;
+	static Flow read();
+
+	const QueueFlow *queue(std::string_view name) const noexcept;
+	const TypeFlow *type(std::string_view name) const noexcept;
+	/* Types whose tasks are counted. */
+	const std::vector<TypeFlow> &types() const noexcept { return types_; }
+	bool has_weights() const noexcept { return has_weights_; }
+	/* Does anything say in which order lanes are read? */
+	bool has_order() const noexcept { return has_weights_ || has_aging_; }
+
+	/* Under what a task is counted; "group" is empty for one that has none. */
+	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group) const;
+	/* Counts what runs already; "first": also what waits for its next attempt. Needs a Session and shared memory. */
+	void count_running_tasks(bool first) const;
+
+private:
+	std::vector<QueueFlow> queues_; /* sorted, as are the types */
+	std::vector<TypeFlow> types_;
+	bool has_weights_ = false;
+	bool has_aging_ = false;
+};
+
+/* What a claimer must know of queues and types. */
+struct Conditions {
+	store::Pauses pauses;
+	Flow flow;
+	uint64 configuration = 0; /* as of which they were read, or later */
+	bool counts = true;		  /* else limits are not looked at: nobody else can run anything */
+
+	/* Needs a Session. */
+	static Conditions read(uint64 configuration);
+};
+
+/* The counting is set right after what nobody told: tasks changed by hand. Needs a Session. */
+void recount_running_tasks();
+
+} // namespace jobqueue

@@ -1,0 +1,172 @@
+/*
+ * flow_store.cpp -- see flow_store.hpp. C++ region; the rules of task_store.cpp hold here, too.
+ */
+#include "engine/flow_store.hpp"
+
+#include "engine/sql_text.hpp"
+
+namespace jobqueue::store {
+
+#define RATE(prefix)                                                                                                   \
+	"coalesce(" prefix "rate_limit, 0), coalesce(" MICROSECONDS(prefix "rate_period") ", 1000000), "                   \
+																					  "coalesce(" prefix               \
+																					  "rate_burst, " prefix            \
+																					  "rate_limit, 0)"
+
+static constinit Statement queue_settings_statement{
+	"SELECT q.queue, coalesce(q.max_running, 0), coalesce(q.weight, 1), coalesce(" MICROSECONDS("q.aging") ", 0), " RATE(
+		"q.") ", coalesce(q.group_limit, 0), coalesce(q.group_hold_on_retry, true), " RATE("q.group_") ", "
+																									   "coalesce(q.limits_changed_at, q.created_at) FROM jobqueue.queues q WHERE coalesce(q.max_running, q.weight, "
+																									   "q.rate_limit, q.group_limit, q.group_rate_limit) IS NOT NULL OR q.aging IS NOT NULL "
+																									   "OR q.group_hold_on_retry IS NOT NULL"};
+static constinit Statement type_settings_statement{"SELECT h.type, coalesce(h.max_running, 0), " RATE(
+	"h.") ", coalesce(h.group_limit, 0), h.updated_at "
+		  "FROM jobqueue.handlers h WHERE coalesce(h.max_running, h.rate_limit, h.group_limit) IS NOT NULL"};
+
+static RateSettings rate_at(const Rows &rows, uint64 row, int column) {
+	return {rows.int32_at(row, column), rows.int64_at(row, column + 1), rows.int32_at(row, column + 2)};
+}
+
+std::vector<QueueSettings> queue_settings() {
+	Params none;
+	const Rows rows = queue_settings_statement.run_on_latest(none);
+	std::vector<QueueSettings> settings;
+	for (uint64 i = 0; i < rows.size(); i++)
+		settings.push_back({rows.text_at(i, 1), rows.int32_at(i, 2), rows.int32_at(i, 3), rows.int64_at(i, 4),
+							rate_at(rows, i, 5), rows.int32_at(i, 8), rows.bool_at(i, 9), rate_at(rows, i, 10),
+							DatumGetTimestampTz(rows.datum(i, 13))});
+	std::sort(settings.begin(), settings.end(), [](const auto &a, const auto &b) { return a.queue < b.queue; });
+	return settings;
+}
+
+std::vector<TypeSettings> type_settings() {
+	Params none;
+	const Rows rows = type_settings_statement.run_on_latest(none);
+	std::vector<TypeSettings> settings;
+	for (uint64 i = 0; i < rows.size(); i++)
+		settings.push_back({rows.text_at(i, 1), rows.int32_at(i, 2), rate_at(rows, i, 3), rows.int32_at(i, 6),
+							DatumGetTimestampTz(rows.datum(i, 7))});
+	std::sort(settings.begin(), settings.end(), [](const auto &a, const auto &b) { return a.type < b.type; });
+	return settings;
+}
+
+#define KEEP_OR_CHANGE(column, parameter, nothing)                                                                     \
+	column " = CASE WHEN " parameter " IS NULL THEN q." column " WHEN NOT " parameter EQ nothing " THEN " parameter    \
+		   " END"
+#define NO_TIME "'0'::pg_catalog.interval"
+static constinit Statement add_queue_statement{
+	"INSERT INTO jobqueue.queues (queue) VALUES ($1) ON CONFLICT (queue) DO NOTHING", TEXTOID};
+static constinit Statement change_queue_statement{
+	"UPDATE jobqueue.queues q SET " KEEP_OR_CHANGE("max_running", "$2", "0") ", " KEEP_OR_CHANGE("weight", "$3", "0") ", " KEEP_OR_CHANGE("rate_limit", "$4", "0") ", " KEEP_OR_CHANGE(
+		"rate_period", "$5",
+		NO_TIME) ", " KEEP_OR_CHANGE("rate_burst", "$6",
+									 "0") ", " KEEP_OR_CHANGE("group_limit", "$7",
+															  "0") ", "
+																   "group_hold_on_retry = coalesce($8, q.group_hold_on_retry), " KEEP_OR_CHANGE(
+																	   "group_rate_limit", "$9",
+																	   "0") ", " KEEP_OR_CHANGE("group_rate_period",
+																								"$10",
+																								NO_TIME) ", " KEEP_OR_CHANGE("group_rate_burst",
+																															 "$11",
+																															 "0") ", " KEEP_OR_CHANGE("aging",
+																																					  "$12",
+																																					  NO_TIME) ", "
+																																							   "limits_changed_at = " NOW
+																																							   " WHERE q.queue" EQ
+																																							   "$1",
+	TEXTOID,
+	INT4OID,
+	INT4OID,
+	INT4OID,
+	INTERVALOID,
+	INT4OID,
+	INT4OID,
+	BOOLOID,
+	INT4OID,
+	INTERVALOID,
+	INT4OID,
+	INTERVALOID};
+
+void change_queue(const QueueChange &change) {
+	Params queue, params;
+	const auto add = [&params](const std::optional<Datum> &value) { params.add_datum(value.value_or(0), !value); };
+	add_queue_statement.run(queue.add(std::string_view(change.queue)));
+	params.add(std::string_view(change.queue)).add(change.max_running).add(change.weight).add(change.rate_limit);
+	add(change.rate_period);
+	params.add(change.rate_burst).add(change.group_limit).add(change.group_hold_on_retry);
+	params.add(change.group_rate_limit);
+	add(change.group_rate_period);
+	params.add(change.group_rate_burst);
+	add(change.aging);
+	change_queue_statement.run(params);
+}
+
+#define CHANGE_OR_REPLACE(column, parameter, nothing)                                                                  \
+	column " = CASE WHEN " parameter " IS NULL AND NOT $7 THEN h." column " WHEN NOT " parameter EQ nothing            \
+		   " THEN " parameter " END"
+static constinit Statement change_type_statement{
+	"UPDATE jobqueue.handlers h SET " CHANGE_OR_REPLACE("max_running", "$2", "0") ", " CHANGE_OR_REPLACE(
+		"rate_limit", "$3",
+		"0") ", " CHANGE_OR_REPLACE("rate_period", "$4",
+									NO_TIME) ", " CHANGE_OR_REPLACE("rate_burst", "$5",
+																	"0") ", " CHANGE_OR_REPLACE("group_limit", "$6",
+																								"0") " WHERE h.type" EQ
+																									 "$1",
+	TEXTOID,
+	INT4OID,
+	INT4OID,
+	INTERVALOID,
+	INT4OID,
+	INT4OID,
+	BOOLOID};
+
+void change_type(const TypeChange &change, bool replaces) {
+	Params params;
+	params.add(std::string_view(change.type)).add(change.max_running).add(change.rate_limit);
+	params.add_datum(change.rate_period.value_or(0), !change.rate_period);
+	change_type_statement.run(params.add(change.rate_burst).add(change.group_limit).add(replaces));
+}
+
+#define COUNTED_COLUMNS "SELECT t.id, t.queue, t.type, coalesce(t.group_key, '') FROM jobqueue.tasks_live t "
+static constinit Statement claimed_statement{
+	COUNTED_COLUMNS "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND (t.group_key IS NOT NULL "
+					"OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ "ANY ($2)) ORDER BY t.lease_expires_at",
+	TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement retries_statement{
+	COUNTED_COLUMNS "WHERE t.status" EQ "'scheduled' AND t.group_key IS NOT NULL AND t.attempts" GT
+					"0 AND NOT t.queue" CCOLL EQ "ANY ($1) ORDER BY t.run_at, t.id",
+	TEXTARRAYOID};
+static constinit Statement still_claimed_statement{
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("processing"), INT8ARRAYOID};
+static constinit Statement still_waiting_statement{
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("scheduled"), INT8ARRAYOID};
+
+static std::vector<CountedTask> counted_from(const Rows &rows, bool waits) {
+	std::vector<CountedTask> tasks;
+	tasks.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4), waits});
+	return tasks;
+}
+
+std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types) {
+	Params params;
+	return counted_from(claimed_statement.run(params.add(queues).add(types)), false);
+}
+
+std::vector<CountedTask> waiting_retries(std::span<const std::string> except) {
+	Params params;
+	return counted_from(retries_statement.run(params.add(except)), true);
+}
+
+std::vector<int64> still_counted(std::span<const int64> ids, bool waits) {
+	Params params;
+	const Rows rows = (waits ? still_waiting_statement : still_claimed_statement).run(params.add(ids));
+	std::vector<int64> found;
+	found.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		found.push_back(rows.int64_at(i, 1));
+	return found;
+}
+
+} // namespace jobqueue::store

@@ -1,0 +1,489 @@
+/*
+ * admission.cpp -- see admission.hpp. C region; the transaction callbacks allocate nothing and cannot ereport.
+ */
+#include "shared/admission.hpp"
+
+#include "shared/announcements.hpp"
+
+extern "C" {
+#include "utils/hsearch.h"
+}
+
+namespace jobqueue {
+
+namespace {
+
+constexpr long most_running = 32768;
+/* Names with tasks that run, or with a token bucket that is not full. */
+constexpr long most_names = 2 * most_running;
+/* Own claims that have ended make room for new ones in the same transaction; beyond so many nobody looks. */
+constexpr int most_credits = 4096;
+
+struct TaskKey {
+	int64 task;
+	uint64 database;
+};
+enum class TaskState : uint32 {
+	admitted, /* by a transaction that is under way */
+	begun,	  /* processing */
+	waiting,  /* for its next attempt, and its group waits with it */
+};
+struct Task {
+	TaskKey key;
+	uint64 names[counted_kinds];
+	uint64 queue_hash;
+	uint64 serial;
+	TaskState state;
+	bool holds_group;
+	char group[queue_name_size];
+};
+
+struct NameKey {
+	uint64 name;
+	uint64 database;
+};
+struct Name {
+	NameKey key;
+	int64 full_at_ns; /* when the bucket will be full; nothing is in it a bucketful earlier */
+	int32 running;
+};
+
+/* What the current transaction has done, and what its end makes of it. */
+struct Note {
+	int64 task;
+	uint64 names[counted_kinds];
+	SubTransactionId admitted_in; /* Invalid: not in this transaction */
+	SubTransactionId ended_in;	  /* Invalid: not ended */
+	bool begun;
+	bool waits;
+};
+
+} // namespace
+
+static HTAB *tasks = nullptr;
+static HTAB *names = nullptr;
+
+static Note *notes = nullptr;
+static int note_count = 0;
+static int note_capacity = 0;
+static int ended_count = 0;
+static bool registered = false;
+
+Size admission_size() {
+	return add_size(hash_estimate_size(most_running, sizeof(Task)), hash_estimate_size(most_names, sizeof(Name)));
+}
+
+void startup_admission() {
+	HASHCTL control = {};
+	control.keysize = sizeof(TaskKey);
+	control.entrysize = sizeof(Task);
+	tasks = ShmemInitHash("jobqueue running tasks", most_running, most_running, &control,
+						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+	control.keysize = sizeof(NameKey);
+	control.entrysize = sizeof(Name);
+	names =
+		ShmemInitHash("jobqueue limits", most_names, most_names, &control, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+}
+
+static Task *find_task(int64 id, HASHACTION action = HASH_FIND, bool *found = nullptr) noexcept {
+	const TaskKey key = {id, MyDatabaseId};
+	return static_cast<Task *>(hash_search(tasks, &key, action, found));
+}
+
+static Name *find_name(uint64 name, HASHACTION action = HASH_FIND, bool *found = nullptr) noexcept {
+	const NameKey key = {name, MyDatabaseId};
+	return static_cast<Name *>(hash_search(names, &key, action, found));
+}
+
+/* Buckets */
+
+static int64 now_ns() noexcept {
+	return GetCurrentTimestamp() * 1000;
+}
+
+/* Since when a bucket that nobody has used fills. */
+static int64 full_at_of_unused(const Rule &rule) noexcept {
+	const auto start = static_cast<TimestampTz>(shared()->server_start);
+	return rule.changed_at > start ? 0 : start * 1000 + rule.token_ns * rule.rate_burst;
+}
+
+static int64 full_at(const Name *entry, const Rule &rule) noexcept {
+	return entry != nullptr && entry->full_at_ns != 0 ? entry->full_at_ns : full_at_of_unused(rule);
+}
+
+/* Tokens in the bucket, and if there is none, when the next one comes. */
+static int64 tokens(int64 full, const Rule &rule, int64 now, TimestampTz *again_at) noexcept {
+	const int64 missing = std::max<int64>(full - now, 0);
+	const int64 count = (rule.token_ns * rule.rate_burst - missing) / rule.token_ns;
+	if (count > 0)
+		return count;
+	*again_at = std::max(*again_at == DT_NOEND ? DT_NOBEGIN : *again_at,
+						 (full - rule.token_ns * (rule.rate_burst - 1) + 999) / 1000);
+	return 0;
+}
+
+/* Makes room by forgetting full buckets of names under which nothing runs. */
+static void evict() noexcept {
+	const int64 now = now_ns();
+	const auto start = static_cast<TimestampTz>(shared()->server_start) * 1000;
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, names);
+	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
+		/* One that has been full for as long as the server runs is as good as one that was never used. */
+		if (entry->running == 0 && entry->full_at_ns <= now && entry->full_at_ns >= start)
+			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
+}
+
+static Name *enter_name(uint64 name) noexcept {
+	bool found;
+	Name *entry = find_name(name, HASH_ENTER_NULL, &found);
+	if (entry == nullptr) {
+		evict();
+		entry = find_name(name, HASH_ENTER_NULL, &found);
+	}
+	if (entry != nullptr && !found) {
+		entry->running = 0;
+		entry->full_at_ns = 0;
+	}
+	return entry;
+}
+
+/* The table */
+
+bool admission_is_ready(DatabaseSlot *slot, uint64 configuration) noexcept {
+	return slot != nullptr && pg_atomic_read_u64(&slot->admission_ready) >= configuration;
+}
+
+void set_admission_ready(DatabaseSlot *slot, uint64 configuration) noexcept {
+	pg_atomic_write_u64(&slot->admission_ready, configuration);
+}
+
+/* Those of the name that this transaction has ended: they make room for others of its own. */
+static int32 own_credit(uint64 name) noexcept {
+	int32 credit = 0;
+	if (ended_count > 0 && ended_count <= most_credits)
+		for (int i = 0; i < note_count; i++)
+			if (notes[i].ended_in != InvalidSubTransactionId && !notes[i].waits &&
+				std::find(std::begin(notes[i].names), std::end(notes[i].names), name) != std::end(notes[i].names))
+				credit++;
+	return credit;
+}
+
+int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted, TimestampTz *again_at) noexcept {
+	int64 count = wanted;
+	*again_at = DT_NOEND;
+	if (shared() == nullptr)
+		return 0;
+	const int64 now = now_ns();
+	LWLockAcquire(shared()->admission_lock, LW_SHARED);
+	for (const auto &[name, rule] : limits) {
+		if (!rule.is_limit())
+			continue;
+		const Name *entry = find_name(name);
+		if (rule.max_running > 0) {
+			const int32 running = entry ? entry->running - own_credit(name) : 0;
+			count = std::min<int64>(count, std::max(rule.max_running - running, 0));
+		}
+		if (rule.token_ns > 0)
+			count = std::min(count, tokens(full_at(entry, rule), rule, now, again_at));
+	}
+	LWLockRelease(shared()->admission_lock);
+	return static_cast<int>(count);
+}
+
+static void count_under(const uint64 (&counted)[counted_kinds], int32 change) noexcept {
+	for (const uint64 name : counted) {
+		if (name == 0)
+			continue;
+		Name *entry = change > 0 ? enter_name(name) : find_name(name);
+		if (entry == nullptr)
+			continue;
+		entry->running += change;
+		if (entry->running <= 0 && entry->full_at_ns == 0)
+			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
+	}
+}
+
+static bool fill_in(const Admission &admission, TaskState state) noexcept {
+	bool found;
+	Task *task = find_task(admission.task, HASH_ENTER_NULL, &found);
+	if (task == nullptr)
+		return false;
+	if (found)
+		count_under(task->names, -1);
+	std::copy(std::begin(admission.names), std::end(admission.names), task->names);
+	task->queue_hash = admission.queue_hash;
+	task->holds_group = admission.holds_group;
+	memcpy(task->group, admission.group, sizeof(task->group));
+	task->serial = ++shared()->admission_serial;
+	task->state = state;
+	count_under(task->names, 1);
+	return true;
+}
+
+/* What ended tasks make room for: announced after they are gone, for who asked before has been told no. */
+struct Freed {
+	News news = {};
+	bool any = false;
+
+	void flush() noexcept {
+		if (!any)
+			return;
+		any = false;
+		announce(news);
+		pg_memory_barrier();
+		wake_workers(MyDatabaseId, 0);
+		if (DatabaseSlot *slot = find_database(MyDatabaseId))
+			wake_scheduler(slot);
+	}
+	void add(const Task &task) noexcept {
+		if (any && news.queue_hash == task.queue_hash) {
+			if (strcmp(news.group, task.group) != 0)
+				news.group[0] = '\0';
+			return;
+		}
+		if (any)
+			announce(news); /* who reads it now waits for the lock */
+		any = true;
+		news = {};
+		news.kind = AnnouncementKind::capacity;
+		news.database = MyDatabaseId;
+		news.queue_hash = task.queue_hash;
+		memcpy(news.group, task.group, sizeof(news.group));
+	}
+};
+
+static void forget_task(int64 id, Freed &freed) noexcept {
+	Task *task = find_task(id);
+	if (task == nullptr)
+		return;
+	freed.add(*task);
+	count_under(task->names, -1);
+	hash_search(tasks, &task->key, HASH_REMOVE, nullptr);
+}
+
+/* The transaction */
+
+/* What a prepared transaction has ended is found by the scheduler's poll, once it is committed. */
+static void end_transaction(bool committed, bool prepared) noexcept {
+	Freed freed;
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < note_count; i++) {
+		const Note &note = notes[i];
+		const bool fresh = note.admitted_in != InvalidSubTransactionId;
+		const bool ended = note.ended_in != InvalidSubTransactionId && !prepared;
+		if (committed ? (ended && !note.waits) || (fresh && !note.begun) : fresh) {
+			forget_task(note.task, freed);
+		} else if (committed) {
+			if (Task *task = find_task(note.task)) {
+				task->state = ended ? TaskState::waiting : TaskState::begun;
+				task->serial = ++shared()->admission_serial;
+			}
+		}
+	}
+	LWLockRelease(shared()->admission_lock);
+	freed.flush();
+	note_count = ended_count = 0;
+}
+
+static void at_transaction_event(XactEvent event, void *) {
+	if (note_count == 0)
+		return;
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
+		end_transaction(true, event == XACT_EVENT_PREPARE);
+	else if (event == XACT_EVENT_ABORT)
+		end_transaction(false, false);
+}
+
+static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *) {
+	if (note_count == 0 || (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+		return;
+	const bool aborted = event == SUBXACT_EVENT_ABORT_SUB;
+	Freed freed;
+	int kept = 0;
+	if (aborted)
+		LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < note_count; i++) {
+		Note &note = notes[i];
+		if (aborted && note.admitted_in >= mine && note.admitted_in != InvalidSubTransactionId) {
+			ended_count -= note.ended_in != InvalidSubTransactionId;
+			forget_task(note.task, freed);
+			continue;
+		}
+		if (note.admitted_in >= mine)
+			note.admitted_in = parent;
+		if (note.ended_in >= mine && note.ended_in != InvalidSubTransactionId) {
+			note.ended_in = aborted ? InvalidSubTransactionId : parent;
+			ended_count -= aborted;
+			if (aborted && note.admitted_in == InvalidSubTransactionId)
+				continue;
+		}
+		notes[kept++] = note;
+	}
+	note_count = kept;
+	if (aborted)
+		LWLockRelease(shared()->admission_lock);
+	freed.flush();
+}
+
+/* Room for one more note. May ereport. */
+static void prepare_note() {
+	if (!registered) {
+		RegisterXactCallback(at_transaction_event, nullptr);
+		RegisterSubXactCallback(at_subtransaction_event, nullptr);
+		registered = true;
+	}
+	if (note_count < note_capacity)
+		return;
+	const int capacity = std::max(64, 2 * note_capacity);
+	const Size size = mul_size(static_cast<Size>(capacity), sizeof(Note));
+	notes = static_cast<Note *>(notes ? repalloc_huge(notes, size) : MemoryContextAllocHuge(TopMemoryContext, size));
+	note_capacity = capacity;
+}
+
+/* They are asked for in the order in which they were made. */
+static Note *find_note(int64 task) noexcept {
+	static constinit int latest = 0;
+	for (int i = 0; i < note_count; i++) {
+		latest = latest + 1 < note_count ? latest + 1 : 0;
+		if (notes[latest].task == task)
+			return &notes[latest];
+	}
+	return nullptr;
+}
+
+Verdict admit(const Admission &admission) {
+	Verdict verdict = {true, DT_NOEND};
+	if (shared() == nullptr)
+		return {false, DT_NOEND};
+	prepare_note();
+	const int64 now = now_ns();
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	verdict.admitted = find_task(admission.task) == nullptr;
+	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
+		const Rule &rule = admission.rules[i];
+		if (!rule.is_limit())
+			continue;
+		const Name *entry = find_name(admission.names[i]);
+		if (rule.max_running > 0 && entry && entry->running - own_credit(admission.names[i]) >= rule.max_running)
+			verdict.admitted = false;
+		else if (rule.token_ns > 0 && tokens(full_at(entry, rule), rule, now, &verdict.again_at) == 0)
+			verdict.admitted = false;
+	}
+	if (verdict.admitted)
+		verdict.admitted = fill_in(admission, TaskState::admitted);
+	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
+		const Rule &rule = admission.rules[i];
+		if (rule.token_ns == 0)
+			continue;
+		if (Name *entry = enter_name(admission.names[i]))
+			entry->full_at_ns = std::max(full_at(entry, rule), now) + rule.token_ns;
+	}
+	LWLockRelease(shared()->admission_lock);
+	if (!verdict.admitted)
+		return verdict;
+	Note &note = notes[note_count++];
+	note = {};
+	note.task = admission.task;
+	std::copy(std::begin(admission.names), std::end(admission.names), note.names);
+	note.admitted_in = GetCurrentSubTransactionId();
+	return verdict;
+}
+
+void take_back(int64 id) noexcept {
+	Note *note = find_note(id);
+	if (note == nullptr)
+		return;
+	Freed quiet; /* nobody was told no because of it for longer than a moment: who was looks again */
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	forget_task(id, quiet);
+	LWLockRelease(shared()->admission_lock);
+	quiet.flush();
+	*note = notes[--note_count];
+}
+
+void note_begun(int64 task, int64 id) {
+	Note *note = find_note(task);
+	if (note == nullptr)
+		return;
+	note->begun = true;
+	if (task == id)
+		return;
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	if (Task *old = find_task(task)) {
+		const Task copy = *old;
+		hash_search(tasks, &old->key, HASH_REMOVE, nullptr);
+		bool found;
+		if (Task *renamed = find_task(id, HASH_ENTER_NULL, &found)) {
+			const TaskKey key = renamed->key;
+			*renamed = copy;
+			renamed->key = key;
+		}
+	}
+	LWLockRelease(shared()->admission_lock);
+	note->task = id;
+}
+
+void note_ended(int64 id, bool waits) {
+	if (shared() == nullptr || hash_get_num_entries(tasks) == 0)
+		return;
+	LWLockAcquire(shared()->admission_lock, LW_SHARED);
+	const Task *task = find_task(id);
+	const bool counted = task != nullptr;
+	const bool holds = counted && task->holds_group;
+	uint64 counted_as[counted_kinds] = {};
+	if (counted)
+		std::copy(std::begin(task->names), std::end(task->names), counted_as);
+	LWLockRelease(shared()->admission_lock);
+	if (!counted)
+		return;
+	Note *note = find_note(id);
+	if (note == nullptr) {
+		prepare_note();
+		note = &notes[note_count++];
+		*note = {};
+		note->task = id;
+		std::copy(std::begin(counted_as), std::end(counted_as), note->names);
+	}
+	if (note->ended_in == InvalidSubTransactionId)
+		ended_count++;
+	note->ended_in = GetCurrentSubTransactionId();
+	note->waits = waits && holds;
+}
+
+/* The scheduler */
+
+void count_running(const Admission &admission, bool waits) noexcept {
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	if (find_task(admission.task) == nullptr)
+		fill_in(admission, waits ? TaskState::waiting : TaskState::begun);
+	LWLockRelease(shared()->admission_lock);
+}
+
+size_t list_running(std::span<Running> out) noexcept {
+	size_t count = 0;
+	LWLockAcquire(shared()->admission_lock, LW_SHARED);
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, tasks);
+	while (auto *task = static_cast<Task *>(hash_seq_search(&scan))) {
+		if (task->key.database != MyDatabaseId || task->state == TaskState::admitted)
+			continue;
+		if (count < out.size())
+			out[count] = {task->key.task, task->serial, task->state == TaskState::waiting};
+		count++;
+	}
+	LWLockRelease(shared()->admission_lock);
+	return count;
+}
+
+void discount(const Running &running) noexcept {
+	Freed freed;
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	const Task *task = find_task(running.id);
+	if (task != nullptr && task->serial == running.serial)
+		forget_task(running.id, freed);
+	LWLockRelease(shared()->admission_lock);
+	freed.flush();
+}
+
+} // namespace jobqueue

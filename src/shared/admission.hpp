@@ -1,0 +1,82 @@
+/*
+ * admission.hpp -- may one more task begin? Counts those that are running by queue, by type and by group, and keeps the
+ * token buckets of rate limits, for tasks that have such a limit; others are never seen here.
+ *
+ * A claimer admits a task when it locks it. From then on the task is counted: until the end of the transaction if it is
+ * not begun in it (a task of a fused group ends with it, one that is given back was never run), else until the commit
+ * of the transaction that ends its claim. Tokens are never given back but by take_back(). All of it is in shared memory:
+ * after a start of the server the scheduler counts the tasks that are processing (see engine/flow.hpp), and what
+ * somebody changes by hand is found by its poll.
+ *
+ * Safe in any region where it says noexcept; LWLocks are taken inside.
+ */
+#pragma once
+
+#include "shared/state.hpp"
+
+#include <span>
+
+namespace jobqueue {
+
+/* A limit of a queue, a type or a group; 0 = none. */
+struct Rule {
+	int32 max_running = 0;
+	int32 rate_burst = 0;
+	int64 token_ns = 0;			/* time for one more token */
+	TimestampTz changed_at = 0; /* a bucket that is younger than the server is full at first, another one empty */
+
+	bool is_limit() const noexcept { return max_running > 0 || token_ns > 0; }
+};
+
+enum class Counted { queue, type, group };
+inline constexpr size_t counted_kinds = 3;
+
+/* What a task is counted as, and under which limits. */
+struct Admission {
+	int64 task;
+	uint64 names[counted_kinds]; /* hash of each; 0 = it has none */
+	Rule rules[counted_kinds];
+	bool holds_group = false; /* while it waits for its next attempt, its group waits, too */
+	uint64 queue_hash = 0;	  /* for the announcement, as is the next one */
+	char group[queue_name_size] = {};
+};
+
+struct Verdict {
+	bool admitted;
+	TimestampTz again_at; /* when a token comes; DT_NOEND: when another task ends */
+};
+
+Size admission_size();
+/* C region; called at start, under AddinShmemInitLock. */
+void startup_admission();
+
+/* Is it known what is running, as of this configuration? Nothing may be admitted before. */
+bool admission_is_ready(DatabaseSlot *slot, uint64 configuration) noexcept;
+
+/* How many tasks these limits would let in now, at most "wanted"; if none, when to ask again. */
+int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted, TimestampTz *again_at) noexcept;
+
+/* Admits the task, if all its limits let it in. C region: notes what the end of the transaction shall do. */
+Verdict admit(const Admission &admission);
+/* It was not locked after all: as if it had not been admitted. noexcept. */
+void take_back(int64 task) noexcept;
+/* A task that was admitted as "task" has been claimed, with this id: it is counted until its claim ends. C region. */
+void note_begun(int64 task, int64 id);
+/* The claim of a task ends, at commit. "waits": for its next attempt. C region. */
+void note_ended(int64 id, bool waits);
+
+/* For the scheduler: a task that is known to be processing, or to wait for its next attempt, is counted. noexcept. */
+void count_running(const Admission &admission, bool waits) noexcept;
+void set_admission_ready(DatabaseSlot *slot, uint64 configuration) noexcept;
+/* Tasks of this database that are counted, to be compared with the table; "serial" names this counting. */
+struct Running {
+	int64 id;
+	uint64 serial;
+	bool waits;
+};
+/* Fills "out", as far as it goes; returns how many there are. */
+size_t list_running(std::span<Running> out) noexcept;
+/* It is not what it was counted as. */
+void discount(const Running &running) noexcept;
+
+} // namespace jobqueue
