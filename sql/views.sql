@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 CREATE FUNCTION v_handler(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)';
 -- no queue but the default one
-SELECT * FROM jobqueue.queue_status;
+SELECT * FROM jobqueue.queue_status ORDER BY queue COLLATE "C";
 
 -- what waits, is scheduled, and runs; what is finished counts nowhere
 SELECT count(jobqueue.enqueue('v', queue => 'v-a')) FROM generate_series(1, 10) n;
