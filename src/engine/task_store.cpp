@@ -1330,23 +1330,35 @@ bool adopt() {
 
 /* Maintenance */
 
-static constinit Statement promote_statement{
-	"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ
-	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" GE
-	"$1 AND s.run_at" LE "$2 AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED
-	") ORDER BY s.run_at, s.id LIMIT $3 FOR UPDATE SKIP LOCKED)) "
-	"RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')",
-	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID};
+#define PROMOTE(direction)                                                                                             \
+	Statement {                                                                                                        \
+		"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ                      \
+		"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" GE            \
+		"$1 AND s.run_at" LE "$2 AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED                           \
+		") ORDER BY s.run_at " direction ", s.id " direction " LIMIT $3 FOR UPDATE SKIP LOCKED)) "                     \
+		"RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')",                            \
+			TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID                                                                    \
+	}
+static constinit Statement promote_statement = PROMOTE("");
+static constinit Statement promote_latest_statement = PROMOTE("DESC");
 
-std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
+static std::vector<Due> promote(Statement &statement, TimestampTz from, TimestampTz now, int count) {
 	Params params;
-	const Rows rows = promote_statement.run(params.add_time(from).add_time(now).add(static_cast<int32>(count)));
+	const Rows rows = statement.run(params.add_time(from).add_time(now).add(static_cast<int32>(count)));
 	std::vector<Due> due;
 	due.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		due.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
 					   DatumGetTimestampTz(rows.datum(i, 5)), rows.text_at(i, 6)});
 	return due;
+}
+
+std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
+	return promote(promote_statement, from, now, count);
+}
+
+std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, int count) {
+	return promote(promote_latest_statement, from, now, count);
 }
 
 static constinit Statement promote_next_statement{

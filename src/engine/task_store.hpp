@@ -360,6 +360,8 @@ struct Due {
 	std::string group; /* empty = none */
 };
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count);
+/* Likewise, but those that became due last. */
+std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, int count);
 /* The next scheduled task of these types, but for some queues, becomes pending, whatever its time. For drain(). */
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
 								std::span<const std::string> except);

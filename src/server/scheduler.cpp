@@ -23,6 +23,9 @@ namespace {
 
 constexpr int64 notify_interval_us = 10 * USECS_PER_SEC / 1000;
 constexpr int batch = 1000;
+constexpr int latest_batch = 100;
+/* A million tasks due at one instant must not keep everything else waiting. */
+constexpr int64 promotion_us = 20 * USECS_PER_SEC / 1000;
 /* A sweep or a full pass takes at most one part in so many of the time. */
 constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
@@ -327,7 +330,8 @@ void Scheduler::promote_and_expire() {
 	next_due_ = std::min(next_due_, announced);
 	next_lease_ = std::min(next_lease_, announced);
 
-	while (next_due_ <= GetCurrentTimestamp()) {
+	const TimestampTz began = GetCurrentTimestamp();
+	while (next_due_ <= GetCurrentTimestamp() && GetCurrentTimestamp() - began < promotion_us) {
 		TimestampTz from = due_from_, next = next_due_;
 		const bool done = attempt("make scheduled tasks due", [&] {
 			const TimestampTz now = GetCurrentTimestamp();
@@ -340,7 +344,11 @@ void Scheduler::promote_and_expire() {
 				/* What is due and locked by somebody waits for the next poll. */
 				from = std::max(from, now);
 				next = store::next_due(from);
+				return;
 			}
+			/* However many were due at once before: what has just become due starts at once. */
+			for (const store::Due &task : store::promote_latest(from, now, latest_batch))
+				announce_due(task);
 		});
 		due_from_ = done ? from : due_from_;
 		next_due_ = done ? next : GetCurrentTimestamp() + after_failure_us;
