@@ -28,11 +28,14 @@ std::optional<std::string> Arguments::optional_text(int n) const {
 	return std::string(VARDATA_ANY(plain), static_cast<size_t>(VARSIZE_ANY_EXHDR(plain)));
 }
 
-std::string Arguments::text_at(int n, const char *name) const {
+std::string Arguments::text_at(int n, const char *name, size_t longest) const {
 	require(n, name);
 	std::string value = *optional_text(n);
 	if (value.empty())
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must not be empty");
+	if (value.size() > longest)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					std::string(name) + " must not have more than " + std::to_string(longest) + " bytes");
 	return value;
 }
 

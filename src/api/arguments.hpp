@@ -7,6 +7,9 @@
 
 namespace jobqueue {
 
+/* Of a group_key, in bytes: it goes into an index. */
+inline constexpr size_t longest_key = 500;
+
 /* The arguments of a call, by position from 0. "name" is for the error message. */
 class Arguments {
 public:
@@ -18,8 +21,8 @@ public:
 	void require(int n, const char *name) const;
 	int64 int64_at(int n, const char *name) const;
 	int32 int32_at(int n, const char *name) const;
-	/* Throws 22004 if null, 22023 if empty. */
-	std::string text_at(int n, const char *name) const;
+	/* Throws 22004 if null, 22023 if empty, or longer than so many bytes. */
+	std::string text_at(int n, const char *name, size_t longest = std::string::npos) const;
 	std::optional<std::string> optional_text(int n) const;
 	/* Of a text[] that is not null; throws 22004 if an element is. */
 	std::vector<std::string> texts_at(int n, const char *name) const;

@@ -57,13 +57,11 @@ static void stand_in_for_scheduler() {
 		end_expired(claim);
 }
 
-/* Likewise nobody else counts what is running already, for the limits. */
-static void count_for_scheduler(const Conditions &conditions) {
+/* A claim that comes before the scheduler has counted what is running, for new limits, counts itself: it cannot wait. */
+static void count_for_limits(const Conditions &conditions) {
 	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-	if (slot == nullptr || is_served(slot) || admission_is_ready(slot, conditions.configuration))
-		return;
-	conditions.flow.count_running_tasks(pg_atomic_read_u64(&slot->admission_ready) == 0);
-	set_admission_ready(slot, conditions.configuration);
+	if (slot != nullptr)
+		conditions.flow.make_ready(slot, conditions.configuration);
 }
 
 static TimestampTz lease_end(const Arguments &arguments, int n) {
@@ -139,7 +137,7 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 	}
 	limit_scope(scope, std::move(allowed));
 	separate_limited(scope, known.conditions.flow);
-	count_for_scheduler(known.conditions);
+	count_for_limits(known.conditions);
 	claimer->absorb(scope);
 	const Locked locked = claimer->lock(scope, known.conditions, request.queue, request.count);
 	if (locked.empty())

@@ -46,7 +46,7 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 		task.timeout = arguments.datum(7);
 	}
 	if (!arguments.is_null(places.group_key))
-		task.group_key = arguments.text_at(places.group_key, "group_key");
+		task.group_key = arguments.text_at(places.group_key, "group_key", longest_key);
 	if (!arguments.is_null(places.metadata))
 		task.metadata = arguments.datum(places.metadata);
 	task.created_by = caller_name();

@@ -11,6 +11,11 @@ static constexpr size_t many_lanes = 8192;
 /* Where nobody has counted yet what is running. */
 static constexpr int64 before_counting_us = 5000;
 static constexpr size_t most_hints = 64;
+/* Heads for which a statement needs longer than this, for each and in all, are behind many dead entries. */
+static constexpr int64 slow_us = 1000, slow_head_us = 50;
+static constexpr size_t most_deep = 1000;
+/* How often what nobody announced makes us read deep groups from their beginnings. */
+static constexpr int64 sweep_deep_us = USECS_PER_MINUTE;
 
 Scope scope_of_types(std::vector<std::string> types) {
 	std::sort(types.begin(), types.end());
@@ -137,8 +142,71 @@ void Claimer::note_capacity(const Scope &scope, const News &news) {
 	}
 }
 
+/* Tasks of groups have come, perhaps before what was read last. */
+void Claimer::lower(const News &news) {
+	const store::Lane lane{news.queue, news.priority, true};
+	const auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
+										[](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
+	if (place == lanes_.end() || !(place->lane == lane))
+		return;
+	Round &round = place->round;
+	if (news.kind == AnnouncementKind::sweep) {
+		/* It names the first task of all only. */
+		const TimestampTz now = GetCurrentTimestamp();
+		if (now - round.swept_at < sweep_deep_us)
+			return;
+		round.swept_at = now;
+		round.lows.clear();
+	}
+	for (auto &[group, low] : round.lows)
+		if (news.group[0] == '\0' || group == news.group)
+			low = std::min(low, news.ids.low);
+}
+
+/* The heads of these groups. */
+std::vector<store::GroupHead> Claimer::read_heads(KnownLane &known, std::span<const std::string> groups) {
+	std::vector<int64> lows;
+	for (const std::string &group : groups) {
+		const auto found = known.round.lows.find(group);
+		lows.push_back(found == known.round.lows.end() ? PG_INT64_MIN : found->second);
+	}
+	return store::heads_of(known.lane, groups, lows);
+}
+
+/* Of the groups after this one, in their order. "last": there are no others. */
+std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::string &after, int count, bool *last) {
+	auto &lows = known.round.lows;
+	std::vector<store::GroupHead> heads;
+	std::string latest = after;
+	for (;;) {
+		const auto next_deep = lows.upper_bound(latest);
+		const std::optional<std::string> deep =
+			next_deep == lows.end() ? std::nullopt : std::optional(next_deep->first);
+		const int wanted = count - static_cast<int>(heads.size());
+		const TimestampTz began = GetCurrentTimestamp();
+		std::vector<store::GroupHead> found = store::group_heads(known.lane, latest, deep, wanted);
+		const int64 elapsed_us = GetCurrentTimestamp() - began;
+		if (elapsed_us > slow_us + slow_head_us * static_cast<int64>(found.size()) && !IsolationUsesXactSnapshot()) {
+			if (lows.size() + found.size() > most_deep)
+				lows.clear();
+			for (store::GroupHead &head : found)
+				head.low = lows[head.group] = head.id;
+		}
+		const bool enough = found.size() == static_cast<size_t>(wanted);
+		std::ranges::move(found, std::back_inserter(heads));
+		*last = !enough && !deep;
+		if (enough || !deep)
+			return heads;
+		latest = *deep;
+		std::ranges::move(read_heads(known, {&latest, 1}), std::back_inserter(heads));
+		if (heads.size() == static_cast<size_t>(count))
+			return heads;
+	}
+}
+
 void Claimer::forget_quiet() {
 	for (KnownLane &lane : lanes_) {
+		lane.round.lows.clear();
 		lane.main = {};
 		lane.limited.clear();
 		lane.round.unfinished = true;
@@ -185,6 +253,8 @@ bool Claimer::absorb(const Scope &scope) {
 		} else if (news.kind == AnnouncementKind::capacity) {
 			note_capacity(scope, news);
 		} else {
+			if (news.grouped)
+				lower(news);
 			learn({news.queue, news.priority, news.grouped},
 				  news.type_hash == 0 || (type_mask(news.type_hash) & scope.types) != 0, news.group, news.type_hash);
 		}
@@ -565,6 +635,8 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	std::vector<store::Candidate> candidates =
 		store::lock_in_groups(known.lane, admitted, filter, static_cast<int>(each));
 	std::vector<bool> locked(admitted.size(), false);
+	/* A snapshot from before may not show what was announced since. */
+	const bool advance = !IsolationUsesXactSnapshot() && !own_aborted();
 	IdRange claimed;
 	size_t group = 0;
 	bool cut = false; /* what follows in this group is not for us, or not yet */
@@ -587,6 +659,9 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 			continue;
 		}
 		locked[group] = true;
+		if (advance)
+			if (const auto low = known.round.lows.find(candidate.group); low != known.round.lows.end())
+				low->second = std::max(low->second, candidate.id + 1);
 		candidate.admitted_as = admitted[group].id;
 		candidate.limited = limited[group];
 		candidate.plain &= !candidate.limited;
@@ -613,11 +688,13 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		round.unfinished = true;
 		round.ends = 0;
 	}
+	if (own_aborted())
+		round.lows.clear(); /* what was given back by it is announced when the transaction ends */
 	TimestampTz again_at = DT_NOEND;
 	for (int statements = 0; reading.missing() > 0 && statements < most_statements; statements++) {
 		const size_t before = reading.locked.tasks.size();
 		if (!round.hints.empty()) {
-			const std::vector<store::GroupHead> heads = store::heads_of(known.lane, round.hints);
+			const std::vector<store::GroupHead> heads = read_heads(known, round.hints);
 			const size_t seen = take_groups(reading, known, heads, &again_at);
 			if (seen == heads.size())
 				round.hints.clear();
@@ -634,13 +711,14 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 			break;
 		const int wanted = static_cast<int>(std::clamp<size_t>(2 * reading.missing(), 8, 256));
 		const bool from_start = round.latest.empty();
-		const std::vector<store::GroupHead> heads = store::group_heads(known.lane, round.latest, wanted);
+		bool last;
+		const std::vector<store::GroupHead> heads = next_heads(known, round.latest, wanted, &last);
 		const size_t seen = take_groups(reading, known, heads, &again_at);
 		if (reading.locked.tasks.size() > before)
 			round.ends = 0;
 		if (seen > 0)
 			round.latest = heads[seen - 1].group;
-		if (seen < heads.size() || heads.size() == static_cast<size_t>(wanted))
+		if (seen < heads.size() || !last)
 			continue;
 		round.latest.clear();
 		if (reading.locked.tasks.size() == before)
@@ -713,7 +791,8 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 	std::string latest;
 	TimestampTz wait_until = DT_NOEND;
 	for (int statements = 0; statements < most_statements; statements++) {
-		const std::vector<store::GroupHead> heads = store::group_heads(known.lane, latest, heads_at_once);
+		bool last;
+		const std::vector<store::GroupHead> heads = next_heads(known, latest, heads_at_once, &last);
 		for (const store::GroupHead &head : heads) {
 			const auto wants = [&](const Scope &one) {
 				return store::wants(one.filter_for(queue), head.type, head.dead_letter);
@@ -729,7 +808,7 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 				return true;
 			wait_until = std::min(wait_until, again_at);
 		}
-		if (heads.size() < static_cast<size_t>(heads_at_once)) {
+		if (last) {
 			known.main.quiet = wait_until == DT_NOEND;
 			known.main.wait_until = known.main.quiet ? 0 : wait_until;
 			known.round.hints.clear();

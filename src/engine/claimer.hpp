@@ -107,6 +107,12 @@ private:
 		std::vector<std::string> hints; /* groups of which something was announced */
 		bool unfinished = true;			/* the others may have something, too */
 		int ends = 0;					/* how often the last group was passed since something was found */
+		/*
+		 * Groups of which much was taken have a long way of dead entries before their first task. Once that was
+		 * noticed, they are read from these ids on: who adds or gives back a task before says so.
+		 */
+		std::map<std::string, int64, std::less<>> lows;
+		TimestampTz swept_at = 0;
 	};
 	struct KnownLane {
 		store::Lane lane;
@@ -119,6 +125,9 @@ private:
 	struct Reading;
 	void learn(const store::Lane &lane, bool news, std::string_view group, uint64 type_hash);
 	void note_capacity(const Scope &scope, const News &news);
+	void lower(const News &news);
+	static std::vector<store::GroupHead> read_heads(KnownLane &known, std::span<const std::string> groups);
+	static std::vector<store::GroupHead> next_heads(KnownLane &known, const std::string &after, int count, bool *last);
 	template <typename Visit> bool any_part(Visit &&visit) const;
 	void discover();
 	bool is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;

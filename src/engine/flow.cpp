@@ -107,6 +107,15 @@ void Flow::count_running_tasks(bool first) const {
 		count(store::waiting_retries(not_holding));
 }
 
+void Flow::make_ready(DatabaseSlot *slot, uint64 configuration) const {
+	if (admission_is_ready(slot, configuration))
+		return;
+	/* At first, tasks that wait for their next attempt may hold their groups, too. */
+	count_running_tasks(pg_atomic_read_u64(&slot->admission_ready) == 0);
+	recount_running_tasks(); /* some may have ended meanwhile */
+	set_admission_ready(slot, configuration);
+}
+
 Conditions Conditions::read(uint64 configuration) {
 	return {store::pauses(), Flow::read(), configuration, true};
 }

@@ -43,10 +43,12 @@ public:
 
 	/* Under what a task is counted; "group" is empty for one that has none. */
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group) const;
-	/* Counts what runs already; "first": also what waits for its next attempt. Needs a Session and shared memory. */
-	void count_running_tasks(bool first) const;
+	/* Counts what runs already, unless that was done as of this configuration. Needs a Session. */
+	void make_ready(DatabaseSlot *slot, uint64 configuration) const;
 
 private:
+	void count_running_tasks(bool first) const;
+
 	std::vector<QueueFlow> queues_; /* sorted, as are the types */
 	std::vector<TypeFlow> types_;
 	bool has_weights_ = false;

@@ -179,38 +179,34 @@ std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilt
 #define GROUP_ORDER(t) "ORDER BY " t ".queue" CCOLL ", " t ".priority, " t ".group_key" CCOLL ", " t ".id NULLS FIRST "
 #define NEXT_HEAD(after)                                                                                                               \
 	"SELECT t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter FROM jobqueue.tasks_live t WHERE " PENDING_IN_GROUPS( \
-		"t") "AND t.group_key" CCOLL GT after " " GROUP_ORDER("t") "LIMIT 1"
-static constinit Statement group_heads_statement{
-	"WITH RECURSIVE head AS (SELECT h.*, 1 AS n FROM (" NEXT_HEAD(
-		"$3") ") h UNION ALL "
-			  "SELECT n.*, h.n" PLUS "1 FROM head h, LATERAL (" NEXT_HEAD(
-				  "h.group_key") ") n WHERE h.n" LT "$4) "
-								 "SELECT h.group_key, h.id, h.type, h.dead_letter FROM head h",
-	TEXTOID, INT2OID, TEXTOID, INT4OID};
-static constinit Statement heads_of_statement{
-	"SELECT h.group_key, h.id, h.type, h.dead_letter FROM pg_catalog.unnest($3) AS u(key), LATERAL ("
-	"SELECT t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter FROM jobqueue.tasks_live t WHERE " PENDING_IN_GROUPS(
-		"t") "AND t.group_key" CCOLL EQ "u.key " GROUP_ORDER("t") "LIMIT 1) h",
-	TEXTOID, INT2OID, TEXTARRAYOID};
+		"t") "AND t.group_key" CCOLL GT after " AND t.group_key" CCOLL LT "$5 " GROUP_ORDER("t") "LIMIT 1"
+#define GROUP_HEADS                                                                                                    \
+	"WITH RECURSIVE head AS (SELECT h.*, 1 AS n FROM (" NEXT_HEAD(                                                     \
+		"$3") ") h UNION ALL "                                                                                         \
+			  "SELECT n.*, h.n" PLUS "1 FROM head h, LATERAL (" NEXT_HEAD(                                             \
+				  "h.group_key") ") n WHERE h.n" LT "$4) "                                                             \
+								 "SELECT h.group_key, h.id, h.type, h.dead_letter FROM head h"
+static constinit Statement group_heads_statement{GROUP_HEADS, TEXTOID, INT2OID, TEXTOID, INT4OID, TEXTOID};
+/* What is asked of one group: its tasks from an id on, of which those before are known to be gone. */
+#define IN_GROUP(t) PENDING_IN_GROUPS(t) "AND " t ".group_key" CCOLL EQ "u.key AND " t ".id" GE "u.low " GROUP_ORDER(t)
+#define HEADS_OF                                                                                                              \
+	"SELECT h.group_key, h.id, h.type, h.dead_letter, u.low FROM unnest($3, $4) AS u(key, low), LATERAL ("                    \
+	"SELECT t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter FROM jobqueue.tasks_live t WHERE " IN_GROUP( \
+		"t") "LIMIT 1) h"
+static constinit Statement heads_of_statement{HEADS_OF, TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID};
 /* Which is the head is read again, later than the group was found free; the numbers tell if one was passed over. */
-static constinit Statement lock_in_groups_statement{
-	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "
-	"CASE WHEN $5 THEN " ROW_AS_CLAIMED(
-		"$6") " END, t.origin_queue IS NOT NULL, t.group_key, h.n "
-			  "FROM pg_catalog.unnest($3) AS u(key), LATERAL ("
-			  "SELECT o.id, pg_catalog.row_number() OVER (" GROUP_ORDER(
-				  "o") ") AS n FROM ("
-					   "SELECT c.* FROM jobqueue.tasks_live c WHERE " PENDING_IN_GROUPS(
-						   "c") "AND c.group_key" CCOLL EQ
-								"u.key " GROUP_ORDER("c") "LIMIT $4) o) h JOIN jobqueue.tasks_live t ON t.id" EQ
-														  "h.id WHERE " STATUS_IS(
-															  "pending") " FOR UPDATE OF t SKIP LOCKED",
-	TEXTOID,
-	INT2OID,
-	TEXTARRAYOID,
-	INT4OID,
-	BOOLOID,
-	TEXTOID};
+#define LOCK_IN_GROUPS                                                                                                 \
+	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "    \
+	"CASE WHEN $6 THEN " ROW_AS_CLAIMED("$7") " END, t.origin_queue IS NOT NULL, t.group_key, h.n "                    \
+											  "FROM unnest($3, $4) AS u(key, low), LATERAL ("                          \
+											  "SELECT o.id, pg_catalog.row_number() OVER (" GROUP_ORDER(               \
+												  "o") ") AS n FROM ("                                                 \
+													   "SELECT c.* FROM jobqueue.tasks_live c WHERE " IN_GROUP(        \
+														   "c") "LIMIT $5) o) h JOIN jobqueue.tasks_live t ON t.id" EQ \
+																"h.id WHERE " STATUS_IS(                               \
+																	"pending") " FOR UPDATE OF t SKIP LOCKED"
+static constinit Statement lock_in_groups_statement{LOCK_IN_GROUPS, TEXTOID, INT2OID, TEXTARRAYOID,
+													INT8ARRAYOID,	INT4OID, BOOLOID, TEXTOID};
 
 static std::vector<GroupHead> heads_from(const Rows &rows) {
 	std::vector<GroupHead> heads;
@@ -220,26 +216,36 @@ static std::vector<GroupHead> heads_from(const Rows &rows) {
 	return heads;
 }
 
-std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, int count) {
+std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std::optional<std::string_view> before,
+								   int count) {
+	/* No text comes after this one: it is valid in no encoding, and longer than what could begin so in another. */
+	static constexpr std::string_view after_all = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
 	Params params;
 	params.add(std::string_view(lane.queue)).add(lane.priority).add(after).add(static_cast<int32>(count));
-	return heads_from(group_heads_statement.run(params));
+	return heads_from(group_heads_statement.run(params.add(before.value_or(after_all))));
 }
 
-std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups) {
+std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows) {
 	Params params;
 	params.add(std::string_view(lane.queue)).add(lane.priority).add(groups);
-	return heads_from(heads_of_statement.run(params));
+	const Rows rows = heads_of_statement.run(params.add(lows));
+	std::vector<GroupHead> heads = heads_from(rows);
+	for (uint64 i = 0; i < rows.size(); i++)
+		heads[i].low = rows.int64_at(i, 5);
+	return heads;
 }
 
 std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
 									  int each) {
 	std::vector<std::string> keys;
-	keys.reserve(heads.size());
-	for (const GroupHead &head : heads)
+	std::vector<int64> lows;
+	for (const GroupHead &head : heads) {
 		keys.push_back(head.group);
+		lows.push_back(head.low);
+	}
 	Params params;
 	params.add(std::string_view(lane.queue)).add(lane.priority).add(std::span<const std::string>(keys));
+	params.add(std::span<const int64>(lows));
 	params.add(static_cast<int32>(each));
 	params.add(!filter.rows_for.empty()).add(std::string_view(filter.rows_for));
 	const Rows rows = lock_in_groups_statement.run(params);

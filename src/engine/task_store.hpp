@@ -85,11 +85,13 @@ struct GroupHead {
 	int64 id;
 	std::string type;
 	bool dead_letter;
+	int64 low = PG_INT64_MIN; /* there is nothing before this id */
 };
-/* Of up to "count" groups, in the order of their keys, from one after the given key on. */
-std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, int count);
-/* Of these groups. */
-std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups);
+/* Of up to "count" groups, in the order of their keys, between these two; what lies beyond is not touched. */
+std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std::optional<std::string_view> before,
+								   int count);
+/* Of these groups, from the given ids on. */
+std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows);
 /*
  * Locks up to "each" tasks of each of these groups, in their order from the head on; none of those whose head is another
  * by now, or is locked. They are not asked whether the filter wants them.

@@ -179,10 +179,8 @@ std::optional<SchedulerState> Scheduler::configure() {
 				allowed[handler.role] = queues_of_handlers(handler.role, owner_);
 		limits = store::limits();
 		conditions_ = Conditions::read(configuration);
-		if (own && !admission_is_ready(slot_, configuration)) {
-			conditions_.flow.count_running_tasks(pg_atomic_read_u64(&slot_->admission_ready) == 0);
-			set_admission_ready(slot_, configuration);
-		}
+		if (own)
+			conditions_.flow.make_ready(slot_, configuration);
 		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
 		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
 	});

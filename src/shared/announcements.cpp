@@ -448,6 +448,10 @@ IdRange own_ids(uint64 queue_hash, int16 priority) noexcept {
 	return ids;
 }
 
+bool own_aborted() noexcept {
+	return notes.subtransaction_aborted;
+}
+
 bool own_configuration() noexcept {
 	return notes.configuration;
 }

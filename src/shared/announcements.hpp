@@ -72,6 +72,8 @@ void note_let_go(DatabaseSlot *slot);
  */
 /* Ids in a lane of tasks without group. */
 IdRange own_ids(uint64 queue_hash, int16 priority) noexcept;
+/* Was a subtransaction rolled back that had claimed? */
+bool own_aborted() noexcept;
 /* Has it changed handlers, queues or the incarnation? */
 bool own_configuration() noexcept;
 /* Did it add tasks to unknown queues? */
