@@ -7,6 +7,7 @@
 #include "engine/access.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "engine/sql_command.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/announcements.hpp"
@@ -88,6 +89,7 @@ static void check_sqlstates(const std::vector<std::string> &codes) {
 static store::HandlerSettings read_handler(const Arguments &arguments) {
 	store::HandlerSettings handler;
 	handler.type = arguments.text_at(0, "type");
+	refuse_sql_type(handler.type);
 	if (!arguments.is_null(1)) {
 		const Oid function = DatumGetObjectId(arguments.datum(1));
 		check_handler_signature(function);

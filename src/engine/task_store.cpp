@@ -10,6 +10,7 @@
  */
 #include "engine/task_store.hpp"
 
+#include "engine/sql_command_store.hpp"
 #include "engine/sql_text.hpp"
 
 namespace jobqueue::store {
@@ -122,6 +123,8 @@ struct Wanting {
 bool is_wanted(std::string_view type, bool dead_letter) {
 	if (wanted == nullptr)
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this function is for the engine's own statements");
+	if (wanted->others && is_sql_type(type))
+		return false; /* not even if it has no handler: it is nobody else's */
 	if (dead_letter && (!wanted->dead_letters || wanted->others))
 		return wanted->dead_letters;
 	return std::binary_search(wanted->types.begin(), wanted->types.end(), type, std::less<>()) != wanted->others;

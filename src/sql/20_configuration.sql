@@ -55,7 +55,7 @@ CREATE TABLE jobqueue.access (
 	role       name        NOT NULL,
 	role_oid   oid         NOT NULL,
 	access     text        NOT NULL CONSTRAINT access_known CHECK (
-		access OPERATOR(pg_catalog.=) ANY (ARRAY['producer', 'consumer', 'manager'])),
+		access OPERATOR(pg_catalog.=) ANY (ARRAY['producer', 'consumer', 'manager', 'sql'])),
 	queue      text        CONSTRAINT access_queue_length CHECK (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	granted_by name        NOT NULL DEFAULT CURRENT_USER,
@@ -118,7 +118,7 @@ COMMENT ON COLUMN jobqueue.queues.paused_at IS 'when it was paused; null = it is
 COMMENT ON COLUMN jobqueue.queues.created_at IS 'when it was paused first';
 COMMENT ON COLUMN jobqueue.access.role IS 'to whom; to its members, too';
 COMMENT ON COLUMN jobqueue.access.role_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
-COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer or manager';
+COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer, manager or sql';
 COMMENT ON COLUMN jobqueue.access.queue IS 'in which queue; null = in all';
 COMMENT ON COLUMN jobqueue.access.granted_by IS 'who said so';
 COMMENT ON COLUMN jobqueue.access.granted_at IS 'when';
