@@ -139,9 +139,19 @@ RESET ROLE;
 -- superusers' handlers are not allowed
 ALTER SYSTEM SET jobqueue.allow_superuser_handlers = off;
 SELECT pg_reload_conf();
+\c -
+\set ECHO none
+\i :helpers
+\set ECHO all
+SET client_min_messages = warning;
 SELECT pg_temp.try($$SELECT jobqueue.enqueue_sql('SELECT 1', 'held')$$) ~ '^42501: role ".*" is a superuser, and may not run tasks$';
 ALTER SYSTEM RESET jobqueue.allow_superuser_handlers;
 SELECT pg_reload_conf();
+\c -
+\set ECHO none
+\i :helpers
+\set ECHO all
+SET client_min_messages = warning;
 
 -- a new role of an old name has a type of its own, and the old one's is gone
 CREATE ROLE sql_renewed;
