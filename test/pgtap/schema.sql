@@ -179,6 +179,7 @@ SELECT results_eq(
 		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb', 'bigint'),
 		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
 		('enqueue_row', '', 'trigger'),
+		('enqueue_sql', 'command text, queue text DEFAULT ''default''::text, timeout interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint'),
 		('extend_lease', 'id bigint, attempt integer, lease interval DEFAULT ''00:05:00''::interval', 'boolean'),
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
 		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
