@@ -108,6 +108,7 @@ runs('app', 'DO $$BEGIN ASSERT to_regclass(\'left_behind\') IS NULL AND current_
 runs('app', 'CREATE TABLE ledger (task bigint PRIMARY KEY)', 'completed CREATE TABLE');
 my $current = runs('app', 'INSERT INTO ledger SELECT (jobqueue.current_task()).id FROM jobqueue.set_progress(0.5)', 'completed INSERT 0 1 1');
 is(admin('SELECT task FROM ledger'), $current, 'current_task() is the task');
+is(admin('SELECT l.xmin = t.xmin FROM ledger l JOIN jobqueue.tasks t ON t.id = l.task'), 't', 'what a command does and the completion of its task are one transaction');
 runs('app', 'SELECT jobqueue.discard(\'never\')', 'failed JQ003, attempt 1');
 my $snoozed = enqueue_as('app', 'SELECT jobqueue.snooze(\'1 day\')');
 wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $snoozed", 'scheduled', 'snooze() puts it off', 20);
