@@ -178,7 +178,8 @@ SELECT count(*) FROM jobqueue.handlers WHERE run_as = 'sql_renewed';
 
 SELECT jobqueue.purge_queue('held') > 0;
 DELETE FROM jobqueue.handlers WHERE handler = 'jobqueue._run_sql(jobqueue.tasks)';
-SELECT jobqueue.resume_queue('held');
+DELETE FROM jobqueue.tasks WHERE type ~ '^sql:';
+DELETE FROM jobqueue.queues WHERE queue = 'held';
 DROP TABLE watched;
 DROP FUNCTION nothing, by_definer;
 DROP OWNED BY sql_runner, sql_producer, sql_manager, sql_renewed;

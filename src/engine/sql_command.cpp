@@ -139,11 +139,11 @@ static std::string type_for(const std::string &name, Oid role) {
 			store::drop_stale_sql_handlers(name, role);
 	}
 	std::string type = std::string(store::sql_type_prefix) + std::to_string(role);
-	while (!first || !store::put_sql_handler(type, name, role)) {
-		type = store::unused_sql_type(role);
-		if (store::put_sql_handler(type, name, role))
-			break;
-	}
+	if (first && store::put_sql_handler(type, name, role))
+		return type;
+	type = store::unused_sql_type(role);
+	if (!store::put_sql_handler(type, name, role))
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "jobqueue.incarnation has no row");
 	return type;
 }
 
