@@ -8,6 +8,7 @@
 #include "engine/executor.hpp"
 #include "engine/flow_store.hpp"
 #include "engine/outcome.hpp"
+#include "engine/sql_command.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/admission.hpp"
@@ -90,6 +91,7 @@ static void check_sqlstates(const std::vector<std::string> &codes) {
 static store::HandlerSettings read_handler(const Arguments &arguments) {
 	store::HandlerSettings handler;
 	handler.type = arguments.text_at(0, "type");
+	refuse_sql_type(handler.type);
 	if (!arguments.is_null(1)) {
 		const Oid function = DatumGetObjectId(arguments.datum(1));
 		check_handler_signature(function);

@@ -6,6 +6,7 @@
 #include "engine/kept_configuration.hpp"
 #include "engine/claimer.hpp"
 #include "engine/outcome.hpp"
+#include "engine/sql_command.hpp"
 #include "shared/announcements.hpp"
 
 namespace jobqueue {
@@ -21,6 +22,7 @@ static std::string default_claimant() {
 
 static std::vector<std::string> read_types(const Arguments &arguments, int n) {
 	std::vector<std::string> types = arguments.texts_at(n, "types");
+	std::ranges::for_each(types, refuse_sql_type);
 	std::sort(types.begin(), types.end());
 	types.erase(std::unique(types.begin(), types.end()), types.end());
 	if (types.size() > most_types)

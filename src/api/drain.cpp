@@ -7,6 +7,7 @@
 #include "engine/claimer.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "engine/sql_command_store.hpp"
 #include "pg/transaction.hpp"
 #include "shared/announcements.hpp"
 
@@ -27,6 +28,7 @@ public:
 		: owner_(owner), options_(std::move(options)), executor_(owner) {
 		const Session session(owner_);
 		handlers_ = store::handlers_of(caller_name_);
+		std::erase_if(handlers_, store::is_sql_handler); /* they are for sessions of their own */
 		std::vector<std::string> types;
 		for (const store::Handler &handler : handlers_)
 			types.push_back(handler.type);

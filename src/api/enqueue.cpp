@@ -7,6 +7,7 @@
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/limits.hpp"
+#include "engine/sql_command.hpp"
 
 #include <map>
 
@@ -64,6 +65,7 @@ static constexpr size_t most_default_queues = 1000;
 template <typename Payloads>
 static Queues check_producer(FunctionCallInfo fcinfo, const store::NewTask &task, Payloads &&payloads,
 							 Oid role = GetUserId()) {
+	refuse_sql_type(task.type);
 	const Oid owner = function_owner(fcinfo);
 	Queues allowed = callers_queues(fcinfo, {Access::producer}, role);
 	require_type(allowed, owner, task.type);

@@ -60,6 +60,9 @@ static std::string in_queues(const Queues &queues) {
 	"IS NULL AND created_at OPERATOR(pg_catalog.=) pg_catalog.now() AND updated_at OPERATOR(pg_catalog.=) "                                     \
 	"pg_catalog.now() AND id OPERATOR(pg_catalog.=) pg_catalog.currval('jobqueue.tasks_id_seq'::pg_catalog.regclass)"
 
+/* Nobody writes by hand what a worker would run as SQL: only enqueue_sql() does. */
+#define NO_SQL_COMMAND "NOT pg_catalog.starts_with(type, 'sql:')"
+
 /* Which rows the current user may reach with the command. */
 static std::string condition_for(CmdType command, Oid owner, Oid table, Table kind) {
 	const AclMode right = command == CMD_INSERT	  ? ACL_INSERT
@@ -77,7 +80,7 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 		if (limits && limits->max_queued) /* enqueue() counts; a policy cannot */
 			return "false";
 		const Queues queues = queues_by_right(owner, table, right, true, {Access::producer});
-		std::string condition = in_queues(queues) + " AND " AS_ENQUEUED;
+		std::string condition = in_queues(queues) + " AND " AS_ENQUEUED " AND " NO_SQL_COMMAND;
 		if (const std::vector<std::string> types = foreign_types(queues, owner); !types.empty())
 			condition += " AND type OPERATOR(pg_catalog.<>) ALL (" + list_of(types) + ")";
 		if (limits && limits->max_payload)
@@ -87,7 +90,7 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 		return condition;
 	}
 	case CMD_UPDATE:
-		return reach({Access::consumer});
+		return reach({Access::consumer}) + " AND " NO_SQL_COMMAND;
 	case CMD_DELETE:
 		return reach({Access::manager});
 	default:

@@ -12,7 +12,7 @@ extern "C" {
 
 namespace jobqueue {
 
-static constexpr const char *names[] = {"producer", "consumer", "manager"};
+static constexpr const char *names[] = {"producer", "consumer", "manager", "sql"};
 
 bool is_free(Oid role, Oid owner) {
 	return guard([role, owner] { return superuser_arg(role) || has_privs_of_role(role, owner); });
@@ -110,8 +110,10 @@ static Queues kept_queues(Oid role, Oid owner, std::initializer_list<Access> lev
 }
 
 Queues callers_queues(FunctionCallInfo fcinfo, std::initializer_list<Access> levels, Oid role) {
-	const Oid owner = function_owner(fcinfo);
-	const Oid function = fcinfo->flinfo->fn_oid;
+	return queues_of_function(fcinfo->flinfo->fn_oid, function_owner(fcinfo), levels, role);
+}
+
+Queues queues_of_function(Oid function, Oid owner, std::initializer_list<Access> levels, Oid role) {
 	if (is_free(role, owner) || guard([function, role] { return may_call_by_hand(function, role); }))
 		return {};
 	return kept_queues(role, owner, levels);

@@ -15,7 +15,7 @@
 
 namespace jobqueue {
 
-enum class Access : uint8 { producer, consumer, manager };
+enum class Access : uint8 { producer, consumer, manager, sql };
 
 /* A set of queues. */
 struct Queues {
@@ -36,6 +36,8 @@ bool is_free(Oid role, Oid owner);
  * Outside of any Session.
  */
 Queues callers_queues(FunctionCallInfo fcinfo, std::initializer_list<Access> levels, Oid role = GetUserId());
+/* Likewise, of a role that may call the function. */
+Queues queues_of_function(Oid function, Oid owner, std::initializer_list<Access> levels, Oid role);
 /*
  * Likewise, queues to whose rows in a table of ours the current user has a right (ACL_SELECT, say): granted by hand for the
  * whole table, or at least for a column.

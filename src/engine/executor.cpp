@@ -97,6 +97,19 @@ std::optional<int64> take_snooze() noexcept {
 	return snooze_count == 0 ? std::nullopt : std::optional(snoozes[std::exchange(snooze_count, 0) - 1].delay_us);
 }
 
+HandlerMark::HandlerMark(const store::Attempt *task, const Executor *executor, Datum row) noexcept {
+	running = task;
+	running_in = executor;
+	running_context = CurrentMemoryContext;
+	running_row = row;
+	take_snooze(); /* of the one before */
+}
+
+HandlerMark::~HandlerMark() {
+	running = nullptr;
+	running_in = nullptr;
+}
+
 static void catalog_changed(Datum, int, uint32) {
 	catalog_generation++;
 }
@@ -302,7 +315,7 @@ static void require_execute(Executor::Resolved *resolved) {
 	resolved->may_execute = true;
 }
 
-static void add_context(void *arg) {
+void add_task_context(void *arg) {
 	const auto &tasks = *static_cast<const std::span<const store::Attempt *const> *>(arg);
 	if (tasks.size() == 1)
 		errcontext("task " INT64_FORMAT " of type \"%s\"", tasks[0]->id, tasks[0]->type.c_str());
@@ -365,24 +378,12 @@ Datum Executor::argument_of(const store::Attempt &task, bool row) const {
 Executor::Value Executor::call(Resolved *handler, Datum argument, Datum row,
 							   std::span<const store::Attempt *const> tasks, bool may_commit) {
 	MemoryContext target = CurrentMemoryContext;
-	struct Running {
-		Running(const store::Attempt *task, const Executor *executor) {
-			running = task;
-			running_in = executor;
-			running_context = CurrentMemoryContext;
-		}
-		~Running() {
-			running = nullptr;
-			running_in = nullptr;
-		}
-	} const mark(tasks.size() == 1 ? tasks[0] : nullptr, this);
-	running_row = row;
-	take_snooze(); /* of the one before */
+	const HandlerMark mark(tasks.size() == 1 ? tasks[0] : nullptr, this, row);
 
 	const std::span<const store::Attempt *const> *const all = &tasks;
 	return guard([handler, argument, all, target, may_commit]() -> Value {
 		ErrorContextCallback context;
-		context.callback = add_context;
+		context.callback = add_task_context;
 		context.arg = const_cast<std::span<const store::Attempt *const> *>(all);
 		context.previous = error_context_stack;
 		error_context_stack = &context;

@@ -67,6 +67,18 @@ private:
 	uint64 generation_ = 0;
 };
 
+/* While it lives, a handler runs: of this task, or, if null, of a batch. What it is told by snooze() is from now on. */
+class HandlerMark {
+public:
+	/* "row": of the task, if it is known. A copy that is made later goes into the current memory context. */
+	HandlerMark(const store::Attempt *task, const Executor *executor, Datum row) noexcept;
+	~HandlerMark();
+	HandlerMark(const HandlerMark &) = delete;
+	HandlerMark &operator=(const HandlerMark &) = delete;
+};
+/* Error context callback that names these tasks; "arg" is a std::span<const store::Attempt *const>. C region. */
+void add_task_context(void *arg);
+
 /* In a handler: the row of the task that is running, jobqueue.tasks; none elsewhere. */
 std::optional<Datum> current_task();
 std::optional<int64> current_task_id() noexcept;

@@ -10,6 +10,7 @@
  */
 #include "engine/task_store.hpp"
 
+#include "engine/sql_command_store.hpp"
 #include "engine/sql_text.hpp"
 
 namespace jobqueue::store {
@@ -120,6 +121,8 @@ struct Wanting {
 };
 
 bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter) {
+	if (filter.others && is_sql_type(type))
+		return false; /* not even if it has no handler: it is nobody else's */
 	if (dead_letter && (!filter.dead_letters || filter.others))
 		return filter.dead_letters;
 	return std::binary_search(filter.types.begin(), filter.types.end(), type, std::less<>()) != filter.others;

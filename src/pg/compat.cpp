@@ -225,11 +225,11 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 	}
 }
 
-void run_portal(Portal portal, bool top_level, DestReceiver *receiver) {
+void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion) {
 #if PG_VERSION_NUM >= 180000
-	PortalRun(portal, FETCH_ALL, top_level, receiver, receiver, nullptr);
+	PortalRun(portal, FETCH_ALL, top_level, receiver, receiver, completion);
 #else
-	PortalRun(portal, FETCH_ALL, top_level, true, receiver, receiver, nullptr);
+	PortalRun(portal, FETCH_ALL, top_level, true, receiver, receiver, completion);
 #endif
 }
 

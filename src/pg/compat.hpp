@@ -50,7 +50,7 @@ bool holds_lock_on(Oid table);
  */
 void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
 
-/* Runs a portal to its end; as a command from a client would be if "top_level". */
-void run_portal(Portal portal, bool top_level, DestReceiver *receiver);
+/* Runs a portal to its end; as a command from a client would be if "top_level". "completion" may be null. */
+void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion = nullptr);
 
 } // namespace jobqueue::compat

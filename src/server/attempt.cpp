@@ -5,6 +5,7 @@
 #include "server/worker.hpp"
 
 #include "engine/outcome.hpp"
+#include "engine/sql_command_store.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -12,8 +13,6 @@ namespace jobqueue {
 
 using interrupts::HandlerTime;
 
-/* Thrown by a handler's transaction when its claim has ended meanwhile: by cancel(), of others or of its own. */
-struct ClaimEnded {};
 /* Thrown when the type has no handler any more. */
 struct HandlerGone {};
 
@@ -130,12 +129,16 @@ bool Worker::process_alone(const store::Attempt &task) {
 	try {
 		if (interrupt_)
 			throw PgError(*interrupt_);
-		const HandlerTime time(time_limit_us);
+		HandlerTime time(time_limit_us);
 		/* Who cancelled it before that was not heard. */
 		pg_memory_barrier();
 		if (pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id))
 			throw ClaimEnded{};
-		perform({&task, 1});
+		const store::Handler *const handler = store::find_handler(handlers_, task.type);
+		if (handler && store::is_sql_handler(*handler))
+			perform_sql(task, time);
+		else
+			perform({&task, 1});
 	} catch (const ClaimEnded &) {
 		ended = true;
 	} catch (const HandlerGone &) {

@@ -135,6 +135,10 @@ HandlerTime::HandlerTime(int64 timeout_us) {
 }
 
 HandlerTime::~HandlerTime() {
+	end();
+}
+
+void HandlerTime::end() noexcept {
 	in_handler = false;
 	pg_atomic_write_u32(&own_worker()->in_handler, 0);
 	disable_timeout(attempt_timeout, false);

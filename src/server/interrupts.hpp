@@ -36,6 +36,8 @@ public:
 	~HandlerTime();
 	HandlerTime(const HandlerTime &) = delete;
 	HandlerTime &operator=(const HandlerTime &) = delete;
+	/* Before it is destroyed: nothing interrupts what follows. */
+	void end() noexcept;
 };
 
 /*

@@ -6,6 +6,7 @@
  */
 #include "server/worker.hpp"
 
+#include "engine/sql_command_store.hpp"
 #include "pg/compat.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/settings.hpp"
@@ -54,6 +55,9 @@ bool Worker::configure() {
 		if (same && same->function == known[i].function)
 			paces_[static_cast<size_t>(same - handlers_.data())] = known_paces[i];
 	}
+	for (size_t i = 0; i < handlers_.size(); i++)
+		if (store::is_sql_handler(handlers_[i]))
+			paces_[i].never();
 	std::string rows_for = std::move(scope_.filter.rows_for);
 	scope_ = scope_of_handlers(handlers_, std::move(allowed));
 	separate_limited(scope_, conditions_.flow);

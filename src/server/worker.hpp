@@ -1,7 +1,8 @@
 /*
  * worker.hpp -- a worker: connected as one role for life, it claims that role's tasks and runs their handlers.
  *
- * worker.cpp is its life as a process, group.cpp how it claims and what it runs together, attempt.cpp what it runs alone.
+ * worker.cpp is its life as a process, group.cpp how it claims and what it runs together, attempt.cpp what it runs alone,
+ * sql_command.cpp what is no handler but an SQL command.
  * C++ region. Our own statements run in a Session, as the extension's owner; handlers never do.
  */
 #pragma once
@@ -16,6 +17,8 @@ namespace jobqueue {
 
 /* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
 struct ConfigurationChanged {};
+/* Thrown by a handler's transaction when its claim has ended meanwhile: by cancel(), of others or of its own. */
+struct ClaimEnded {};
 
 /* A task of a group, from its lock to the commit. */
 struct Member {
@@ -81,6 +84,11 @@ private:
 	std::optional<int64> ask_backoff(const store::Attempt &task, const store::Failure &failure);
 	int64 timeout_us(const store::Attempt &task) const;
 	static void show(const store::Attempt &task, const char *what);
+
+	/* sql_command.cpp */
+	std::string genuine_command(const store::Attempt &task);
+	void perform_sql(const store::Attempt &task, interrupts::HandlerTime &time);
+	void finish_sql(const store::Attempt &task, const QueryCompletion &completion);
 
 	WorkerSlot *const slot_;
 	DatabaseSlot *const database_;

@@ -74,7 +74,7 @@ CREATE TABLE jobqueue.access (
 	role       name        NOT NULL,
 	role_oid   oid         NOT NULL,
 	access     text        NOT NULL CONSTRAINT access_known CHECK (
-		access OPERATOR(pg_catalog.=) ANY (ARRAY['producer', 'consumer', 'manager'])),
+		access OPERATOR(pg_catalog.=) ANY (ARRAY['producer', 'consumer', 'manager', 'sql'])),
 	queue      text        CONSTRAINT access_queue_length CHECK (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	granted_by name        NOT NULL DEFAULT CURRENT_USER,
@@ -154,7 +154,7 @@ COMMENT ON COLUMN jobqueue.queues.limits_changed_at IS 'when alter_queue() was c
 COMMENT ON COLUMN jobqueue.queues.created_at IS 'when something was said of it first';
 COMMENT ON COLUMN jobqueue.access.role IS 'to whom; to its members, too';
 COMMENT ON COLUMN jobqueue.access.role_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
-COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer or manager';
+COMMENT ON COLUMN jobqueue.access.access IS 'producer, consumer, manager or sql';
 COMMENT ON COLUMN jobqueue.access.queue IS 'in which queue; null = in all';
 COMMENT ON COLUMN jobqueue.access.granted_by IS 'who said so';
 COMMENT ON COLUMN jobqueue.access.granted_at IS 'when';

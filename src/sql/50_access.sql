@@ -1,4 +1,4 @@
--- Rights. Nothing is granted to PUBLIC; three levels are granted with one call. Which rows a role meets in the tables is
+-- Rights. Nothing is granted to PUBLIC; four levels are granted with one call. Which rows a role meets in the tables is
 -- decided in the library, see api/row_security.cpp.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jobqueue FROM PUBLIC;
@@ -8,21 +8,22 @@ REVOKE ALL ON ALL TABLES IN SCHEMA jobqueue FROM PUBLIC;
 CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 	LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 	SELECT r.what FROM (VALUES
-		('{producer,consumer,manager}'::pg_catalog.text[], 'USAGE ON SCHEMA jobqueue'),
-		('{producer,consumer,manager}', 'USAGE ON TYPE jobqueue.governed'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.version()'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.current_task()'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.snooze(interval)'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.discard(text)'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.set_progress(real, text)'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.wait_for(bigint, interval)'),
+		('{producer,consumer,manager,sql}'::pg_catalog.text[], 'USAGE ON SCHEMA jobqueue'),
+		('{producer,consumer,manager,sql}', 'USAGE ON TYPE jobqueue.governed'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.version()'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.current_task()'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.snooze(interval)'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.discard(text)'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.set_progress(real, text)'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.wait_for(bigint, interval)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_unique(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text, interval)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text, bigint[], text, jsonb)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_row()'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that are no producer's business
-		('{producer}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, unique_scope, slot) ON jobqueue.tasks'),
+		('{producer,sql}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, unique_scope, slot) ON jobqueue.tasks'),
+		('{sql}', 'EXECUTE ON FUNCTION jobqueue.enqueue_sql(text, text, interval, timestamptz)'),
 		('{producer}', 'USAGE ON SEQUENCE jobqueue.tasks_id_seq'),
 		('{consumer,manager}', 'SELECT ON jobqueue.tasks'),
 		('{consumer,manager}', 'SELECT ON jobqueue.queue_status'),
@@ -62,9 +63,9 @@ BEGIN
 	IF role IS NULL OR access IS NULL THEN
 		RAISE EXCEPTION 'role and access must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	IF access NOT IN ('producer', 'consumer', 'manager') THEN
+	IF access NOT IN ('producer', 'consumer', 'manager', 'sql') THEN
 		RAISE EXCEPTION 'unknown access level "%"', access USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'The levels are producer, consumer and manager.';
+			HINT = 'The levels are producer, consumer, manager and sql.';
 	END IF;
 	IF octet_length(queue) NOT BETWEEN 1 AND 63 THEN
 		RAISE EXCEPTION 'the name of a queue must have 1 to 63 bytes' USING ERRCODE = 'invalid_parameter_value';
@@ -84,6 +85,7 @@ CREATE FUNCTION jobqueue._levels_of(role name) RETURNS SETOF text
 	SELECT l.access FROM (VALUES
 		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
+		('sql', 'jobqueue.enqueue_sql(text, text, interval, timestamptz)'),
 		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer)')
 	) l(access, function), pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r
 	WHERE p.oid OPERATOR(pg_catalog.=) l.function::pg_catalog.regprocedure AND r.oid OPERATOR(pg_catalog.=) a.grantee
@@ -117,7 +119,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION jobqueue.grant_access(name, text, text) IS
-	'gives a role the rights of a producer, consumer or manager in a queue, null = in all; only for the extension''s owner';
+	'gives a role the rights of a producer, consumer or manager in a queue, or that to enqueue SQL commands, null = in all; only for the extension''s owner';
 
 -- What another level of the role still needs is granted again.
 CREATE FUNCTION jobqueue.revoke_access(role name, access text, queue text DEFAULT NULL) RETURNS void
@@ -183,7 +185,7 @@ FROM pg_catalog.pg_roles r, LATERAL jobqueue._levels_of(r.rolname) l(access)
 WHERE NOT jobqueue._is_governed(r.rolname);
 COMMENT ON VIEW jobqueue.access_status IS 'who may do what in which queues; members of a role may what it may; for the extension''s owner';
 COMMENT ON COLUMN jobqueue.access_status.role IS 'the role';
-COMMENT ON COLUMN jobqueue.access_status.access IS 'producer, consumer or manager';
+COMMENT ON COLUMN jobqueue.access_status.access IS 'producer, consumer, manager or sql';
 COMMENT ON COLUMN jobqueue.access_status.queue IS 'in which queue; null = in all';
 COMMENT ON COLUMN jobqueue.access_status.source IS 'grant_access, or GRANT for rights given by hand, which are not limited to queues';
 

@@ -102,9 +102,9 @@ while IFS=$'\t' read -r level functions; do
 done < <(sql <<-'SQL'
 	WITH rights AS (
 		SELECT level, substring(what FROM 'FUNCTION jobqueue\.([a-z].*)') AS signature
-		FROM unnest('{producer,consumer,manager}'::text[]) level, jobqueue._access_rights(level) what
+		FROM unnest('{producer,consumer,manager,sql}'::text[]) level, jobqueue._access_rights(level) what
 	), grouped AS (
-		SELECT CASE WHEN count(*) OVER (PARTITION BY signature) = 3 THEN 'all levels' ELSE level END AS level,
+		SELECT CASE WHEN count(*) OVER (PARTITION BY signature) = 4 THEN 'all levels' ELSE level END AS level,
 			split_part(signature, '(', 1) COLLATE "C" AS function
 		FROM rights WHERE signature IS NOT NULL
 	)

@@ -413,7 +413,7 @@ class Run:
         """What the sessions may have taken away, so that most calls still find something to do."""
         for role in ROLES:
             if role not in (SUPERUSER, 'fuzz_none'):
-                for level in [LEVELS[role]] if role in LEVELS else ['producer', 'consumer', 'manager']:
+                for level in [LEVELS[role]] if role in LEVELS else ['producer', 'consumer', 'manager', 'sql']:
                     self.attempt('SELECT jobqueue.grant_access(%s, %s)', role, level)
         for name in PLAIN_HANDLERS + RARE_HANDLERS + list(HANDLERS):
             signature, role = HANDLERS.get(name, (name + '(jsonb)', 'fuzz_all'))

@@ -12,7 +12,7 @@ WORDS = {
     'type': ['ok', 'ok_task', 'nothing', 'divides', 'fails', 'sleeps', 'unhandled', 'elsewhere'],
     'queue': ['default', 'q1', 'q2', 'keep'],  # not 'bin': see statements.py
     'status': ['pending', 'scheduled', 'processing', 'completed', 'failed', 'cancelled', 'blocked'],
-    'access': ['producer', 'consumer', 'manager'],
+    'access': ['producer', 'consumer', 'manager', 'sql'],
     'on_conflict': ['keep', 'replace', 'error'],
     'on_parent_failure': ['cancel', 'ignore', 'run', 'fail'],
     'backoff': ['exponential', 'linear', 'fixed'],
@@ -24,7 +24,7 @@ WORDS = {
     'on_overlap': ['allow', 'skip'],
     'unique_key': ['k1', 'k2', 'k3'],
     'group_key': ['g1', 'g2'],
-    'command': ['SELECT 1', 'SELECT 1/0', 'SELECT pg_sleep(0.1)'],
+    'command': ['SELECT 1', 'SELECT 1/0', 'SELECT pg_sleep(0.1)', 'VACUUM fuzz.no_such_table', 'DO $$BEGIN COMMIT; END$$'],
     'name': ['s1', 's2', 's3'],
 }
 WORDS['dead_letter_queue'] = WORDS['queue']

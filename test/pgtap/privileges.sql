@@ -21,7 +21,8 @@ SELECT ok(NOT has_schema_privilege('pgtap_nobody', 'jobqueue', 'USAGE, CREATE'),
 CREATE ROLE pgtap_producer;
 CREATE ROLE pgtap_consumer;
 CREATE ROLE pgtap_manager;
-SELECT lives_ok($$SELECT jobqueue.grant_access('pgtap_producer', 'producer'), jobqueue.grant_access('pgtap_consumer', 'consumer'), jobqueue.grant_access('pgtap_manager', 'manager')$$, 'the levels are granted');
+CREATE ROLE pgtap_sql;
+SELECT lives_ok($$SELECT jobqueue.grant_access('pgtap_producer', 'producer'), jobqueue.grant_access('pgtap_consumer', 'consumer'), jobqueue.grant_access('pgtap_manager', 'manager'), jobqueue.grant_access('pgtap_sql', 'sql')$$, 'the levels are granted');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'INSERT')),
 	'{max_attempts,metadata,payload,priority,queue,run_at,timeout,type}'::text[], 'what a producer inserts');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'SELECT')),
@@ -31,10 +32,13 @@ SELECT is_empty($$SELECT * FROM pg_policies WHERE schemaname = 'jobqueue'$$, '..
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_consumer', attrelid, attnum, 'UPDATE')),
 	'{processed_at,status,updated_at}'::text[], 'what a consumer updates');
 SELECT is_empty($$SELECT attname FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_manager', attrelid, attnum, 'INSERT, UPDATE')$$, 'a manager writes by functions only');
+SELECT is_empty($$SELECT attname FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_sql', attrelid, attnum, 'INSERT, UPDATE')$$, '... as does who enqueues SQL commands');
+SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND NOT has_column_privilege('pgtap_sql', attrelid, attnum, 'SELECT')), '{failures}'::text[], '... who reads its own tasks, as a producer does');
 -- every function and every relation, by level
 SELECT results_eq(
 	$$SELECT p.oid::regprocedure::text COLLATE "default", concat_ws(' ', CASE WHEN has_function_privilege('pgtap_producer', p.oid, 'EXECUTE') THEN 'producer' END,
-		CASE WHEN has_function_privilege('pgtap_consumer', p.oid, 'EXECUTE') THEN 'consumer' END, CASE WHEN has_function_privilege('pgtap_manager', p.oid, 'EXECUTE') THEN 'manager' END)
+		CASE WHEN has_function_privilege('pgtap_consumer', p.oid, 'EXECUTE') THEN 'consumer' END, CASE WHEN has_function_privilege('pgtap_manager', p.oid, 'EXECUTE') THEN 'manager' END,
+		CASE WHEN has_function_privilege('pgtap_sql', p.oid, 'EXECUTE') THEN 'sql' END)
 	  FROM pg_proc p WHERE p.pronamespace = 'jobqueue'::regnamespace AND (proname !~ '^_' OR proname = '_workers') ORDER BY p.proname COLLATE "C", p.pronargs$$,
 	$$VALUES ('jobqueue._workers()', 'manager'),
 		('jobqueue.adopt()', ''),
@@ -46,14 +50,15 @@ SELECT results_eq(
 		('jobqueue.complete(bigint,integer,jsonb)', 'consumer'),
 		('jobqueue.complete_and_claim(bigint[],integer[],jsonb[],text,integer,interval,text[],text)', 'consumer'),
 		('jobqueue.complete_many(bigint[],integer[],jsonb[])', 'consumer'),
-		('jobqueue.current_task()', 'producer consumer manager'),
+		('jobqueue.current_task()', 'producer consumer manager sql'),
 		('jobqueue.delete_tasks(text,text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
-		('jobqueue.discard(text)', 'producer consumer manager'),
+		('jobqueue.discard(text)', 'producer consumer manager sql'),
 		('jobqueue.discard(bigint,integer,text)', 'consumer'),
 		('jobqueue.drain(text,integer,boolean,boolean)', 'consumer manager'),
 		('jobqueue.enqueue(text,jsonb,text,integer,timestamp with time zone,interval,integer,interval,text,text,text,bigint[],text,jsonb,text)', 'producer'),
 		('jobqueue.enqueue_many(text,jsonb[],text,integer,timestamp with time zone,interval,integer,interval,text,bigint[],text,jsonb)', 'producer'),
 		('jobqueue.enqueue_row()', 'producer'),
+		('jobqueue.enqueue_sql(text,text,interval,timestamp with time zone)', 'sql'),
 		('jobqueue.enqueue_unique(text,jsonb,text,integer,timestamp with time zone,interval,integer,interval,text,text,text,bigint[],text,jsonb,text,interval)', 'producer'),
 		('jobqueue.extend_lease(bigint,integer,interval)', 'consumer'),
 		('jobqueue.fail(bigint,integer,text,text,interval,boolean)', 'consumer'),
@@ -67,17 +72,18 @@ SELECT results_eq(
 		('jobqueue.retry(bigint,timestamp with time zone)', 'manager'),
 		('jobqueue.retry_failed(text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
 		('jobqueue.revoke_access(name,text,text)', ''),
-		('jobqueue.set_progress(real,text)', 'producer consumer manager'),
+		('jobqueue.set_progress(real,text)', 'producer consumer manager sql'),
 		('jobqueue.set_progress(bigint,integer,real,text)', 'consumer'),
-		('jobqueue.snooze(interval)', 'producer consumer manager'),
+		('jobqueue.snooze(interval)', 'producer consumer manager sql'),
 		('jobqueue.snooze(bigint,integer,interval)', 'consumer'),
 		('jobqueue.unregister_handler(text)', 'manager'),
-		('jobqueue.version()', 'producer consumer manager'),
-		('jobqueue.wait_for(bigint,interval)', 'producer consumer manager')$$,
+		('jobqueue.version()', 'producer consumer manager sql'),
+		('jobqueue.wait_for(bigint,interval)', 'producer consumer manager sql')$$,
 	'who may call what');
 SELECT results_eq(
 	$$SELECT c.oid::regclass::text COLLATE "default", concat_ws(' ', CASE WHEN has_table_privilege('pgtap_producer', c.oid, 'SELECT') THEN 'producer' END,
-		CASE WHEN has_table_privilege('pgtap_consumer', c.oid, 'SELECT') THEN 'consumer' END, CASE WHEN has_table_privilege('pgtap_manager', c.oid, 'SELECT') THEN 'manager' END)
+		CASE WHEN has_table_privilege('pgtap_consumer', c.oid, 'SELECT') THEN 'consumer' END, CASE WHEN has_table_privilege('pgtap_manager', c.oid, 'SELECT') THEN 'manager' END,
+		CASE WHEN has_table_privilege('pgtap_sql', c.oid, 'SELECT') THEN 'sql' END)
 	  FROM pg_class c WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition ORDER BY c.relname COLLATE "C"$$,
 	$$VALUES ('jobqueue._watched_queues', ''),
 		('jobqueue.access', ''),
@@ -92,20 +98,20 @@ SELECT results_eq(
 		('jobqueue.tasks', 'consumer manager'),
 		('jobqueue.worker_status', 'manager')$$,
 	'who may read what');
-SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
+SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_class c
 	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relispartition AND c.relkind = 'r' AND has_any_column_privilege(r, c.oid, 'SELECT, INSERT, UPDATE')$$, 'nobody gets at a leaf directly');
-SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
+SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_class c
 	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege(r, c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER')$$, 'nobody deletes, or adds triggers');
-SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_class c
+SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_class c
 	WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind = 'r' AND has_any_column_privilege(r, c.oid, 'INSERT, UPDATE')$$, 'nobody writes to the configuration');
-SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r WHERE has_schema_privilege(r, 'jobqueue', 'CREATE')$$, 'nobody creates in the schema');
-SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r,
+SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r WHERE has_schema_privilege(r, 'jobqueue', 'CREATE')$$, 'nobody creates in the schema');
+SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r,
 	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text,text)","jobqueue.revoke_access(name,text,text)","jobqueue.limit_role(name,integer,integer,integer)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
-SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r, pg_proc
+SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_proc
 	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> '_workers' AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
-SELECT is_empty($$SELECT r, a.privilege_type FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager}'::name[]) r JOIN pg_roles ON rolname = r,
+SELECT is_empty($$SELECT r, a.privilege_type FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r JOIN pg_roles ON rolname = r,
 	pg_class, aclexplode(relacl) a WHERE relnamespace = 'jobqueue'::regnamespace AND a.grantee = pg_roles.oid AND a.is_grantable$$, 'no right can be passed on');
-SELECT lives_ok($$SELECT jobqueue.revoke_access('pgtap_producer', 'producer'), jobqueue.revoke_access('pgtap_consumer', 'consumer'), jobqueue.revoke_access('pgtap_manager', 'manager')$$, 'the levels are revoked');
+SELECT lives_ok($$SELECT jobqueue.revoke_access('pgtap_producer', 'producer'), jobqueue.revoke_access('pgtap_consumer', 'consumer'), jobqueue.revoke_access('pgtap_manager', 'manager'), jobqueue.revoke_access('pgtap_sql', 'sql')$$, 'the levels are revoked');
 SELECT is_empty($$SELECT classid::regclass, objid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid IN (SELECT oid FROM pg_roles WHERE rolname LIKE 'pgtap\_%')
 	AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())$$, 'and leave nothing behind');
 

@@ -1,0 +1,56 @@
+/*
+ * sql_command.hpp -- tasks that are SQL commands: what jobqueue.enqueue_sql() adds, and who may have it run.
+ *
+ * A worker is connected as one role, so a command must get to a worker of the role that enqueued it: each such role has a
+ * row in jobqueue.handlers for a type of its own, "sql:" and its OID, behind which there is no function. The row is made by
+ * the first call, and goes by the role's name and OID, as all handlers do.
+ *
+ * The type says who runs the task, and not that it is genuine. That is decided by the worker, before it runs anything:
+ * created_by must be its own role, which that role may not be forged by others (row_security.cpp), and the role must have the
+ * right to enqueue commands for that queue, still. See server/sql_command.cpp.
+ *
+ * C++ region, but for what says otherwise. Used by api/, by workers, and by whoever enqueues for other roles (schedules).
+ */
+#pragma once
+
+#include "engine/access.hpp"
+#include "engine/sql_command_store.hpp"
+
+extern "C" {
+#include "nodes/parsenodes.h"
+}
+
+namespace jobqueue {
+
+/* Throws 42939 if tasks of this type are made by enqueue_sql() only: for all that takes the name of a type from a user. */
+void refuse_sql_type(std::string_view type);
+
+/*
+ * Parses a command, which must be one statement, and one that makes sense as a task. The tree is in the current memory
+ * context. Throws ereport 42601 (syntax, or not one statement) and 0A000 (the others). C region.
+ */
+RawStmt *parse_sql_command(const char *command);
+/* Likewise, for whoever takes it from a user: the position of an error is one in the command. */
+void check_sql_command(const std::string &command);
+
+/* The queues for which a role may enqueue commands now; none without the right. Outside of any Session. */
+Queues sql_queues(Oid role, Oid owner);
+
+/*
+ * Adds a command as a task that runs as "role", which is created_by, and announces it. Who calls it has checked the command
+ * (check_sql_command) and the right of the role (sql_queues), and, if superusers may not run handlers, that it is none. Needs
+ * a Session, in a transaction that may write.
+ */
+struct NewSqlTask {
+	Oid role;
+	std::string command;
+	std::string queue = "default";
+	std::optional<TimestampTz> run_at = std::nullopt;
+	std::optional<Datum> timeout = std::nullopt;  /* interval */
+	std::optional<Datum> metadata = std::nullopt; /* jsonb */
+};
+store::Added add_sql_task(const NewSqlTask &task);
+/* {"command": "..."}, jsonb, in the current memory context. */
+Datum sql_payload(const std::string &command);
+
+} // namespace jobqueue
