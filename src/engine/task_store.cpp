@@ -921,15 +921,17 @@ static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.ta
 												   TIMESTAMPTZOID,
 												   INT4OID};
 /* In the order of the index, which has the queue: nothing else leads to the dead letters among the live tasks. */
-static constinit Statement select_dead_letters_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.group_key IS NULL AND t.queue" CCOLL EQ
-	"$1 AND t.origin_queue IS NOT NULL AND " MATCHES(
-		"t") " ORDER BY t.priority, t.id NULLS FIRST LIMIT $5 FOR UPDATE SKIP LOCKED",
-	TEXTOID,
-	TEXTOID,
-	TIMESTAMPTZOID,
-	TIMESTAMPTZOID,
-	INT4OID};
+#define SELECT_DEAD_LETTERS(with_group, order)                                                                         \
+	Statement {                                                                                                        \
+		"SELECT t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.group_key " with_group             \
+		" AND t.queue" CCOLL EQ "$1 AND t.origin_queue IS NOT NULL AND " MATCHES("t") order                            \
+			" LIMIT $5 FOR UPDATE SKIP LOCKED",                                                                        \
+			TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID                                                  \
+	}
+static constinit Statement select_dead_letters_statement =
+	SELECT_DEAD_LETTERS("IS NULL", " ORDER BY t.priority, t.id NULLS FIRST");
+static constinit Statement select_grouped_dead_letters_statement =
+	SELECT_DEAD_LETTERS("IS NOT NULL", " ORDER BY t.priority, t.group_key" CCOLL ", t.id NULLS FIRST");
 
 Retried retry_failed(const Selection &selection) {
 	Retried retried;
@@ -951,6 +953,7 @@ Retried retry_failed(const Selection &selection) {
 	for (const std::string &queue : selection.queue ? std::vector{*selection.queue} : pauses().dead_letter_queues) {
 		rest.queue = queue;
 		retry_selected(select_dead_letters_statement);
+		retry_selected(select_grouped_dead_letters_statement);
 	}
 	return retried;
 }
