@@ -11,9 +11,11 @@ static constexpr size_t many_lanes = 8192;
 /* Where nobody has counted yet what is running. */
 static constexpr int64 before_counting_us = 5000;
 static constexpr size_t most_hints = 64;
-/* Heads for which a statement needs longer than this, for each and in all, are behind many dead entries. */
-static constexpr int64 slow_us = 1000, slow_head_us = 50;
+/* To find a head takes a few buffers. Who needs more looks at dead entries. */
+static constexpr int64 buffers_for_head = 40, buffers_for_deep_head = 80;
 static constexpr size_t most_deep = 1000;
+/* A worker takes so many tasks of a group before it is another's turn: short ones, one after the other. */
+static constexpr size_t tasks_in_turn = 10;
 /* How often what nobody announced makes us read deep groups from their beginnings. */
 static constexpr int64 sweep_deep_us = USECS_PER_MINUTE;
 
@@ -173,6 +175,18 @@ std::vector<store::GroupHead> Claimer::read_heads(KnownLane &known, std::span<co
 	return store::heads_of(known.lane, groups, lows);
 }
 
+/* Which of these heads are far behind the beginnings of their groups? */
+void Claimer::find_deep(KnownLane &known, std::span<store::GroupHead> heads) {
+	if (known.round.lows.size() + heads.size() > most_deep)
+		known.round.lows.clear();
+	for (store::GroupHead &head : heads) {
+		const int64 before = buffers_touched();
+		read_heads(known, {&head.group, 1});
+		if (buffers_touched() - before > buffers_for_deep_head)
+			head.low = known.round.lows[head.group] = head.id;
+	}
+}
+
 /* Of the groups after this one, in their order. "last": there are no others. */
 std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::string &after, int count, bool *last) {
 	auto &lows = known.round.lows;
@@ -183,15 +197,12 @@ std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::s
 		const std::optional<std::string> deep =
 			next_deep == lows.end() ? std::nullopt : std::optional(next_deep->first);
 		const int wanted = count - static_cast<int>(heads.size());
-		const TimestampTz began = GetCurrentTimestamp();
+		const int64 before = buffers_touched();
 		std::vector<store::GroupHead> found = store::group_heads(known.lane, latest, deep, wanted);
-		const int64 elapsed_us = GetCurrentTimestamp() - began;
-		if (elapsed_us > slow_us + slow_head_us * static_cast<int64>(found.size()) && !IsolationUsesXactSnapshot()) {
-			if (lows.size() + found.size() > most_deep)
-				lows.clear();
-			for (store::GroupHead &head : found)
-				head.low = lows[head.group] = head.id;
-		}
+		const int64 touched = buffers_touched() - before;
+		if (touched > buffers_for_deep_head + buffers_for_head * static_cast<int64>(found.size()) &&
+			!IsolationUsesXactSnapshot())
+			find_deep(known, found);
 		const bool enough = found.size() == static_cast<size_t>(wanted);
 		std::ranges::move(found, std::back_inserter(heads));
 		*last = !enough && !deep;
@@ -583,6 +594,14 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 
 /* Groups */
 
+/* How many groups give so many tasks, as it seems. */
+size_t Claimer::groups_for(const Round &round, size_t tasks) const {
+	if (!remembers_quiet_)
+		return tasks;
+	const double yield = std::clamp(round.yield, 1.0, static_cast<double>(tasks_in_turn));
+	return static_cast<size_t>(static_cast<double>(tasks) / yield) + 1;
+}
+
 /*
  * Locks tasks of the groups that may go on, of these whose heads are known. Returns how many of the heads it has looked
  * at; of those that wait for a token, when it comes.
@@ -603,7 +622,8 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	bool any_limited = false;
 	size_t seen = 0;
 	const size_t missing = reading.missing();
-	for (; seen < heads.size() && admitted.size() < missing && !reading.enough; seen++) {
+	const size_t most_groups = groups_for(known.round, missing);
+	for (; seen < heads.size() && admitted.size() < most_groups && !reading.enough; seen++) {
 		const store::GroupHead &head = heads[seen];
 		if (!is_wanted(head.type, head.dead_letter))
 			continue;
@@ -629,9 +649,10 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	}
 	if (admitted.empty())
 		return seen;
-	/* Where few groups can go on, a worker takes several tasks of each: it runs them one after the other. */
-	const bool several = remembers_quiet_ && !any_limited && seen == heads.size();
-	const size_t each = several ? std::max<size_t>(1, missing / admitted.size()) : 1;
+	/* A worker runs what it takes one after the other; where few groups can go on, more of each. */
+	const bool several = remembers_quiet_ && !any_limited;
+	const size_t in_turn = seen == heads.size() ? std::max(tasks_in_turn, missing / admitted.size()) : tasks_in_turn;
+	const size_t each = several ? std::min(in_turn, missing) : 1;
 	std::vector<store::Candidate> candidates =
 		store::lock_in_groups(known.lane, admitted, filter, static_cast<int>(each));
 	std::vector<bool> locked(admitted.size(), false);
@@ -651,7 +672,8 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		}
 		claimed.add({candidate.id, candidate.id});
 		const TypeFlow *const type_flow = flow.type(candidate.type);
-		cut |= reading.is_early(candidate) || !is_wanted(candidate.type, candidate.dead_letter) ||
+		cut |= reading.missing() == 0 || reading.is_early(candidate) ||
+			   !is_wanted(candidate.type, candidate.dead_letter) ||
 			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
 		if (cut) {
 			if (!candidate.not_before)
@@ -670,6 +692,9 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	for (size_t i = 0; i < admitted.size(); i++)
 		if (!locked[i])
 			take_back(admitted[i].id);
+	if (several)
+		known.round.yield +=
+			0.2 * (static_cast<double>(candidates.size()) / static_cast<double>(admitted.size()) - known.round.yield);
 	if (!claimed.empty())
 		guard([&] { note_claimed(queue, known.lane.priority, claimed, true); });
 	return seen;
@@ -709,7 +734,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		}
 		if (!round.unfinished)
 			break;
-		const int wanted = static_cast<int>(std::clamp<size_t>(2 * reading.missing(), 8, 256));
+		const int wanted = static_cast<int>(std::min<size_t>(groups_for(round, reading.missing()) + 4, 256));
 		const bool from_start = round.latest.empty();
 		bool last;
 		const std::vector<store::GroupHead> heads = next_heads(known, round.latest, wanted, &last);

@@ -107,6 +107,7 @@ private:
 		std::vector<std::string> hints; /* groups of which something was announced */
 		bool unfinished = true;			/* the others may have something, too */
 		int ends = 0;					/* how often the last group was passed since something was found */
+		double yield = 1;				/* tasks that a group gives at a time */
 		/*
 		 * Groups of which much was taken have a long way of dead entries before their first task. Once that was
 		 * noticed, they are read from these ids on: who adds or gives back a task before says so.
@@ -126,6 +127,8 @@ private:
 	void learn(const store::Lane &lane, bool news, std::string_view group, uint64 type_hash);
 	void note_capacity(const Scope &scope, const News &news);
 	void lower(const News &news);
+	size_t groups_for(const Round &round, size_t tasks) const;
+	static void find_deep(KnownLane &known, std::span<store::GroupHead> heads);
 	static std::vector<store::GroupHead> read_heads(KnownLane &known, std::span<const std::string> groups);
 	static std::vector<store::GroupHead> next_heads(KnownLane &known, const std::string &after, int count, bool *last);
 	template <typename Visit> bool any_part(Visit &&visit) const;

@@ -198,16 +198,15 @@ static constinit Statement group_heads_statement{GROUP_HEADS, TEXTOID, INT2OID, 
 		"t") "LIMIT 1) h"
 static constinit Statement heads_of_statement{HEADS_OF, TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID};
 /* Which is the head is read again, later than the group was found free; the numbers tell if one was passed over. */
-#define LOCK_IN_GROUPS                                                                                                 \
-	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "    \
-	"CASE WHEN $6 THEN " ROW_AS_CLAIMED("$7") " END, t.origin_queue IS NOT NULL, t.group_key, h.n "                    \
-											  "FROM unnest($3, $4) AS u(key, low), LATERAL ("                          \
-											  "SELECT o.id, pg_catalog.row_number() OVER (" GROUP_ORDER(               \
-												  "o") ") AS n FROM ("                                                 \
-													   "SELECT c.* FROM jobqueue.tasks_live c WHERE " IN_GROUP(        \
-														   "c") "LIMIT $5) o) h JOIN jobqueue.tasks_live t ON t.id" EQ \
-																"h.id WHERE " STATUS_IS(                               \
-																	"pending") " FOR UPDATE OF t SKIP LOCKED"
+#define LOCK_IN_GROUPS                                                                                                   \
+	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "      \
+	"CASE WHEN $6 THEN " ROW_AS_CLAIMED(                                                                                 \
+		"$7") " END, t.origin_queue IS NOT NULL, t.group_key, h.n "                                                      \
+			  "FROM unnest($3, $4) AS u(key, low), LATERAL (SELECT o.place, pg_catalog.row_number() OVER () AS n FROM (" \
+			  "SELECT c.ctid AS place FROM jobqueue.tasks_live c WHERE " IN_GROUP(                                       \
+				  "c") "LIMIT $5) o) h "                                                                                 \
+					   "JOIN jobqueue.tasks_live t ON t.ctid" EQ                                                         \
+					   "h.place WHERE " STATUS_IS("pending") " FOR UPDATE OF t SKIP LOCKED"
 static constinit Statement lock_in_groups_statement{LOCK_IN_GROUPS, TEXTOID, INT2OID, TEXTARRAYOID,
 													INT8ARRAYOID,	INT4OID, BOOLOID, TEXTOID};
 

@@ -11,7 +11,15 @@ extern "C" {
 #include "utils/plancache.h"
 }
 
+extern "C" {
+#include "executor/instrument.h"
+}
+
 namespace jobqueue {
+
+int64 buffers_touched() noexcept {
+	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read;
+}
 
 static constinit int depth = 0;
 

@@ -9,6 +9,9 @@
 
 namespace jobqueue {
 
+/* Buffers that this process has looked at so far: what a statement costs, whatever else the machine does. */
+int64 buffers_touched() noexcept;
+
 /* The owner of the SQL function that is being called: the extension's owner. */
 Oid function_owner(FunctionCallInfo fcinfo);
 
