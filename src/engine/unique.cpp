@@ -14,11 +14,10 @@ static constexpr int most_tries = 1000;
 /* The caller has created it, or is a member of the role that did. */
 static bool is_own(Oid caller, Oid owner, const std::string &created_by) {
 	const char *const name = created_by.c_str();
-	return guard([=] {
-		const Oid creator = get_role_oid(name, true);
-		return superuser_arg(caller) || has_privs_of_role(caller, owner) ||
-			   (OidIsValid(creator) && has_privs_of_role(caller, creator));
-	});
+	return is_free(caller, owner) || guard([=] {
+			   const Oid creator = get_role_oid(name, true);
+			   return OidIsValid(creator) && has_privs_of_role(caller, creator);
+		   });
 }
 
 /* May the caller know of it? A number that leads to no task any more tells nothing. */

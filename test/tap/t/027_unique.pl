@@ -9,7 +9,7 @@
 # - pg_dump and pg_restore keep the keys; the scheduler removes those whose period is over
 # - another tenant's keys
 #
-# JOBQUEUE_CALLS=1000000 for a long run.
+# JOBQUEUE_CALLS=1000000 for a long run; fewer than 100,000 may not come to every key.
 use strict;
 use warnings;
 use FindBin;
