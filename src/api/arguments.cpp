@@ -35,7 +35,7 @@ std::string Arguments::text_at(int n, const char *name, size_t longest) const {
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must not be empty");
 	if (value.size() > longest)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					std::string(name) + " must not have more than " + std::to_string(longest) + " bytes");
+					std::string(name) + " must have at most " + std::to_string(longest) + " bytes");
 	return value;
 }
 

@@ -7,8 +7,8 @@
 
 namespace jobqueue {
 
-/* Of a group_key, in bytes: it goes into an index. */
-inline constexpr size_t longest_key = 500;
+/* Of a unique_key or group_key, in bytes: they go into indexes. */
+inline constexpr size_t longest_key = 1024;
 
 /* The arguments of a call, by position from 0. "name" is for the error message. */
 class Arguments {

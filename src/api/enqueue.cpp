@@ -8,6 +8,7 @@
 #include "engine/kept_configuration.hpp"
 #include "engine/limits.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/unique.hpp"
 
 #include <map>
 
@@ -98,6 +99,73 @@ static void note_added(const store::NewTask &task, const store::Added &added) {
 	});
 }
 
+/* The arguments of enqueue and enqueue_unique about a key, which are looked at even where there is none. */
+static constexpr int unique_key_place = 8, on_conflict_place = 9, unique_scope_place = 14, unique_for_place = 15;
+
+/* A number for each of these words. */
+static size_t choice(const Arguments &arguments, int n, const char *name,
+					 std::initializer_list<std::string_view> words) {
+	/* Nearly always the default, as it is in the catalog: no need to be careful. */
+	if (!arguments.is_null(n)) {
+		const char *const value = DatumGetPointer(arguments.datum(n));
+		if (!VARATT_IS_EXTERNAL(value) && !VARATT_IS_COMPRESSED(value) &&
+			std::string_view(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)) == *words.begin())
+			return 0;
+	}
+	const std::string given = arguments.text_at(n, name);
+	const auto found = std::find(words.begin(), words.end(), given);
+	if (found != words.end())
+		return static_cast<size_t>(found - words.begin());
+	std::string hint = "It can be";
+	for (const std::string_view &word : words)
+		hint += (&word == words.begin() ? " " : &word + 1 == words.end() ? " or " : ", ") + std::string(word);
+	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown " + std::string(name) + " \"" + given + "\"", hint + ".");
+}
+
+struct KeyArguments {
+	std::optional<store::UniqueKey> key;
+	OnConflict on_conflict;
+};
+
+static KeyArguments read_key(const Arguments &arguments) {
+	static constexpr OnConflict actions[] = {OnConflict::keep, OnConflict::replace, OnConflict::error};
+	KeyArguments result = {std::nullopt,
+						   actions[choice(arguments, on_conflict_place, "on_conflict", {"keep", "replace", "error"})]};
+	const bool waiting = choice(arguments, unique_scope_place, "unique_scope", {"live", "waiting"}) == 1;
+	const std::optional<int64> period = arguments.optional_duration(unique_for_place, "unique_for");
+	if (period && *period == 0)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for must be longer than nothing");
+	if (period && waiting)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for and unique_scope \"waiting\" exclude each other");
+	if (arguments.is_null(unique_key_place))
+		return result;
+	result.key = {arguments.text_at(unique_key_place, "unique_key", longest_key), waiting, std::nullopt};
+	if (period)
+		result.key->until = GetCurrentTimestamp() + *period;
+	return result;
+}
+
+/* Likewise, of a task with a key; a call that adds nothing counts for nothing. */
+static UniqueOutcome add_keyed_task(FunctionCallInfo fcinfo, store::NewTask &task, Datum payload,
+									const KeyArguments &arguments) {
+	refuse_sql_type(task.type);
+	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = callers_queues(fcinfo, {Access::producer});
+	require_type(allowed, owner, task.type);
+	require_keys_of(allowed, owner, task.type);
+	const std::optional<store::Limits> limits = callers_limits(owner);
+	if (limits)
+		check_payload(*limits, payload, task.metadata);
+	const bool room = !limits || has_room(*limits, owner, 1);
+	task.own_queues = allowed.names;
+	const UniqueOutcome outcome = add_unique(owner, {task, payload, *arguments.key, arguments.on_conflict}, allowed);
+	if (outcome.is_new && limits)
+		count_added(*limits, 1, room);
+	if (outcome.announce)
+		note_added(task, *outcome.announce);
+	return outcome;
+}
+
 /* Of a jsonb[] without nulls; in the caller's memory. */
 static std::span<const Datum> elements_of(Datum array) {
 	return guard([array] {
@@ -118,6 +186,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	arguments.require(1, "payload");
 	store::NewTask task = read_task(arguments, type, of_enqueue);
 	const Datum payload = arguments.datum(1);
+	if (const KeyArguments key = read_key(arguments); key.key)
+		return Int64GetDatum(add_keyed_task(fcinfo, task, payload, key).id);
 	const Queues allowed = check_producer(fcinfo, task, [&payload] { return std::span(&payload, 1); });
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
 	note_added(task, added);
@@ -125,7 +195,21 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 }
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_unique) {
-	throw jobqueue::Error(ERRCODE_FEATURE_NOT_SUPPORTED, "not yet");
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const std::string type = arguments.text_at(0, "type");
+	arguments.require(1, "payload");
+	arguments.require(unique_key_place, "unique_key");
+	store::NewTask task = read_task(arguments, type, of_enqueue);
+	const UniqueOutcome outcome = add_keyed_task(fcinfo, task, arguments.datum(1), read_key(arguments));
+	return guard([fcinfo, &outcome] {
+		TupleDesc layout;
+		if (get_call_result_type(fcinfo, nullptr, &layout) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "return type must be a row type");
+		Datum values[2] = {Int64GetDatum(outcome.id), BoolGetDatum(outcome.is_new)};
+		bool nulls[2] = {false, false};
+		return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(layout), values, nulls));
+	});
 }
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
@@ -262,9 +346,9 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 	const bool finished = after == "completed" || after == "failed" || after == "cancelled";
 	const Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
 
-	int columns[2];
-	Datum values[2];
-	bool nulls[2] = {false, false};
+	int columns[3];
+	Datum values[3];
+	bool nulls[3] = {false, false, false};
 	int count = 0;
 	if (DatumGetTimestampTz(value(tuple, "updated_at")) == DatumGetTimestampTz(value(old, "updated_at"))) {
 		columns[count] = number("updated_at");
@@ -274,6 +358,13 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 	if (finished && isnull) {
 		columns[count] = number("finished_at");
 		values[count++] = now;
+	}
+
+	/* A key that is held until the task starts: as a claim does it. */
+	const char *const scope = text(tuple, "unique_scope");
+	if (before != after && after == "processing" && scope != nullptr && strcmp(scope, "waiting") == 0) {
+		columns[count] = number("unique_scope");
+		values[count++] = CStringGetTextDatum("started");
 	}
 
 	const int64 id = DatumGetInt64(value(old, "id"));

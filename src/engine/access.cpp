@@ -171,6 +171,16 @@ void require_type(const Queues &allowed, Oid owner, std::string_view type) {
 						"Its handler is for another queue.");
 }
 
+void require_keys_of(const Queues &allowed, Oid owner, std::string_view type) {
+	if (allowed.all)
+		return;
+	for (const store::HandledType &handled : kept_types(owner))
+		if (handled.type == type && !allowed.contains(handled.queue))
+			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+						"permission denied for unique keys of type \"" + handled.type + "\"",
+						"They belong to those who may enqueue into the queue of its handler.");
+}
+
 bool require_tasks(const Queues &allowed, std::span<const int64> ids) {
 	if (allowed.all)
 		return true;

@@ -60,6 +60,9 @@ std::vector<std::string> foreign_types(const Queues &allowed, Oid owner);
 /* Throws 42501 if this is one of them. Likewise. */
 void require_type(const Queues &allowed, Oid owner, std::string_view type);
 
+/* Throws 42501 if the type has a handler, and its queue is not among them: unique keys belong to a type. Likewise. */
+void require_keys_of(const Queues &allowed, Oid owner, std::string_view type);
+
 /*
  * Throws 42501 if one of these tasks is in another queue. False if there are no such tasks: one that comes to be a moment
  * later has not been looked at. Needs a Session.

@@ -5,6 +5,8 @@
 
 #include "pg/settings.hpp"
 
+#include <cmath>
+
 namespace jobqueue {
 
 static constexpr size_t many_lanes = 8192;
@@ -599,7 +601,7 @@ size_t Claimer::groups_for(const Round &round, size_t tasks) const {
 	if (!remembers_quiet_)
 		return tasks;
 	const double yield = std::clamp(round.yield, 1.0, static_cast<double>(tasks_in_turn));
-	return static_cast<size_t>(static_cast<double>(tasks) / yield) + 1;
+	return static_cast<size_t>(std::ceil(static_cast<double>(tasks) / yield));
 }
 
 /*
@@ -734,7 +736,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		}
 		if (!round.unfinished)
 			break;
-		const int wanted = static_cast<int>(std::min<size_t>(groups_for(round, reading.missing()) + 4, 256));
+		const int wanted = static_cast<int>(std::min<size_t>(groups_for(round, reading.missing()) + 1, 256));
 		const bool from_start = round.latest.empty();
 		bool last;
 		const std::vector<store::GroupHead> heads = next_heads(known, round.latest, wanted, &last);

@@ -35,17 +35,15 @@ static int length_of(Datum json) {
 	});
 }
 
-static void check_payload(int length, int32 most) {
-	if (length > most)
-		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "payload is too large: " + std::to_string(length) +
-														" bytes, and this role's may have " + std::to_string(most));
-}
+/* Tasks that waited when they were counted, and that this session has added since. */
+static constinit int64 count = 0;
 
 /* Of the current user, whoever's limit it is. */
-static void check_count(Oid owner, const store::Limits &limits, int64 added) {
+bool has_room(const store::Limits &limits, Oid owner, int64 added) {
 	static constinit Oid counted_for = InvalidOid;
-	static constinit int64 count = 0; /* tasks that waited then, and that this session has added since */
 	static constinit TimestampTz valid_until = 0, again_at = 0;
+	if (!limits.max_queued)
+		return true;
 	const int32 most = *limits.max_queued;
 	const TimestampTz began = GetCurrentTimestamp();
 	const bool full = count + added > most;
@@ -58,10 +56,25 @@ static void check_count(Oid owner, const store::Limits &limits, int64 added) {
 		valid_until = std::max(now + shortest_validity_us, again_at);
 	}
 	counted_for = GetUserId();
-	if (count + added > most)
+	return count + added <= most;
+}
+
+void count_added(const store::Limits &limits, int64 added, bool had_room) {
+	if (!had_room)
 		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of this role wait",
-					"There may be " + std::to_string(most) + " at once (jobqueue.limit_role).");
-	count += added;
+					"There may be " + std::to_string(*limits.max_queued) + " at once (jobqueue.limit_role).");
+	if (limits.max_queued)
+		count += added;
+}
+
+void check_payload(const store::Limits &limits, Datum payload, const std::optional<Datum> &metadata) {
+	if (!limits.max_payload)
+		return;
+	const int length = length_of(payload) + (metadata ? length_of(*metadata) : 0);
+	if (length > *limits.max_payload)
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "payload is too large: " + std::to_string(length) +
+														" bytes, and this role's may have " +
+														std::to_string(*limits.max_payload));
 }
 
 std::optional<store::Limits> callers_limits(Oid owner, Oid role) {
@@ -71,13 +84,10 @@ std::optional<store::Limits> callers_limits(Oid owner, Oid role) {
 
 void check_limits(const store::Limits &limits, Oid owner, std::span<const Datum> payloads,
 				  const std::optional<Datum> &metadata) {
-	if (limits.max_payload) {
-		const int more = metadata ? length_of(*metadata) : 0;
-		for (const Datum payload : payloads)
-			check_payload(length_of(payload) + more, *limits.max_payload);
-	}
-	if (limits.max_queued)
-		check_count(owner, limits, static_cast<int64>(payloads.size()));
+	for (const Datum payload : payloads)
+		check_payload(limits, payload, metadata);
+	const auto added = static_cast<int64>(payloads.size());
+	count_added(limits, added, has_room(limits, owner, added));
 }
 
 } // namespace jobqueue

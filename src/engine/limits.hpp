@@ -22,4 +22,12 @@ std::optional<store::Limits> callers_limits(Oid owner, Oid role = GetUserId());
 void check_limits(const store::Limits &limits, Oid owner, std::span<const Datum> payloads,
 				  const std::optional<Datum> &metadata);
 
+/*
+ * The parts of it, for a call that may turn out to add nothing: the size of a payload, whether one more task may wait, and
+ * the counting of the one that was added, which throws if there was no room. Likewise outside of any Session.
+ */
+void check_payload(const store::Limits &limits, Datum payload, const std::optional<Datum> &metadata);
+bool has_room(const store::Limits &limits, Oid owner, int64 added);
+void count_added(const store::Limits &limits, int64 added, bool had_room);
+
 } // namespace jobqueue

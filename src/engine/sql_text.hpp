@@ -29,3 +29,22 @@
 	"ANY (ARRAY['consumer', 'manager']))"
 /* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
 #define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
+
+/* A new task: $1 to $10 come from describe(), and if the statement says so $11 is its group_key, $12 whether it is blocked. */
+#define INSERT_COLUMNS                                                                                                 \
+	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, "        \
+	"created_by, timeout"
+#define INSERT_VALUES(payload, first_case)                                                                             \
+	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
+	"$1 AND " HAS_SAY_IN("ANY ($10)") "), 'default'), $4, $5, CASE " first_case "WHEN $5" GT NOW                       \
+									  " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
+#define INSERT_RETURNING " RETURNING id, queue, status"
+#define INSERT_TYPES(payload)                                                                                          \
+	TEXTOID, payload, TEXTOID, INT2OID, TIMESTAMPTZOID, INT4OID, JSONBOID, NAMEOID, INTERVALOID, TEXTARRAYOID
+#define FROM_PAYLOADS " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) ORDER BY u.n"
+#define IF_BLOCKED "WHEN $12 THEN 'blocked' "
+
+/* Tasks whose unique key nobody else can have: the predicate of the index. */
+#define HOLDS_KEY(t)                                                                                                   \
+	t "unique_key IS NOT NULL AND coalesce(" t "unique_scope, 'live')" EQ "ANY (ARRAY['live', 'waiting']) AND NOT " t  \
+	  "status" EQ FINISHED

@@ -17,25 +17,12 @@ namespace jobqueue::store {
 
 /* Adding */
 
-#define INSERT_COLUMNS                                                                                                 \
-	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, "        \
-	"created_by, timeout"
-#define INSERT_VALUES(payload, first_case)                                                                             \
-	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
-	"$1 AND " HAS_SAY_IN("ANY ($10)") "), 'default'), $4, $5, CASE " first_case "WHEN $5" GT NOW                       \
-									  " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
-#define INSERT_RETURNING " RETURNING id, queue, status"
-#define INSERT_TYPES(payload)                                                                                          \
-	TEXTOID, payload, TEXTOID, INT2OID, TIMESTAMPTZOID, INT4OID, JSONBOID, NAMEOID, INTERVALOID, TEXTARRAYOID
-#define FROM_PAYLOADS " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(payload, n) ORDER BY u.n"
-
 static constinit Statement insert_statement{INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", "") ")" INSERT_RETURNING,
 											INSERT_TYPES(JSONBOID)};
 static constinit Statement insert_many_statement{INSERT_COLUMNS ") SELECT " INSERT_VALUES("u.payload", "")
 													 FROM_PAYLOADS INSERT_RETURNING,
 												 INSERT_TYPES(JSONBARRAYOID)};
 /* With what most tasks have not. */
-#define IF_BLOCKED "WHEN $12 THEN 'blocked' "
 static constinit Statement insert_special_statement{
 	INSERT_COLUMNS ", group_key) VALUES (" INSERT_VALUES("$2", IF_BLOCKED) ", $11)" INSERT_RETURNING,
 	INSERT_TYPES(JSONBOID), TEXTOID, BOOLOID};
@@ -43,8 +30,7 @@ static constinit Statement insert_many_special_statement{
 	INSERT_COLUMNS ", group_key) SELECT " INSERT_VALUES("u.payload", IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
 	INSERT_TYPES(JSONBARRAYOID), TEXTOID, BOOLOID};
 
-static std::vector<Added> run_insert(Statement &plain, Statement &special, const NewTask &task, Datum payload) {
-	Params params;
+void describe(Params &params, const NewTask &task, Datum payload) {
 	params.add(task.type).add_datum(payload, false);
 	params.add(task.queue);
 	params.add(task.priority);
@@ -55,6 +41,11 @@ static std::vector<Added> run_insert(Statement &plain, Statement &special, const
 		params.add_null();
 	else
 		params.add(task.own_queues);
+}
+
+static std::vector<Added> run_insert(Statement &plain, Statement &special, const NewTask &task, Datum payload) {
+	Params params;
+	describe(params, task, payload);
 	const bool is_special = task.group_key || task.blocked;
 	if (is_special)
 		params.add(task.group_key).add(task.blocked);

@@ -33,6 +33,8 @@ struct Added {
 	bool scheduled;
 	bool blocked;
 };
+/* For statements of the stores: the first ten parameters of those that add a task. */
+void describe(Params &params, const NewTask &task, Datum payload);
 Added insert(const NewTask &task, Datum payload);
 /* "payloads" is jsonb[] without nulls; in their order. */
 std::vector<Added> insert_many(const NewTask &task, Datum payloads);

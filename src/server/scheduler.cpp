@@ -9,6 +9,7 @@
 
 #include "engine/claimer.hpp"
 #include "engine/outcome.hpp"
+#include "engine/unique_store.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
@@ -78,6 +79,7 @@ private:
 	void poll();
 	void sweep();
 	void turn_history();
+	void remove_expired_keys();
 	void start_workers();
 	void start_workers_of(Role &role);
 	void watch_started();
@@ -635,6 +637,15 @@ void Scheduler::turn_history() {
 	}
 }
 
+/* Keys that were taken for a period which is over: nobody minds them, but they take room. */
+void Scheduler::remove_expired_keys() {
+	int64 removed = 0;
+	do {
+		removed = 0;
+		attempt("remove unique keys whose period is over", [&removed] { removed = store::remove_expired_keys(batch); });
+	} while (removed == batch);
+}
+
 void Scheduler::poll() {
 	attempt("count the running tasks", recount_running_tasks);
 	due_from_ = DT_NOBEGIN;
@@ -642,6 +653,7 @@ void Scheduler::poll() {
 	recover_orphans();
 	archive();
 	turn_history();
+	remove_expired_keys();
 	if (GetCurrentTimestamp() >= next_sweep_)
 		sweep();
 	next_poll_ = GetCurrentTimestamp() + static_cast<int64>(settings::poll_interval_ms) * 1000;

@@ -36,7 +36,7 @@ CREATE TABLE jobqueue.tasks (
 	progress         real,
 	progress_message text,
 	unique_scope     text        CONSTRAINT tasks_unique_scope_known CHECK (
-		unique_scope OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting', 'started'])),
+		unique_scope OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting', 'started', 'period'])),
 	slot             smallint    NOT NULL DEFAULT 0
 ) PARTITION BY LIST (slot);
 
@@ -78,7 +78,8 @@ CREATE INDEX tasks_live_lease ON jobqueue.tasks_live (lease_expires_at) WHERE st
 CREATE INDEX tasks_live_finished ON jobqueue.tasks_live (updated_at)
 	WHERE status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled']);
 CREATE UNIQUE INDEX tasks_live_unique_key ON jobqueue.tasks_live (type, unique_key)
-	WHERE unique_key IS NOT NULL AND coalesce(unique_scope, 'live') OPERATOR(pg_catalog.<>) 'started';
+	WHERE unique_key IS NOT NULL AND coalesce(unique_scope, 'live') OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting'])
+		AND NOT status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled']);
 ALTER TABLE jobqueue.tasks_failed ADD CONSTRAINT tasks_failed_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_1 ADD CONSTRAINT tasks_history_1_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_2 ADD CONSTRAINT tasks_history_2_pkey PRIMARY KEY (id);
@@ -124,5 +125,5 @@ COMMENT ON COLUMN jobqueue.tasks.failures IS 'its failed attempts, the latest 20
 COMMENT ON COLUMN jobqueue.tasks.origin_queue IS 'of a dead letter: the queue it failed in; such a task waits for claim() or retry()';
 COMMENT ON COLUMN jobqueue.tasks.progress IS 'as the outside worker reported it, 0 to 1; see running_tasks for handlers';
 COMMENT ON COLUMN jobqueue.tasks.progress_message IS 'likewise';
-COMMENT ON COLUMN jobqueue.tasks.unique_scope IS 'how long it holds its unique_key: live = until it is finished (also null), waiting = until it starts, started = no more';
+COMMENT ON COLUMN jobqueue.tasks.unique_scope IS 'how long it holds its unique_key: live = until it is finished (also null), waiting = until it starts, started = no more, period = for the time in unique_keys';
 COMMENT ON COLUMN jobqueue.tasks.slot IS 'the leaf: 0 live, -1 failed, 1 to 8 history; written by the engine only';

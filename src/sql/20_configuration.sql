@@ -99,6 +99,16 @@ CREATE TABLE jobqueue.history_ring (
 	filled_since timestamptz NOT NULL
 );
 
+-- Keys that were taken for a period, whatever becomes of the task. No foreign key: tasks have no constraint to refer to.
+CREATE TABLE jobqueue.unique_keys (
+	type       text        NOT NULL,
+	unique_key text        NOT NULL,
+	task_id    bigint      NOT NULL,
+	expires_at timestamptz NOT NULL,
+	CONSTRAINT unique_keys_pkey PRIMARY KEY (type, unique_key)
+);
+CREATE INDEX unique_keys_expired ON jobqueue.unique_keys (expires_at);
+
 COMMENT ON TABLE jobqueue.incarnation IS 'which installation this is; two rows, or another database''s, mean a copy: see adopt()';
 COMMENT ON TABLE jobqueue.handlers IS 'the function or procedure that runs the tasks of a type, and the role it runs as';
 COMMENT ON TABLE jobqueue.queues IS 'queues that were ever paused; a queue without a row is running';
@@ -162,6 +172,11 @@ COMMENT ON COLUMN jobqueue.limits.role IS 'the role; not its members';
 COMMENT ON COLUMN jobqueue.limits.max_workers IS 'worker processes that run its handlers at once';
 COMMENT ON COLUMN jobqueue.limits.max_queued IS 'tasks it has added that wait';
 COMMENT ON COLUMN jobqueue.limits.max_payload IS 'bytes of a payload, as text';
+COMMENT ON TABLE jobqueue.unique_keys IS 'the unique keys that were taken for a period (unique_for); the scheduler removes those whose period is over';
+COMMENT ON COLUMN jobqueue.unique_keys.type IS 'the type that the key belongs to';
+COMMENT ON COLUMN jobqueue.unique_keys.unique_key IS 'the key';
+COMMENT ON COLUMN jobqueue.unique_keys.task_id IS 'the task that was added with it; it may be gone';
+COMMENT ON COLUMN jobqueue.unique_keys.expires_at IS 'free again from then on';
 COMMENT ON COLUMN jobqueue.history_ring.slot IS 'the leaf that is being filled, 1 to 8';
 COMMENT ON COLUMN jobqueue.history_ring.filled_since IS 'since when';
 
@@ -183,3 +198,4 @@ SELECT pg_catalog.pg_extension_config_dump('jobqueue.queues', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.access', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.limits', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.history_ring', '');
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.unique_keys', '');

@@ -96,6 +96,7 @@ SELECT results_eq(
 		('jobqueue.queues', 'manager'),
 		('jobqueue.running_tasks', 'manager'),
 		('jobqueue.tasks', 'consumer manager'),
+		('jobqueue.unique_keys', ''),
 		('jobqueue.worker_status', 'manager')$$,
 	'who may read what');
 SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_class c

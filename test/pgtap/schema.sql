@@ -4,7 +4,7 @@ SELECT no_plan();
 
 SELECT has_schema('jobqueue');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p')),
-	'{access,handlers,history_ring,incarnation,limits,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live}'::name[],
+	'{access,handlers,history_ring,incarnation,limits,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
 	'{_watched_queues,access_status,queue_status,running_tasks,worker_status}'::name[], 'the views');
@@ -113,7 +113,7 @@ SELECT results_eq(
 		('tasks_live_next', 'queue', 'priority', 'id'), ('tasks_live_pkey', 'id', '', ''), ('tasks_live_unique_key', 'type', 'unique_key', '')$$,
 	'their columns');
 SELECT alike((SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = ('jobqueue.' || i)::regclass), '%' || what || '%', i || ' is partial')
-FROM (VALUES ('tasks_live_next', 'pending'), ('tasks_live_due', 'scheduled'), ('tasks_live_lease', 'processing'), ('tasks_live_unique_key', 'unique_key IS NOT NULL'),
+FROM (VALUES ('tasks_live_next', 'pending'), ('tasks_live_due', 'scheduled'), ('tasks_live_lease', 'processing'), ('tasks_live_unique_key', 'unique_key IS NOT NULL'), ('tasks_live_unique_key', 'live'), ('tasks_live_unique_key', 'completed'),
 	('tasks_live_finished', 'completed'), ('tasks_live_group', 'group_key IS NOT NULL'), ('tasks_live_next', 'group_key IS NULL')) v(i, what);
 SELECT is((SELECT array_agg(DISTINCT pg_get_indexdef(indexrelid, 1, true) || indisprimary) FROM pg_index WHERE indrelid IN
 	(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobqueue.tasks'::regclass AND inhrelid <> 'jobqueue.tasks_live'::regclass)), '{idtrue}'::text[],
@@ -121,6 +121,13 @@ SELECT is((SELECT array_agg(DISTINCT pg_get_indexdef(indexrelid, 1, true) || ind
 SELECT is((SELECT count(*) FROM pg_index WHERE indisprimary AND indrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobqueue.tasks'::regclass)), 10::bigint, 'each leaf has one');
 SELECT col_is_pk('jobqueue', 'handlers', 'type', 'one handler for a type');
 SELECT col_is_pk('jobqueue', 'queues', 'queue', 'one row for a queue');
+SELECT col_is_pk('jobqueue', 'unique_keys', ARRAY['type', 'unique_key'], 'one row for a key of a type');
+SELECT results_eq(
+	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull, atthasdef FROM pg_attribute
+	  WHERE attrelid = 'jobqueue.unique_keys'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum$$,
+	$$VALUES ('type', 'text', true, false), ('unique_key', 'text', true, false), ('task_id', 'bigint', true, false), ('expires_at', 'timestamp with time zone', true, false)$$,
+	'the columns of unique_keys');
+SELECT throws_ok(format($$INSERT INTO jobqueue.tasks (type, unique_scope) VALUES ('t', %L)$$, s), '23514', NULL, 'an unknown unique_scope: ' || s) FROM unnest('{ever,""}'::text[]) s;
 SELECT col_is_pk('jobqueue', 'incarnation', 'id', 'incarnations are told apart');
 
 -- constraints

@@ -72,6 +72,7 @@ sub contents {
 		SELECT * FROM jobqueue.history_ring;
 		SELECT type, handler, queue, run_as, max_attempts, incarnation, created_at, updated_at FROM jobqueue.handlers ORDER BY type;
 		SELECT * FROM jobqueue.queues ORDER BY queue;
+		SELECT * FROM jobqueue.unique_keys ORDER BY type, unique_key;
 		SELECT last_value, is_called FROM jobqueue.tasks_id_seq;
 		SELECT task FROM ledger ORDER BY task;
 SQL

@@ -57,6 +57,7 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.enqueue('note', queue => 'held', metadata => '"pending"');
 	INSERT INTO jobqueue.tasks (type, status, metadata) VALUES ('note', 'blocked', '"blocked"');
 	INSERT INTO jobqueue.tasks (type, queue, unique_key, group_key, metadata) VALUES ('note', 'held', 'a "key"', 'a group', '"unique"');
+	SELECT jobqueue.cancel(id) FROM jobqueue.enqueue_unique('note', queue => 'held', unique_key => 'a "key"', unique_for => '1 day', metadata => '"period"');
 	SELECT jobqueue.enqueue('leaves', queue => 'held', metadata => '"crashed twice"');
 	UPDATE jobqueue.tasks SET crashes = 2, attempts = 2 WHERE metadata = '"crashed twice"';
 	SELECT jobqueue.enqueue('outside', queue => 'outside', metadata => '"claimed"');
@@ -78,6 +79,7 @@ crashed twice|pending|2|||
 dead letter|pending|0|1|default|
 failed|failed|0|3||
 pending|pending|0|||
+period|cancelled|0|||
 running|processing|0|||
 scheduled|scheduled|0|||
 snoozed|scheduled|0|||
@@ -87,7 +89,7 @@ waits to retry|scheduled|0|1||
 ROWS
 
 # Everything that must be kept, as text; each leaf by itself.
-my @tables = ('handlers ORDER BY type', 'queues ORDER BY queue', 'history_ring', 'tasks_live ORDER BY id', 'tasks_failed ORDER BY id',
+my @tables = ('handlers ORDER BY type', 'queues ORDER BY queue', 'history_ring', 'unique_keys ORDER BY type, unique_key', 'tasks_live ORDER BY id', 'tasks_failed ORDER BY id',
 	map { "tasks_history_$_ ORDER BY id" } 1 .. 8);
 
 sub contents {
@@ -162,6 +164,8 @@ sub goes_on {
 	$row->('scheduled', 'status, timeout', 'completed|1 mon 2 days 03:04:05.6', '... and run');
 	$row->('snoozed', 'status, attempts, max_attempts - attempts', 'scheduled|2|20', '... or snooze again');
 	is(($where->psql($database, q[INSERT INTO jobqueue.tasks (type, unique_key) VALUES ('note', 'a "key"')]))[0], 3, "$database: a unique key is still taken");
+	is($where->safe_psql($database, q[SELECT is_new FROM jobqueue.enqueue_unique('note', unique_key => 'a "key"', unique_for => '1 hour')]), 'f',
+		"$database: and one that was taken for a period");
 	is($where->safe_psql($database, "SELECT jobqueue.resume_queue('held')"), 't', "$database: a paused queue is resumed");
 	$row->($_, 'status', 'completed', "$_: runs") for 'pending', 'unique';
 	$row->('crashed twice', 'status, crashes, attempts, last_sqlstate', 'failed|3|3|JQ005', 'the third crash is the last');

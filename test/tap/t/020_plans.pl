@@ -30,6 +30,10 @@ sub round_trip {
 	$node->safe_psql('postgres', q{
 		SELECT jobqueue.enqueue('outside', delay => '0.1 s');
 		SELECT jobqueue.enqueue('outside') FROM generate_series(1, 5);
+		SELECT jobqueue.enqueue('outside', queue => 'keys', unique_key => 'k', on_conflict => c) FROM unnest('{keep,keep,replace}'::text[]) c;
+		SELECT jobqueue.enqueue_unique('outside', queue => 'keys', unique_key => 'k', unique_for => '0.1 s', on_conflict => c)
+			FROM unnest('{keep,keep,replace}'::text[]) c;
+		SELECT jobqueue.purge_queue('keys');
 		SELECT jobqueue.enqueue('work', '{"fail": 1}', max_attempts => 1) AS failing \gset
 		SELECT jobqueue.enqueue('work') AS good \gset
 		SELECT status FROM jobqueue.wait_for(:failing);
@@ -52,6 +56,7 @@ sub round_trip {
 	# promotion, expiry and archiving are the scheduler's
 	$node->poll_query_until('postgres', q{
 		SELECT NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live WHERE status IN ('scheduled', 'processing', 'completed'))
+			AND NOT EXISTS (SELECT 1 FROM jobqueue.unique_keys)
 	}) or die 'the scheduler did not do its part';
 }
 
@@ -71,12 +76,15 @@ sub check_plans {
 	my (%used, @wrong);
 	for (@plans) {
 		my ($query, $plan) = @$_;
-		push @wrong, "reads the whole table:\n$query\n$plan" if $plan =~ /Seq Scan on tasks_live/;
+		push @wrong, "reads the whole table:\n$query\n$plan" if $plan =~ /Seq Scan on (?:tasks_live|unique_keys)/;
 		push @wrong, "sorts:\n$query\n$plan" if $plan =~ /Sort Key: (?!u\.)/ && $query !~ /lane_heads|unnest/;
 		$used{complete}++ if $query =~ /^WITH done AS/;
 		my $index =
 			  $query =~ /t\.status OPERATOR\(pg_catalog\.=\) 'pending'/ ? 'tasks_live_next'
 			: $query =~ /s\.run_at/ || $query =~ /'scheduled' AND t\.run_at/ ? 'tasks_live_due'
+			: $query =~ /WHERE t\.type \S+ \$1 AND t\.unique_key/ ? 'tasks_live_unique_key'
+			: $query =~ /(?:FROM|UPDATE) jobqueue\.unique_keys k / && $query !~ /unique_keys e/ ? 'unique_keys_pkey'
+			: $query =~ /FROM jobqueue\.unique_keys e/ ? 'unique_keys_expired'
 			: $query =~ /'processing' AND t\.lease_expires_at/ ? 'tasks_live_lease'
 			: $query =~ /ORDER BY s\.updated_at/ ? 'tasks_live_finished'
 			: $query =~ /WHERE t\.ctid/ ? 'tid'
@@ -91,7 +99,8 @@ sub check_plans {
 			if $index eq 'tasks_live_pkey' && $plan =~ /using tasks_live_(?!pkey)/ && $query !~ /ARRAY\(SELECT/;
 	}
 	is(join("\n", @wrong), '', "$when: every statement has its plan");
-	for my $index (qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey tid complete)) {
+	for my $index (qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey tasks_live_unique_key unique_keys_pkey
+		unique_keys_expired tid complete)) {
 		ok($used{$index}, "$when: statements that need $index were seen");
 	}
 }

@@ -213,7 +213,7 @@ refuse([ 'row_security = off', 'eve', "SET row_security = off; $count", '42501' 
 # 50_access.sql: no level has rights to the partitions, nor to these tables
 refuse(
 	(map { [ "reads $_", 'eve', "SELECT * FROM jobqueue.$_", '42501' ] }
-		qw(tasks_live tasks_failed), (map { "tasks_history_$_" } 1 .. 8), qw(access limits access_status incarnation history_ring)),
+		qw(tasks_live tasks_failed), (map { "tasks_history_$_" } 1 .. 8), qw(access limits access_status incarnation history_ring unique_keys)),
 	[ 'reads the handlers', 'pia', 'SELECT * FROM jobqueue.handlers', '42501' ],
 	[ 'reads a place', 'eve', "SELECT currtid2('jobqueue.tasks_live', '(0,1)')", '42501' ],
 	[ 'reads the sequence', 'eve', 'SELECT last_value FROM jobqueue.tasks_id_seq', '42501' ],

@@ -1,0 +1,34 @@
+/*
+ * unique.hpp -- adding a task that has a unique key, or what is done instead when the key is taken.
+ *
+ * C++ region. Called by api/enqueue.cpp.
+ */
+#pragma once
+
+#include "engine/access.hpp"
+#include "engine/unique_store.hpp"
+
+namespace jobqueue {
+
+enum class OnConflict : uint8 { keep, replace, error };
+
+struct UniqueTask {
+	const store::NewTask &task;
+	Datum payload;
+	store::UniqueKey key;
+	OnConflict on_conflict;
+};
+
+struct UniqueOutcome {
+	int64 id;
+	bool is_new;
+	std::optional<store::Added> announce; /* added, or replaced, so that it waits as a new task does */
+};
+
+/*
+ * On behalf of the current user, who may add such tasks to these queues. Throws 23505 if the key is taken and the caller
+ * wants that, or must not know by which task; 42501 if it wants to replace a task of somebody else's. Outside of any Session.
+ */
+UniqueOutcome add_unique(Oid owner, const UniqueTask &unique, const Queues &allowed);
+
+} // namespace jobqueue
