@@ -7,6 +7,7 @@
 #include "engine/access.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "engine/schedule_store.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/announcements.hpp"
@@ -448,7 +449,8 @@ JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
 JOBQUEUE_FUNCTION(jobqueue_adopt) {
 	using namespace jobqueue;
 	const Session session(function_owner(fcinfo));
-	if (!store::adopt())
+	const bool adopted = store::adopt();
+	if (store::adopt_schedules() == 0 && !adopted)
 		return BoolGetDatum(false);
 	guard(note_everything);
 	return BoolGetDatum(true);

@@ -1,6 +1,6 @@
 /*
  * sql_text.hpp -- the vocabulary of our statements: operators by their full names, and the phrases that several of them
- * share. Included by the stores (engine/*_store.cpp) only.
+ * share. Included by the stores, engine/..._store.cpp, only.
  */
 #pragma once
 

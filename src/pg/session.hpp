@@ -45,7 +45,7 @@ private:
 /* The arguments of a statement. Values are copied into memory that lives as long as the Session. */
 class Params {
 public:
-	static constexpr int capacity = 16;
+	static constexpr int capacity = 20;
 	Params &add(int64 value) noexcept;
 	Params &add(int32 value) noexcept;
 	Params &add(int16 value) noexcept;

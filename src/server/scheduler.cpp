@@ -1,14 +1,16 @@
 /*
  * scheduler.cpp -- the scheduler of one database: starts workers, makes scheduled tasks due, takes back what dead
- * workers and expired leases held, sends the coalesced NOTIFYs, turns the ring of history.
+ * workers and expired leases held, fires schedules, sends the coalesced NOTIFYs, turns the ring of history.
  *
  * Started by the launcher. Entry is C, behind boundary(); everything else is a C++ region but for the callbacks. It is
  * connected as the bootstrap superuser, runs nothing but our own statements in a Session, and no user's code.
  */
 #include "server/processes.hpp"
+#include "server/watched_tasks.hpp"
 
 #include "engine/claimer.hpp"
 #include "engine/outcome.hpp"
+#include "engine/schedules.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
@@ -65,7 +67,9 @@ private:
 	SchedulerState work();
 	std::optional<SchedulerState> configure();
 	void read_announcements();
+	void read_due();
 	void promote_and_expire();
+	void fire_schedules();
 	void expire_singly();
 	void charge_suspects();
 	void recover_orphans();
@@ -105,6 +109,9 @@ private:
 	TimestampTz due_from_ = DT_NOBEGIN; /* no scheduled task is due before, but for those announced */
 	TimestampTz next_due_ = DT_NOBEGIN;
 	TimestampTz next_lease_ = DT_NOBEGIN;
+	TimestampTz next_schedule_ = DT_NOBEGIN;
+	Schedules schedules_;
+	WatchedTasks holding_; /* whose end lets a schedule go on */
 	TimestampTz next_poll_ = DT_NOBEGIN;
 	TimestampTz next_sweep_ = DT_NOBEGIN;
 	TimestampTz next_overdue_ = DT_NOEND; /* when a handler has had its grace */
@@ -315,12 +322,15 @@ void Scheduler::read_announcements() {
 				[this] { atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0))); });
 }
 
-void Scheduler::promote_and_expire() {
+void Scheduler::read_due() {
 	const auto announced = static_cast<TimestampTz>(pg_atomic_exchange_u64(&slot_->due_at, PG_INT64_MAX));
 	due_from_ = std::min(due_from_, announced);
 	next_due_ = std::min(next_due_, announced);
 	next_lease_ = std::min(next_lease_, announced);
+	next_schedule_ = std::min(next_schedule_, announced);
+}
 
+void Scheduler::promote_and_expire() {
 	while (next_due_ <= GetCurrentTimestamp()) {
 		TimestampTz from = due_from_, next = next_due_;
 		const bool done = attempt("make scheduled tasks due", [&] {
@@ -353,6 +363,29 @@ void Scheduler::promote_and_expire() {
 		if (!done)
 			expire_singly();
 		next_lease_ = done ? next : GetCurrentTimestamp() + after_failure_us;
+	}
+}
+
+void Scheduler::fire_schedules() {
+	if (holding_.any())
+		next_schedule_ = DT_NOBEGIN; /* its end may be why we were woken */
+	while (next_schedule_ <= GetCurrentTimestamp()) {
+		const auto up_since = static_cast<TimestampTz>(pg_atomic_read_u64(&shared()->up_since));
+		TimestampTz next = next_schedule_;
+		std::vector<int64> holding;
+		const bool done = attempt("fire schedules", [&] {
+			const bool more = schedules_.fire(owner_, up_since, batch);
+			holding = schedules_.holding_tasks(WatchedTasks::capacity);
+			next = more ? DT_NOBEGIN : schedules_.next();
+			const TimestampTz now = GetCurrentTimestamp();
+			if (!more && next <= now)
+				next = now + after_failure_us / 10; /* locked by somebody, or due since */
+			if (!holding.empty())
+				next = std::min(next, now + after_failure_us); /* more than can be watched; one that was deleted */
+		});
+		next_schedule_ = done ? next : GetCurrentTimestamp() + after_failure_us;
+		if (done && holding_.watch(std::move(holding)))
+			next_schedule_ = DT_NOBEGIN; /* one may have ended before it was watched */
 	}
 }
 
@@ -624,7 +657,7 @@ void Scheduler::turn_history() {
 
 void Scheduler::poll() {
 	due_from_ = DT_NOBEGIN;
-	next_due_ = next_lease_ = DT_NOBEGIN;
+	next_due_ = next_lease_ = next_schedule_ = DT_NOBEGIN;
 	recover_orphans();
 	archive();
 	turn_history();
@@ -841,13 +874,14 @@ bool Scheduler::may_retire() {
 	if (!to_notify_.empty() || has_workers(MyDatabaseId) || pg_atomic_read_u32(&slot_->wanted) != 0 ||
 		(hungry_since_ != 0 && !asked))
 		return false;
-	const bool nothing = roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND;
+	const bool nothing =
+		roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND && next_schedule_ == DT_NOEND;
 	const TimestampTz now = GetCurrentTimestamp();
 	if (!asked && !(nothing && now - busy_at_ >= static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC))
 		return false;
 	/* Where processes are short, the safety net comes round more rarely; what is announced brings it back at once. */
 	constexpr int64 absence_us = USECS_PER_MINUTE;
-	TimestampTz back = std::min(next_due_, next_lease_);
+	TimestampTz back = std::min({next_due_, next_lease_, next_schedule_});
 	const bool unsure =
 		std::any_of(roles_.begin(), roles_.end(), [now](const auto &role) { return now < role->next_start; });
 	if (hungry_since_ != 0 || unsure)
@@ -859,7 +893,7 @@ bool Scheduler::may_retire() {
 }
 
 int64 Scheduler::sleep_ms() {
-	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_overdue_});
+	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_schedule_, next_overdue_});
 	if (!to_notify_.empty())
 		until = std::min(until, notified_at_ + notify_interval_us);
 	const TimestampTz now = GetCurrentTimestamp();
@@ -914,6 +948,8 @@ SchedulerState Scheduler::work() {
 			recover_orphans();
 		if (pg_atomic_read_u32(&slot_->by_hand) != 0)
 			archive();
+		read_due();
+		fire_schedules();
 		promote_and_expire();
 		watch_overdue();
 		start_workers();

@@ -51,6 +51,7 @@ static void initialize(SharedState *fresh) {
 	pg_atomic_init_u32(&fresh->rescan, 0);
 	pg_atomic_init_u64(&fresh->token, 0);
 	pg_atomic_init_u64(&fresh->starved_at, 0);
+	pg_atomic_init_u64(&fresh->up_since, 0);
 	pg_atomic_init_u64(&fresh->room_asked_at, 0);
 	pg_atomic_init_u64(&fresh->launcher_hungry_since, 0);
 	SpinLockInit(&fresh->ring_lock);

@@ -145,6 +145,7 @@ struct SharedState {
 	pg_atomic_uint64 token;		 /* of the youngest worker */
 	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody hungry; 0 = none */
 	pg_atomic_uint64 room_asked_at;
+	pg_atomic_uint64 up_since;				/* when the first launcher began: before that, nobody could run a task */
 	pg_atomic_uint64 launcher_hungry_since; /* a database has had no scheduler since, for want of a process */
 	slock_t ring_lock;						/* held while an announcement is written */
 	pg_atomic_uint64 announced;				/* next position in the ring */
