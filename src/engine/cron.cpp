@@ -328,7 +328,7 @@ int read_value(const FieldKind &kind, const Token &token) {
 	if (is_number(token.text)) {
 		const int value = std::stoi(token.text);
 		if (value < kind.low || value > kind.high)
-			refuse(kind, token, "is not among " + range_of(kind));
+			refuse(kind, token, "is out of range, " + range_of(kind));
 		return value;
 	}
 	if (kind.names != nullptr && token.text.size() == 3) {
@@ -368,11 +368,13 @@ bool read_nth_weekday(Fields &fields, const Token &item) {
 		return false;
 	if (item.text.size() == 1)
 		refuse(weekday_field, item, "does not say which weekday", "The last Friday of the month is 5L.");
+	if (mark == 0 || mark == item.text.size() - 1)
+		refuse(weekday_field, item, "has nothing on one side of the #");
 	const int weekday = read_value(weekday_field, part(item, 0, last ? item.text.size() - 1 : mark)) % 7;
 	const Token which = part(item, last ? item.text.size() - 1 : mark + 1);
 	const bool is_last = which.text == "L" || which.text == "l";
 	fields.nth[static_cast<size_t>(weekday)] |=
-		1U << (is_last ? 0 : read_number(weekday_field, which, 1, 5, "which one of the month"));
+		1U << (is_last ? 0 : read_number(weekday_field, which, 1, 5, "the number of a weekday in a month"));
 	return true;
 }
 
@@ -384,6 +386,8 @@ uint64 read_item(const FieldKind &kind, const Token &item) {
 	if (base.text.empty())
 		refuse(kind, item, "has nothing before the /");
 	const size_t dash = base.text.find('-');
+	if (dash == 0 || dash == base.text.size() - 1)
+		refuse(kind, base, "is half a range");
 	if (base.text == "*" || (base.text == "?" && (&kind == &day_field || &kind == &weekday_field))) {
 		high -= &kind == &weekday_field;
 	} else if (dash != std::string::npos) {
@@ -406,6 +410,8 @@ uint64 read_item(const FieldKind &kind, const Token &item) {
 	int step = 1;
 	if (slash != std::string::npos) {
 		const Token given = part(item, slash + 1);
+		if (given.text.empty())
+			refuse(kind, item, "has nothing after the /");
 		if (is_number(given.text) && std::stoi(given.text) > kind.high - kind.low + 1)
 			refuse(
 				kind, given, "is a step longer than the field",
@@ -522,8 +528,8 @@ Period read_period(const std::string &text) {
 	constexpr int32 most_days = most_years * 366;
 	if (interval.month < 0 || interval.day < 0 || interval.time < 0 ||
 		(interval.month == 0 && interval.day == 0 && interval.time < USECS_PER_SEC))
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"invalid schedule: the interval " + quoted(text) + " is shorter than a second");
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid schedule: the interval " + quoted(text) +
+														 " must be at least a second, and no part of it negative");
 	if (interval.month > most_years * 12 || interval.day > most_days || interval.time > most_days * USECS_PER_DAY)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid schedule: the interval " + quoted(text) +
 														 " is longer than " + std::to_string(most_years) + " years");
