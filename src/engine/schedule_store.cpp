@@ -21,8 +21,12 @@ namespace jobqueue::store {
 	"s.on_misfire, s.misfire_limit, s.on_overlap, s.created_by, " ROLE                                                 \
 	", s.governed, s.anchor, s.next_run_at, s.last_run_at, s.last_task_id, s.held, s.paused_at IS NOT NULL, " BUSY     \
 	" FROM jobqueue.schedules s WHERE "
-/* As with handlers: a restore that is half done fires nothing. */
-#define OWN "s.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1)"
+/* Neither a copy nor a restore that is half done fires anything, even before it is known to be one. */
+#define OWN                                                                                                            \
+	"s.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i WHERE i.database" EQ                                  \
+	"(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname" EQ                                                   \
+	"pg_catalog.current_database()) AND NOT EXISTS (SELECT 1 FROM jobqueue.incarnation o WHERE o.id "                  \
+	"OPERATOR(pg_catalog.<>) i.id))"
 #define ACTIVE "s.paused_at IS NULL AND " OWN
 #define HOLDS "s.held OPERATOR(pg_catalog.<>) '{}'"
 
