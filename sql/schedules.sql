@@ -190,6 +190,20 @@ UPDATE jobqueue.schedules SET cron = '@yearly', next_run_at = now() WHERE name =
 CALL pg_temp.wait_until($$(SELECT next_run_at > now() FROM jobqueue.schedules WHERE name = 's-good')$$);
 SELECT next_run_at = date_trunc('year', now()) + interval '1 year' FROM jobqueue.schedules WHERE name = 's-good';
 
+-- the statement of the reference that moves the jobs of pg_cron
+CREATE SCHEMA cron
+	CREATE TABLE job (jobid bigint, schedule text, command text, database text DEFAULT current_database(), username text DEFAULT CURRENT_USER, active boolean DEFAULT true, jobname text);
+INSERT INTO cron.job (jobid, schedule, command, jobname) VALUES (1, '30 3 * * 6', 'DELETE FROM events', NULL), (2, '30 seconds', 'SELECT 1', 's-pg'), (3, '0 12 $ * *', 'SELECT 2', NULL);
+INSERT INTO cron.job (jobid, schedule, command, database, active) VALUES (4, '@daily', 'SELECT 3', 'elsewhere', true), (5, '@daily', 'SELECT 4', current_database(), false);
+SET cron.timezone = 'GMT';
+SELECT jobqueue.schedule(coalesce(jobname, 'pg_cron ' || jobid), schedule, 'sql', jsonb_build_object('command', command),
+	current_setting('cron.timezone'), on_misfire => 'skip', on_overlap => 'queue')
+FROM cron.job WHERE active AND database = current_database();
+SELECT name, cron, payload, time_zone, on_misfire, on_overlap FROM jobqueue.schedules WHERE type = 'sql' ORDER BY name;
+SET client_min_messages = error;
+DROP SCHEMA cron CASCADE;
+RESET client_min_messages;
+
 SELECT count(jobqueue.unschedule(name)) FROM jobqueue.schedules;
 DELETE FROM jobqueue.tasks WHERE type LIKE 's-%';
 SELECT jobqueue.unregister_handler('s-foreign');
