@@ -23,6 +23,8 @@ constexpr int64 epoch_difference = static_cast<int64>(POSTGRES_EPOCH_JDATE - UNI
 /* No zone's clock has ever been changed by more than a day. */
 constexpr int64 longest_change = 2 * day_seconds;
 constexpr size_t longest_text = 1000;
+/* Where the calendar ends: about the year 200000, far from where sums of microseconds overflow. */
+constexpr TimestampTz last_time = INT64CONST(198000) * 365 * USECS_PER_DAY;
 
 int64 floor_divide(int64 value, int64 by) noexcept {
 	return value / by - (value % by < 0);
@@ -34,7 +36,7 @@ int64 seconds_of(TimestampTz time) noexcept {
 
 std::optional<TimestampTz> time_of(int64 seconds, int64 microseconds = 0) noexcept {
 	const int64 since = seconds - epoch_difference;
-	if (since >= END_TIMESTAMP / USECS_PER_SEC || since <= MIN_TIMESTAMP / USECS_PER_SEC)
+	if (since >= last_time / USECS_PER_SEC || since <= MIN_TIMESTAMP / USECS_PER_SEC)
 		return std::nullopt;
 	return since * USECS_PER_SEC + microseconds;
 }
@@ -240,11 +242,8 @@ std::optional<TimestampTz> next_of_period(const Period &period, TimestampTz afte
 										  TimestampTz anchor) noexcept {
 	if (period.months == 0 && period.days == 0) {
 		const int64 count = after < anchor ? 1 : (after - anchor) / period.microseconds + 1;
-		int64 length, next;
-		if (pg_mul_s64_overflow(count, period.microseconds, &length) || pg_add_s64_overflow(anchor, length, &next) ||
-			next >= END_TIMESTAMP)
-			return std::nullopt;
-		return next;
+		const TimestampTz next = anchor + count * period.microseconds;
+		return next < last_time ? std::optional(next) : std::nullopt;
 	}
 	const int64 fraction = anchor - floor_divide(anchor, USECS_PER_SEC) * USECS_PER_SEC;
 	const int64 start = local_time(seconds_of(anchor), zone) * USECS_PER_SEC + fraction;
@@ -583,6 +582,8 @@ Expression::Expression(const std::string &written) {
 }
 
 std::optional<TimestampTz> Expression::next(TimestampTz after, const Zone &zone, TimestampTz anchor) const {
+	if (after >= last_time || anchor >= last_time || after < MIN_TIMESTAMP || anchor < MIN_TIMESTAMP)
+		return std::nullopt;
 	if (!fields_)
 		return next_of_period(period_, after, zone, anchor);
 	const std::optional<int64> found = next_of_fields(*fields_, seconds_of(after) + 1, zone);

@@ -50,7 +50,7 @@ public:
 	explicit Expression(const std::string &written);
 
 	/*
-	 * The first time after "after"; none if there is none before the end of the server's calendar. An interval counts from
+	 * The first time after "after"; none if there is none before about the year 200000. An interval counts from
 	 * "anchor", which is not itself one of its times.
 	 */
 	std::optional<TimestampTz> next(TimestampTz after, const Zone &zone, TimestampTz anchor) const;

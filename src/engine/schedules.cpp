@@ -18,6 +18,8 @@ static constexpr int64 longest_retry_us = 10 * USECS_PER_SEC;
 static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampTz now, TimestampTz up_since) {
 	const cron::Expression expression(schedule.cron);
 	const cron::Zone zone(schedule.time_zone);
+	if (TIMESTAMP_NOT_FINITE(*schedule.next_run_at) || TIMESTAMP_NOT_FINITE(schedule.anchor))
+		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "next_run_at and anchor must be finite");
 	/* As the expression and the zone are now: the row, or the zone's rules, may have changed since. */
 	const TimestampTz after = *schedule.next_run_at - 1;
 	const TimestampTz missed_before = std::max({up_since, now - misfire_tolerance_us, *schedule.next_run_at});
