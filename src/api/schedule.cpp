@@ -170,8 +170,7 @@ JOBQUEUE_FUNCTION(jobqueue_resume_schedule) {
 	const std::optional<TimestampTz> next = expression.next(GetCurrentTimestamp(), zone, schedule->anchor);
 	const Session session(owner);
 	store::resume_schedule(name, next);
-	const TimestampTz look_at = 1; /* what was held back may be its turn */
-	guard([look_at] { note_due(look_at); });
+	guard([] { note_due(1); }); /* what was held back may be its turn */
 	return BoolGetDatum(true);
 }
 

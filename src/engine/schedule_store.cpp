@@ -251,7 +251,7 @@ static constinit Statement next_statement{"SELECT s.next_run_at FROM jobqueue.sc
 										  "ANY ($1) ORDER BY s.next_run_at LIMIT 1",
 										  TEXTARRAYOID};
 static constinit Statement holding_statement{"SELECT s.last_task_id FROM jobqueue.schedules s WHERE " ACTIVE
-											 " AND " HOLDS " AND s.last_task_id IS NOT NULL LIMIT $1",
+											 " AND " HOLDS " AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $1",
 											 INT4OID};
 
 std::vector<Schedule> lock_due_schedules(TimestampTz now, std::span<const std::string> except, int count) {

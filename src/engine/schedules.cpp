@@ -112,11 +112,11 @@ bool Schedules::fire(Oid owner, TimestampTz up_since, int count) {
 	const TimestampTz now = GetCurrentTimestamp();
 	const std::vector<std::string> except = failing(now);
 	std::vector<store::Schedule> schedules = store::lock_due_schedules(now, except, count);
-	const bool more = schedules.size() == static_cast<size_t>(count);
-	for (store::Schedule &held : store::lock_held_schedules(except, count))
-		if (std::none_of(schedules.begin(), schedules.end(),
-						 [&held](const auto &due) { return due.name == held.name; }))
-			schedules.push_back(std::move(held));
+	std::vector<store::Schedule> held = store::lock_held_schedules(except, count);
+	const bool more = std::max(schedules.size(), held.size()) == static_cast<size_t>(count);
+	for (store::Schedule &one : held)
+		if (std::none_of(schedules.begin(), schedules.end(), [&one](const auto &due) { return due.name == one.name; }))
+			schedules.push_back(std::move(one));
 	for (store::Schedule &schedule : schedules) {
 		std::string problem;
 		int code = 0;

@@ -25,6 +25,8 @@ namespace {
 
 constexpr int64 notify_interval_us = 10 * USECS_PER_SEC / 1000;
 constexpr int batch = 1000;
+/* Schedules that fire in one transaction: between two of them the rest is looked at. */
+constexpr int schedule_batch = 100;
 /* A sweep or a full pass takes at most one part in so many of the time. */
 constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
@@ -369,17 +371,18 @@ void Scheduler::promote_and_expire() {
 void Scheduler::fire_schedules() {
 	if (holding_.any())
 		next_schedule_ = DT_NOBEGIN; /* its end may be why we were woken */
-	while (next_schedule_ <= GetCurrentTimestamp()) {
+	if (next_schedule_ <= GetCurrentTimestamp()) {
 		const auto up_since = static_cast<TimestampTz>(pg_atomic_read_u64(&shared()->up_since));
 		TimestampTz next = next_schedule_;
 		std::vector<int64> holding;
 		const bool done = attempt("fire schedules", [&] {
-			const bool more = schedules_.fire(owner_, up_since, batch);
+			const TimestampTz began = GetCurrentTimestamp();
+			const bool more = schedules_.fire(owner_, up_since, schedule_batch);
 			holding = schedules_.holding_tasks(WatchedTasks::capacity);
 			next = more ? DT_NOBEGIN : schedules_.next();
 			const TimestampTz now = GetCurrentTimestamp();
-			if (!more && next <= now)
-				next = now + after_failure_us / 10; /* locked by somebody, or due since */
+			if (!more && next <= began)
+				next = now + after_failure_us / 10; /* locked by somebody */
 			if (!holding.empty())
 				next = std::min(next, now + after_failure_us); /* more than can be watched; one that was deleted */
 		});
