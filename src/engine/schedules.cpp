@@ -15,14 +15,14 @@ static constexpr int64 shortest_retry_us = USECS_PER_SEC;
 static constexpr int64 longest_retry_us = 10 * USECS_PER_SEC;
 
 /* The times of a schedule that have come, by its policy for those that were missed; moves next_run_at on. */
-static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampTz now, TimestampTz up_since) {
+static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampTz now, TimestampTz served_since) {
 	const cron::Expression expression(schedule.cron);
 	const cron::Zone zone(schedule.time_zone);
 	if (TIMESTAMP_NOT_FINITE(*schedule.next_run_at) || TIMESTAMP_NOT_FINITE(schedule.anchor))
 		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "next_run_at and anchor must be finite");
 	/* As the expression and the zone are now: the row, or the zone's rules, may have changed since. */
 	const TimestampTz after = *schedule.next_run_at - 1;
-	const TimestampTz missed_before = std::max({up_since, now - misfire_tolerance_us, *schedule.next_run_at});
+	const TimestampTz missed_before = std::max({served_since, now - misfire_tolerance_us, *schedule.next_run_at});
 	const size_t limit = schedule.on_misfire == "all"	 ? static_cast<size_t>(schedule.misfire_limit)
 						 : schedule.on_misfire == "once" ? 1
 														 : 0;
@@ -68,10 +68,10 @@ static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const
 }
 
 /* Adds the tasks of a locked schedule whose times have come, or those that were held back. */
-static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz up_since, Oid owner) {
+static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz served_since, Oid owner) {
 	std::vector<TimestampTz> times;
 	if (schedule.next_run_at && *schedule.next_run_at <= now)
-		times = take_times(schedule, now, up_since);
+		times = take_times(schedule, now, served_since);
 	if (schedule.on_overlap == "queue" || !schedule.held.empty()) {
 		schedule.held.insert(schedule.held.end(), times.begin(), times.end());
 		times.clear();
@@ -108,7 +108,7 @@ void Schedules::add_failure(const std::string &name) {
 	failure.retry_at = GetCurrentTimestamp() + failure.delay_us;
 }
 
-bool Schedules::fire(Oid owner, TimestampTz up_since, int count) {
+bool Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 	const TimestampTz now = GetCurrentTimestamp();
 	const std::vector<std::string> except = failing(now);
 	std::vector<store::Schedule> schedules = store::lock_due_schedules(now, except, count);
@@ -123,7 +123,7 @@ bool Schedules::fire(Oid owner, TimestampTz up_since, int count) {
 		try {
 			in_subtransaction([&] {
 				const Session session(owner);
-				fire_one(schedule, now, up_since, owner);
+				fire_one(schedule, now, served_since, owner);
 			});
 			failures_.erase(schedule.name);
 			continue;

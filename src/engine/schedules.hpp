@@ -14,17 +14,17 @@ namespace jobqueue {
 
 /*
  * A time that is so long ago was missed: nobody was there to see it, though the server was running. What came before the
- * server was up was missed anyway.
+ * database was served was missed anyway.
  */
 inline constexpr int64 misfire_tolerance_us = USECS_PER_MINUTE;
 
 class Schedules {
 public:
 	/*
-	 * Fires what is due; "up_since": when this server began to run tasks. One schedule that fails does not stop the others:
+	 * Fires what is due; "served_since": when this server began to run tasks here. One schedule that fails does not stop the others:
 	 * it is passed over for some seconds, and says why in last_error and, once, in the log. True: there may be more.
 	 */
-	bool fire(Oid owner, TimestampTz up_since, int count);
+	bool fire(Oid owner, TimestampTz served_since, int count);
 	/* When there is something to fire next; DT_NOEND if never. */
 	TimestampTz next() const;
 	/* Tasks that hold back firings of their schedule: their ends are waited for. */

@@ -331,8 +331,6 @@ extern "C" void jobqueue_launcher_main(Datum) {
 	pgstat_report_appname("jobqueue launcher");
 	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(compat::my_procno()));
 	before_shmem_exit(leave, 0);
-	uint64 never = 0;
-	pg_atomic_compare_exchange_u64(&shared()->up_since, &never, static_cast<uint64>(GetCurrentTimestamp()));
 	stop_strays();
 	boundary([] { Launcher().run(); });
 	proc_exit(1);

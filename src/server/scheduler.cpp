@@ -193,6 +193,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 		roles_.clear();
 		dismiss_workers();
 		pg_atomic_write_u64(&slot_->paused_configuration, configuration);
+		pg_atomic_write_u64(&slot_->served_since, 0);
 	}
 	if (!extension)
 		return SchedulerState::absent;
@@ -280,6 +281,8 @@ std::optional<SchedulerState> Scheduler::configure() {
 	configuration_ = configuration;
 	roles_read_ = roles_read;
 	pg_atomic_write_u32(&slot_->paused_reported, 0);
+	if (pg_atomic_read_u64(&slot_->served_since) == 0)
+		pg_atomic_write_u64(&slot_->served_since, static_cast<uint64>(GetCurrentTimestamp()));
 	if (scheduler_state(slot_) != SchedulerState::running) {
 		pg_atomic_write_u32(&slot_->state, static_cast<uint32>(SchedulerState::running));
 		wake_launcher(); /* it may look into the next database */
@@ -372,12 +375,12 @@ void Scheduler::fire_schedules() {
 	if (holding_.any())
 		next_schedule_ = DT_NOBEGIN; /* its end may be why we were woken */
 	if (next_schedule_ <= GetCurrentTimestamp()) {
-		const auto up_since = static_cast<TimestampTz>(pg_atomic_read_u64(&shared()->up_since));
+		const auto served_since = static_cast<TimestampTz>(pg_atomic_read_u64(&slot_->served_since));
 		TimestampTz next = next_schedule_;
 		std::vector<int64> holding;
 		const bool done = attempt("fire schedules", [&] {
 			const TimestampTz began = GetCurrentTimestamp();
-			const bool more = schedules_.fire(owner_, up_since, schedule_batch);
+			const bool more = schedules_.fire(owner_, served_since, schedule_batch);
 			holding = schedules_.holding_tasks(WatchedTasks::capacity);
 			next = more ? DT_NOBEGIN : schedules_.next();
 			const TimestampTz now = GetCurrentTimestamp();

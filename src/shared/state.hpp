@@ -62,6 +62,7 @@ struct DatabaseSlot {
 	pg_atomic_uint32 paused_reported; /* why it is paused has been said in the log */
 	pg_atomic_uint64 paused_configuration; /* with which the scheduler found nothing to run */
 	pg_atomic_uint64 due_at;	   /* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
+	pg_atomic_uint64 served_since; /* before that it was down, or paused; 0 = it is not served yet */
 	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
 	pg_atomic_uint64 horizon;	   /* every id up to here has been drawn from the sequence */
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
@@ -145,7 +146,6 @@ struct SharedState {
 	pg_atomic_uint64 token;		 /* of the youngest worker */
 	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody hungry; 0 = none */
 	pg_atomic_uint64 room_asked_at;
-	pg_atomic_uint64 up_since;				/* when the first launcher began: before that, nobody could run a task */
 	pg_atomic_uint64 launcher_hungry_since; /* a database has had no scheduler since, for want of a process */
 	slock_t ring_lock;						/* held while an announcement is written */
 	pg_atomic_uint64 announced;				/* next position in the ring */

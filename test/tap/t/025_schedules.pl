@@ -174,12 +174,15 @@ my $dump = "${PostgreSQL::Test::Utils::tmp_check}/app.sql";
 $node->command_ok([ 'pg_dump', '-f', $dump, 'app' ], 'dumped');
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', 'copy', '-f', $dump ], 'restored');
+my $dumped = $node->safe_psql('copy', 'SELECT max(run_at) FROM jobqueue.tasks');
 my $known = $node->safe_psql('copy', 'SELECT count(*) FROM jobqueue.tasks');
 $ran = $node->safe_psql('app', 'SELECT count(*) FROM ran');
 wait_sql($node, 'app', "SELECT count(*) >= $ran + 3 FROM ran", 't', 'three more in the original', 20);
 is($node->safe_psql('copy', 'SELECT count(*) FROM jobqueue.tasks'), $known, 'none in the copy');
+my $adopted = $node->safe_psql('copy', 'SELECT now()');
 is($node->safe_psql('copy', 'SELECT jobqueue.adopt()'), 't', 'adopted');
 wait_sql($node, 'copy', "SELECT count(*) >= $known + 2 FROM jobqueue.tasks", 't', 'it fires there, too', 20);
+is($node->safe_psql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE run_at > '$dumped' AND run_at < '$adopted'"), 0, '... not for the time before');
 $node->safe_psql('copy', "SELECT jobqueue.unschedule('tick')");
 
 # -- a standby goes on
