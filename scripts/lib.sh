@@ -122,6 +122,7 @@ tools_for() {
 		spot) echo venv ;;
 		build) echo g++ make server-headers clang++ ;;
 		server | regress | isolation | examples | demo) echo g++ make server-headers server ;;
+		cron) echo g++ make server-headers server node npm ;;
 		bench) echo g++ make server-headers server python3 ;;
 		bench-peers) echo npm pgq pgqd redis-server ;;
 		fuzz | torture) echo g++ make server-headers server psycopg2 ;;

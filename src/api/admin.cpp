@@ -8,6 +8,7 @@
 #include "engine/executor.hpp"
 #include "engine/flow_store.hpp"
 #include "engine/outcome.hpp"
+#include "engine/schedule_store.hpp"
 #include "engine/sql_command.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
@@ -510,7 +511,8 @@ JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
 JOBQUEUE_FUNCTION(jobqueue_adopt) {
 	using namespace jobqueue;
 	const Session session(function_owner(fcinfo));
-	if (!store::adopt())
+	const bool adopted = store::adopt();
+	if (store::adopt_schedules() == 0 && !adopted)
 		return BoolGetDatum(false);
 	guard(note_everything);
 	return BoolGetDatum(true);

@@ -22,7 +22,7 @@ namespace jobqueue {
 
 static constinit row_security_policy_hook_type previous_hook = nullptr;
 
-enum class Table { other, tasks, configuration };
+enum class Table { other, tasks, configuration, schedules };
 
 /* C region. */
 static Table table_of(Relation relation) {
@@ -32,6 +32,8 @@ static Table table_of(Relation relation) {
 	const std::string_view name = RelationGetRelationName(relation);
 	if (name == "tasks" || name.starts_with("tasks_"))
 		return Table::tasks;
+	if (name == "schedules")
+		return Table::schedules;
 	return name == "handlers" || name == "queues" ? Table::configuration : Table::other;
 }
 
@@ -74,6 +76,9 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 	};
 	if (kind == Table::configuration) /* who could write a handler could be anybody */
 		return command == CMD_SELECT ? reach({Access::manager}) : "false";
+	if (kind == Table::schedules) /* likewise; one without a queue is its owner's alone */
+		return command == CMD_SELECT ? reach({Access::manager}) + " OR created_by OPERATOR(pg_catalog.=) CURRENT_USER"
+									 : "false";
 	switch (command) {
 	case CMD_INSERT: {
 		const std::optional<store::Limits> limits = callers_limits(owner);
@@ -139,7 +144,7 @@ void forget_policies(Relation changed) {
 	static constexpr const char *tables[] = {"tasks",			"tasks_live",	   "tasks_failed",	  "handlers",
 											 "queues",			"tasks_history_1", "tasks_history_2", "tasks_history_3",
 											 "tasks_history_4", "tasks_history_5", "tasks_history_6", "tasks_history_7",
-											 "tasks_history_8"};
+											 "tasks_history_8", "schedules"};
 	for (const char *table : tables) {
 		const Oid relation = get_relname_relid(table, RelationGetNamespace(changed));
 		if (OidIsValid(relation))

@@ -132,6 +132,12 @@ Queues queues_of_handlers(Oid role, Oid owner) {
 	return queues_among(store::access_entries(), role, {Access::consumer, Access::manager});
 }
 
+Queues queues_of_schedules(Oid role, Oid owner) {
+	if (is_free(role, owner))
+		return {};
+	return queues_among(store::access_entries(), role, {Access::manager});
+}
+
 void require(const Queues &allowed, const std::optional<std::string> &queue) {
 	if (queue ? allowed.contains(*queue) : allowed.all)
 		return;
@@ -163,9 +169,14 @@ std::vector<std::string> foreign_types(const Queues &allowed, Oid owner) {
 }
 
 void require_type(const Queues &allowed, Oid owner, std::string_view type) {
+	if (!allowed.all)
+		require_type(allowed, kept_types(owner), type);
+}
+
+void require_type(const Queues &allowed, const std::vector<store::HandledType> &types, std::string_view type) {
 	if (allowed.all)
 		return;
-	for (const store::HandledType &handled : kept_types(owner))
+	for (const store::HandledType &handled : types)
 		if (handled.type == type && is_foreign(handled, allowed))
 			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for type \"" + handled.type + "\"",
 						"Its handler is for another queue.");

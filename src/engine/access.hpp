@@ -49,6 +49,8 @@ Queues queues_by_right(Oid owner, Oid table, AclMode right, bool by_column, std:
  * and the mark with it. Needs a Session.
  */
 Queues queues_of_handlers(Oid role, Oid owner);
+/* Likewise, queues to which a schedule's role may have tasks added. */
+Queues queues_of_schedules(Oid role, Oid owner);
 
 /* Throws 42501 if the queue is not among them; none = all queues are meant. */
 void require(const Queues &allowed, const std::optional<std::string> &queue);
@@ -59,6 +61,8 @@ void require(const Queues &allowed, const std::optional<std::string> &queue);
 std::vector<std::string> foreign_types(const Queues &allowed, Oid owner);
 /* Throws 42501 if this is one of them. Likewise. */
 void require_type(const Queues &allowed, Oid owner, std::string_view type);
+/* Likewise, of types that have been read; also in a Session. */
+void require_type(const Queues &allowed, const std::vector<store::HandledType> &types, std::string_view type);
 
 /* Throws 42501 if the type has a handler, and its queue is not among them: unique keys belong to a type. Likewise. */
 void require_keys_of(const Queues &allowed, Oid owner, std::string_view type);

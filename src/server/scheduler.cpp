@@ -1,14 +1,16 @@
 /*
  * scheduler.cpp -- the scheduler of one database: starts workers, makes scheduled tasks due, takes back what dead
- * workers and expired leases held, sends the coalesced NOTIFYs, turns the ring of history.
+ * workers and expired leases held, fires schedules, sends the coalesced NOTIFYs, turns the ring of history.
  *
  * Started by the launcher. Entry is C, behind boundary(); everything else is a C++ region but for the callbacks. It is
  * connected as the bootstrap superuser, runs nothing but our own statements in a Session, and no user's code.
  */
 #include "server/processes.hpp"
+#include "server/watched_tasks.hpp"
 
 #include "engine/claimer.hpp"
 #include "engine/outcome.hpp"
+#include "engine/schedules.hpp"
 #include "engine/unique_store.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
@@ -27,6 +29,8 @@ constexpr int batch = 1000;
 constexpr int latest_batch = 100;
 /* A million tasks due at one instant must not keep everything else waiting. */
 constexpr int64 promotion_us = 20 * USECS_PER_SEC / 1000;
+/* Schedules that fire in one transaction: between two of them the rest is looked at. */
+constexpr int schedule_batch = 100;
 /* A sweep or a full pass takes at most one part in so many of the time. */
 constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
@@ -69,7 +73,9 @@ private:
 	SchedulerState work();
 	std::optional<SchedulerState> configure();
 	void read_announcements();
+	void read_due();
 	void promote_and_expire();
+	void fire_schedules();
 	void expire_singly();
 	void charge_suspects();
 	void recover_orphans();
@@ -110,6 +116,9 @@ private:
 	TimestampTz due_from_ = DT_NOBEGIN; /* no scheduled task is due before, but for those announced */
 	TimestampTz next_due_ = DT_NOBEGIN;
 	TimestampTz next_lease_ = DT_NOBEGIN;
+	TimestampTz next_schedule_ = DT_NOBEGIN;
+	Schedules schedules_;
+	WatchedTasks holding_; /* whose end lets a schedule go on */
 	TimestampTz next_poll_ = DT_NOBEGIN;
 	TimestampTz next_sweep_ = DT_NOBEGIN;
 	TimestampTz next_overdue_ = DT_NOEND; /* when a handler has had its grace */
@@ -191,6 +200,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 		roles_.clear();
 		dismiss_workers();
 		pg_atomic_write_u64(&slot_->paused_configuration, configuration);
+		pg_atomic_write_u64(&slot_->served_since, 0);
 	}
 	if (!extension)
 		return SchedulerState::absent;
@@ -279,6 +289,8 @@ std::optional<SchedulerState> Scheduler::configure() {
 	configuration_ = configuration;
 	roles_read_ = roles_read;
 	pg_atomic_write_u32(&slot_->paused_reported, 0);
+	if (pg_atomic_read_u64(&slot_->served_since) == 0)
+		pg_atomic_write_u64(&slot_->served_since, static_cast<uint64>(GetCurrentTimestamp()));
 	if (scheduler_state(slot_) != SchedulerState::running) {
 		pg_atomic_write_u32(&slot_->state, static_cast<uint32>(SchedulerState::running));
 		wake_launcher(); /* it may look into the next database */
@@ -324,12 +336,15 @@ void Scheduler::read_announcements() {
 				[this] { atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0))); });
 }
 
-void Scheduler::promote_and_expire() {
+void Scheduler::read_due() {
 	const auto announced = static_cast<TimestampTz>(pg_atomic_exchange_u64(&slot_->due_at, PG_INT64_MAX));
 	due_from_ = std::min(due_from_, announced);
 	next_due_ = std::min(next_due_, announced);
 	next_lease_ = std::min(next_lease_, announced);
+	next_schedule_ = std::min(next_schedule_, announced);
+}
 
+void Scheduler::promote_and_expire() {
 	const TimestampTz began = GetCurrentTimestamp();
 	while (next_due_ <= GetCurrentTimestamp() && GetCurrentTimestamp() - began < promotion_us) {
 		TimestampTz from = due_from_, next = next_due_;
@@ -367,6 +382,30 @@ void Scheduler::promote_and_expire() {
 		if (!done)
 			expire_singly();
 		next_lease_ = done ? next : GetCurrentTimestamp() + after_failure_us;
+	}
+}
+
+void Scheduler::fire_schedules() {
+	if (holding_.any())
+		next_schedule_ = DT_NOBEGIN; /* its end may be why we were woken */
+	if (next_schedule_ <= GetCurrentTimestamp()) {
+		const auto served_since = static_cast<TimestampTz>(pg_atomic_read_u64(&slot_->served_since));
+		TimestampTz next = next_schedule_;
+		std::vector<int64> holding;
+		const bool done = attempt("fire schedules", [&] {
+			const TimestampTz began = GetCurrentTimestamp();
+			const bool more = schedules_.fire(owner_, served_since, schedule_batch);
+			holding = schedules_.holding_tasks(WatchedTasks::capacity);
+			next = more ? DT_NOBEGIN : schedules_.next();
+			const TimestampTz now = GetCurrentTimestamp();
+			if (!more && next <= began)
+				next = now + after_failure_us / 10; /* locked by somebody */
+			if (!holding.empty())
+				next = std::min(next, now + after_failure_us); /* more than can be watched; one that was deleted */
+		});
+		next_schedule_ = done ? next : GetCurrentTimestamp() + after_failure_us;
+		if (done && holding_.watch(std::move(holding)))
+			next_schedule_ = DT_NOBEGIN; /* one may have ended before it was watched */
 	}
 }
 
@@ -649,7 +688,7 @@ void Scheduler::remove_expired_keys() {
 void Scheduler::poll() {
 	attempt("count the running tasks", recount_running_tasks);
 	due_from_ = DT_NOBEGIN;
-	next_due_ = next_lease_ = DT_NOBEGIN;
+	next_due_ = next_lease_ = next_schedule_ = DT_NOBEGIN;
 	recover_orphans();
 	archive();
 	turn_history();
@@ -867,13 +906,14 @@ bool Scheduler::may_retire() {
 	if (!to_notify_.empty() || has_workers(MyDatabaseId) || pg_atomic_read_u32(&slot_->wanted) != 0 ||
 		(hungry_since_ != 0 && !asked))
 		return false;
-	const bool nothing = roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND;
+	const bool nothing =
+		roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND && next_schedule_ == DT_NOEND;
 	const TimestampTz now = GetCurrentTimestamp();
 	if (!asked && !(nothing && now - busy_at_ >= static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC))
 		return false;
 	/* Where processes are short, the safety net comes round more rarely; what is announced brings it back at once. */
 	constexpr int64 absence_us = USECS_PER_MINUTE;
-	TimestampTz back = std::min(next_due_, next_lease_);
+	TimestampTz back = std::min({next_due_, next_lease_, next_schedule_});
 	const bool unsure =
 		std::any_of(roles_.begin(), roles_.end(), [now](const auto &role) { return now < role->next_start; });
 	if (hungry_since_ != 0 || unsure)
@@ -885,7 +925,7 @@ bool Scheduler::may_retire() {
 }
 
 int64 Scheduler::sleep_ms() {
-	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_overdue_});
+	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_schedule_, next_overdue_});
 	if (!to_notify_.empty())
 		until = std::min(until, notified_at_ + notify_interval_us);
 	const TimestampTz now = GetCurrentTimestamp();
@@ -941,6 +981,8 @@ SchedulerState Scheduler::work() {
 			recover_orphans();
 		if (pg_atomic_read_u32(&slot_->by_hand) != 0)
 			archive();
+		read_due();
+		fire_schedules();
 		promote_and_expire();
 		watch_overdue();
 		start_workers();

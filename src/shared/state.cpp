@@ -73,6 +73,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.configuration, 0);
 		pg_atomic_init_u32(&slot.paused_reported, 0);
 		pg_atomic_init_u64(&slot.paused_configuration, 0);
+		pg_atomic_init_u64(&slot.served_since, 0);
 		pg_atomic_init_u64(&slot.due_at, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.next_run, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.horizon, 0);
@@ -246,6 +247,7 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_fetch_add_u64(&slot->configuration, 1); /* a number never comes back */
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
+		pg_atomic_write_u64(&slot->served_since, 0);
 		pg_atomic_write_u64(&slot->horizon, 0);
 		pg_atomic_write_u64(&slot->notified, pg_atomic_read_u64(&state->announced));
 		pg_write_barrier();

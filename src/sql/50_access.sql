@@ -16,6 +16,7 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.discard(text)'),
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.set_progress(real, text)'),
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.wait_for(bigint, interval)'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.next_runs(text, integer, text, timestamptz)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_unique(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text, interval)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text, bigint[], text, jsonb)'),
@@ -52,7 +53,12 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_queue(text, integer, integer, integer, interval, integer, integer, boolean, integer, interval, integer, interval)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unregister_handler(text)')
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unregister_handler(text)'),
+		('{manager}', 'SELECT ON jobqueue.schedules'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.schedule(text, text, text, jsonb, text, text, integer, text, integer, text)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unschedule(text)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.pause_schedule(text)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.resume_schedule(text)')
 	) r(levels, what) WHERE $1 OPERATOR(pg_catalog.=) ANY (r.levels)
 $$;
 COMMENT ON FUNCTION jobqueue._access_rights(text) IS 'internal: the rights that a level of access consists of';
@@ -210,5 +216,6 @@ ALTER TABLE jobqueue.tasks_history_7 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.tasks_history_8 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.handlers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.queues ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.schedules ENABLE ROW LEVEL SECURITY;
 
 SELECT jobqueue._installed();

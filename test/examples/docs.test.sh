@@ -64,7 +64,7 @@ while IFS=$'\t' read -r name signature arguments; do
 done < <(sql <<-'SQL'
 	SELECT proname, 'jobqueue.' || proname || '(' ||
 		replace(regexp_replace(pg_get_function_arguments(oid), '::[a-z ]+(\[\])?', '', 'g'), 'timestamp with time zone', 'timestamptz') ||
-		') RETURNS ' || pg_get_function_result(oid), array_to_string(proargnames, ' ')
+		') RETURNS ' || replace(pg_get_function_result(oid), 'timestamp with time zone', 'timestamptz'), array_to_string(proargnames, ' ')
 	FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND proname !~ '^_' ORDER BY proname
 SQL
 )

@@ -27,7 +27,7 @@ SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_
 	'{max_attempts,metadata,payload,priority,queue,run_at,timeout,type}'::text[], 'what a producer inserts');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_producer', attrelid, attnum, 'SELECT')),
 	(SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND attname <> 'failures'), 'what a producer reads, of its own tasks: not the details of errors');
-SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'jobqueue'::regnamespace AND (relname ~ '^tasks' OR relname IN ('handlers', 'queues')) AND relkind IN ('r', 'p') AND NOT relrowsecurity$$, 'row-level security on the table, every leaf, handlers and queues');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'jobqueue'::regnamespace AND (relname ~ '^tasks' OR relname IN ('handlers', 'queues', 'schedules')) AND relkind IN ('r', 'p') AND NOT relrowsecurity$$, 'row-level security on the table, every leaf, handlers, queues and schedules');
 SELECT is_empty($$SELECT * FROM pg_policies WHERE schemaname = 'jobqueue'$$, '... with policies that pg_dump does not see');
 SELECT is((SELECT array_agg(attname::text ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attnum > 0 AND has_column_privilege('pgtap_consumer', attrelid, attnum, 'UPDATE')),
 	'{processed_at,status,updated_at}'::text[], 'what a consumer updates');
@@ -64,19 +64,24 @@ SELECT results_eq(
 		('jobqueue.fail(bigint,integer,text,text,interval,boolean)', 'consumer'),
 		('jobqueue.grant_access(name,text,text)', ''),
 		('jobqueue.limit_role(name,integer,integer,integer)', ''),
+		('jobqueue.next_runs(text,integer,text,timestamp with time zone)', 'producer consumer manager sql'),
 		('jobqueue.pause_queue(text)', 'manager'),
+		('jobqueue.pause_schedule(text)', 'manager'),
 		('jobqueue.purge_queue(text)', 'manager'),
 		('jobqueue.register_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text,integer,integer,integer,interval,integer,integer)', 'manager'),
 		('jobqueue.release(bigint,integer)', 'consumer'),
 		('jobqueue.resume_queue(text)', 'manager'),
+		('jobqueue.resume_schedule(text)', 'manager'),
 		('jobqueue.retry(bigint,timestamp with time zone)', 'manager'),
 		('jobqueue.retry_failed(text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
 		('jobqueue.revoke_access(name,text,text)', ''),
+		('jobqueue.schedule(text,text,text,jsonb,text,text,integer,text,integer,text)', 'manager'),
 		('jobqueue.set_progress(real,text)', 'producer consumer manager sql'),
 		('jobqueue.set_progress(bigint,integer,real,text)', 'consumer'),
 		('jobqueue.snooze(interval)', 'producer consumer manager sql'),
 		('jobqueue.snooze(bigint,integer,interval)', 'consumer'),
 		('jobqueue.unregister_handler(text)', 'manager'),
+		('jobqueue.unschedule(text)', 'manager'),
 		('jobqueue.version()', 'producer consumer manager sql'),
 		('jobqueue.wait_for(bigint,interval)', 'producer consumer manager sql')$$,
 	'who may call what');
@@ -95,6 +100,7 @@ SELECT results_eq(
 		('jobqueue.queue_status', 'consumer manager'),
 		('jobqueue.queues', 'manager'),
 		('jobqueue.running_tasks', 'manager'),
+		('jobqueue.schedules', 'manager'),
 		('jobqueue.tasks', 'consumer manager'),
 		('jobqueue.unique_keys', ''),
 		('jobqueue.worker_status', 'manager')$$,

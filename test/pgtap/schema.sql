@@ -4,7 +4,7 @@ SELECT no_plan();
 
 SELECT has_schema('jobqueue');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p')),
-	'{access,handlers,history_ring,incarnation,limits,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
+	'{access,handlers,history_ring,incarnation,limits,queues,schedules,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
 	'{_watched_queues,access_status,queue_status,running_tasks,worker_status}'::name[], 'the views');
@@ -78,6 +78,39 @@ SELECT results_eq(
 		('created_at', 'timestamp with time zone', true, 'now()'),
 		('updated_at', 'timestamp with time zone', true, 'now()')$$,
 	'the columns of handlers');
+SELECT results_eq(
+	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid) COLLATE "default"
+	  FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+	  WHERE attrelid = 'jobqueue.schedules'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum$$,
+	$$VALUES ('name', 'text', true, NULL),
+		('cron', 'text', true, NULL),
+		('type', 'text', true, NULL),
+		('payload', 'jsonb', true, '''{}''::jsonb'),
+		('command', 'text', false, NULL),
+		('time_zone', 'text', true, '''UTC''::text'),
+		('queue', 'text', false, NULL),
+		('priority', 'smallint', true, '0'),
+		('timeout', 'interval', false, NULL),
+		('on_misfire', 'text', true, '''once''::text'),
+		('misfire_limit', 'integer', true, '10'),
+		('on_overlap', 'text', true, '''allow''::text'),
+		('next_run_at', 'timestamp with time zone', false, NULL),
+		('last_run_at', 'timestamp with time zone', false, NULL),
+		('last_task_id', 'bigint', false, NULL),
+		('held', 'timestamp with time zone[]', true, '''{}''::timestamp with time zone[]'),
+		('last_error', 'text', false, NULL),
+		('paused_at', 'timestamp with time zone', false, NULL),
+		('created_by', 'name', true, 'CURRENT_USER'),
+		('created_by_oid', 'oid', true, '0'),
+		('governed', 'boolean', true, 'false'),
+		('anchor', 'timestamp with time zone', true, 'now()'),
+		('incarnation', 'uuid', true, NULL),
+		('created_at', 'timestamp with time zone', true, 'now()'),
+		('updated_at', 'timestamp with time zone', true, 'now()')$$,
+	'the columns of schedules');
+SELECT throws_ok(format($$INSERT INTO jobqueue.schedules (name, cron, type, incarnation, %s) VALUES (%s, '@daily', 't', gen_random_uuid(), %s)$$, c, CASE WHEN c = 'priority' THEN quote_literal('') ELSE quote_literal('n') END, v),
+	'23514', NULL, format('a schedule with %s %s', c, v))
+FROM (VALUES ('queue', ''''''), ('queue', 'repeat(''q'', 64)'), ('timeout', '''0'''), ('on_misfire', '''twice'''), ('misfire_limit', '0'), ('misfire_limit', '10001'), ('on_overlap', '''wait'''), ('priority', '0')) v(c, v);
 SELECT is((SELECT count(*) FROM pg_attribute WHERE attrelid = 'jobqueue.tasks'::regclass AND attidentity <> ''), 0::bigint, 'no identity column: it is null on inserts into a leaf');
 
 -- the leaves
@@ -129,6 +162,7 @@ SELECT results_eq(
 	'the columns of unique_keys');
 SELECT throws_ok(format($$INSERT INTO jobqueue.tasks (type, unique_scope) VALUES ('t', %L)$$, s), '23514', NULL, 'an unknown unique_scope: ' || s) FROM unnest('{ever,""}'::text[]) s;
 SELECT col_is_pk('jobqueue', 'incarnation', 'id', 'incarnations are told apart');
+SELECT col_is_pk('jobqueue', 'schedules', 'name', 'one schedule of a name');
 
 -- constraints
 SELECT throws_ok($$INSERT INTO jobqueue.tasks (type, status) VALUES ('t', 'done')$$, '23514', NULL, 'an unknown status');
@@ -166,7 +200,7 @@ SELECT unalike(pg_temp.plan($$SELECT * FROM jobqueue.tasks WHERE status = 'pendi
 -- triggers
 SELECT is((SELECT array_agg(tgrelid::regclass || ' ' || tgname ORDER BY tgrelid::regclass::text, tgname) FROM pg_trigger WHERE NOT tgisinternal
 	AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace)),
-	ARRAY['jobqueue.access access_changed', 'jobqueue.handlers handlers_changed', 'jobqueue.incarnation incarnation_changed', 'jobqueue.limits limits_changed', 'jobqueue.queues queues_changed', 'jobqueue.tasks tasks_inserted', 'jobqueue.tasks_live task_updated'],
+	ARRAY['jobqueue.access access_changed', 'jobqueue.handlers handlers_changed', 'jobqueue.incarnation incarnation_changed', 'jobqueue.limits limits_changed', 'jobqueue.queues queues_changed', 'jobqueue.schedules schedules_changed', 'jobqueue.tasks tasks_inserted', 'jobqueue.tasks_live task_updated'],
 	'the triggers');
 SELECT is_empty($$SELECT tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace)
 	AND NOT tgisinternal AND tgtype & 1 = 1 AND tgtype & 4 = 4$$, 'no row trigger on insert: COPY would be half as fast');
@@ -200,19 +234,24 @@ SELECT results_eq(
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
 		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
 		('limit_role', 'role name, max_workers integer DEFAULT NULL::integer, max_queued integer DEFAULT NULL::integer, max_payload integer DEFAULT NULL::integer', 'void'),
+		('next_runs', 'cron text, n integer DEFAULT 5, time_zone text DEFAULT ''UTC''::text, after timestamp with time zone DEFAULT now()', 'SETOF timestamp with time zone'),
 		('pause_queue', 'queue text', 'boolean'),
+		('pause_schedule', 'name text', 'boolean'),
 		('purge_queue', 'queue text', 'bigint'),
 		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, max_running integer DEFAULT NULL::integer, batch_size integer DEFAULT 1, rate_limit integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, rate_burst integer DEFAULT NULL::integer, group_limit integer DEFAULT NULL::integer', 'void'),
 		('release', 'id bigint, attempt integer', 'boolean'),
 		('resume_queue', 'queue text', 'boolean'),
+		('resume_schedule', 'name text', 'boolean'),
 		('retry', 'id bigint, run_at timestamp with time zone DEFAULT now()', 'boolean'),
 		('retry_failed', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
 		('revoke_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
+		('schedule', 'name text, cron text, type text, payload jsonb DEFAULT ''{}''::jsonb, time_zone text DEFAULT ''UTC''::text, queue text DEFAULT NULL::text, priority integer DEFAULT 0, on_misfire text DEFAULT ''once''::text, misfire_limit integer DEFAULT 10, on_overlap text DEFAULT ''allow''::text', 'void'),
 		('set_progress', 'fraction real, message text DEFAULT NULL::text', 'void'),
 		('set_progress', 'id bigint, attempt integer, fraction real, message text DEFAULT NULL::text', 'boolean'),
 		('snooze', 'delay interval', 'void'),
 		('snooze', 'id bigint, attempt integer, delay interval', 'boolean'),
 		('unregister_handler', 'type text', 'boolean'),
+		('unschedule', 'name text', 'boolean'),
 		('version', '', 'text'),
 		('wait_for', 'id bigint, timeout interval DEFAULT NULL::interval', 'jobqueue.tasks')$$,
 	'the functions');

@@ -1,0 +1,205 @@
+/*
+ * schedule.cpp -- jobqueue.schedule, unschedule, pause_schedule, resume_schedule, next_runs, and the trigger on
+ * jobqueue.schedules. C++ region.
+ */
+#include "api/arguments.hpp"
+#include "engine/access.hpp"
+#include "engine/cron.hpp"
+#include "engine/limits.hpp"
+#include "engine/schedule_store.hpp"
+#include "pg/compat.hpp"
+#include "shared/announcements.hpp"
+
+namespace jobqueue {
+
+/* Whose schedule it is may change it, and nobody who has come to bear that name. */
+static void check_owner(const store::Schedule &schedule) {
+	const Oid role = schedule.role;
+	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
+		return;
+	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+				OidIsValid(role) ? "must be a member of role \"" + schedule.created_by + "\" to change schedule \"" +
+									   schedule.name + "\""
+								 : "schedule \"" + schedule.name + "\" belongs to a role that is no more");
+}
+
+/* Locked; the caller must be allowed to change it. */
+static std::optional<store::Schedule> own_schedule(Oid owner, const std::string &name) {
+	std::optional<store::Schedule> schedule;
+	{
+		const Session session(owner);
+		schedule = store::schedule_for_update(name);
+	}
+	if (schedule)
+		check_owner(*schedule);
+	return schedule;
+}
+
+/* A schedule that does not name its queue adds to that of the handler. */
+static void require_queue(const Queues &allowed, Oid owner, const store::Schedule &schedule) {
+	if (schedule.queue || allowed.all) {
+		if (schedule.queue)
+			require(allowed, schedule.queue);
+		return;
+	}
+	std::string queue;
+	{
+		const Session session(owner);
+		queue = store::default_queue(schedule.type, allowed.names);
+	}
+	require(allowed, queue);
+}
+
+static std::string one_of(const Arguments &arguments, int n, const char *name,
+						  std::initializer_list<const char *> known) {
+	const std::string value = arguments.text_at(n, name);
+	std::string list;
+	for (const char *const one : known) {
+		if (value == one)
+			return value;
+		list += (list.empty() ? "" : ", ") + std::string(one);
+	}
+	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string("unknown ") + name + " \"" + value + "\"",
+				"It is one of " + list + ".");
+}
+
+/* C region. */
+static void hint_at_preloading() {
+	ereport(NOTICE, (errmsg("jobqueue is not preloaded: no schedule fires"),
+					 errhint("Add jobqueue to shared_preload_libraries and restart the server.")));
+}
+
+/*
+ * Takes the place of the schedule of that name. One that fires at the same times as before goes on as it was, so that a
+ * script which is run again and again neither puts it off nor loses what was missed; nor does it resume a paused one.
+ */
+static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
+	const Oid owner = function_owner(fcinfo);
+	const Queues allowed = callers_queues(fcinfo, {Access::manager});
+	require_type(allowed, owner, schedule.type);
+	require_queue(allowed, owner, schedule);
+	if (std::optional<store::Limits> limits = callers_limits(owner)) {
+		limits->max_queued.reset(); /* asked at each firing */
+		check_limits(*limits, owner, {&schedule.payload, 1}, std::nullopt);
+	}
+	schedule.created_by = caller_name();
+	schedule.role = GetUserId();
+	schedule.governed = !allowed.by_hand;
+	const cron::Expression expression(schedule.cron);
+	const cron::Zone zone(schedule.time_zone);
+	schedule.anchor = GetCurrentTimestamp();
+	schedule.next_run_at = expression.next(schedule.anchor, zone, schedule.anchor);
+	if (!schedule.next_run_at)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the schedule never fires");
+	for (bool done = false; !done;) {
+		const std::optional<store::Schedule> old = own_schedule(owner, schedule.name);
+		if (old && old->cron == schedule.cron && old->time_zone == schedule.time_zone && old->next_run_at) {
+			schedule.anchor = old->anchor;
+			schedule.next_run_at = old->next_run_at;
+		}
+		const Session session(owner);
+		if (old)
+			store::replace_schedule(schedule);
+		done = old || store::add_schedule(schedule);
+	}
+	const TimestampTz due = *schedule.next_run_at;
+	guard([due] { note_due(due); });
+	if (shared() == nullptr)
+		guard(hint_at_preloading);
+}
+
+} // namespace jobqueue
+
+JOBQUEUE_FUNCTION(jobqueue_schedule) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	store::Schedule schedule;
+	schedule.name = arguments.text_at(0, "name");
+	schedule.cron = arguments.text_at(1, "cron");
+	schedule.type = arguments.text_at(2, "type");
+	arguments.require(3, "payload");
+	schedule.payload = arguments.datum(3);
+	schedule.time_zone = arguments.text_at(4, "time_zone");
+	schedule.queue = arguments.optional_queue(5);
+	const int32 priority = arguments.int32_at(6, "priority");
+	if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
+		throw Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "priority must be between -32768 and 32767");
+	schedule.priority = static_cast<int16>(priority);
+	schedule.on_misfire = one_of(arguments, 7, "on_misfire", {"skip", "once", "all"});
+	schedule.misfire_limit = arguments.int32_at(8, "misfire_limit");
+	constexpr int32 highest_limit = 10000;
+	if (schedule.misfire_limit < 1 || schedule.misfire_limit > highest_limit)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"misfire_limit must be between 1 and " + std::to_string(highest_limit));
+	schedule.on_overlap = one_of(arguments, 9, "on_overlap", {"allow", "skip", "queue"});
+	put_schedule(fcinfo, std::move(schedule));
+	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_unschedule) {
+	using namespace jobqueue;
+	const std::string name = Arguments(fcinfo).text_at(0, "name");
+	const Oid owner = function_owner(fcinfo);
+	if (!own_schedule(owner, name))
+		return BoolGetDatum(false);
+	const Session session(owner);
+	return BoolGetDatum(store::delete_schedule(name));
+}
+
+JOBQUEUE_FUNCTION(jobqueue_pause_schedule) {
+	using namespace jobqueue;
+	const std::string name = Arguments(fcinfo).text_at(0, "name");
+	const Oid owner = function_owner(fcinfo);
+	const std::optional<store::Schedule> schedule = own_schedule(owner, name);
+	if (!schedule || schedule->paused)
+		return BoolGetDatum(false);
+	const Session session(owner);
+	store::pause_schedule(name);
+	return BoolGetDatum(true);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_resume_schedule) {
+	using namespace jobqueue;
+	const std::string name = Arguments(fcinfo).text_at(0, "name");
+	const Oid owner = function_owner(fcinfo);
+	const std::optional<store::Schedule> schedule = own_schedule(owner, name);
+	if (!schedule || !schedule->paused)
+		return BoolGetDatum(false);
+	const cron::Expression expression(schedule->cron);
+	const cron::Zone zone(schedule->time_zone);
+	const std::optional<TimestampTz> next = expression.next(GetCurrentTimestamp(), zone, schedule->anchor);
+	const Session session(owner);
+	store::resume_schedule(name, next);
+	guard([] { note_due(1); }); /* what was held back may be its turn */
+	return BoolGetDatum(true);
+}
+
+JOBQUEUE_FUNCTION(jobqueue_next_runs) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	const cron::Expression expression(arguments.text_at(0, "cron"));
+	const int32 n = arguments.int32_at(1, "n");
+	constexpr int32 most = 10000;
+	if (n < 0 || n > most)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "n must be between 0 and " + std::to_string(most));
+	const cron::Zone zone(arguments.text_at(2, "time_zone"));
+	arguments.require(3, "after");
+	const TimestampTz after = *arguments.optional_time(3, "after");
+	ResultSet result(fcinfo, ResultSet::Of::bigint); /* a timestamp is one, inside */
+	std::optional<TimestampTz> time = after;
+	for (int32 i = 0; i < n && (time = expression.next(*time, zone, after)); i++) {
+		guard([] { CHECK_FOR_INTERRUPTS(); });
+		result.add(*time);
+	}
+	return 0;
+}
+
+/* Changes by hand; a schedule that is made or fires announces itself. */
+JOBQUEUE_FUNCTION(jobqueue_schedules_changed) {
+	using namespace jobqueue;
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this is a trigger function");
+	if (!Session::active())
+		guard([] { note_due(1); });
+	return PointerGetDatum(nullptr);
+}

@@ -1,0 +1,622 @@
+/*
+ * cron.cpp -- see cron.hpp. C++ region.
+ *
+ * A local time is a number of seconds as if the zone were UTC. Between two changes of its offset, a zone's local time
+ * and the real one differ by a constant: the search for the next match goes from one such stretch to the next, and
+ * within one by months, days and times of day.
+ */
+#include "engine/cron.hpp"
+
+extern "C" {
+#include "pgtime.h"
+#include "utils/datetime.h"
+}
+
+namespace jobqueue::cron {
+
+namespace {
+
+constexpr int64 day_seconds = 86400;
+/* The calendar repeats after 400 years: what does not match in that time never does. */
+constexpr int64 cycle_seconds = 146097 * day_seconds;
+constexpr int64 epoch_difference = static_cast<int64>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * day_seconds;
+/* No zone's clock has ever been changed by more than a day. */
+constexpr int64 longest_change = 2 * day_seconds;
+constexpr size_t longest_text = 1000;
+/* Where the calendar ends: about the year 200000, far from where sums of microseconds overflow. */
+constexpr TimestampTz last_time = INT64CONST(198000) * 365 * USECS_PER_DAY;
+
+int64 floor_divide(int64 value, int64 by) noexcept {
+	return value / by - (value % by < 0);
+}
+
+int64 seconds_of(TimestampTz time) noexcept {
+	return floor_divide(time, USECS_PER_SEC) + epoch_difference;
+}
+
+std::optional<TimestampTz> time_of(int64 seconds, int64 microseconds = 0) noexcept {
+	const int64 since = seconds - epoch_difference;
+	if (since >= last_time / USECS_PER_SEC || since <= MIN_TIMESTAMP / USECS_PER_SEC)
+		return std::nullopt;
+	return since * USECS_PER_SEC + microseconds;
+}
+
+/* The Gregorian calendar, in both directions for ever. */
+
+struct Date {
+	int64 year;
+	int month; /* 1 to 12 */
+	int day;
+};
+
+int64 days_of(int64 year, int month, int day) noexcept {
+	year -= month <= 2;
+	const int64 era = floor_divide(year, 400);
+	const int64 of_era = year - era * 400;
+	const int64 of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+	return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
+}
+
+Date date_of(int64 days) noexcept {
+	days += 719468;
+	const int64 era = floor_divide(days, 146097);
+	const int64 of_era = days - era * 146097;
+	const int64 year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	const int64 of_year = of_era - (365 * year + year / 4 - year / 100);
+	const int64 shifted = (5 * of_year + 2) / 153;
+	const int month = static_cast<int>(shifted < 10 ? shifted + 3 : shifted - 9);
+	return {year + era * 400 + (month <= 2), month, static_cast<int>(of_year - (153 * shifted + 2) / 5 + 1)};
+}
+
+int length_of_month(int64 year, int month) noexcept {
+	constexpr int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	const bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+	return lengths[month - 1] + (month == 2 && leap);
+}
+
+/* Stretches of constant offset */
+
+struct Stretch {
+	int64 from, to; /* from <= t < to */
+	int64 offset;	/* local time - t */
+	int64 before;	/* offset of the one before; the same if there is none */
+};
+
+/* Walks through a zone's stretches, from that in which "time" is. */
+class Stretches {
+public:
+	Stretches(const Zone &zone, int64 time) noexcept : zone_(zone.get()) {
+		look(time);
+		stretch_.from = PG_INT64_MIN / 4;
+		stretch_.before = stretch_.offset;
+	}
+	const Stretch &get() const noexcept { return stretch_; }
+	void go_on() noexcept {
+		const int64 offset = stretch_.offset;
+		stretch_.from = stretch_.to;
+		/* Asked about the very second of the last change that it knows of, the server forgets the rule for later ones. */
+		look(stretch_.from + 1);
+		stretch_.before = offset;
+	}
+
+private:
+	void look(int64 time) noexcept {
+		pg_time_t boundary = 0;
+		long before = 0, after = 0;
+		int before_dst, after_dst;
+		const pg_time_t at = time;
+		const int known = pg_next_dst_boundary(&at, &before, &before_dst, &boundary, &after, &after_dst, zone_);
+		stretch_.offset = known < 0 ? 0 : before;
+		stretch_.to = known > 0 ? boundary : PG_INT64_MAX / 4;
+	}
+
+	const pg_tz *zone_;
+	Stretch stretch_ = {};
+};
+
+/* When a local time is: the first time, if twice; when the gap ends, if never. */
+int64 when_local(int64 local, const Zone &zone) noexcept {
+	Stretches stretches(zone, local - longest_change);
+	for (;; stretches.go_on()) {
+		const Stretch &stretch = stretches.get();
+		if (local < stretch.from + stretch.offset)
+			return stretch.from;
+		if (local < stretch.to + stretch.offset)
+			return local - stretch.offset;
+	}
+}
+
+int64 local_time(int64 time, const Zone &zone) noexcept {
+	return time + Stretches(zone, time).get().offset;
+}
+
+/* Matching */
+
+template <typename Set> int first_in(Set set, int from) noexcept {
+	const uint64 rest = from > 63 ? 0 : static_cast<uint64>(set) >> from << from;
+	return rest == 0 ? -1 : pg_rightmost_one_pos64(rest);
+}
+
+uint32 days_in_month(const Fields &fields, int64 year, int month) noexcept {
+	const int length = length_of_month(year, month);
+	const uint32 all = (2U << length) - 2;
+	uint32 days = fields.days & all;
+	for (uint32 rest = fields.from_end; rest != 0; rest &= rest - 1)
+		if (const int day = length - pg_rightmost_one_pos32(rest); day > 0)
+			days |= 1U << day;
+	uint32 weekdays = 0;
+	/* The first day of 1970 was a Thursday. */
+	auto weekday = static_cast<size_t>((days_of(year, month, 1) % 7 + 7 + 4) % 7);
+	for (int day = 1; day <= length; day++, weekday = (weekday + 1) % 7) {
+		const uint32 nth = fields.nth[weekday];
+		if ((fields.weekdays >> weekday & 1) || (nth >> ((day + 6) / 7) & 1) || ((nth & 1) && day + 7 > length))
+			weekdays |= 1U << day;
+	}
+	return fields.any_day || fields.any_weekday ? days & weekdays : days | weekdays;
+}
+
+/* Seconds after midnight; -1 if there is none on that day any more. */
+int64 next_in_day(const Fields &fields, int from) noexcept {
+	const int hour = first_in(fields.hours, from / 3600);
+	if (hour < 0)
+		return -1;
+	if (hour == from / 3600) {
+		const int minute = first_in(fields.minutes, from / 60 % 60);
+		if (minute == from / 60 % 60)
+			if (const int second = first_in(fields.seconds, from % 60); second >= 0)
+				return hour * 3600 + minute * 60 + second;
+		const int later = minute == from / 60 % 60 ? first_in(fields.minutes, minute + 1) : minute;
+		if (later >= 0)
+			return hour * 3600 + later * 60 + first_in(fields.seconds, 0);
+	}
+	const int next_hour = hour == from / 3600 ? first_in(fields.hours, hour + 1) : hour;
+	return next_hour < 0 ? -1 : next_hour * 3600 + first_in(fields.minutes, 0) * 60 + first_in(fields.seconds, 0);
+}
+
+/* The first local time with from <= t < to that matches. */
+std::optional<int64> next_match(const Fields &fields, int64 from, int64 to) noexcept {
+	const int64 first_day = floor_divide(from, day_seconds);
+	Date date = date_of(first_day);
+	auto time = static_cast<int>(from - first_day * day_seconds);
+	for (;; date.day = 1, time = 0) {
+		const int64 month_start = days_of(date.year, date.month, 1);
+		if (month_start * day_seconds >= to)
+			return std::nullopt;
+		if (fields.months >> date.month & 1) {
+			const uint32 days = days_in_month(fields, date.year, date.month);
+			for (int day = first_in(days, date.day); day >= 0; day = first_in(days, day + 1)) {
+				const int64 found = next_in_day(fields, day == date.day ? time : 0);
+				if (found < 0)
+					continue;
+				const int64 match = (month_start + day - 1) * day_seconds + found;
+				return match < to ? std::optional(match) : std::nullopt;
+			}
+		}
+		date.year += date.month == 12;
+		date.month = date.month % 12 + 1;
+	}
+}
+
+std::optional<int64> next_of_fields(const Fields &fields, int64 from, const Zone &zone) noexcept {
+	const int64 horizon = from + cycle_seconds;
+	Stretches stretches(zone, from - longest_change);
+	for (; stretches.get().from < horizon; stretches.go_on()) {
+		const Stretch &stretch = stretches.get();
+		if (stretch.to <= from)
+			continue;
+		const bool gap = !fields.hours_pass && stretch.before < stretch.offset && stretch.from >= from;
+		if (gap && next_match(fields, stretch.from + stretch.before, stretch.from + stretch.offset))
+			return stretch.from;
+		int64 start = std::max(from, stretch.from) + stretch.offset;
+		if (!fields.hours_pass && stretch.before > stretch.offset)
+			start = std::max(start, stretch.from + stretch.before);
+		if (const auto match = next_match(fields, start, std::min(stretch.to, horizon) + stretch.offset))
+			return *match - stretch.offset;
+	}
+	return std::nullopt;
+}
+
+bool ever_matches(const Fields &fields) noexcept {
+	for (int64 year = 2000; year < 2400; year++)
+		for (int month = 1; month <= 12; month++)
+			if ((fields.months >> month & 1) && days_in_month(fields, year, month) != 0)
+				return true;
+	return false;
+}
+
+/* Intervals */
+
+/* "count" periods after a local time in microseconds. */
+int64 add_periods(int64 local, const Period &period, int64 count) noexcept {
+	const int64 day = floor_divide(local, USECS_PER_DAY);
+	Date date = date_of(day);
+	const int64 month = date.month - 1 + count * period.months;
+	date.year += floor_divide(month, 12);
+	date.month = static_cast<int>(month - floor_divide(month, 12) * 12) + 1;
+	date.day = std::min(date.day, length_of_month(date.year, date.month));
+	return (days_of(date.year, date.month, date.day) + count * period.days) * USECS_PER_DAY +
+		   (local - day * USECS_PER_DAY) + count * period.microseconds;
+}
+
+std::optional<TimestampTz> next_of_period(const Period &period, TimestampTz after, const Zone &zone,
+										  TimestampTz anchor) noexcept {
+	if (period.months == 0 && period.days == 0) {
+		const int64 count = after < anchor ? 1 : (after - anchor) / period.microseconds + 1;
+		const TimestampTz next = anchor + count * period.microseconds;
+		return next < last_time ? std::optional(next) : std::nullopt;
+	}
+	const int64 fraction = anchor - floor_divide(anchor, USECS_PER_SEC) * USECS_PER_SEC;
+	const int64 start = local_time(seconds_of(anchor), zone) * USECS_PER_SEC + fraction;
+	/* A lower bound of how many have passed: no month is longer, and a change of the clock is less than two days. */
+	const int64 longest = (period.months * INT64CONST(31) + period.days) * USECS_PER_DAY + period.microseconds;
+	const int64 passed = after < anchor ? 0 : (after - anchor - 2 * USECS_PER_DAY) / longest - 1;
+	for (int64 count = std::max<int64>(passed, 1);; count++) {
+		const int64 local = add_periods(start, period, count);
+		const int64 second = floor_divide(local, USECS_PER_SEC);
+		const int64 when = when_local(second, zone);
+		/* A time in a gap is moved to the gap's end, and has no fraction there. */
+		const bool moved = local_time(when, zone) != second;
+		const auto next = time_of(when, moved ? 0 : local - second * USECS_PER_SEC);
+		if (!next || *next > after)
+			return next;
+	}
+}
+
+/* Reading */
+
+struct FieldKind {
+	const char *name;
+	int low, high;
+	const char *names; /* three letters each, from "low" on; null = none */
+};
+constexpr FieldKind second_field = {"second", 0, 59, nullptr}, minute_field = {"minute", 0, 59, nullptr},
+					hour_field = {"hour", 0, 23, nullptr}, day_field = {"day-of-month", 1, 31, nullptr},
+					month_field = {"month", 1, 12, "janfebmaraprmayjunjulaugsepoctnovdec"},
+					weekday_field = {"day-of-week", 0, 7, "sunmontuewedthufrisat"};
+
+struct Token {
+	std::string text;
+	size_t place; /* in the whole, from 0 */
+};
+
+std::string quoted(const std::string &text) {
+	constexpr int longest_quote = 60;
+	const int length =
+		guard([&text] { return pg_mbcliplen(text.data(), static_cast<int>(text.size()), longest_quote); });
+	return "\"" + text.substr(0, static_cast<size_t>(length)) +
+		   (static_cast<size_t>(length) < text.size() ? "...\"" : "\"");
+}
+
+[[noreturn]] void refuse(const FieldKind &kind, const Token &token, const std::string &problem,
+						 const std::string &hint = {}) {
+	throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+				std::string("invalid cron expression: ") + kind.name + " field: " + quoted(token.text) +
+					" at position " + std::to_string(token.place + 1) + " " + problem,
+				hint);
+}
+
+char lower(char c) noexcept {
+	return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+bool is_digit(char c) noexcept {
+	return c >= '0' && c <= '9';
+}
+
+bool is_letter(char c) noexcept {
+	return lower(c) >= 'a' && lower(c) <= 'z';
+}
+
+bool is_blank(char c) noexcept {
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+bool is_number(const std::string &text) {
+	return !text.empty() && text.size() <= 9 && std::all_of(text.begin(), text.end(), is_digit);
+}
+
+Token part(const Token &token, size_t from, size_t length = std::string::npos) {
+	return {token.text.substr(from, length), token.place + from};
+}
+
+std::string range_of(const FieldKind &kind) {
+	return std::to_string(kind.low) + " to " + std::to_string(kind.high);
+}
+
+int read_value(const FieldKind &kind, const Token &token) {
+	if (is_number(token.text)) {
+		const int value = std::stoi(token.text);
+		if (value < kind.low || value > kind.high)
+			refuse(kind, token, "is out of range, " + range_of(kind));
+		return value;
+	}
+	if (kind.names != nullptr && token.text.size() == 3) {
+		const std::string_view names = kind.names;
+		std::string name = token.text;
+		std::transform(name.begin(), name.end(), name.begin(), lower);
+		for (size_t i = 0; i * 3 < names.size(); i++)
+			if (names.substr(i * 3, 3) == name)
+				return kind.low + static_cast<int>(i);
+	}
+	refuse(kind, token,
+		   std::string("is not a number") + (kind.names ? " or the first three letters of a name" : "") + ", " +
+			   range_of(kind));
+}
+
+int read_number(const FieldKind &kind, const Token &token, int low, int high, const char *what) {
+	if (!is_number(token.text) || std::stoi(token.text) < low || std::stoi(token.text) > high)
+		refuse(kind, token, std::string("is not ") + what + ", " + std::to_string(low) + " to " + std::to_string(high));
+	return std::stoi(token.text);
+}
+
+/* L, $, L-3 in the day-of-month field. */
+bool read_last_day(Fields &fields, const Token &item) {
+	const bool last = item.text == "$" || item.text == "L" || item.text == "l";
+	if (!last && !(item.text.size() > 1 && lower(item.text[0]) == 'l' && item.text[1] == '-'))
+		return false;
+	const int before = last ? 0 : read_number(day_field, part(item, 2), 1, 30, "a number of days before the last");
+	fields.from_end |= 1U << before;
+	return true;
+}
+
+/* 5#3, fri#L, 5L in the day-of-week field. */
+bool read_nth_weekday(Fields &fields, const Token &item) {
+	const size_t mark = item.text.find('#');
+	const bool last = mark == std::string::npos && lower(item.text.back()) == 'l';
+	if (mark == std::string::npos && !last)
+		return false;
+	if (item.text.size() == 1)
+		refuse(weekday_field, item, "does not say which weekday", "The last Friday of the month is 5L.");
+	if (mark == 0 || mark == item.text.size() - 1)
+		refuse(weekday_field, item, "has nothing on one side of the #");
+	const int weekday = read_value(weekday_field, part(item, 0, last ? item.text.size() - 1 : mark)) % 7;
+	const Token which = part(item, last ? item.text.size() - 1 : mark + 1);
+	const bool is_last = which.text == "L" || which.text == "l";
+	fields.nth[static_cast<size_t>(weekday)] |=
+		1U << (is_last ? 0 : read_number(weekday_field, which, 1, 5, "the number of a weekday in a month"));
+	return true;
+}
+
+/* One of the parts between commas, as a set. */
+uint64 read_item(const FieldKind &kind, const Token &item) {
+	const size_t slash = item.text.find('/');
+	const Token base = part(item, 0, slash);
+	int low = kind.low, high = kind.high;
+	if (base.text.empty())
+		refuse(kind, item, "has nothing before the /");
+	const size_t dash = base.text.find('-');
+	if (dash == 0 || dash == base.text.size() - 1)
+		refuse(kind, base, "is half a range");
+	if (base.text == "*" || (base.text == "?" && (&kind == &day_field || &kind == &weekday_field))) {
+		high -= &kind == &weekday_field;
+	} else if (dash != std::string::npos) {
+		low = read_value(kind, part(base, 0, dash));
+		high = read_value(kind, part(base, dash + 1));
+		if (&kind == &weekday_field && high == 0 && low > 0)
+			high = 7; /* fri-sun */
+		if (low > high)
+			refuse(kind, base, "ends before it begins",
+				   "Write it as two ranges: " + std::to_string(low) + "-" +
+					   std::to_string(&kind == &weekday_field ? 6 : kind.high) + "," + std::to_string(kind.low) + "-" +
+					   std::to_string(high));
+	} else {
+		low = read_value(kind, base);
+		if (slash == std::string::npos)
+			high = low;
+		else
+			high -= &kind == &weekday_field && low < 7;
+	}
+	int step = 1;
+	if (slash != std::string::npos) {
+		const Token given = part(item, slash + 1);
+		if (given.text.empty())
+			refuse(kind, item, "has nothing after the /");
+		if (is_number(given.text) && std::stoi(given.text) > kind.high - kind.low + 1)
+			refuse(
+				kind, given, "is a step longer than the field",
+				"A step begins anew with each hour, day, month or year. For every so much time, give an interval, as "
+				"'90 minutes'.");
+		step = read_number(kind, given, 1, kind.high - kind.low + 1, "a step");
+	}
+	uint64 set = 0;
+	for (int value = low; value <= high; value += step)
+		set |= UINT64CONST(1) << value;
+	return set;
+}
+
+uint64 read_field(const FieldKind &kind, const Token &field, Fields &fields) {
+	uint64 set = 0;
+	for (size_t from = 0;; from = field.text.find(',', from) + 1) {
+		const size_t comma = field.text.find(',', from);
+		const Token item = part(field, from, comma == std::string::npos ? comma : comma - from);
+		if (item.text.empty())
+			refuse(kind, field, "has an empty item in its list");
+		if (&kind == &day_field && (item.text == "W" || lower(item.text.back()) == 'w'))
+			refuse(kind, item, "asks for the nearest weekday (W), which is not supported");
+		if (!(&kind == &day_field && read_last_day(fields, item)) &&
+			!(&kind == &weekday_field && read_nth_weekday(fields, item)))
+			set |= read_item(kind, item);
+		if (comma == std::string::npos)
+			return set;
+	}
+}
+
+std::vector<Token> split(const std::string &text) {
+	std::vector<Token> tokens;
+	for (size_t i = 0; i < text.size();) {
+		if (is_blank(text[i])) {
+			i++;
+			continue;
+		}
+		const size_t from = i;
+		while (i < text.size() && !is_blank(text[i]))
+			i++;
+		tokens.push_back({text.substr(from, i - from), from});
+	}
+	return tokens;
+}
+
+Fields read_fields(const std::vector<Token> &tokens) {
+	if (tokens.size() != 5 && tokens.size() != 6)
+		throw Error(
+			ERRCODE_INVALID_PARAMETER_VALUE,
+			"invalid cron expression: it has " + std::to_string(tokens.size()) + " field" +
+				(tokens.size() == 1 ? "" : "s") + " instead of five or six" +
+				(tokens.size() > 6 ? ", the seventh is " + quoted(tokens[6].text) + " at position " +
+										 std::to_string(tokens[6].place + 1)
+								   : ""),
+			"The fields are: [second] minute hour day-of-month month day-of-week. An interval, as '90 seconds', or "
+			"@hourly, @daily, @weekly, @monthly, @yearly will do, too.");
+	const Token *token = tokens.data();
+	Fields fields;
+	if (tokens.size() == 6)
+		fields.seconds = read_field(second_field, *token++, fields);
+	const auto begins_with_star = [](const Token &field) { return field.text[0] == '*' || field.text[0] == '?'; };
+	fields.minutes = read_field(minute_field, *token++, fields);
+	fields.hours_pass = token->text.find_first_of("*/") != std::string::npos;
+	fields.hours = static_cast<uint32>(read_field(hour_field, *token++, fields));
+	fields.any_day = begins_with_star(*token);
+	fields.days = static_cast<uint32>(read_field(day_field, *token++, fields));
+	fields.months = static_cast<uint32>(read_field(month_field, *token++, fields));
+	fields.any_weekday = begins_with_star(*token);
+	const uint64 weekdays = read_field(weekday_field, *token, fields);
+	fields.weekdays = static_cast<uint32>((weekdays | weekdays >> 7) & 0x7f); /* 7 is Sunday, too */
+	if (!ever_matches(fields))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "cron expression never fires: there is no such day");
+	return fields;
+}
+
+std::optional<const char *> expand(const std::string &name) {
+	constexpr std::pair<std::string_view, const char *> names[] = {
+		{"@yearly", "0 0 1 1 *"}, {"@annually", "0 0 1 1 *"}, {"@monthly", "0 0 1 * *"}, {"@weekly", "0 0 * * 0"},
+		{"@daily", "0 0 * * *"},  {"@midnight", "0 0 * * *"}, {"@hourly", "0 * * * *"},
+	};
+	std::string known = name;
+	std::transform(known.begin(), known.end(), known.begin(), lower);
+	for (const auto &[spelling, fields] : names)
+		if (spelling == known)
+			return fields;
+	return std::nullopt;
+}
+
+/* Is this meant as an interval, "90 seconds", "1 day 02:00", "PT5M"? */
+bool looks_like_interval(const std::string &text, const std::vector<Token> &tokens) {
+	if (text.find_first_of("*?#/,") != std::string::npos)
+		return false;
+	const std::string &first = tokens[0].text;
+	if (!is_digit(first[0]) && first[0] != '-' && first[0] != '+' && first[0] != '.' && lower(first[0]) != 'p')
+		return false;
+	return text.find(':') != std::string::npos || std::any_of(first.begin(), first.end(), is_letter) ||
+		   (tokens.size() > 1 && is_letter(tokens[1].text[0]));
+}
+
+Period read_period(const std::string &text) {
+	const char *const given = text.c_str();
+	Interval interval;
+	try {
+		interval = guard([given] {
+			return *DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(given),
+														  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+		});
+	} catch (const PgError &) {
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"invalid schedule: " + quoted(text) + " is neither a cron expression nor an interval",
+					"A cron expression has five or six fields: [second] minute hour day-of-month month day-of-week.");
+	}
+	constexpr int32 most_years = 1000;
+	constexpr int32 most_days = most_years * 366;
+	if (interval.month < 0 || interval.day < 0 || interval.time < 0 ||
+		(interval.month == 0 && interval.day == 0 && interval.time < USECS_PER_SEC))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid schedule: the interval " + quoted(text) +
+														 " must be at least a second, and no part of it negative");
+	if (interval.month > most_years * 12 || interval.day > most_days || interval.time > most_days * USECS_PER_DAY)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid schedule: the interval " + quoted(text) +
+														 " is longer than " + std::to_string(most_years) + " years");
+	return {interval.month, interval.day, interval.time};
+}
+
+} // namespace
+
+Zone::Zone(const std::string &name) {
+	const char *const given = name.c_str();
+	zone_ = guard([given]() -> const pg_tz * {
+		const pg_tz *const zone = strlen(given) > TZ_STRLEN_MAX ? nullptr : pg_tzset(given);
+		return zone != nullptr && pg_tz_acceptable(const_cast<pg_tz *>(zone)) ? zone : nullptr;
+	});
+	if (zone_ == nullptr)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "time zone " + quoted(name) + " is not known",
+					"See pg_timezone_names.");
+}
+
+Expression::Expression(const std::string &written) {
+	if (written.size() > longest_text)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"invalid cron expression: it is longer than " + std::to_string(longest_text) + " bytes");
+	std::vector<Token> tokens = split(written);
+	if (tokens.empty())
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: it is empty");
+	if (tokens[0].text[0] == '@') {
+		const std::optional<const char *> fields = expand(tokens[0].text);
+		const std::string where = quoted(tokens[0].text) + " at position " + std::to_string(tokens[0].place + 1) + " ";
+		std::string name = tokens[0].text;
+		std::transform(name.begin(), name.end(), name.begin(), lower);
+		if (name == "@reboot")
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + where + "is not supported",
+						"A schedule is about times; what is to happen when the server starts is none.");
+		if (name == "@every")
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + where + "is not known",
+						"Give the interval alone, as '90 seconds'.");
+		if (!fields)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + where + "is not known",
+						"There are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually.");
+		if (tokens.size() > 1)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + quoted(tokens[1].text) +
+															 " at position " + std::to_string(tokens[1].place + 1) +
+															 " follows " + tokens[0].text);
+		tokens = split(*fields);
+	} else if (looks_like_interval(written, tokens)) {
+		period_ = read_period(written);
+		return;
+	}
+	fields_ = read_fields(tokens);
+}
+
+std::optional<TimestampTz> Expression::next(TimestampTz after, const Zone &zone, TimestampTz anchor) const {
+	if (after >= last_time || anchor >= last_time || after < MIN_TIMESTAMP || anchor < MIN_TIMESTAMP)
+		return std::nullopt;
+	if (!fields_)
+		return next_of_period(period_, after, zone, anchor);
+	const std::optional<int64> found = next_of_fields(*fields_, seconds_of(after) + 1, zone);
+	return found ? time_of(*found) : std::nullopt;
+}
+
+std::vector<TimestampTz> Expression::latest(TimestampTz after, TimestampTz before, size_t count, const Zone &zone,
+											TimestampTz anchor) const {
+	/* Backwards by ever longer steps until there are enough of them, or all. */
+	std::vector<TimestampTz> times;
+	if (after >= before || count == 0)
+		return times;
+	for (int64 reach = USECS_PER_SEC;; reach *= 2) {
+		const bool all = reach >= before - after;
+		times.clear();
+		TimestampTz at = all ? after : before - reach;
+		for (size_t oldest = 0;;) {
+			const std::optional<TimestampTz> next = this->next(at, zone, anchor);
+			if (!next || *next >= before) {
+				std::rotate(times.begin(), times.begin() + static_cast<ptrdiff_t>(oldest), times.end());
+				break;
+			}
+			at = *next;
+			if (times.size() < count) {
+				times.push_back(at);
+			} else {
+				times[oldest] = at;
+				oldest = (oldest + 1) % count;
+			}
+		}
+		if (all || times.size() == count)
+			return times;
+	}
+}
+
+} // namespace jobqueue::cron

@@ -1,0 +1,299 @@
+/*
+ * schedule_store.cpp -- see schedule_store.hpp. C++ region.
+ *
+ * Every name is qualified and so is every operator: what runs here runs with the owner's rights.
+ */
+#include "engine/schedule_store.hpp"
+
+#include "engine/sql_text.hpp"
+
+namespace jobqueue::store {
+
+/* A dead letter waits for people: it does not hold up its schedule. */
+#define BUSY                                                                                                           \
+	"EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ                                                        \
+	"s.last_task_id AND t.origin_queue IS NULL AND NOT t.status" CCOLL EQ FINISHED ")"
+#define ROLE                                                                                                           \
+	"coalesce((SELECT a.oid FROM pg_catalog.pg_authid a WHERE a.oid" EQ "s.created_by_oid AND a.rolname" EQ            \
+	"s.created_by), 0::pg_catalog.oid)"
+#define COLUMNS                                                                                                        \
+	"SELECT s.name, s.cron, s.type, s.payload, s.command, s.time_zone, s.queue, s.priority, s.timeout, "               \
+	"s.on_misfire, s.misfire_limit, s.on_overlap, s.created_by, " ROLE                                                 \
+	", s.governed, s.anchor, s.next_run_at, s.last_run_at, s.last_task_id, s.held, s.paused_at IS NOT NULL, " BUSY     \
+	" FROM jobqueue.schedules s WHERE "
+/* Neither a copy nor a restore that is half done fires anything, even before it is known to be one. */
+#define OWN                                                                                                            \
+	"s.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i WHERE i.database" EQ                                  \
+	"(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname" EQ                                                   \
+	"pg_catalog.current_database()) AND NOT EXISTS (SELECT 1 FROM jobqueue.incarnation o WHERE o.id "                  \
+	"OPERATOR(pg_catalog.<>) i.id))"
+#define ACTIVE "s.paused_at IS NULL AND " OWN
+#define HOLDS "s.held OPERATOR(pg_catalog.<>) '{}'"
+
+static std::vector<TimestampTz> times_of(Datum array) {
+	struct List {
+		Datum *values;
+		bool *nulls;
+		int count;
+	};
+	const List list = guard([array]() -> List {
+		List result;
+		deconstruct_array(DatumGetArrayTypeP(array), TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  &result.values, &result.nulls, &result.count);
+		return result;
+	});
+	std::vector<TimestampTz> times;
+	for (int i = 0; i < list.count; i++)
+		if (!list.nulls[i])
+			times.push_back(DatumGetTimestampTz(list.values[i]));
+	return times;
+}
+
+static Datum array_of(const std::vector<TimestampTz> &times) {
+	return guard([&times] {
+		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (times.size() + 1)));
+		for (size_t i = 0; i < times.size(); i++)
+			elements[i] = TimestampTzGetDatum(times[i]);
+		return PointerGetDatum(construct_array(elements, static_cast<int>(times.size()), TIMESTAMPTZOID, 8,
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	});
+}
+
+static std::vector<Schedule> schedules_from(const Rows &rows) {
+	std::vector<Schedule> schedules;
+	schedules.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const auto text = [&rows, i](int column) {
+			return rows.is_null(i, column) ? std::nullopt : std::optional(rows.text_at(i, column));
+		};
+		const auto time = [&rows, i](int column) {
+			return rows.is_null(i, column) ? std::nullopt : std::optional(DatumGetTimestampTz(rows.datum(i, column)));
+		};
+		Schedule schedule;
+		schedule.name = rows.text_at(i, 1);
+		schedule.cron = rows.text_at(i, 2);
+		schedule.type = rows.text_at(i, 3);
+		schedule.payload = rows.datum(i, 4);
+		schedule.command = text(5);
+		schedule.time_zone = rows.text_at(i, 6);
+		schedule.queue = text(7);
+		schedule.priority = rows.int16_at(i, 8);
+		if (!rows.is_null(i, 9))
+			schedule.timeout = rows.datum(i, 9);
+		schedule.on_misfire = rows.text_at(i, 10);
+		schedule.misfire_limit = rows.int32_at(i, 11);
+		schedule.on_overlap = rows.text_at(i, 12);
+		schedule.created_by = rows.name_at(i, 13);
+		schedule.role = DatumGetObjectId(rows.datum(i, 14));
+		schedule.governed = rows.bool_at(i, 15);
+		schedule.anchor = DatumGetTimestampTz(rows.datum(i, 16));
+		schedule.next_run_at = time(17);
+		schedule.last_run_at = time(18);
+		if (!rows.is_null(i, 19))
+			schedule.last_task_id = rows.int64_at(i, 19);
+		schedule.held = times_of(rows.datum(i, 20));
+		schedule.paused = rows.bool_at(i, 21);
+		schedule.busy = rows.bool_at(i, 22);
+		schedules.push_back(std::move(schedule));
+	}
+	return schedules;
+}
+
+/* By people */
+
+static constinit Statement schedule_statement{COLUMNS "s.name" EQ "$1 FOR UPDATE OF s", TEXTOID};
+static constinit Statement add_statement{
+	"INSERT INTO jobqueue.schedules (name, cron, type, payload, command, time_zone, queue, priority, timeout, "
+	"on_misfire, misfire_limit, on_overlap, created_by, created_by_oid, governed, anchor, next_run_at, incarnation) "
+	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, i.id "
+	"FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 ON CONFLICT (name) DO NOTHING RETURNING name",
+	TEXTOID,
+	TEXTOID,
+	TEXTOID,
+	JSONBOID,
+	TEXTOID,
+	TEXTOID,
+	TEXTOID,
+	INT2OID,
+	INTERVALOID,
+	TEXTOID,
+	INT4OID,
+	TEXTOID,
+	NAMEOID,
+	OIDOID,
+	BOOLOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID};
+static constinit Statement replace_statement{
+	"UPDATE jobqueue.schedules s SET cron = $2, type = $3, payload = $4, command = $5, time_zone = $6, queue = $7, "
+	"priority = $8, timeout = $9, on_misfire = $10, misfire_limit = $11, on_overlap = $12, created_by = $13, "
+	"created_by_oid = $14, governed = $15, anchor = $16, next_run_at = $17, last_error = NULL, updated_at = " NOW
+	", incarnation = (SELECT i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1) WHERE s.name" EQ "$1",
+	TEXTOID,
+	TEXTOID,
+	TEXTOID,
+	JSONBOID,
+	TEXTOID,
+	TEXTOID,
+	TEXTOID,
+	INT2OID,
+	INTERVALOID,
+	TEXTOID,
+	INT4OID,
+	TEXTOID,
+	NAMEOID,
+	OIDOID,
+	BOOLOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID};
+static constinit Statement delete_statement{"DELETE FROM jobqueue.schedules s WHERE s.name" EQ "$1 RETURNING s.name",
+											TEXTOID};
+static constinit Statement pause_statement{"UPDATE jobqueue.schedules s SET paused_at = " NOW " WHERE s.name" EQ "$1",
+										   TEXTOID};
+static constinit Statement resume_statement{
+	"UPDATE jobqueue.schedules s SET paused_at = NULL, next_run_at = $2 WHERE s.name" EQ "$1", TEXTOID, TIMESTAMPTZOID};
+static constinit Statement adopt_statement{
+	"UPDATE jobqueue.schedules s SET incarnation = i.id, created_by_oid = coalesce((SELECT a.oid FROM "
+	"pg_catalog.pg_authid a WHERE a.rolname" EQ "s.created_by), 0::pg_catalog.oid) FROM jobqueue.incarnation i "
+	"WHERE s.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING s.name"};
+static constinit Statement default_queue_statement{
+	"SELECT coalesce((SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ
+	"$1 AND " HAS_SAY_IN("ANY ($2)") "), 'default')",
+	TEXTOID, TEXTARRAYOID};
+
+std::optional<Schedule> schedule_for_update(std::string_view name) {
+	Params params;
+	std::vector<Schedule> found = schedules_from(schedule_statement.run(params.add(name)));
+	return found.empty() ? std::nullopt : std::optional(std::move(found[0]));
+}
+
+static Params params_of(const Schedule &schedule) {
+	Params params;
+	params.add(std::string_view(schedule.name));
+	params.add(std::string_view(schedule.cron)).add(std::string_view(schedule.type));
+	params.add_datum(schedule.payload, false);
+	params.add(schedule.command);
+	params.add(std::string_view(schedule.time_zone));
+	params.add(schedule.queue);
+	params.add(schedule.priority).add_datum(schedule.timeout.value_or(0), !schedule.timeout);
+	params.add(std::string_view(schedule.on_misfire)).add(schedule.misfire_limit);
+	params.add(std::string_view(schedule.on_overlap)).add_name(schedule.created_by);
+	params.add_datum(ObjectIdGetDatum(schedule.role), false).add(schedule.governed);
+	params.add_time(schedule.anchor).add_time(schedule.next_run_at);
+	return params;
+}
+
+bool add_schedule(const Schedule &schedule) {
+	Params params = params_of(schedule);
+	return !add_statement.run(params).empty();
+}
+
+void replace_schedule(const Schedule &schedule) {
+	Params params = params_of(schedule);
+	replace_statement.run(params);
+}
+
+bool delete_schedule(std::string_view name) {
+	Params params;
+	return !delete_statement.run(params.add(name)).empty();
+}
+
+void pause_schedule(std::string_view name) {
+	Params params;
+	pause_statement.run(params.add(name));
+}
+
+void resume_schedule(std::string_view name, const std::optional<TimestampTz> &next_run_at) {
+	Params params;
+	resume_statement.run(params.add(name).add_time(next_run_at));
+}
+
+uint64 adopt_schedules() {
+	Params none;
+	return adopt_statement.run(none).size();
+}
+
+std::string default_queue(std::string_view type, std::span<const std::string> own_queues) {
+	Params params;
+	params.add(type);
+	if (own_queues.empty())
+		params.add_null();
+	else
+		params.add(own_queues);
+	return default_queue_statement.run(params).text_at(0, 1);
+}
+
+/* Firing */
+
+static constinit Statement lock_due_statement{COLUMNS ACTIVE " AND s.next_run_at" LE "$1 AND NOT s.name" EQ
+															 "ANY ($2) ORDER BY s.next_run_at LIMIT $3 "
+															 "FOR UPDATE OF s SKIP LOCKED",
+											  TIMESTAMPTZOID, TEXTARRAYOID, INT4OID};
+static constinit Statement lock_held_statement{COLUMNS ACTIVE " AND " HOLDS " AND NOT " BUSY " AND NOT s.name" EQ
+															  "ANY ($1) LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
+											   TEXTARRAYOID, INT4OID};
+static constinit Statement firing_statement{
+	"UPDATE jobqueue.schedules s SET next_run_at = $2, last_run_at = $3, last_task_id = $4, held = $5, "
+	"last_error = NULL WHERE s.name" EQ "$1",
+	TEXTOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID,
+	INT8OID,
+	TIMESTAMPTZARRAYOID};
+static constinit Statement error_statement{"UPDATE jobqueue.schedules s SET last_error = $2 WHERE s.name" EQ
+										   "$1 AND (s.last_error IS NULL OR s.last_error OPERATOR(pg_catalog.<>) $2) "
+										   "RETURNING s.name",
+										   TEXTOID, TEXTOID};
+static constinit Statement metadata_statement{
+	"SELECT pg_catalog.jsonb_build_object('schedule', $1, 'scheduled_for', $2)", TEXTOID, TIMESTAMPTZOID};
+static constinit Statement next_statement{"SELECT s.next_run_at FROM jobqueue.schedules s WHERE " ACTIVE
+										  " AND s.next_run_at IS NOT NULL AND NOT s.name" EQ
+										  "ANY ($1) ORDER BY s.next_run_at LIMIT 1",
+										  TEXTARRAYOID};
+static constinit Statement holding_statement{"SELECT s.last_task_id FROM jobqueue.schedules s WHERE " ACTIVE
+											 " AND " HOLDS " AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $1",
+											 INT4OID};
+
+std::vector<Schedule> lock_due_schedules(TimestampTz now, std::span<const std::string> except, int count) {
+	Params params;
+	return schedules_from(lock_due_statement.run(params.add_time(now).add(except).add(static_cast<int32>(count))));
+}
+
+std::vector<Schedule> lock_held_schedules(std::span<const std::string> except, int count) {
+	Params params;
+	return schedules_from(lock_held_statement.run(params.add(except).add(static_cast<int32>(count))));
+}
+
+void put_firing(const Schedule &schedule) {
+	Params params;
+	params.add(std::string_view(schedule.name)).add_time(schedule.next_run_at).add_time(schedule.last_run_at);
+	params.add(schedule.last_task_id).add_datum(array_of(schedule.held), false);
+	firing_statement.run(params);
+}
+
+bool put_schedule_error(std::string_view name, std::string_view message) {
+	Params params;
+	return !error_statement.run(params.add(name).add(message)).empty();
+}
+
+Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for) {
+	Params params;
+	return metadata_statement.run(params.add(schedule).add_time(scheduled_for)).datum(0, 1);
+}
+
+TimestampTz next_schedule(std::span<const std::string> except) {
+	Params params;
+	const Rows rows = next_statement.run(params.add(except));
+	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
+}
+
+std::vector<int64> holding_tasks(int count) {
+	Params params;
+	const Rows rows = holding_statement.run(params.add(static_cast<int32>(count)));
+	std::vector<int64> ids;
+	for (uint64 i = 0; i < rows.size(); i++)
+		ids.push_back(rows.int64_at(i, 1));
+	return ids;
+}
+
+} // namespace jobqueue::store

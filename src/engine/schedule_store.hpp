@@ -1,0 +1,72 @@
+/*
+ * schedule_store.hpp -- the statements about jobqueue.schedules.
+ *
+ * C++ region. Everything needs a Session and throws PgError. Strings that are returned are copies; Datums live as long
+ * as the Session.
+ */
+#pragma once
+
+#include "pg/session.hpp"
+
+namespace jobqueue::store {
+
+struct Schedule {
+	std::string name;
+	std::string cron;
+	std::string type;
+	Datum payload = 0; /* jsonb */
+	std::optional<std::string> command;
+	std::string time_zone;
+	std::optional<std::string> queue;
+	int16 priority = 0;
+	std::optional<Datum> timeout; /* interval */
+	std::string on_misfire;
+	int32 misfire_limit = 0;
+	std::string on_overlap;
+	std::string created_by;
+	Oid role = InvalidOid; /* InvalidOid: there is no such role any more, or another one of that name */
+	bool governed = false;
+	TimestampTz anchor = 0;
+	std::optional<TimestampTz> next_run_at;
+	std::optional<TimestampTz> last_run_at;
+	std::optional<int64> last_task_id;
+	std::vector<TimestampTz> held;
+	bool paused = false;
+	bool busy = false; /* its latest task is not finished */
+};
+
+/* By people */
+
+/* Locked. */
+std::optional<Schedule> schedule_for_update(std::string_view name);
+/* What fires, and how, is taken from "schedule"; its state, too. False if there is one of that name already. */
+bool add_schedule(const Schedule &schedule);
+/* Likewise, of one that is locked. */
+void replace_schedule(const Schedule &schedule);
+bool delete_schedule(std::string_view name);
+void pause_schedule(std::string_view name);
+void resume_schedule(std::string_view name, const std::optional<TimestampTz> &next_run_at);
+/* Schedules that came from elsewhere become this installation's; returns how many. */
+uint64 adopt_schedules();
+/* Where tasks of a type go that name no queue. "own_queues" as in NewTask. */
+std::string default_queue(std::string_view type, std::span<const std::string> own_queues);
+
+/* Firing */
+
+/* Those that are due, but for some, in order of time. Locked; those that others have locked are passed over. */
+std::vector<Schedule> lock_due_schedules(TimestampTz now, std::span<const std::string> except, int count);
+/* Likewise, those that hold tasks back whose turn has come. */
+std::vector<Schedule> lock_held_schedules(std::span<const std::string> except, int count);
+/* What a firing leaves behind: next_run_at, last_run_at, last_task_id, held, and no error. */
+void put_firing(const Schedule &schedule);
+/* False if it says so already. */
+bool put_schedule_error(std::string_view name, std::string_view message);
+/* What a schedule's task knows of it: {"schedule", "scheduled_for"}. */
+Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for);
+
+/* When the next one is due, but for some; DT_NOEND if never. */
+TimestampTz next_schedule(std::span<const std::string> except);
+/* The tasks that hold others back, at most "count". */
+std::vector<int64> holding_tasks(int count);
+
+} // namespace jobqueue::store

@@ -1,0 +1,66 @@
+/*
+ * watched_tasks.hpp -- tasks whose end wakes this process, as it would somebody in wait_for(). C++ region.
+ *
+ * Used by the scheduler, one for the process.
+ */
+#pragma once
+
+#include "pg/compat.hpp"
+#include "shared/state.hpp"
+
+namespace jobqueue {
+
+class WatchedTasks {
+public:
+	/* More are not watched: who asks has to look again anyway, now and then. */
+	static constexpr int capacity = 32;
+
+	bool any() const noexcept { return !ids_.empty(); }
+
+	/* From now on, these. True if there are some that were not watched before: they may have ended meanwhile. */
+	bool watch(std::vector<int64> ids) {
+		std::sort(ids.begin(), ids.end());
+		if (ids == ids_)
+			return false;
+		if (!exit_callback_) {
+			guard([] { before_shmem_exit(give_back_at_exit, 0); });
+			exit_callback_ = true;
+		}
+		give_back();
+		ids_ = std::move(ids);
+		for (size_t i = 0; i < std::min<size_t>(ids_.size(), capacity); i++)
+			take_place(ids_[i]);
+		pg_memory_barrier();
+		return !ids_.empty();
+	}
+
+private:
+	static void take_place(int64 task) noexcept {
+		for (WaiterSlot &slot : shared()->waiter) {
+			uint32 nobody = 0;
+			if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
+				continue; /* 1 is no database: taken, and not yet to be woken */
+			pg_atomic_write_u32(&slot.procno, static_cast<uint32>(compat::my_procno()));
+			pg_atomic_write_u64(&slot.task, static_cast<uint64>(task));
+			pg_write_barrier();
+			pg_atomic_write_u32(&slot.database, MyDatabaseId);
+			pg_atomic_fetch_add_u32(&shared()->waiters, 1);
+			places_[static_cast<size_t>(place_count_++)] = &slot;
+			return;
+		}
+	}
+	static void give_back() noexcept {
+		while (place_count_ > 0) {
+			pg_atomic_fetch_sub_u32(&shared()->waiters, 1);
+			pg_atomic_write_u32(&places_[static_cast<size_t>(--place_count_)]->database, 0);
+		}
+	}
+	static void give_back_at_exit(int, Datum) { give_back(); }
+
+	std::vector<int64> ids_; /* sorted */
+	static constinit inline std::array<WaiterSlot *, capacity> places_ = {};
+	static constinit inline int place_count_ = 0;
+	static constinit inline bool exit_callback_ = false;
+};
+
+} // namespace jobqueue

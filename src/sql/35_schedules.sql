@@ -1,0 +1,97 @@
+-- Schedules: tasks that are added at times that a cron expression or an interval says.
+
+CREATE TABLE jobqueue.schedules (
+	name           text        NOT NULL CONSTRAINT schedules_pkey PRIMARY KEY
+		CONSTRAINT schedules_name_not_empty CHECK (name OPERATOR(pg_catalog.<>) ''),
+	cron           text        NOT NULL,
+	type           text        NOT NULL CONSTRAINT schedules_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) ''),
+	payload        jsonb       NOT NULL DEFAULT '{}',
+	command        text,
+	time_zone      text        NOT NULL DEFAULT 'UTC',
+	queue          text        CONSTRAINT schedules_queue_length CHECK (
+		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
+	priority       smallint    NOT NULL DEFAULT 0,
+	timeout        interval    CONSTRAINT schedules_timeout_positive CHECK (timeout OPERATOR(pg_catalog.>) '0'::interval),
+	on_misfire     text        NOT NULL DEFAULT 'once' CONSTRAINT schedules_on_misfire_known CHECK (
+		on_misfire OPERATOR(pg_catalog.=) ANY (ARRAY['skip', 'once', 'all'])),
+	misfire_limit  integer     NOT NULL DEFAULT 10 CONSTRAINT schedules_misfire_limit_range CHECK (
+		misfire_limit OPERATOR(pg_catalog.>) 0 AND misfire_limit OPERATOR(pg_catalog.<=) 10000),
+	on_overlap     text        NOT NULL DEFAULT 'allow' CONSTRAINT schedules_on_overlap_known CHECK (
+		on_overlap OPERATOR(pg_catalog.=) ANY (ARRAY['allow', 'skip', 'queue'])),
+	next_run_at    timestamptz,
+	last_run_at    timestamptz,
+	last_task_id   bigint,
+	held           timestamptz[] NOT NULL DEFAULT '{}',
+	last_error     text,
+	paused_at      timestamptz,
+	created_by     name        NOT NULL DEFAULT CURRENT_USER,
+	created_by_oid oid         NOT NULL DEFAULT 0,
+	governed       boolean     NOT NULL DEFAULT false,
+	anchor         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	incarnation    uuid        NOT NULL,
+	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	updated_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+CREATE INDEX schedules_next ON jobqueue.schedules (next_run_at) WHERE paused_at IS NULL;
+CREATE INDEX schedules_held ON jobqueue.schedules (name) WHERE paused_at IS NULL AND held OPERATOR(pg_catalog.<>) '{}';
+
+COMMENT ON TABLE jobqueue.schedules IS 'tasks that are added at certain times: see schedule()';
+COMMENT ON COLUMN jobqueue.schedules.name IS 'name of the schedule';
+COMMENT ON COLUMN jobqueue.schedules.cron IS 'when: a cron expression or an interval';
+COMMENT ON COLUMN jobqueue.schedules.type IS 'type of its tasks';
+COMMENT ON COLUMN jobqueue.schedules.payload IS 'their payload';
+COMMENT ON COLUMN jobqueue.schedules.command IS 'the SQL command that its tasks run; null = it has a type and a payload of its own';
+COMMENT ON COLUMN jobqueue.schedules.time_zone IS 'whose local time the expression means';
+COMMENT ON COLUMN jobqueue.schedules.queue IS 'queue of its tasks; null = the handler''s, else default';
+COMMENT ON COLUMN jobqueue.schedules.priority IS 'priority of its tasks';
+COMMENT ON COLUMN jobqueue.schedules.timeout IS 'timeout of its tasks; null = as the handler says';
+COMMENT ON COLUMN jobqueue.schedules.on_misfire IS 'what becomes of times that were missed: skip, once or all';
+COMMENT ON COLUMN jobqueue.schedules.misfire_limit IS 'all, and held: at most so many, the latest';
+COMMENT ON COLUMN jobqueue.schedules.on_overlap IS 'what happens while its previous task is not finished: allow, skip or queue';
+COMMENT ON COLUMN jobqueue.schedules.next_run_at IS 'when it fires next; null = never again';
+COMMENT ON COLUMN jobqueue.schedules.last_run_at IS 'the time for which it added its latest task';
+COMMENT ON COLUMN jobqueue.schedules.last_task_id IS 'that task';
+COMMENT ON COLUMN jobqueue.schedules.held IS 'times whose tasks are added when the previous one is finished (on_overlap queue)';
+COMMENT ON COLUMN jobqueue.schedules.last_error IS 'why it does not fire; null = all is well';
+COMMENT ON COLUMN jobqueue.schedules.paused_at IS 'when it was paused; null = it is not';
+COMMENT ON COLUMN jobqueue.schedules.created_by IS 'the role that it belongs to, which adds its tasks';
+COMMENT ON COLUMN jobqueue.schedules.created_by_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
+COMMENT ON COLUMN jobqueue.schedules.governed IS 'made by a role whose access jobqueue.access limits: that is asked at each firing';
+COMMENT ON COLUMN jobqueue.schedules.anchor IS 'when the expression was given; intervals count from here';
+COMMENT ON COLUMN jobqueue.schedules.incarnation IS 'the installation it was made in; others'' schedules do not fire';
+COMMENT ON COLUMN jobqueue.schedules.created_at IS 'when it was made first';
+COMMENT ON COLUMN jobqueue.schedules.updated_at IS 'when it was made last';
+
+SELECT pg_catalog.pg_extension_config_dump('jobqueue.schedules', '');
+
+CREATE FUNCTION jobqueue.schedule(name text, cron text, type text, payload jsonb DEFAULT '{}', time_zone text DEFAULT 'UTC',
+	queue text DEFAULT NULL, priority integer DEFAULT 0, on_misfire text DEFAULT 'once', misfire_limit integer DEFAULT 10,
+	on_overlap text DEFAULT 'allow')
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_schedule';
+COMMENT ON FUNCTION jobqueue.schedule(text, text, text, jsonb, text, text, integer, text, integer, text) IS
+	'adds a task of a type whenever the cron expression, or the interval, says so; again: replaces';
+
+CREATE FUNCTION jobqueue.unschedule(name text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_unschedule';
+COMMENT ON FUNCTION jobqueue.unschedule(text) IS 'removes a schedule; its tasks stay; false if there was none';
+
+CREATE FUNCTION jobqueue.pause_schedule(name text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_pause_schedule';
+COMMENT ON FUNCTION jobqueue.pause_schedule(text) IS
+	'a schedule adds no more tasks, and misses no times, until it is resumed; false if it was paused, or there is none';
+
+CREATE FUNCTION jobqueue.resume_schedule(name text)
+	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_resume_schedule';
+COMMENT ON FUNCTION jobqueue.resume_schedule(text) IS
+	'ends pause_schedule: it fires from now on; false if it was not paused, or there is none';
+
+CREATE FUNCTION jobqueue.next_runs(cron text, n integer DEFAULT 5, time_zone text DEFAULT 'UTC',
+	after timestamptz DEFAULT pg_catalog.now())
+	RETURNS SETOF timestamptz LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_next_runs';
+COMMENT ON FUNCTION jobqueue.next_runs(text, integer, text, timestamptz) IS
+	'the first n times after "after" at which such a schedule fires; intervals count from there';
+
+CREATE FUNCTION jobqueue._schedules_changed() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_schedules_changed';
+COMMENT ON FUNCTION jobqueue._schedules_changed() IS 'internal: makes the scheduler look at schedules that were changed by hand';
+CREATE TRIGGER schedules_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.schedules
+	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._schedules_changed();
