@@ -390,7 +390,6 @@ namespace jobqueue {
 
 static void note_retried(const store::Claim &task, const std::optional<TimestampTz> &run_at) {
 	guard([&task, &run_at] {
-		note_ended(task.id, false);
 		if (run_at)
 			note_due(*run_at);
 		else

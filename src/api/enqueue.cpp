@@ -378,7 +378,7 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 	if (after == "pending")
 		note_task(text(tuple, "queue"), priority, DatumGetInt64(value(tuple, "id")), text(tuple, "type"), group(tuple));
 	if (before != after)
-		note_ended(id, false);
+		note_ended(id);
 	if (after == "scheduled") {
 		const TimestampTz run_at = DatumGetTimestampTz(value(tuple, "run_at"));
 		if (!isnull)

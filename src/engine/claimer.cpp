@@ -141,7 +141,10 @@ void Claimer::note_capacity(const Scope &scope, const News &news) {
 			part.quiet = false; /* whichever type it was */
 		if (!known.lane.grouped || (!same_queue && scope.limited.empty()))
 			continue;
-		const std::string_view group = same_queue ? news.group : "";
+		const bool any_end = std::exchange(known.round.any_end, false);
+		if (!same_queue && !any_end)
+			continue;
+		const std::string_view group = same_queue && !any_end ? news.group : "";
 		learn(store::Lane(known.lane), true, group, 0);
 	}
 }
@@ -168,29 +171,30 @@ void Claimer::lower(const News &news) {
 }
 
 /* The heads of these groups. */
-std::vector<store::GroupHead> Claimer::read_heads(KnownLane &known, std::span<const std::string> groups) {
+std::vector<store::GroupHead> Claimer::read_heads(KnownLane &known, std::span<const std::string> groups, bool held) {
 	std::vector<int64> lows;
 	for (const std::string &group : groups) {
 		const auto found = known.round.lows.find(group);
 		lows.push_back(found == known.round.lows.end() ? PG_INT64_MIN : found->second);
 	}
-	return store::heads_of(known.lane, groups, lows);
+	return store::heads_of(known.lane, groups, lows, held);
 }
 
 /* Which of these heads are far behind the beginnings of their groups? */
-void Claimer::find_deep(KnownLane &known, std::span<store::GroupHead> heads) {
+void Claimer::find_deep(KnownLane &known, std::span<store::GroupHead> heads, bool held) {
 	if (known.round.lows.size() + heads.size() > most_deep)
 		known.round.lows.clear();
 	for (store::GroupHead &head : heads) {
 		const int64 before = buffers_touched();
-		read_heads(known, {&head.group, 1});
+		read_heads(known, {&head.group, 1}, held);
 		if (buffers_touched() - before > buffers_for_deep_head)
 			head.low = known.round.lows[head.group] = head.id;
 	}
 }
 
 /* Of the groups after this one, in their order. "last": there are no others. */
-std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::string &after, int count, bool *last) {
+std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::string &after, int count, bool held,
+												  bool *last) {
 	auto &lows = known.round.lows;
 	std::vector<store::GroupHead> heads;
 	std::string latest = after;
@@ -200,18 +204,18 @@ std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::s
 			next_deep == lows.end() ? std::nullopt : std::optional(next_deep->first);
 		const int wanted = count - static_cast<int>(heads.size());
 		const int64 before = buffers_touched();
-		std::vector<store::GroupHead> found = store::group_heads(known.lane, latest, deep, wanted);
+		std::vector<store::GroupHead> found = store::group_heads(known.lane, latest, deep, wanted, held);
 		const int64 touched = buffers_touched() - before;
 		if (touched > buffers_for_deep_head + buffers_for_head * static_cast<int64>(found.size()) &&
 			!IsolationUsesXactSnapshot())
-			find_deep(known, found);
+			find_deep(known, found, held);
 		const bool enough = found.size() == static_cast<size_t>(wanted);
 		std::ranges::move(found, std::back_inserter(heads));
 		*last = !enough && !deep;
 		if (enough || !deep)
 			return heads;
 		latest = *deep;
-		std::ranges::move(read_heads(known, {&latest, 1}), std::back_inserter(heads));
+		std::ranges::move(read_heads(known, {&latest, 1}, held), std::back_inserter(heads));
 		if (heads.size() == static_cast<size_t>(count))
 			return heads;
 	}
@@ -388,6 +392,15 @@ std::vector<size_t> Claimer::reading_order(const Flow &flow) const {
 	return order;
 }
 
+/* Since when lanes that may age wait. */
+void Claimer::note_waiting(const Flow &flow) {
+	for (KnownLane &known : lanes_) {
+		const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
+		if (known.waiting_since == 0 && !known.main.quiet && queue_flow && queue_flow->aging_us > 0)
+			known.waiting_since = store::waiting_since(known.lane);
+	}
+}
+
 /* So many tasks of a lane were locked. */
 void Claimer::served(const Flow &flow, KnownLane &known, size_t tasks) {
 	known.waiting_since = GetCurrentTimestamp();
@@ -454,7 +467,8 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	discover();
 	turn_++;
 	Reading reading{scope, conditions, static_cast<size_t>(count)};
-	const TimestampTz now = GetCurrentTimestamp();
+	if (conditions.flow.has_order())
+		note_waiting(conditions.flow);
 	const bool plain_order = in_turn(conditions.flow);
 	const std::vector<size_t> order = plain_order ? std::vector<size_t>() : reading_order(conditions.flow);
 	const size_t begin = first_to_read();
@@ -465,8 +479,6 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 			continue;
 		if ((queue && known.lane.queue != *queue) || is_closed(scope, known, conditions.pauses))
 			continue;
-		if (known.waiting_since == 0)
-			known.waiting_since = now;
 		const size_t before = reading.locked.tasks.size();
 		read_lane(reading, known);
 		if (reading.locked.tasks.size() > before)
@@ -619,15 +631,17 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 				   return store::wants(limited.filter_for(queue), type, dead_letter);
 			   });
 	};
+	const bool held = flow.holds_groups(queue);
 	std::vector<store::GroupHead> admitted;
 	std::vector<bool> limited; /* of the admitted */
+	size_t most_at_once = 1;   /* of one group, for who works outside */
 	bool any_limited = false;
 	size_t seen = 0;
 	const size_t missing = reading.missing();
 	const size_t most_groups = groups_for(known.round, missing);
 	for (; seen < heads.size() && admitted.size() < most_groups && !reading.enough; seen++) {
 		const store::GroupHead &head = heads[seen];
-		if (!is_wanted(head.type, head.dead_letter))
+		if (head.held || !is_wanted(head.type, head.dead_letter))
 			continue;
 		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group);
 		const bool has_limits =
@@ -641,10 +655,13 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		if (!verdict.admitted) {
 			if (verdict.again_at != DT_NOEND)
 				*again_at = *again_at == DT_NOEND ? verdict.again_at : std::min(*again_at, verdict.again_at);
+			else
+				known.round.any_end |= !verdict.by_group;
 			continue;
 		}
 		admitted.push_back(head);
 		limited.push_back(has_limits);
+		most_at_once = std::max(most_at_once, static_cast<size_t>(admission.rules[2].max_running));
 		any_limited |= has_limits;
 		if (has_limits && remembers_quiet_)
 			reading.enough = true;
@@ -654,9 +671,9 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	/* A worker runs what it takes one after the other; where few groups can go on, more of each. */
 	const bool several = remembers_quiet_ && !any_limited;
 	const size_t in_turn = seen == heads.size() ? std::max(tasks_in_turn, missing / admitted.size()) : tasks_in_turn;
-	const size_t each = several ? std::min(in_turn, missing) : 1;
+	const size_t each = std::min(several ? in_turn : remembers_quiet_ ? 1 : most_at_once, missing);
 	std::vector<store::Candidate> candidates =
-		store::lock_in_groups(known.lane, admitted, filter, static_cast<int>(each));
+		store::lock_in_groups(known.lane, admitted, filter, static_cast<int>(each), held);
 	std::vector<bool> locked(admitted.size(), false);
 	/* A snapshot from before may not show what was announced since. */
 	const bool advance = !IsolationUsesXactSnapshot() && !own_aborted();
@@ -677,6 +694,11 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		cut |= reading.missing() == 0 || reading.is_early(candidate) ||
 			   !is_wanted(candidate.type, candidate.dead_letter) ||
 			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
+		if (!cut && !first && !remembers_quiet_) {
+			/* Whoever works outside runs them at the same time. */
+			const Admission admission = flow.admission_of(candidate.id, queue, candidate.type, candidate.group);
+			cut = !admit_task(reading.conditions, admission).admitted;
+		}
 		if (cut) {
 			if (!candidate.not_before)
 				guard([&] { note_returned(queue, known.lane.priority, candidate.id, candidate.group); });
@@ -686,7 +708,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		if (advance)
 			if (const auto low = known.round.lows.find(candidate.group); low != known.round.lows.end())
 				low->second = std::max(low->second, candidate.id + 1);
-		candidate.admitted_as = admitted[group].id;
+		candidate.admitted_as = remembers_quiet_ ? admitted[group].id : candidate.id;
 		candidate.limited = limited[group];
 		candidate.plain &= !candidate.limited;
 		reading.add(known, std::move(candidate));
@@ -717,11 +739,12 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	}
 	if (own_aborted())
 		round.lows.clear(); /* what was given back by it is announced when the transaction ends */
+	const bool held = reading.conditions.flow.holds_groups(known.lane.queue);
 	TimestampTz again_at = DT_NOEND;
 	for (int statements = 0; reading.missing() > 0 && statements < most_statements; statements++) {
 		const size_t before = reading.locked.tasks.size();
 		if (!round.hints.empty()) {
-			const std::vector<store::GroupHead> heads = read_heads(known, round.hints);
+			const std::vector<store::GroupHead> heads = read_heads(known, round.hints, held);
 			const size_t seen = take_groups(reading, known, heads, &again_at);
 			if (seen == heads.size())
 				round.hints.clear();
@@ -739,7 +762,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		const int wanted = static_cast<int>(std::min<size_t>(groups_for(round, reading.missing()) + 1, 256));
 		const bool from_start = round.latest.empty();
 		bool last;
-		const std::vector<store::GroupHead> heads = next_heads(known, round.latest, wanted, &last);
+		const std::vector<store::GroupHead> heads = next_heads(known, round.latest, wanted, held, &last);
 		const size_t seen = take_groups(reading, known, heads, &again_at);
 		if (reading.locked.tasks.size() > before)
 			round.ends = 0;
@@ -815,16 +838,17 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 		return false;
 	}
 	known.main.wait_until = 0;
+	const bool held = conditions.flow.holds_groups(queue);
 	std::string latest;
 	TimestampTz wait_until = DT_NOEND;
 	for (int statements = 0; statements < most_statements; statements++) {
 		bool last;
-		const std::vector<store::GroupHead> heads = next_heads(known, latest, heads_at_once, &last);
+		const std::vector<store::GroupHead> heads = next_heads(known, latest, heads_at_once, held, &last);
 		for (const store::GroupHead &head : heads) {
 			const auto wants = [&](const Scope &one) {
 				return store::wants(one.filter_for(queue), head.type, head.dead_letter);
 			};
-			if (!wants(scope) && std::none_of(scope.limited.begin(), scope.limited.end(), wants))
+			if (head.held || (!wants(scope) && std::none_of(scope.limited.begin(), scope.limited.end(), wants)))
 				continue;
 			const Admission admission = conditions.flow.admission_of(head.id, queue, head.type, head.group);
 			std::pair<uint64, Rule> limits[counted_kinds];

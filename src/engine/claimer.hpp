@@ -108,6 +108,7 @@ private:
 		bool unfinished = true;			/* the others may have something, too */
 		int ends = 0;					/* how often the last group was passed since something was found */
 		double yield = 1;				/* tasks that a group gives at a time */
+		bool any_end = false;			/* some wait for the end of a task that may be in another group */
 		/*
 		 * Groups of which much was taken have a long way of dead entries before their first task. Once that was
 		 * noticed, they are read from these ids on: who adds or gives back a task before says so.
@@ -128,9 +129,10 @@ private:
 	void note_capacity(const Scope &scope, const News &news);
 	void lower(const News &news);
 	size_t groups_for(const Round &round, size_t tasks) const;
-	static void find_deep(KnownLane &known, std::span<store::GroupHead> heads);
-	static std::vector<store::GroupHead> read_heads(KnownLane &known, std::span<const std::string> groups);
-	static std::vector<store::GroupHead> next_heads(KnownLane &known, const std::string &after, int count, bool *last);
+	static void find_deep(KnownLane &known, std::span<store::GroupHead> heads, bool held);
+	static std::vector<store::GroupHead> read_heads(KnownLane &known, std::span<const std::string> groups, bool held);
+	static std::vector<store::GroupHead> next_heads(KnownLane &known, const std::string &after, int count, bool held,
+													bool *last);
 	template <typename Visit> bool any_part(Visit &&visit) const;
 	void discover();
 	bool is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
@@ -138,6 +140,7 @@ private:
 	size_t first_to_read() const;
 	bool in_turn(const Flow &flow) const;
 	std::vector<size_t> reading_order(const Flow &flow) const;
+	void note_waiting(const Flow &flow);
 	void read_lane(Reading &reading, KnownLane &known);
 	bool defer_limited(Reading &reading, const KnownLane &known);
 	void read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part);

@@ -71,6 +71,8 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 	admission.task = task;
 	admission.queue_hash = hash_name(queue);
 	const auto count_as = [&admission](Counted kind, uint64 name, const Rule &rule) {
+		if (!rule.is_limit())
+			return;
 		admission.names[static_cast<size_t>(kind)] = name;
 		admission.rules[static_cast<size_t>(kind)] = rule;
 	};
@@ -82,36 +84,26 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 	const int32 of_queue = queue_flow ? queue_flow->group_limit : 1;
 	rule.max_running = type_flow && type_flow->group_limit > 0 ? type_flow->group_limit : of_queue;
 	count_as(Counted::group, name_of("group", group) ^ hash_name(queue), rule);
-	admission.holds_group = rule.max_running == 1 && (queue_flow == nullptr || queue_flow->holds_group);
 	if (group.size() < sizeof(admission.group))
 		memcpy(admission.group, group.data(), group.size());
 	return admission;
 }
 
-void Flow::count_running_tasks(bool first) const {
-	std::vector<std::string> queues, types, not_holding;
-	for (const QueueFlow &flow : queues_) {
+void Flow::count_running_tasks() const {
+	std::vector<std::string> queues, types;
+	for (const QueueFlow &flow : queues_)
 		if (flow.rule.is_limit())
 			queues.push_back(flow.queue);
-		if (!flow.holds_group)
-			not_holding.push_back(flow.queue);
-	}
 	for (const TypeFlow &flow : types_)
 		types.push_back(flow.type);
-	const auto count = [this](const std::vector<store::CountedTask> &tasks) {
-		for (const store::CountedTask &task : tasks)
-			count_running(admission_of(task.id, task.queue, task.type, task.group), task.waits);
-	};
-	count(store::claimed_tasks(queues, types));
-	if (first)
-		count(store::waiting_retries(not_holding));
+	for (const store::CountedTask &task : store::claimed_tasks(queues, types))
+		count_running(admission_of(task.id, task.queue, task.type, task.group));
 }
 
 void Flow::make_ready(DatabaseSlot *slot, uint64 configuration) const {
 	if (admission_is_ready(slot, configuration))
 		return;
-	/* At first, tasks that wait for their next attempt may hold their groups, too. */
-	count_running_tasks(pg_atomic_read_u64(&slot->admission_ready) == 0);
+	count_running_tasks();
 	recount_running_tasks(); /* some may have ended meanwhile */
 	set_admission_ready(slot, configuration);
 }
@@ -128,19 +120,16 @@ void recount_running_tasks() {
 		if (complete)
 			break;
 	}
-	for (const bool waits : {false, true}) {
-		std::vector<int64> ids;
-		for (const Running &task : running)
-			if (task.waits == waits)
-				ids.push_back(task.id);
-		if (ids.empty())
-			continue;
-		std::vector<int64> found = store::still_counted(ids, waits);
-		std::sort(found.begin(), found.end());
-		for (const Running &task : running)
-			if (task.waits == waits && !std::binary_search(found.begin(), found.end(), task.id))
-				discount(task);
-	}
+	std::vector<int64> ids;
+	for (const Running &task : running)
+		ids.push_back(task.id);
+	if (ids.empty())
+		return;
+	std::vector<int64> claimed = store::still_claimed(ids);
+	std::sort(claimed.begin(), claimed.end());
+	for (const Running &task : running)
+		if (!std::binary_search(claimed.begin(), claimed.end(), task.id))
+			discount(task);
 }
 
 } // namespace jobqueue

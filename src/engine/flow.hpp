@@ -41,13 +41,18 @@ public:
 	/* Does anything say in which order lanes are read? */
 	bool has_order() const noexcept { return has_weights_ || has_aging_; }
 
+	/* Does a group in this queue wait while its first task waits for its next attempt? */
+	bool holds_groups(std::string_view queue) const noexcept {
+		const QueueFlow *const flow = this->queue(queue);
+		return flow == nullptr || (flow->holds_group && flow->group_limit == 1);
+	}
 	/* Under what a task is counted; "group" is empty for one that has none. */
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group) const;
 	/* Counts what runs already, unless that was done as of this configuration. Needs a Session. */
 	void make_ready(DatabaseSlot *slot, uint64 configuration) const;
 
 private:
-	void count_running_tasks(bool first) const;
+	void count_running_tasks() const;
 
 	std::vector<QueueFlow> queues_; /* sorted, as are the types */
 	std::vector<TypeFlow> types_;

@@ -16,11 +16,11 @@ namespace jobqueue::store {
 static constinit Statement queue_settings_statement{
 	"SELECT q.queue, coalesce(q.max_running, 0), coalesce(q.weight, 1), coalesce(" MICROSECONDS("q.aging") ", 0), " RATE(
 		"q.") ", coalesce(q.group_limit, 0), coalesce(q.group_hold_on_retry, true), " RATE("q.group_") ", "
-																									   "coalesce(q.limits_changed_at, q.created_at) FROM jobqueue.queues q WHERE coalesce(q.max_running, q.weight, "
+																									   "coalesce(q.rate_changed_at, '-infinity') FROM jobqueue.queues q WHERE coalesce(q.max_running, q.weight, "
 																									   "q.rate_limit, q.group_limit, q.group_rate_limit) IS NOT NULL OR q.aging IS NOT NULL "
 																									   "OR q.group_hold_on_retry IS NOT NULL"};
 static constinit Statement type_settings_statement{"SELECT h.type, coalesce(h.max_running, 0), " RATE(
-	"h.") ", coalesce(h.group_limit, 0), h.updated_at "
+	"h.") ", coalesce(h.group_limit, 0), coalesce(h.rate_changed_at, '-infinity') "
 		  "FROM jobqueue.handlers h WHERE coalesce(h.max_running, h.rate_limit, h.group_limit) IS NOT NULL"};
 
 static RateSettings rate_at(const Rows &rows, uint64 row, int column) {
@@ -50,42 +50,61 @@ std::vector<TypeSettings> type_settings() {
 	return settings;
 }
 
-#define KEEP_OR_CHANGE(column, parameter, nothing)                                                                     \
-	column " = CASE WHEN " parameter " IS NULL THEN q." column " WHEN NOT " parameter EQ nothing " THEN " parameter    \
-		   " END"
+/* What a column becomes: null = it stays, or nothing if all of it is replaced; 0 = nothing. */
+#define CHANGED(t, column, parameter, nothing)                                                                         \
+	"CASE WHEN " parameter " IS NULL AND " STAYS " THEN " t column " WHEN NOT " parameter EQ nothing                   \
+	" THEN " parameter " END"
+#define CHANGE(t, column, parameter, nothing) column " = " CHANGED(t, column, parameter, nothing)
+#define DIFFERS(t, column, parameter, nothing) "(" CHANGED(t, column, parameter, nothing) ") IS DISTINCT FROM " t column
 #define NO_TIME "'0'::pg_catalog.interval"
 static constinit Statement add_queue_statement{
 	"INSERT INTO jobqueue.queues (queue) VALUES ($1) ON CONFLICT (queue) DO NOTHING", TEXTOID};
-static constinit Statement change_queue_statement{
-	"UPDATE jobqueue.queues q SET " KEEP_OR_CHANGE("max_running", "$2", "0") ", " KEEP_OR_CHANGE("weight", "$3", "0") ", " KEEP_OR_CHANGE("rate_limit", "$4", "0") ", " KEEP_OR_CHANGE(
-		"rate_period", "$5",
-		NO_TIME) ", " KEEP_OR_CHANGE("rate_burst", "$6",
-									 "0") ", " KEEP_OR_CHANGE("group_limit", "$7",
-															  "0") ", "
-																   "group_hold_on_retry = coalesce($8, q.group_hold_on_retry), " KEEP_OR_CHANGE(
-																	   "group_rate_limit", "$9",
-																	   "0") ", " KEEP_OR_CHANGE("group_rate_period",
-																								"$10",
-																								NO_TIME) ", " KEEP_OR_CHANGE("group_rate_burst",
-																															 "$11",
-																															 "0") ", " KEEP_OR_CHANGE("aging",
-																																					  "$12",
-																																					  NO_TIME) ", "
-																																							   "limits_changed_at = " NOW
-																																							   " WHERE q.queue" EQ
-																																							   "$1",
-	TEXTOID,
-	INT4OID,
-	INT4OID,
-	INT4OID,
-	INTERVALOID,
-	INT4OID,
-	INT4OID,
-	BOOLOID,
-	INT4OID,
-	INTERVALOID,
-	INT4OID,
-	INTERVALOID};
+#define STAYS "true"
+#define CHANGE_QUEUE                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                           \
+	"UPDATE jobqueue.queues q SET " CHANGE("q.", "max_running",                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                \
+										   "$2", "0") ", " CHANGE("q.", "weight",                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                              \
+																  "$3", "0") ", " CHANGE("q.", "rate_limit", "$4", "0") ", " CHANGE("q.", "rate_period", "$5", NO_TIME) ", " CHANGE("q.", "rate_burst", "$6", "0") ", " CHANGE("q.", "group_limit", "$7", "0") ", "                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                            \
+																																																															   "group_hold_on_retry = coalesce($8, q.group_hold_on_retry), " CHANGE("q.",                                                                                                                                                                                                                                                                                                                                                                                                                                      \
+																																																																																	"group_rate_limit", "$9", "0") ", " CHANGE("q.",                                                                                                                                                                                                                                                                                                                                                                                           \
+																																																																																											   "group_rate_period",                                                                                                                                                                                                                                                                                                                                                                            \
+																																																																																											   "$10",                                                                                                                                                                                                                                                                                                                                                                                          \
+																																																																																											   NO_TIME) ", " CHANGE("q.", "group_rate_burst", "$11", "0") ", " CHANGE("q.",                                                                                                                                                                                                                                                                                                                    \
+																																																																																																													  "aging",                                                                                                                                                                                                                                                                                                                 \
+																																																																																																													  "$12", NO_TIME) ", rate_changed_at = CASE WHEN " DIFFERS("q.",                                                                                                                                                                                                                                                           \
+																																																																																																																											   "rate_limit",                                                                                                                                                                                                                                                   \
+																																																																																																																											   "$4",                                                                                                                                                                                                                                                           \
+																																																																																																																											   "0") " OR " DIFFERS("q.",                                                                                                                                                                                                                                       \
+																																																																																																																																   "rate_period", "$5", NO_TIME) " OR " DIFFERS("q.",                                                                                                                                                                                          \
+																																																																																																																																												"rate_burst", "$6", "0") " OR " DIFFERS("q.",                                                                                                                                                  \
+																																																																																																																																																						"group_rate_limit",                                                                                                                                    \
+																																																																																																																																																						"$9",                                                                                                                                                  \
+																																																																																																																																																						"0") " OR " DIFFERS("q.",                                                                                                                              \
+																																																																																																																																																											"group_rate_period", "$10", NO_TIME) " OR " DIFFERS("q.",                                                                          \
+																																																																																																																																																																								"group_rate_burst", "$11", "0") " THEN " NOW                                   \
+																																																																																																																																																																																" ELSE q.rate_changed_at END WHERE q.queue" EQ \
+																																																																																																																																																																																"$1"
+static constinit Statement change_queue_statement{CHANGE_QUEUE, TEXTOID, INT4OID,	 INT4OID, INT4OID,
+												  INTERVALOID,	INT4OID, INT4OID,	 BOOLOID, INT4OID,
+												  INTERVALOID,	INT4OID, INTERVALOID};
+#undef STAYS
+#define STAYS "NOT $7"
+#define CHANGE_TYPE                                                                                                                                                                        \
+	"UPDATE jobqueue.handlers h SET " CHANGE("h.", "max_running", "$2", "0") ", " CHANGE("h.", "rate_limit", "$3", "0") ", " CHANGE(                                                       \
+		"h.", "rate_period", "$4",                                                                                                                                                         \
+		NO_TIME) ", " CHANGE("h.", "rate_burst", "$5",                                                                                                                                     \
+							 "0") ", " CHANGE("h.", "group_limit", "$6",                                                                                                                   \
+											  "0") ", rate_changed_at = CASE WHEN " DIFFERS("h.", "rate_limit", "$3",                                                                      \
+																							"0") " OR " DIFFERS("h.",                                                                      \
+																												"rate_period",                                                             \
+																												"$4",                                                                      \
+																												NO_TIME) " OR " DIFFERS("h.",                                              \
+																																		"rate_burst",                                      \
+																																		"$5",                                              \
+																																		"0") " THEN " NOW                                  \
+																																			 " ELSE h.rate_changed_at END WHERE h.type" EQ \
+																																			 "$1"
+static constinit Statement change_type_statement{CHANGE_TYPE, TEXTOID, INT4OID, INT4OID,
+												 INTERVALOID, INT4OID, INT4OID, BOOLOID};
 
 void change_queue(const QueueChange &change) {
 	Params queue, params;
@@ -101,25 +120,6 @@ void change_queue(const QueueChange &change) {
 	change_queue_statement.run(params);
 }
 
-#define CHANGE_OR_REPLACE(column, parameter, nothing)                                                                  \
-	column " = CASE WHEN " parameter " IS NULL AND NOT $7 THEN h." column " WHEN NOT " parameter EQ nothing            \
-		   " THEN " parameter " END"
-static constinit Statement change_type_statement{
-	"UPDATE jobqueue.handlers h SET " CHANGE_OR_REPLACE("max_running", "$2", "0") ", " CHANGE_OR_REPLACE(
-		"rate_limit", "$3",
-		"0") ", " CHANGE_OR_REPLACE("rate_period", "$4",
-									NO_TIME) ", " CHANGE_OR_REPLACE("rate_burst", "$5",
-																	"0") ", " CHANGE_OR_REPLACE("group_limit", "$6",
-																								"0") " WHERE h.type" EQ
-																									 "$1",
-	TEXTOID,
-	INT4OID,
-	INT4OID,
-	INTERVALOID,
-	INT4OID,
-	INT4OID,
-	BOOLOID};
-
 void change_type(const TypeChange &change, bool replaces) {
 	Params params;
 	params.add(std::string_view(change.type)).add(change.max_running).add(change.rate_limit);
@@ -132,36 +132,21 @@ static constinit Statement claimed_statement{
 	COUNTED_COLUMNS "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND (t.group_key IS NOT NULL "
 					"OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ "ANY ($2)) ORDER BY t.lease_expires_at",
 	TEXTARRAYOID, TEXTARRAYOID};
-static constinit Statement retries_statement{
-	COUNTED_COLUMNS "WHERE t.status" EQ "'scheduled' AND t.group_key IS NOT NULL AND t.attempts" GT
-					"0 AND NOT t.queue" CCOLL EQ "ANY ($1) ORDER BY t.run_at, t.id",
-	TEXTARRAYOID};
 static constinit Statement still_claimed_statement{
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("processing"), INT8ARRAYOID};
-static constinit Statement still_waiting_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("scheduled"), INT8ARRAYOID};
-
-static std::vector<CountedTask> counted_from(const Rows &rows, bool waits) {
+std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types) {
+	Params params;
+	const Rows rows = claimed_statement.run(params.add(queues).add(types));
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4), waits});
+		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4)});
 	return tasks;
 }
 
-std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types) {
+std::vector<int64> still_claimed(std::span<const int64> ids) {
 	Params params;
-	return counted_from(claimed_statement.run(params.add(queues).add(types)), false);
-}
-
-std::vector<CountedTask> waiting_retries(std::span<const std::string> except) {
-	Params params;
-	return counted_from(retries_statement.run(params.add(except)), true);
-}
-
-std::vector<int64> still_counted(std::span<const int64> ids, bool waits) {
-	Params params;
-	const Rows rows = (waits ? still_waiting_statement : still_claimed_statement).run(params.add(ids));
+	const Rows rows = still_claimed_statement.run(params.add(ids));
 	std::vector<int64> found;
 	found.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)

@@ -60,13 +60,10 @@ void change_type(const TypeChange &change, bool replaces);
 struct CountedTask {
 	int64 id;
 	std::string queue, type, group;
-	bool waits; /* scheduled, after an attempt */
 };
 /* Claimed tasks that have a group, or are of one of these queues or types. */
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types);
-/* Tasks of groups that wait for their next attempt, but for these queues. */
-std::vector<CountedTask> waiting_retries(std::span<const std::string> except);
-/* Of these tasks, those that are claimed ("waits": that wait for their next attempt). */
-std::vector<int64> still_counted(std::span<const int64> ids, bool waits);
+/* Of these tasks, those that are claimed. */
+std::vector<int64> still_claimed(std::span<const int64> ids);
 
 } // namespace jobqueue::store

@@ -31,7 +31,7 @@ int history_slot() {
 static void note_end(int64 id) {
 	guard([id] {
 		note_finished(id);
-		note_ended(id, false);
+		note_ended(id);
 	});
 }
 
@@ -55,14 +55,14 @@ bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed
 
 static void announce_task(const store::Claim &claim) {
 	guard([&claim] {
-		note_ended(claim.id, false);
+		note_ended(claim.id);
 		note_task(claim.queue, claim.priority, claim.id, claim.type, claim.group);
 	});
 }
 
 static void announce_waiting(const store::Claim &claim, TimestampTz run_at) {
 	guard([&claim, run_at] {
-		note_ended(claim.id, true);
+		note_ended(claim.id);
 		note_due(run_at);
 	});
 }
@@ -120,7 +120,7 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 			const std::string &queue = *policy.dead_letter_queue;
 			store::dead_letter(claim.id, queue, failure);
 			guard([&claim, &queue] {
-				note_ended(claim.id, false);
+				note_ended(claim.id);
 				note_task(queue, claim.priority, claim.id, claim.type, claim.group);
 			});
 			return "pending";
@@ -226,10 +226,7 @@ store::Failure failure_of(const PgError &error) {
 }
 
 void announce_due(const store::Due &task) {
-	guard([&task] {
-		note_ended(task.id, false);
-		note_task(task.queue, task.priority, task.id, task.type, task.group);
-	});
+	guard([&task] { note_task(task.queue, task.priority, task.id, task.type, task.group); });
 }
 
 void end_released(const store::Claim &claim) {

@@ -87,19 +87,23 @@ struct GroupHead {
 	int64 id;
 	std::string type;
 	bool dead_letter;
+	bool held;				  /* it waits for its next attempt, and the others for it */
 	int64 low = PG_INT64_MIN; /* there is nothing before this id */
 };
-/* Of up to "count" groups, in the order of their keys, between these two; what lies beyond is not touched. */
+/* "held": a task that waits for its next attempt keeps its place. Of up to "count" groups, in the order of their keys, between these two; what lies beyond is not touched. */
 std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std::optional<std::string_view> before,
-								   int count);
+								   int count, bool held);
 /* Of these groups, from the given ids on. */
-std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows);
+std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows,
+								bool held);
 /*
  * Locks up to "each" tasks of each of these groups, in their order from the head on; none of those whose head is another
  * by now, or is locked. They are not asked whether the filter wants them.
  */
 std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
-									  int each);
+									  int each, bool held);
+/* Since when the first pending task of a lane has waited; now, if there is none. */
+TimestampTz waiting_since(const Lane &lane);
 /* The first pending task in the lane that the filter lets through. */
 std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilter &filter);
 /* Pending tasks whose time has not come become scheduled. */

@@ -82,6 +82,7 @@ private:
 	void charge_fused(bool charged);
 	void watch_overdue();
 	void archive();
+	void warn_of_room();
 	void poll();
 	void sweep();
 	void turn_history();
@@ -685,8 +686,25 @@ void Scheduler::remove_expired_keys() {
 	} while (removed == batch);
 }
 
+/* Once in a while, as everything that may go on for long. */
+void Scheduler::warn_of_room() {
+	const TimestampTz now = GetCurrentTimestamp();
+	TimestampTz &said_at = complained_at_["room"];
+	if (now - said_at < complain_every_us)
+		return;
+	said_at = now;
+	guard([] {
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("jobqueue has no room in shared memory to count more running tasks, or rates"),
+				 errdetail("Tasks of groups, and of limited queues and types, wait until others have ended.")));
+	});
+}
+
 void Scheduler::poll() {
 	attempt("count the running tasks", recount_running_tasks);
+	if (was_without_room())
+		warn_of_room();
 	due_from_ = DT_NOBEGIN;
 	next_due_ = next_lease_ = next_schedule_ = DT_NOBEGIN;
 	recover_orphans();

@@ -16,6 +16,7 @@ namespace {
 constexpr long most_running = 32768;
 /* Names with tasks that run, or with a token bucket that is not full. */
 constexpr long most_names = 2 * most_running;
+constexpr int64 no_room_us = USECS_PER_SEC;
 /* Own claims that have ended make room for new ones in the same transaction; beyond so many nobody looks. */
 constexpr int most_credits = 4096;
 
@@ -26,7 +27,6 @@ struct TaskKey {
 enum class TaskState : uint32 {
 	admitted, /* by a transaction that is under way */
 	begun,	  /* processing */
-	waiting,  /* for its next attempt, and its group waits with it */
 };
 struct Task {
 	TaskKey key;
@@ -34,7 +34,6 @@ struct Task {
 	uint64 queue_hash;
 	uint64 serial;
 	TaskState state;
-	bool holds_group;
 	char group[queue_name_size];
 };
 
@@ -45,6 +44,7 @@ struct NameKey {
 struct Name {
 	NameKey key;
 	int64 full_at_ns; /* when the bucket will be full; nothing is in it a bucketful earlier */
+	TimestampTz used_at;
 	int32 running;
 };
 
@@ -55,7 +55,6 @@ struct Note {
 	SubTransactionId admitted_in; /* Invalid: not in this transaction */
 	SubTransactionId ended_in;	  /* Invalid: not ended */
 	bool begun;
-	bool waits;
 };
 
 } // namespace
@@ -108,7 +107,12 @@ static int64 full_at_of_unused(const Rule &rule) noexcept {
 }
 
 static int64 full_at(const Name *entry, const Rule &rule) noexcept {
-	return entry != nullptr && entry->full_at_ns != 0 ? entry->full_at_ns : full_at_of_unused(rule);
+	if (entry == nullptr || entry->full_at_ns == 0)
+		return full_at_of_unused(rule);
+	/* A bucket that was emptied under another rule owes no more than it would hold under this one. */
+	if (entry->used_at < rule.changed_at)
+		return std::min(entry->full_at_ns, rule.changed_at * 1000 + rule.token_ns * rule.rate_burst);
+	return entry->full_at_ns;
 }
 
 /* Tokens in the bucket, and if there is none, when the next one comes. */
@@ -129,8 +133,9 @@ static void evict() noexcept {
 	HASH_SEQ_STATUS scan;
 	hash_seq_init(&scan, names);
 	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
-		/* One that has been full for as long as the server runs is as good as one that was never used. */
-		if (entry->running == 0 && entry->full_at_ns <= now && entry->full_at_ns >= start)
+		/* A database that is no more; or one that has been full, which is as good as one that was never used. */
+		if (find_database(static_cast<Oid>(entry->key.database)) == nullptr ||
+			(entry->running == 0 && entry->full_at_ns <= now && entry->full_at_ns >= start))
 			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
 }
 
@@ -144,6 +149,7 @@ static Name *enter_name(uint64 name) noexcept {
 	if (entry != nullptr && !found) {
 		entry->running = 0;
 		entry->full_at_ns = 0;
+		entry->used_at = 0;
 	}
 	return entry;
 }
@@ -163,7 +169,7 @@ static int32 own_credit(uint64 name) noexcept {
 	int32 credit = 0;
 	if (ended_count > 0 && ended_count <= most_credits)
 		for (int i = 0; i < note_count; i++)
-			if (notes[i].ended_in != InvalidSubTransactionId && !notes[i].waits &&
+			if (notes[i].ended_in != InvalidSubTransactionId &&
 				std::find(std::begin(notes[i].names), std::end(notes[i].names), name) != std::end(notes[i].names))
 				credit++;
 	return credit;
@@ -204,7 +210,11 @@ static void count_under(const uint64 (&counted)[counted_kinds], int32 change) no
 	}
 }
 
+/* False if there is no room: then nobody is let in. */
 static bool fill_in(const Admission &admission, TaskState state) noexcept {
+	for (const uint64 name : admission.names)
+		if (name != 0 && enter_name(name) == nullptr)
+			return false;
 	bool found;
 	Task *task = find_task(admission.task, HASH_ENTER_NULL, &found);
 	if (task == nullptr)
@@ -213,7 +223,6 @@ static bool fill_in(const Admission &admission, TaskState state) noexcept {
 		count_under(task->names, -1);
 	std::copy(std::begin(admission.names), std::end(admission.names), task->names);
 	task->queue_hash = admission.queue_hash;
-	task->holds_group = admission.holds_group;
 	memcpy(task->group, admission.group, sizeof(task->group));
 	task->serial = ++shared()->admission_serial;
 	task->state = state;
@@ -272,11 +281,11 @@ static void end_transaction(bool committed, bool prepared) noexcept {
 		const Note &note = notes[i];
 		const bool fresh = note.admitted_in != InvalidSubTransactionId;
 		const bool ended = note.ended_in != InvalidSubTransactionId && !prepared;
-		if (committed ? (ended && !note.waits) || (fresh && !note.begun) : fresh) {
+		if (committed ? ended || (fresh && !note.begun) : fresh) {
 			forget_task(note.task, freed);
 		} else if (committed) {
 			if (Task *task = find_task(note.task)) {
-				task->state = ended ? TaskState::waiting : TaskState::begun;
+				task->state = TaskState::begun;
 				task->serial = ++shared()->admission_serial;
 			}
 		}
@@ -366,18 +375,22 @@ Verdict admit(const Admission &admission) {
 			continue;
 		const Name *entry = find_name(admission.names[i]);
 		if (rule.max_running > 0 && entry && entry->running - own_credit(admission.names[i]) >= rule.max_running)
-			verdict.admitted = false;
+			verdict = {false, DT_NOEND, i == static_cast<size_t>(Counted::group)};
 		else if (rule.token_ns > 0 && tokens(full_at(entry, rule), rule, now, &verdict.again_at) == 0)
 			verdict.admitted = false;
 	}
-	if (verdict.admitted)
-		verdict.admitted = fill_in(admission, TaskState::admitted);
+	if (verdict.admitted && !fill_in(admission, TaskState::admitted)) {
+		shared()->admission_refused = true;
+		verdict = {false, GetCurrentTimestamp() + no_room_us, false};
+	}
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];
 		if (rule.token_ns == 0)
 			continue;
-		if (Name *entry = enter_name(admission.names[i]))
+		if (Name *entry = enter_name(admission.names[i])) {
 			entry->full_at_ns = std::max(full_at(entry, rule), now) + rule.token_ns;
+			entry->used_at = now / 1000;
+		}
 	}
 	LWLockRelease(shared()->admission_lock);
 	if (!verdict.admitted)
@@ -424,13 +437,12 @@ void note_begun(int64 task, int64 id) {
 	note->task = id;
 }
 
-void note_ended(int64 id, bool waits) {
+void note_ended(int64 id) {
 	if (shared() == nullptr || hash_get_num_entries(tasks) == 0)
 		return;
 	LWLockAcquire(shared()->admission_lock, LW_SHARED);
 	const Task *task = find_task(id);
 	const bool counted = task != nullptr;
-	const bool holds = counted && task->holds_group;
 	uint64 counted_as[counted_kinds] = {};
 	if (counted)
 		std::copy(std::begin(task->names), std::end(task->names), counted_as);
@@ -448,16 +460,30 @@ void note_ended(int64 id, bool waits) {
 	if (note->ended_in == InvalidSubTransactionId)
 		ended_count++;
 	note->ended_in = GetCurrentSubTransactionId();
-	note->waits = waits && holds;
 }
 
 /* The scheduler */
 
-void count_running(const Admission &admission, bool waits) noexcept {
+void count_running(const Admission &admission) noexcept {
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
-	if (find_task(admission.task) == nullptr)
-		fill_in(admission, waits ? TaskState::waiting : TaskState::begun);
+	if (Task *task = find_task(admission.task)) {
+		for (size_t i = 0; i < counted_kinds; i++) {
+			if (task->names[i] != 0 || admission.names[i] == 0 || enter_name(admission.names[i]) == nullptr)
+				continue;
+			task->names[i] = admission.names[i];
+			find_name(admission.names[i])->running++;
+		}
+	} else if (!fill_in(admission, TaskState::begun)) {
+		shared()->admission_refused = true;
+	}
 	LWLockRelease(shared()->admission_lock);
+}
+
+bool was_without_room() noexcept {
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	const bool was = std::exchange(shared()->admission_refused, false);
+	LWLockRelease(shared()->admission_lock);
+	return was;
 }
 
 size_t list_running(std::span<Running> out) noexcept {
@@ -469,7 +495,7 @@ size_t list_running(std::span<Running> out) noexcept {
 		if (task->key.database != MyDatabaseId || task->state == TaskState::admitted)
 			continue;
 		if (count < out.size())
-			out[count] = {task->key.task, task->serial, task->state == TaskState::waiting};
+			out[count] = {task->key.task, task->serial};
 		count++;
 	}
 	LWLockRelease(shared()->admission_lock);

@@ -34,16 +34,16 @@ inline constexpr size_t counted_kinds = 3;
 /* What a task is counted as, and under which limits. */
 struct Admission {
 	int64 task;
-	uint64 names[counted_kinds]; /* hash of each; 0 = it has none */
+	uint64 names[counted_kinds]; /* hash of each; 0 = there is no limit */
 	Rule rules[counted_kinds];
-	bool holds_group = false; /* while it waits for its next attempt, its group waits, too */
-	uint64 queue_hash = 0;	  /* for the announcement, as is the next one */
+	uint64 queue_hash = 0; /* for the announcement, as is the next one */
 	char group[queue_name_size] = {};
 };
 
 struct Verdict {
 	bool admitted;
 	TimestampTz again_at; /* when a token comes; DT_NOEND: when another task ends */
+	bool by_group = true; /* it is the group that says no: only the end of one of its tasks matters */
 };
 
 Size admission_size();
@@ -62,17 +62,18 @@ Verdict admit(const Admission &admission);
 void take_back(int64 task) noexcept;
 /* A task that was admitted as "task" has been claimed, with this id: it is counted until its claim ends. C region. */
 void note_begun(int64 task, int64 id);
-/* The claim of a task ends, at commit. "waits": for its next attempt. C region. */
-void note_ended(int64 id, bool waits);
+/* The claim of a task ends, at commit. C region. */
+void note_ended(int64 id);
 
-/* For the scheduler: a task that is known to be processing, or to wait for its next attempt, is counted. noexcept. */
-void count_running(const Admission &admission, bool waits) noexcept;
+/* A task that is known to be processing is counted; under what it was not yet, if it is counted already. noexcept. */
+void count_running(const Admission &admission) noexcept;
+/* Was somebody refused for want of room in shared memory since this was asked last? noexcept. */
+bool was_without_room() noexcept;
 void set_admission_ready(DatabaseSlot *slot, uint64 configuration) noexcept;
 /* Tasks of this database that are counted, to be compared with the table; "serial" names this counting. */
 struct Running {
 	int64 id;
 	uint64 serial;
-	bool waits;
 };
 /* Fills "out", as far as it goes; returns how many there are. */
 size_t list_running(std::span<Running> out) noexcept;

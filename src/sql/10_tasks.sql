@@ -67,10 +67,12 @@ ALTER TABLE jobqueue.tasks_live ADD CONSTRAINT tasks_live_pkey PRIMARY KEY (id);
 -- NULLS FIRST, as the claims ask for: the primary key cannot serve that order, however cheap the planner thinks it is.
 CREATE INDEX tasks_live_next ON jobqueue.tasks_live (queue COLLATE pg_catalog."C", priority, id NULLS FIRST)
 	WHERE status OPERATOR(pg_catalog.=) 'pending' AND group_key IS NULL;
--- Likewise tasks that belong to a group: the first of each is found by stepping from one group to the next.
+-- Likewise tasks that belong to a group: the first of each is found by stepping from one group to the next. One that waits
+-- for its next attempt is there, too: it may keep the group waiting.
 CREATE INDEX tasks_live_group ON jobqueue.tasks_live
 	(queue COLLATE pg_catalog."C", priority, group_key COLLATE pg_catalog."C", id NULLS FIRST)
-	WHERE status OPERATOR(pg_catalog.=) 'pending' AND group_key IS NOT NULL;
+	WHERE group_key IS NOT NULL AND (status OPERATOR(pg_catalog.=) 'pending'
+		OR status OPERATOR(pg_catalog.=) 'scheduled' AND attempts OPERATOR(pg_catalog.>) 0);
 CREATE INDEX tasks_live_due ON jobqueue.tasks_live (run_at, id) WHERE status OPERATOR(pg_catalog.=) 'scheduled';
 -- Claims by hand have no lease and sort last: they are counted here, and never expire.
 CREATE INDEX tasks_live_lease ON jobqueue.tasks_live (lease_expires_at) WHERE status OPERATOR(pg_catalog.=) 'processing';

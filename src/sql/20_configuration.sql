@@ -41,6 +41,7 @@ CREATE TABLE jobqueue.handlers (
 	rate_period  interval    CONSTRAINT handlers_rate_period_positive CHECK (rate_period OPERATOR(pg_catalog.>) '0'::interval),
 	rate_burst   integer     CONSTRAINT handlers_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
 	group_limit  integer     CONSTRAINT handlers_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
+	rate_changed_at timestamptz,
 	governed     boolean     NOT NULL DEFAULT false,
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -64,7 +65,7 @@ CREATE TABLE jobqueue.queues (
 		group_rate_period OPERATOR(pg_catalog.>) '0'::interval),
 	group_rate_burst  integer CONSTRAINT queues_group_rate_burst_positive CHECK (group_rate_burst OPERATOR(pg_catalog.>) 0),
 	aging       interval CONSTRAINT queues_aging_positive CHECK (aging OPERATOR(pg_catalog.>) '0'::interval),
-	limits_changed_at timestamptz,
+	rate_changed_at timestamptz,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
@@ -142,6 +143,7 @@ COMMENT ON COLUMN jobqueue.handlers.rate_limit IS 'tasks of the type that begin 
 COMMENT ON COLUMN jobqueue.handlers.rate_period IS 'null = 1 second';
 COMMENT ON COLUMN jobqueue.handlers.rate_burst IS 'how many may begin at once after a pause; null = rate_limit';
 COMMENT ON COLUMN jobqueue.handlers.group_limit IS 'tasks of the type at once that have the same group_key; null = as the queue says';
+COMMENT ON COLUMN jobqueue.handlers.rate_changed_at IS 'when the rate was changed last: the bucket is full then';
 COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
 COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a role whose access jobqueue.access limits: it gets the tasks of those queues';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
@@ -160,7 +162,7 @@ COMMENT ON COLUMN jobqueue.queues.group_rate_limit IS 'tasks with the same group
 COMMENT ON COLUMN jobqueue.queues.group_rate_period IS 'null = 1 second';
 COMMENT ON COLUMN jobqueue.queues.group_rate_burst IS 'how many may begin at once after a pause; null = group_rate_limit';
 COMMENT ON COLUMN jobqueue.queues.aging IS 'waiting so long makes up for one step of priority; null = never';
-COMMENT ON COLUMN jobqueue.queues.limits_changed_at IS 'when alter_queue() was called last';
+COMMENT ON COLUMN jobqueue.queues.rate_changed_at IS 'when a rate was changed last: buckets are full then';
 COMMENT ON COLUMN jobqueue.queues.created_at IS 'when something was said of it first';
 COMMENT ON COLUMN jobqueue.access.role IS 'to whom; to its members, too';
 COMMENT ON COLUMN jobqueue.access.role_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';

@@ -73,6 +73,7 @@ SELECT results_eq(
 		('rate_period', 'interval', false, NULL),
 		('rate_burst', 'integer', false, NULL),
 		('group_limit', 'integer', false, NULL),
+		('rate_changed_at', 'timestamp with time zone', false, NULL),
 		('governed', 'boolean', true, 'false'),
 		('incarnation', 'uuid', true, NULL),
 		('created_at', 'timestamp with time zone', true, 'now()'),
