@@ -15,13 +15,13 @@ CREATE FUNCTION pg_temp.put(q text, p text, g text DEFAULT NULL, priority int DE
 	SELECT jobqueue.enqueue(type, to_jsonb(p), q, group_key => g, priority => priority)
 $$;
 -- All that claims get, one after the other.
-CREATE FUNCTION pg_temp.take_all(q text) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.take_all(q text, t text[] DEFAULT NULL) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	taken text;
 	everything text[];
 BEGIN
 	LOOP
-		taken := pg_temp.take(q, 100);
+		taken := pg_temp.take(q, 100, t);
 		EXIT WHEN taken = '-';
 		everything := everything || string_to_array(taken, ' ');
 	END LOOP;
@@ -201,9 +201,10 @@ SELECT jobqueue.unregister_handler('lq');
 SELECT jobqueue.pause_queue('gy');
 SELECT jobqueue.register_handler('lq-type', 'lq_handler(jsonb)', group_limit => 3);
 SELECT count(pg_temp.put('gy', 'b' || n, 'b', type => 'lq-type')) FROM generate_series(1, 5) n;
+CALL pg_temp.counted();
 BEGIN;
 SELECT jobqueue.resume_queue('gy');
-SELECT pg_temp.take_all('gy');
+SELECT pg_temp.take_all('gy', '{lq-type}');
 ROLLBACK;
 SELECT jobqueue.unregister_handler('lq-type');
 CALL pg_temp.clear();
@@ -291,8 +292,9 @@ CALL pg_temp.counted();
 BEGIN;
 SELECT jobqueue.resume_queue(q) FROM unnest('{mt-1,mt-2}'::text[]) q;
 SELECT pg_temp.take('mt-1', 100);
-SELECT pg_temp.take('mt-2', 100);
+SELECT pg_temp.take('mt-1', 1, '{mt}');
 SELECT pg_temp.take('mt-2', 100, '{mt}');
+SELECT pg_temp.take('mt-1', 100, '{mt}');
 ROLLBACK;
 SELECT jobqueue.unregister_handler('mt');
 CALL pg_temp.clear();

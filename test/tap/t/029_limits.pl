@@ -117,49 +117,48 @@ SQL
 # Groups
 
 sub groups {
-my $groups = 2000 * $scale;
-for my $fused (0, 1) {
-	my $queue = "groups$fused";
-	$node->append_conf('postgresql.conf', 'jobqueue.fused_after = ' . ($fused ? 0 : 3) . "\njobqueue.fused_time = " . ($fused ? 100 : 10));
-	$node->reload;
-	my $n = $fused ? min($groups, 2000) : $groups;
-	sql("SELECT count(jobqueue.enqueue('chain', jsonb_build_object('n', n), '$queue', group_key => 'g' || g)) FROM generate_series(1, 10) n, generate_series(1, $n) g");
-	my $start = time;
-	empties("queue = '$queue'", "groups, $queue: all have run", 60 * $scale);
-	note sprintf '%d tasks of %d groups: %.1f s', 10 * $n, $n, time - $start;
-	is(sql("SELECT count(*), count(DISTINCT (grp, n)), count(DISTINCT pid) > 1, count(*) FILTER (WHERE seen <> n - 1) FROM ran WHERE queue = '$queue'"),
-		join('|', 10 * $n, 10 * $n, 't', 0), "$queue: each once, by several workers, in order, and each saw the one before it");
-	never_more(1, 'grp', "queue = '$queue'", "$queue: never two of a group at once");
-	is(sql(<<"SQL"), '', "$queue: in order by the clock");
+	my $groups = 2000 * $scale;
+	for my $fused (0, 1) {
+		my $queue = "groups$fused";
+		$node->append_conf('postgresql.conf', 'jobqueue.fused_after = ' . ($fused ? 0 : 3) . "\njobqueue.fused_time = " . ($fused ? 100 : 10));
+		$node->reload;
+		my $n = $fused ? min($groups, 2000) : $groups;
+		sql("SELECT count(jobqueue.enqueue('chain', jsonb_build_object('n', n), '$queue', group_key => 'g' || g)) FROM generate_series(1, 10) n, generate_series(1, $n) g");
+		my $start = time;
+		empties("queue = '$queue'", "groups, $queue: all have run", 60 * $scale);
+		note sprintf '%d tasks of %d groups: %.1f s', 10 * $n, $n, time - $start;
+		is(sql("SELECT count(*), count(DISTINCT (grp, n)), count(DISTINCT pid) > 1, count(*) FILTER (WHERE seen <> n - 1) FROM ran WHERE queue = '$queue'"),
+			join('|', 10 * $n, 10 * $n, 't', 0), "$queue: each once, by several workers, in order, and each saw the one before it");
+		never_more(1, 'grp', "queue = '$queue'", "$queue: never two of a group at once");
+		is(sql(<<"SQL"), '', "$queue: in order by the clock");
 		SELECT * FROM (SELECT grp, n, begins, lag(n) OVER w AS before, lag(ends) OVER w AS ended FROM ran WHERE queue = '$queue'
 			WINDOW w AS (PARTITION BY grp ORDER BY begins)) r
 		WHERE before IS DISTINCT FROM nullif(n - 1, 0) OR ended > begins LIMIT 5
 SQL
-}
-$node->append_conf('postgresql.conf', "jobqueue.fused_after = 3\njobqueue.fused_time = 10");
-$node->reload;
-
+	}
+	$node->append_conf('postgresql.conf', "jobqueue.fused_after = 3\njobqueue.fused_time = 10");
+	$node->reload;
 }
 
 # One group with very many, and few in others: those are done long before it.
 sub fair {
-sql(<<'SQL');
+	sql(<<'SQL');
 	SELECT jobqueue.pause_queue('fair');
 	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.001}', 'fair', group_key => 'big')) FROM generate_series(1, 3000);
 	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.001}', 'fair', group_key => 'small' || g)) FROM generate_series(1, 40) g, generate_series(1, 3);
 	SELECT jobqueue.resume_queue('fair');
 SQL
-wait_sql($node, 'app', "SELECT count(*) = 120 FROM ran WHERE queue = 'fair' AND grp <> 'big'", 't', 'fair: small groups are done');
-cmp_ok(sql("SELECT count(*) FROM ran WHERE queue = 'fair' AND grp = 'big' AND begins < (SELECT max(begins) FROM ran WHERE queue = 'fair' AND grp <> 'big')"), '<', 600,
-	'fair: while few of the big one have run');
-sql(q{SELECT jobqueue.purge_queue('fair')});
+	wait_sql($node, 'app', "SELECT count(*) = 120 FROM ran WHERE queue = 'fair' AND grp <> 'big'", 't', 'fair: small groups are done');
+	cmp_ok(sql("SELECT count(*) FROM ran WHERE queue = 'fair' AND grp = 'big' AND begins < (SELECT max(begins) FROM ran WHERE queue = 'fair' AND grp <> 'big')"), '<', 600,
+		'fair: while few of the big one have run');
+	sql(q{SELECT jobqueue.purge_queue('fair')});
 }
 
 # --------------------------------------------------------------------------------------------------------------------
 # At random
 
 sub at_random {
-sql(<<'SQL');
+	sql(<<'SQL');
 	TRUNCATE ran, claimed;
 	CREATE TRIGGER log_claim AFTER UPDATE OR DELETE ON jobqueue.tasks_live FOR EACH ROW EXECUTE FUNCTION log_claim();
 	CREATE TABLE trouble (at timestamptz DEFAULT clock_timestamp(), pid int DEFAULT pg_backend_pid(), what text);
@@ -205,13 +204,13 @@ sql(<<'SQL');
 						IF h.id IS NULL OR r < 0.3 THEN
 							INSERT INTO held SELECT c.id, c.attempts FROM jobqueue.claim((ARRAY['r1', 'r2', NULL])[1 + (random() * 2)::int], 1 + (random() * 4)::int,
 								lease => CASE WHEN random() < 0.1 THEN interval '20 ms' ELSE '2 s' END, claimed_by => me,
-								types => (CASE WHEN random() < 0.1 THEN ARRAY['fickle2'] END)) c;
+								types => CASE WHEN random() < 0.1 THEN ARRAY['fickle2'] ELSE ARRAY['fickle', 'fickle2'] END) c;
 						ELSE
 							IF r < 0.5 THEN
 								PERFORM jobqueue.complete(h.id, h.attempt);
 							ELSIF r < 0.65 THEN
 								INSERT INTO held SELECT c.id, c.attempts FROM jobqueue.complete_and_claim(ARRAY[h.id], ARRAY[h.attempt], NULL, (ARRAY['r1', 'r2', NULL])[1 + (random() * 2)::int],
-									1 + (random() * 2)::int, lease => '2 s', claimed_by => me) c;
+									1 + (random() * 2)::int, lease => '2 s', claimed_by => me, types => ARRAY['fickle', 'fickle2']) c;
 							ELSIF r < 0.72 THEN
 								PERFORM jobqueue.fail(h.id, h.attempt, 'outside', retry_in => random() * interval '30 ms', retryable => random() < 0.9);
 							ELSIF r < 0.8 THEN
@@ -275,35 +274,35 @@ sql(<<'SQL');
 	SELECT count(jobqueue.enqueue((ARRAY['fickle', 'fickle2'])[1 + n % 2], jsonb_build_object('n', n), q, group_key => (ARRAY['a', 'b', 'c', 'd', 'e', 'f', NULL])[1 + n % 7]))
 	FROM generate_series(1, 15000) n, unnest('{r1,r2}'::text[]) q;
 SQL
-my $seconds = 8 * ($scale > 1 ? 5 : 1);
-my @outsiders = map { start_session(sprintf "CALL outsider(%f, now() + '%d s', 'out%d')", rand, $seconds, $_) } 1 .. 4;
-my $watcher = start_session("CALL watcher(now() + '$seconds s')");
-my $end = time + $seconds - 1;
-my $terminated = 0;
-while (time < $end) {
-	$terminated += sql(q{SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue worker' ORDER BY random() LIMIT 1) w});
-	sql(q{SELECT jobqueue.pause_queue('r1')}), usleep(30_000), sql(q{SELECT jobqueue.resume_queue('r1')}) if rand() < 0.3;
-	usleep(rand 300_000);
-}
-finish_session($_, 'at random: a session') for @outsiders;
-finish_session($watcher, 'at random: the watcher');
-note "workers terminated: $terminated";
-note 'done meanwhile: ', sql('SELECT count(*) FILTER (WHERE delta = 1), (SELECT count(*) FROM ran) FROM claimed');
-is(sql('SELECT what FROM trouble ORDER BY at LIMIT 5'), '', 'at random: no snapshot shows too many');
-never_more(1, "queue || ' ' || grp", 'grp IS NOT NULL', 'at random: never two of a group at once');
-never_more(4, 'queue', "queue = 'r2'", 'at random: never more than max_running of a queue');
-never_more(3, 'type', "type = 'fickle2'", 'at random: never more than max_running of a type');
-is(sql(<<'SQL'), '', 'at random: in order');
+	my $seconds = 8 * ($scale > 1 ? 5 : 1);
+	my @outsiders = map { start_session(sprintf "CALL outsider(%f, now() + '%d s', 'out%d')", rand, $seconds, $_) } 1 .. 4;
+	my $watcher = start_session("CALL watcher(now() + '$seconds s')");
+	my $end = time + $seconds - 1;
+	my $terminated = 0;
+	while (time < $end) {
+		$terminated += sql(q{SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue worker' ORDER BY random() LIMIT 1) w});
+		sql(q{SELECT jobqueue.pause_queue('r1')}), usleep(30_000), sql(q{SELECT jobqueue.resume_queue('r1')}) if rand() < 0.3;
+		usleep(rand 300_000);
+	}
+	finish_session($_, 'at random: a session') for @outsiders;
+	finish_session($watcher, 'at random: the watcher');
+	note "workers terminated: $terminated";
+	note 'done meanwhile: ', sql('SELECT count(*) FILTER (WHERE delta = 1), (SELECT count(*) FROM ran) FROM claimed');
+	is(sql('SELECT what FROM trouble ORDER BY at LIMIT 5'), '', 'at random: no snapshot shows too many');
+	never_more(1, "queue || ' ' || grp", 'grp IS NOT NULL', 'at random: never two of a group at once');
+	never_more(4, 'queue', "queue = 'r2'", 'at random: never more than max_running of a queue');
+	never_more(3, 'type', "type = 'fickle2'", 'at random: never more than max_running of a type');
+	is(sql(<<'SQL'), '', 'at random: in order');
 	SELECT * FROM (SELECT *, max(task) OVER (PARTITION BY queue, grp ORDER BY begins ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS ahead
 		FROM spans WHERE grp IS NOT NULL) s WHERE ahead > task ORDER BY begins LIMIT 5
 SQL
-# Nothing is stuck: what is left runs, by workers alone.
-sql(q{DELETE FROM jobqueue.tasks_live WHERE queue IN ('r1', 'r2') AND status IN ('pending', 'scheduled') AND id % 20 <> 0});
-my $left = sql(q{SELECT count(*) FROM jobqueue.tasks_live WHERE queue IN ('r1', 'r2')});
-my $since = time;
-empties(q{queue IN ('r1', 'r2')}, "at random: the $left that are left run", 40);
-note sprintf 'the rest: %.1f s', time - $since;
-sql('DROP TRIGGER log_claim ON jobqueue.tasks_live');
+	# Nothing is stuck: what is left runs, by workers alone.
+	sql(q{DELETE FROM jobqueue.tasks_live WHERE queue IN ('r1', 'r2') AND status IN ('pending', 'scheduled') AND id % 20 <> 0});
+	my $left = sql(q{SELECT count(*) FROM jobqueue.tasks_live WHERE queue IN ('r1', 'r2')});
+	my $since = time;
+	empties(q{queue IN ('r1', 'r2')}, "at random: the $left that are left run", 40);
+	note sprintf 'the rest: %.1f s', time - $since;
+	sql('DROP TRIGGER log_claim ON jobqueue.tasks_live');
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -334,6 +333,9 @@ SQL
 	is(sql("SELECT jobqueue.complete(id, attempts) FROM jobqueue.tasks_live WHERE queue = 'crash-g' AND status = 'processing'"), 't', 'crash: the claim is still good');
 	wait_sql($node, 'app', "SELECT payload FROM jobqueue.claim('crash-g', 10)", '2', 'crash: the next of the group');
 	is(sql("SELECT count(*) FROM jobqueue.claim('crash-r', 10)"), '0', 'crash: the bucket is still empty');
+	sql("SELECT jobqueue.alter_queue('crash-r', weight => 2)");
+	wait_sql($node, 'app', "SELECT jobqueue.enqueue('outside', queue => 'tick', group_key => 'w') > 0 AND EXISTS (SELECT 1 FROM jobqueue.claim('tick'))", 't', 'crash: changed');
+	is(sql("SELECT count(*) FROM jobqueue.claim('crash-r', 10)"), '0', 'crash: changing its weight does not fill it');
 	empties(q{queue = 'crash-w'}, 'crash: the workers go on');
 	never_more(1, 'grp', "queue = 'crash-w'", 'crash: never two of a group at once');
 	is(sql(q{SELECT count(*), count(DISTINCT n) FROM ran WHERE queue = 'crash-w'}), '300|300', 'crash: each once');
@@ -354,6 +356,35 @@ SQL
 	sql("COMMIT PREPARED 'limits'");
 	is(sql("SELECT count(*) FROM jobqueue.tasks_live WHERE queue = 'prepared' AND status = 'processing'"), '1', 'prepared: one is running');
 	sql("SELECT jobqueue.purge_queue(q), jobqueue.cancel_tasks(queue => q) FROM unnest('{crash-g,crash-m,crash-r,prepared,tick}'::text[]) q");
+}
+
+# --------------------------------------------------------------------------------------------------------------------
+# Very many groups that may not go on: those that wait for a retry, those whose bucket is empty. Limits hold all the same, and
+# others go on.
+
+sub many {
+	sql(<<'SQL');
+	SELECT jobqueue.alter_queue('many', group_rate_limit => 1, group_rate_period => '1 d');
+	SELECT count(jobqueue.enqueue('outside', queue => 'many', group_key => 'g' || n)) FROM generate_series(1, 70000) n;
+	SELECT count(jobqueue.enqueue('outside', queue => 'retries', group_key => 'g' || n)) FROM generate_series(1, 40000) n;
+SQL
+	my $loop = sub { my ($queue, $call) = @_; return <<"SQL" };
+	DO \$\$ DECLARE n int; idle int := 0; BEGIN
+		WHILE idle < 20 LOOP
+			SELECT count($call) INTO n FROM jobqueue.claim('$queue', 1000);
+			COMMIT;
+			idle := CASE WHEN n = 0 THEN idle + 1 ELSE 0 END;
+			IF n = 0 THEN PERFORM pg_sleep(0.02); END IF;
+		END LOOP;
+	END \$\$
+SQL
+	sql($loop->('retries', "jobqueue.fail(id, attempts, 'no', retry_in => '1 h')"));
+	is(sql(q{SELECT count(*) FROM jobqueue.tasks_live WHERE queue = 'retries' AND status = 'pending'}), '0', 'many groups: each has begun, and waits for its retry');
+	sql($loop->('many', 'jobqueue.complete(id, attempts)'));
+	sql(q{SELECT count(jobqueue.enqueue('outside', to_jsonb(n), 'few', group_key => 'g')) FROM generate_series(1, 3) n});
+	is(sql("SELECT count(*) FROM jobqueue.claim('few', 10)"), '1', 'many groups: another queue goes on');
+	is(sql("SELECT count(*) FROM jobqueue.claim('few', 10)"), '0', 'many groups: and keeps to its limit');
+	sql("SELECT jobqueue.alter_queue('many', group_rate_limit => 0); SELECT jobqueue.cancel_tasks(queue => q, max_tasks => 1000000) FROM unnest('{few,many,retries}'::text[]) q");
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -392,12 +423,12 @@ sub rates {
 		got int;
 	BEGIN
 		WHILE clock_timestamp() < until LOOP
-			WITH c AS (SELECT * FROM jobqueue.claim(q, n, claimed_by => 'out')), i AS (
+			WITH c AS (SELECT * FROM jobqueue.claim(q, n, claimed_by => 'out', types => ARRAY['begin', 'limited'])), i AS (
 				INSERT INTO begun SELECT id, queue, processed_at, 'outside ' || pg_backend_pid() FROM c)
 			SELECT count(jobqueue.complete(id, attempts)) INTO got FROM c;
 			COMMIT;
 			IF got = 0 THEN
-				PERFORM pg_sleep(0.02);
+				PERFORM pg_sleep(0.002);
 			END IF;
 		END LOOP;
 	END $$;
@@ -419,6 +450,7 @@ SQL
 	for my $g ('a', 'b') {
 		check_rate($part->("task IN (SELECT id FROM jobqueue.tasks WHERE queue = 'rate-g' AND group_key = '$g')"), 10, 3, $seconds, "rate of group $g");
 	}
+	is(sql(q{SELECT count(DISTINCT split_part(who, ' ', 1)) FROM begun WHERE queue = 'rate'}), '2', 'rates: workers and claimers had some of it');
 	note 'who: ', sql(q{SELECT string_agg(who || ' ' || n, ', ') FROM (SELECT who, count(*) AS n FROM begun WHERE queue = 'rate' GROUP BY who) w});
 
 	# claims that are given back, or rolled back, do not make it faster; nor do changes of other settings
@@ -575,6 +607,6 @@ SQL
 # --------------------------------------------------------------------------------------------------------------------
 
 my %part = (groups => \&groups, fair => \&fair, at_random => \&at_random, crash => \&crash, rates => \&rates, max_running => \&max_running,
-	others => \&others, weights => \&weights);
-$part{$_}->() for split / /, $ENV{LIMITS_PARTS} // 'groups fair at_random crash rates max_running others weights';
+	others => \&others, weights => \&weights, many => \&many);
+$part{$_}->() for split / /, $ENV{LIMITS_PARTS} // 'groups fair at_random crash rates max_running others weights many';
 done_testing();
