@@ -5,6 +5,7 @@
 #include "api/arguments.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/claimer.hpp"
+#include "engine/dependencies.hpp"
 #include "engine/outcome.hpp"
 #include "shared/announcements.hpp"
 
@@ -55,6 +56,7 @@ static void stand_in_for_scheduler() {
 		guard([&task] { note_task(task.queue, task.priority, task.id, task.type); });
 	for (const store::Claim &claim : store::lock_expired(now, batch))
 		end_expired(claim);
+	resolve_in_turn();
 }
 
 static TimestampTz lease_end(const Arguments &arguments, int n) {

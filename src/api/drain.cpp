@@ -5,6 +5,7 @@
  */
 #include "api/arguments.hpp"
 #include "engine/claimer.hpp"
+#include "engine/dependencies.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "pg/transaction.hpp"
@@ -69,6 +70,10 @@ std::optional<store::Attempt> Drain::claim() {
 	const store::Pauses pauses = store::pauses();
 	claimer_.absorb(scope_);
 	Locked locked = claimer_.lock(scope_, pauses, options_.queue, 1);
+	if (locked.empty() && resolve_all()) {
+		claimer_.absorb(scope_);
+		locked = claimer_.lock(scope_, pauses, options_.queue, 1);
+	}
 	if (locked.empty() && options_.include_scheduled && !pauses.all) {
 		std::vector<std::string> unserved = pauses.queues;
 		unserved.insert(unserved.end(), pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end());

@@ -2,6 +2,7 @@
  * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
  */
 #include "api/arguments.hpp"
+#include "api/flow.hpp"
 #include "api/row_security.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
@@ -115,8 +116,11 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	arguments.require(1, "payload");
 	store::NewTask task = read_task(arguments, type, of_enqueue);
 	const Datum payload = arguments.datum(1);
+	const Waiting waiting(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
+	task.blocked = waiting.any();
 	const Queues allowed = check_producer(fcinfo, task, [&payload] { return std::span(&payload, 1); });
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
+	waiting.add(function_owner(fcinfo), {&added, 1});
 	note_added(task, added);
 	return Int64GetDatum(added.id);
 }
@@ -134,6 +138,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))
 		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "payloads must not contain nulls");
 	store::NewTask task = read_task(arguments, type, of_enqueue_many);
+	const Waiting waiting(fcinfo, of_enqueue_many.after, of_enqueue_many.on_parent_failure);
+	task.blocked = waiting.any();
 	std::vector<store::Added> added;
 	{
 		const Queues allowed = check_producer(fcinfo, task, [payloads] { return elements_of(payloads); });
@@ -143,6 +149,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 		if (!added.empty())
 			require(allowed, added.front().queue);
 	}
+	waiting.add(function_owner(fcinfo), added);
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	for (const store::Added &one : added)
 		result.add(one.id);

@@ -50,6 +50,10 @@ void note_returned(std::string_view queue, int16 priority, int64 id);
 void note_due(TimestampTz at);
 /* A task ended: whoever waits for it wants to know. */
 void note_finished(int64 id);
+/* Tasks are added that wait for these: call it before their rows are written. */
+void note_parents(std::span<const int64> ids);
+/* May there be tasks that wait for one of these? noexcept. */
+bool may_be_parents(IdRange ids) noexcept;
 /* A task was cancelled while it may be running in a worker. */
 void note_cancelled(int64 id);
 /* Rows were finished by hand; the scheduler archives them. */
