@@ -206,7 +206,7 @@ static constinit Statement look_at_parents_statement{
 				"seen AS MATERIALIZED (SELECT f.id, t.status, t.result, n.status AS noted FROM (SELECT p.id FROM p LIMIT $3) f "
 				"LEFT JOIN LATERAL (SELECT t.status, CASE WHEN t.status" EQ
 				"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ "f.id LIMIT 1) t ON true "
-				"LEFT JOIN jobqueue.parents n ON n.id" EQ "f.id), "
+				"LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id" EQ "f.id LIMIT 1) n ON true), "
 				"kept AS (INSERT INTO jobqueue.parents AS k (id, status, result) SELECT s.id, s.status, s.result FROM seen s "
 				"WHERE s.status" EQ FINISHED
 				" AND (s.status OPERATOR(pg_catalog.<>) 'completed' OR s.result IS NOT NULL OR "
@@ -253,25 +253,17 @@ std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, in
 	return open;
 }
 
+static constinit Statement lock_blocked_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
+												  "ANY ($1) AND " STATUS_IS("blocked") " FOR UPDATE SKIP LOCKED",
+												  INT8ARRAYOID};
 static constinit Statement lock_dependents_statement{
-	"SELECT c.id, c.waits_for, c.on_parent_failure FROM pg_catalog.unnest($1) u(id), jobqueue.dependents c, "
-	"jobqueue.tasks_live t WHERE c.id" EQ "u.id AND t.id" EQ
-	"c.id AND " STATUS_IS("blocked") " FOR UPDATE OF c, t SKIP LOCKED",
+	"SELECT c.id, c.waits_for, c.on_parent_failure FROM jobqueue.dependents c WHERE c.id" EQ
+	"ANY ($1) FOR UPDATE SKIP LOCKED",
 	INT8ARRAYOID};
 static constinit Statement not_blocked_statement{
 	"SELECT u.id FROM pg_catalog.unnest($1) u(id) WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
 	"u.id AND " STATUS_IS("blocked") " OFFSET 0)",
 	INT8ARRAYOID};
-
-std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
-	Params params;
-	const Rows rows = lock_dependents_statement.run(params.add(ids));
-	std::vector<Dependent> dependents;
-	dependents.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		dependents.push_back({rows.int64_at(i, 1), rows.int32_at(i, 2), rows.text_at(i, 3)});
-	return dependents;
-}
 
 static std::vector<int64> first_column(const Rows &rows) {
 	std::vector<int64> ids;
@@ -279,6 +271,19 @@ static std::vector<int64> first_column(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
 		ids.push_back(rows.int64_at(i, 1));
 	return ids;
+}
+
+std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
+	Params blocked, params;
+	const std::vector<int64> locked = first_column(lock_blocked_statement.run(blocked.add(ids)));
+	if (locked.empty())
+		return {};
+	const Rows rows = lock_dependents_statement.run(params.add(std::span<const int64>(locked)));
+	std::vector<Dependent> dependents;
+	dependents.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		dependents.push_back({rows.int64_at(i, 1), rows.int32_at(i, 2), rows.text_at(i, 3)});
+	return dependents;
 }
 
 std::vector<int64> not_blocked(std::span<const int64> ids) {
@@ -290,8 +295,9 @@ std::vector<int64> not_blocked(std::span<const int64> ids) {
 static constinit Statement resolve_statement{
 	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY ($1) RETURNING d.parent_id, d.child_id", TIDARRAYOID};
 static constinit Statement set_waits_for_statement{
+	Statement::Join::hash,
 	"UPDATE jobqueue.dependents c SET waits_for = u.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS "
-	"u(id, n) WHERE c.id" EQ "u.id",
+	"u(id, n) WHERE c.id" EQ "ANY ($1) AND c.id" EQ "u.id",
 	INT8ARRAYOID, INT4ARRAYOID};
 static constinit Statement release_statement{
 	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN t.run_at" GT NOW
@@ -300,8 +306,10 @@ static constinit Statement release_statement{
 										 "'scheduled' THEN t.run_at END",
 	INT8ARRAYOID};
 static constinit Statement forget_dependencies_statement{
-	"DELETE FROM jobqueue.dependencies d USING jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id) WHERE "
-	"c.id" EQ "ANY ($1) AND d.parent_id" EQ "u.id AND d.child_id" EQ "c.id",
+	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ
+	"ANY (ARRAY(SELECT o.ctid FROM jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id), LATERAL (SELECT "
+	"d.ctid FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" EQ "c.id OFFSET 0) o WHERE c.id" EQ
+	"ANY ($1)))",
 	INT8ARRAYOID};
 
 std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies) {
@@ -380,7 +388,7 @@ void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, b
 static constinit Statement parent_results_statement{
 	"SELECT u.id, u.name, coalesce(t.status, p.status, 'completed'), CASE WHEN t.id IS NULL THEN p.result ELSE t.result END FROM jobqueue.dependents c, LATERAL "
 	"ROWS FROM (pg_catalog.unnest(c.parents), pg_catalog.unnest(c.names)) AS u(id, name) "
-	"LEFT JOIN jobqueue.parents p ON p.id" EQ "u.id "
+	"LEFT JOIN LATERAL (SELECT p.status, p.result FROM jobqueue.parents p WHERE p.id" EQ "u.id LIMIT 1) p ON true "
 	"LEFT JOIN LATERAL (SELECT t.id, t.status, CASE WHEN t.status" EQ
 	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ
 	"u.id AND (c.waits_for OPERATOR(pg_catalog.<>) 0 OR p.status OPERATOR(pg_catalog.<>) 'completed') LIMIT 1) t ON true "
