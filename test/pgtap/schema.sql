@@ -4,7 +4,7 @@ SELECT no_plan();
 
 SELECT has_schema('jobqueue');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p')),
-	'{access,handlers,history_ring,incarnation,limits,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live}'::name[],
+	'{access,dependencies,dependents,handlers,history_ring,incarnation,limits,parents,queues,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
 	'{_watched_queues,access_status,queue_status,running_tasks,worker_status}'::name[], 'the views');
@@ -117,6 +117,11 @@ SELECT is((SELECT count(*) FROM pg_index WHERE indisprimary AND indrelid IN (SEL
 SELECT col_is_pk('jobqueue', 'handlers', 'type', 'one handler for a type');
 SELECT col_is_pk('jobqueue', 'queues', 'queue', 'one row for a queue');
 SELECT col_is_pk('jobqueue', 'incarnation', 'id', 'incarnations are told apart');
+SELECT is((SELECT array_agg(c.relname || ' ' || pg_get_indexdef(indexrelid, 1, true) || ' ' || pg_get_indexdef(indexrelid, 2, true) ORDER BY c.relname COLLATE "C") FROM pg_index
+	JOIN pg_class c ON c.oid = indrelid WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relname IN ('dependencies', 'dependents', 'parents')),
+	'{"dependencies parent_id child_id","dependents id ","parents id "}'::text[], 'dependencies: one index for each table');
+SELECT throws_ok($$INSERT INTO jobqueue.dependents (id, parents, waits_for, on_parent_failure) VALUES (1, '{2}', 1, 'explode')$$, '23514', NULL, 'an unknown policy');
+SELECT throws_ok($$INSERT INTO jobqueue.parents (id, status) VALUES (1, 'pending')$$, '23514', NULL, 'a parent that has not ended');
 
 -- constraints
 SELECT throws_ok($$INSERT INTO jobqueue.tasks (type, status) VALUES ('t', 'done')$$, '23514', NULL, 'an unknown status');
@@ -179,6 +184,7 @@ SELECT results_eq(
 		('discard', 'id bigint, attempt integer, reason text', 'boolean'),
 		('drain', 'queue text DEFAULT NULL::text, max_tasks integer DEFAULT NULL::integer, include_scheduled boolean DEFAULT false, raise_errors boolean DEFAULT false', 'SETOF jobqueue.tasks'),
 		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, unique_key text DEFAULT NULL::text, on_conflict text DEFAULT ''keep''::text, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb, unique_scope text DEFAULT ''live''::text', 'bigint'),
+		('enqueue_flow', 'flow jsonb', 'TABLE(name text, id bigint)'),
 		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
 		('enqueue_row', '', 'trigger'),
 		('enqueue_unique', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, unique_key text DEFAULT NULL::text, on_conflict text DEFAULT ''keep''::text, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb, unique_scope text DEFAULT ''live''::text, unique_for interval DEFAULT NULL::interval, OUT id bigint, OUT is_new boolean', 'record'),
@@ -186,6 +192,8 @@ SELECT results_eq(
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
 		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
 		('limit_role', 'role name, max_workers integer DEFAULT NULL::integer, max_queued integer DEFAULT NULL::integer, max_payload integer DEFAULT NULL::integer', 'void'),
+		('parent_results', '', 'TABLE(parent_id bigint, name text, status text, result jsonb)'),
+		('parent_results', 'id bigint, attempt integer', 'TABLE(parent_id bigint, name text, status text, result jsonb)'),
 		('pause_queue', 'queue text', 'boolean'),
 		('purge_queue', 'queue text', 'bigint'),
 		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, batch_size integer DEFAULT 1', 'void'),
