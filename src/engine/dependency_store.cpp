@@ -197,7 +197,7 @@ std::vector<int64> known_parents(std::span<const int64> ids, std::span<const std
 
 #define FIRST_PARENT(condition)                                                                                        \
 	"(SELECT d.parent_id FROM jobqueue.dependencies d WHERE " condition " AND d.parent_id" LE                          \
-	"$2 ORDER BY d.parent_id, d.child_id LIMIT 1)"
+	"$2 AND d.created_at" GE INSTALLED " ORDER BY d.parent_id, d.child_id LIMIT 1)"
 /* From one parent to the next: one may have children by the hundred thousand. */
 static constinit Statement look_at_parents_statement{
 	"WITH RECURSIVE p(id) AS (" FIRST_PARENT("d.parent_id" GE "$1") " UNION ALL SELECT n.parent_id FROM p, LATERAL " FIRST_PARENT(
@@ -239,7 +239,8 @@ std::vector<Parent> look_at_parents(IdRange ids, int count) {
 static constinit Statement open_dependencies_statement{
 	"SELECT d.ctid, d.parent_id, d.child_id FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(id, n), LATERAL (SELECT d.ctid, "
 	"d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" GT
-	"CASE WHEN u.n" EQ "1 THEN $2 ELSE -1::pg_catalog.int8 END ORDER BY d.parent_id, d.child_id) d LIMIT $3",
+	"CASE WHEN u.n" EQ "1 THEN $2 ELSE -1::pg_catalog.int8 END AND d.created_at" GE INSTALLED
+	" ORDER BY d.parent_id, d.child_id) d LIMIT $3",
 	INT8ARRAYOID, INT8OID, INT4OID};
 
 std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count) {
@@ -415,7 +416,8 @@ Rows parent_results(int64 id) {
 static constinit Statement dependents_statement{
 	"SELECT c.id, c.waits_for, t.status IS NULL OR t.status" EQ "'completed', t.status" EQ
 	"ANY (ARRAY['failed', 'cancelled']) FROM (SELECT d.id, d.waits_for FROM jobqueue.dependents d WHERE d.id" GT
-	"$1 ORDER BY d.id LIMIT $2) c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ
+	"$1 AND d.created_at" GE INSTALLED
+	" ORDER BY d.id LIMIT $2) c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ
 	"c.id LIMIT 1) t ON true",
 	INT8OID, INT4OID};
 static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dependents c WHERE c.id" EQ "ANY ($1)",
@@ -423,7 +425,7 @@ static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dep
 static constinit Statement remove_parents_statement{
 	Statement::Join::hash,
 	"DELETE FROM jobqueue.parents p WHERE NOT EXISTS (SELECT 1 FROM (SELECT pg_catalog.unnest(c.parents) AS id FROM "
-	"jobqueue.dependents c) r WHERE r.id" EQ "p.id)"};
+	"jobqueue.dependents c) r WHERE r.id" EQ "p.id) AND p.created_at" GE INSTALLED};
 
 std::vector<KnownDependent> dependents(int64 after, int count) {
 	Params params;

@@ -533,7 +533,6 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
  * A restore may bring tasks before the row that tells us that it is one. What was attempted before this installation was
  * made is left alone.
  */
-#define INSTALLED "(SELECT pg_catalog.max(i.created_at) FROM jobqueue.incarnation i)"
 #define CLAIMED_HERE " AND t.processed_at" GE INSTALLED
 
 static constinit Statement lock_expired_statement{

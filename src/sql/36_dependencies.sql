@@ -4,6 +4,7 @@
 CREATE TABLE jobqueue.dependencies (
 	parent_id bigint NOT NULL,
 	child_id  bigint NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT dependencies_pkey PRIMARY KEY (parent_id, child_id)
 );
 -- What a task was told to wait for. The row stays for as long as the task may run.
@@ -13,14 +14,16 @@ CREATE TABLE jobqueue.dependents (
 	names             text[],
 	waits_for         integer  NOT NULL,
 	on_parent_failure text     NOT NULL CONSTRAINT dependents_policy_known CHECK (
-		on_parent_failure OPERATOR(pg_catalog.=) ANY (ARRAY['cancel', 'run', 'wait']))
+		on_parent_failure OPERATOR(pg_catalog.=) ANY (ARRAY['cancel', 'run', 'wait'])),
+	created_at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 -- How parents ended, where that is more than "completed, without a result": for as long as a dependent needs it.
 CREATE TABLE jobqueue.parents (
 	id     bigint NOT NULL CONSTRAINT parents_pkey PRIMARY KEY,
 	status text   NOT NULL CONSTRAINT parents_status_known CHECK (
 		status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled'])),
-	result jsonb
+	result jsonb,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 -- A counter that changes often: room to do so in place.
 ALTER TABLE jobqueue.dependents SET (fillfactor = 80);
@@ -38,6 +41,9 @@ COMMENT ON COLUMN jobqueue.dependents.on_parent_failure IS 'what becomes of it w
 COMMENT ON COLUMN jobqueue.parents.id IS 'the task';
 COMMENT ON COLUMN jobqueue.parents.status IS 'how it ended: completed, failed or cancelled';
 COMMENT ON COLUMN jobqueue.parents.result IS 'its result';
+COMMENT ON COLUMN jobqueue.dependencies.created_at IS 'when the row was made; one that is older than the installation comes from a restore, and is left alone';
+COMMENT ON COLUMN jobqueue.dependents.created_at IS 'likewise';
+COMMENT ON COLUMN jobqueue.parents.created_at IS 'likewise';
 
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.dependencies', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.dependents', '');
