@@ -32,8 +32,18 @@ static Queues parents_queues(FunctionCallInfo fcinfo) {
 	return callers_queues(fcinfo, {Access::consumer, Access::manager});
 }
 
-Waiting::Waiting(FunctionCallInfo fcinfo, int after, int on_parent_failure) {
+/* Asked for at every call: what it is by default costs no detour. */
+static bool is_default_policy(Datum given) noexcept {
+	const auto *policy = reinterpret_cast<const text *>(DatumGetPointer(given));
+	return !VARATT_IS_EXTERNAL(policy) && !VARATT_IS_COMPRESSED(policy) &&
+		   std::string_view(VARDATA_ANY(policy), static_cast<size_t>(VARSIZE_ANY_EXHDR(policy))) == "cancel";
+}
+
+Waiting::Waiting(FunctionCallInfo fcinfo, int after, int on_parent_failure) : policy_("cancel") {
 	const Arguments arguments(fcinfo);
+	if (arguments.is_null(after) && !arguments.is_null(on_parent_failure) &&
+		is_default_policy(arguments.datum(on_parent_failure)))
+		return;
 	const std::string policy = arguments.text_at(on_parent_failure, "on_parent_failure");
 	policy_ = policy_named(policy);
 	if (policy_ == nullptr)

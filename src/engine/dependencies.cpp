@@ -281,10 +281,17 @@ bool resolve_all() {
 }
 
 void resolve_in_turn() {
+	constexpr int64 share = 20; /* of the time, if there is nothing to do */
 	static constinit int64 parent = 0, child = -1;
+	static constinit TimestampTz next = 0;
+	const TimestampTz began = GetCurrentTimestamp();
+	if (began < next)
+		return;
 	const Pass pass = resolve_some({parent, PG_INT64_MAX}, child);
 	parent = pass.done ? 0 : pass.parent;
 	child = pass.done ? -1 : pass.child;
+	if (!pass.any)
+		next = began + share * (GetCurrentTimestamp() - began);
 }
 
 /*

@@ -50,7 +50,7 @@ struct Pass {
 Pass resolve_some(IdRange parents, int64 child);
 /* Likewise all of them, in the current transaction; true if something was resolved. */
 bool resolve_all();
-/* Likewise a few, others at each call: for callers who come again and again. */
+/* Likewise a few, others at each call: for callers who come again and again. Takes a small part of their time. */
 void resolve_in_turn();
 
 /* The bounds in shared memory become as narrow as they can be. */
