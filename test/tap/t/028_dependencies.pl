@@ -36,6 +36,8 @@ sql(<<'SQL');
 			FROM jobqueue.parent_results() r;
 		RETURN '!';
 	END $$;
+	CREATE FUNCTION stride(task jobqueue.tasks) RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran (task) VALUES (task.id)';
+	SELECT jobqueue.register_handler('stride', 'stride(jobqueue.tasks)');
 	CREATE FUNCTION misstep(task jobqueue.tasks) RETURNS text LANGUAGE plpgsql AS $$
 	BEGIN
 		IF task.metadata IS NULL THEN
@@ -49,27 +51,33 @@ SQL
 
 my $idle = 'SELECT NOT EXISTS (SELECT FROM jobqueue.tasks_live)';
 
-# 1,000 wide, 100 deep: each task waits for two of the layer before
-sql(<<'SQL');
-	CREATE TABLE flow AS SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'step',
-		'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i, (l - 1) || '_' || (i % 1000 + 1)) ELSE '[]' END) ORDER BY l, i) AS flow
-	FROM generate_series(1, 100) l, generate_series(1, 1000) i;
-	INSERT INTO names SELECT f.name, f.id FROM flow, jobqueue.enqueue_flow(flow.flow) f;
-SQL
-wait_sql($node, 'app', $idle, 't', '1,000 by 100: everything has ended');
-is(sql('SELECT count(*), count(*) FILTER (WHERE missing > 0) FROM ran'), '100000|0', '... has run, after what it waited for');
-is(sql(q{SELECT DISTINCT status FROM jobqueue.tasks}), 'completed', '... and is completed');
-sql('SELECT pg_reload_conf()'); # which makes the scheduler look at everything
-wait_sql($node, 'app', 'SELECT (SELECT count(*) FROM jobqueue.dependencies) + (SELECT count(*) FROM jobqueue.dependents) + (SELECT count(*) FROM jobqueue.parents)',
-	'0', 'nothing is kept for them');
 # In the middle of a restore: what is older than the installation is left alone, for its tasks may be still to come.
-sql(q{INSERT INTO jobqueue.dependencies VALUES (1, 2, '2020-01-01'); INSERT INTO jobqueue.dependents VALUES (2, '{1}', NULL, 1, 'cancel', '2020-01-01');
-	INSERT INTO jobqueue.parents VALUES (1, 'completed', '1', '2020-01-01'); SELECT jobqueue.enqueue('step', after => ARRAY[jobqueue.enqueue('step')])});
+sql(q{INSERT INTO jobqueue.dependencies VALUES (1000000001, 1000000002, '2020-01-01'); INSERT INTO jobqueue.dependents VALUES (1000000002, '{1000000001}', NULL, 1, 'cancel', '2020-01-01');
+	INSERT INTO jobqueue.parents VALUES (1000000001, 'completed', '1', '2020-01-01'); SELECT jobqueue.enqueue('step', after => ARRAY[jobqueue.enqueue('step')])});
 wait_sql($node, 'app', $idle, 't', 'others go on');
 sql('SELECT pg_reload_conf()');
 wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.dependents', '1', 'what is kept for them is removed');
 is(sql('SELECT (SELECT count(*) FROM jobqueue.dependencies), (SELECT count(*) FROM jobqueue.dependents), (SELECT count(*) FROM jobqueue.parents)'), '1|1|1', '... and what a restore has brought is not');
 sql('DELETE FROM jobqueue.dependencies; DELETE FROM jobqueue.dependents; DELETE FROM jobqueue.parents');
+sql('TRUNCATE ran');
+
+# 1,000 wide, 100 deep: each task waits for two of the layer before
+sql(<<'SQL');
+	CREATE TABLE flow AS SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'stride',
+		'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i, (l - 1) || '_' || (i % 1000 + 1)) ELSE '[]' END) ORDER BY l, i) AS flow
+	FROM generate_series(1, 100) l, generate_series(1, 1000) i;
+	INSERT INTO names SELECT f.name, f.id FROM flow, jobqueue.enqueue_flow(flow.flow) f;
+SQL
+wait_sql($node, 'app', $idle, 't', '1,000 by 100: everything has ended');
+is(sql('SELECT count(*), count(DISTINCT task) FROM ran'), '100000|100000', '... has run, once');
+is(sql(<<'SQL'), '198000|0', '... and after what it waited for');
+	WITH r AS (SELECT split_part(name, '_', 1)::int AS l, split_part(name, '_', 2)::int AS i, n FROM ran JOIN names ON id = task)
+	SELECT count(*), count(*) FILTER (WHERE p.n > c.n) FROM r c JOIN r p ON p.l = c.l - 1 AND p.i IN (c.i, c.i % 1000 + 1)
+SQL
+is(sql(q{SELECT DISTINCT status FROM jobqueue.tasks}), 'completed', '... and is completed');
+sql('SELECT pg_reload_conf()'); # which makes the scheduler look at everything
+wait_sql($node, 'app', 'SELECT (SELECT count(*) FROM jobqueue.dependencies) + (SELECT count(*) FROM jobqueue.dependents) + (SELECT count(*) FROM jobqueue.parents)',
+	'0', 'nothing is kept for them');
 sql('TRUNCATE ran, names');
 
 # Random graphs against a model. Outcomes by name: what a task does by itself, and what people do to it.
