@@ -172,3 +172,4 @@ SELECT jobqueue.unregister_handler(t) FROM unnest('{d-note,d-again,d-spawn,d-pro
 DROP TABLE d_effects;
 DROP FUNCTION d_note, d_spawn, d_batch;
 DROP PROCEDURE d_proc;
+DELETE FROM jobqueue.tasks;

@@ -101,3 +101,4 @@ DROP ROLE f_one, f_two;
 SELECT jobqueue.unregister_handler('f-note');
 DROP TABLE f_effects;
 DROP FUNCTION f_note;
+DELETE FROM jobqueue.tasks;
