@@ -494,7 +494,9 @@ JOBQUEUE_FUNCTION(jobqueue_delete_tasks) {
 	check_status(selection, {"pending", "scheduled", "blocked", "completed", "failed", "cancelled"}, "deleted");
 	require(managers_queues(fcinfo), selection.queue);
 	const Session session(function_owner(fcinfo));
-	return Int64GetDatum(store::delete_tasks(selection));
+	const std::vector<store::Removed> removed = store::delete_tasks(selection);
+	end_removed(removed);
+	return Int64GetDatum(static_cast<int64>(removed.size()));
 }
 
 JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
@@ -504,7 +506,9 @@ JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
 	const std::string queue = *arguments.optional_queue(0);
 	require(managers_queues(fcinfo), queue);
 	const Session session(function_owner(fcinfo));
-	return Int64GetDatum(store::purge(queue));
+	const std::vector<store::Removed> removed = store::purge(queue);
+	end_removed(removed);
+	return Int64GetDatum(static_cast<int64>(removed.size()));
 }
 
 JOBQUEUE_FUNCTION(jobqueue_adopt) {

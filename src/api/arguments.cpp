@@ -127,6 +127,14 @@ void ResultSet::add(int64 value) {
 	});
 }
 
+void ResultSet::add_values(std::span<const Datum> values, const bool *nulls) {
+	ReturnSetInfo *const info = info_;
+	guard([info, values, nulls] {
+		tuplestore_putvalues(info->setResult, info->setDesc, const_cast<Datum *>(values.data()),
+							 const_cast<bool *>(nulls));
+	});
+}
+
 void ResultSet::add_row(HeapTuple row) {
 	ReturnSetInfo *const info = info_;
 	guard([info, row] { tuplestore_puttuple(info->setResult, row); });

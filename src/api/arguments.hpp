@@ -45,12 +45,14 @@ std::string caller_name();
 /* Sets up a set-returning call that returns all rows at once; where rows go. */
 class ResultSet {
 public:
-	enum class Of { bigint, tasks };
+	enum class Of { bigint, tasks, record };
 	ResultSet(FunctionCallInfo fcinfo, Of what);
 	void add(int64 value);
 	/* A row of jobqueue.tasks. */
 	void add_row(Datum composite);
 	void add_row(HeapTuple row);
+	/* One value for each column of a record. */
+	void add_values(std::span<const Datum> values, const bool *nulls);
 
 private:
 	ReturnSetInfo *info_;

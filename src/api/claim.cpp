@@ -5,6 +5,7 @@
 #include "api/arguments.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/claimer.hpp"
+#include "engine/dependencies.hpp"
 #include "engine/outcome.hpp"
 #include "engine/sql_command.hpp"
 #include "shared/announcements.hpp"
@@ -57,6 +58,7 @@ static void stand_in_for_scheduler() {
 		announce_due(task);
 	for (const store::Claim &claim : store::lock_expired(now, batch))
 		end_expired(claim);
+	resolve_in_turn();
 }
 
 /* A claim that comes before the scheduler has counted what is running, for new limits, counts itself: it cannot wait. */

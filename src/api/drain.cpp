@@ -5,6 +5,7 @@
  */
 #include "api/arguments.hpp"
 #include "engine/claimer.hpp"
+#include "engine/dependencies.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "engine/sql_command_store.hpp"
@@ -74,6 +75,10 @@ std::optional<store::Attempt> Drain::claim() {
 	const store::Pauses &pauses = conditions.pauses;
 	claimer_.absorb(scope_);
 	Locked locked = claimer_.lock(scope_, conditions, options_.queue, 1);
+	if (locked.empty() && resolve_all()) {
+		claimer_.absorb(scope_);
+		locked = claimer_.lock(scope_, conditions, options_.queue, 1);
+	}
 	if (locked.empty() && options_.include_scheduled && !pauses.all) {
 		std::vector<std::string> unserved = pauses.queues;
 		unserved.insert(unserved.end(), pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end());

@@ -2,6 +2,7 @@
  * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
  */
 #include "api/arguments.hpp"
+#include "api/flow.hpp"
 #include "api/row_security.hpp"
 #include "shared/admission.hpp"
 #include "engine/access.hpp"
@@ -158,9 +159,15 @@ static UniqueOutcome add_keyed_task(FunctionCallInfo fcinfo, store::NewTask &tas
 		check_payload(*limits, payload, task.metadata);
 	const bool room = !limits || has_room(*limits, owner, 1);
 	task.own_queues = allowed.names;
+	const Waiting waiting(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
+	task.blocked = waiting.any();
 	const UniqueOutcome outcome = add_unique(owner, {task, payload, *arguments.key, arguments.on_conflict}, allowed);
+	if (outcome.is_new)
+		waiting.add(owner, {&*outcome.announce, 1});
 	if (outcome.is_new && limits)
 		count_added(*limits, 1, room);
+	if (!outcome.is_new)
+		task.group_key = outcome.group;
 	if (outcome.announce)
 		note_added(task, *outcome.announce);
 	return outcome;
@@ -188,8 +195,11 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const Datum payload = arguments.datum(1);
 	if (const KeyArguments key = read_key(arguments); key.key)
 		return Int64GetDatum(add_keyed_task(fcinfo, task, payload, key).id);
+	const Waiting waiting(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
+	task.blocked = waiting.any();
 	const Queues allowed = check_producer(fcinfo, task, [&payload] { return std::span(&payload, 1); });
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
+	waiting.add(function_owner(fcinfo), {&added, 1});
 	note_added(task, added);
 	return Int64GetDatum(added.id);
 }
@@ -221,6 +231,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))
 		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "payloads must not contain nulls");
 	store::NewTask task = read_task(arguments, type, of_enqueue_many);
+	const Waiting waiting(fcinfo, of_enqueue_many.after, of_enqueue_many.on_parent_failure);
+	task.blocked = waiting.any();
 	std::vector<store::Added> added;
 	{
 		const Queues allowed = check_producer(fcinfo, task, [payloads] { return elements_of(payloads); });
@@ -230,6 +242,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 		if (!added.empty())
 			require(allowed, added.front().queue);
 	}
+	waiting.add(function_owner(fcinfo), added);
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	for (const store::Added &one : added)
 		result.add(one.id);

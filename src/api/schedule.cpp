@@ -7,6 +7,7 @@
 #include "engine/cron.hpp"
 #include "engine/limits.hpp"
 #include "engine/schedule_store.hpp"
+#include "engine/sql_command.hpp"
 #include "pg/compat.hpp"
 #include "shared/announcements.hpp"
 
@@ -117,6 +118,7 @@ JOBQUEUE_FUNCTION(jobqueue_schedule) {
 	schedule.name = arguments.text_at(0, "name");
 	schedule.cron = arguments.text_at(1, "cron");
 	schedule.type = arguments.text_at(2, "type");
+	refuse_sql_type(schedule.type);
 	arguments.require(3, "payload");
 	schedule.payload = arguments.datum(3);
 	schedule.time_zone = arguments.text_at(4, "time_zone");

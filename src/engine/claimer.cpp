@@ -583,7 +583,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 				const Admission admission = flow.admission_of(candidate.id, known.lane.queue, candidate.type, {});
 				if (!admit_task(reading.conditions, admission).admitted) {
 					/* Somebody was faster: it is for others, or for later. */
-					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id); });
+					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id, {}); });
 					found = wanted_in_all;
 					continue;
 				}
@@ -596,7 +596,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 		}
 	}
 	if (!claimed.empty())
-		guard([&] { note_claimed(known.lane.queue, known.lane.priority, claimed); });
+		guard([&] { note_claimed(known.lane.queue, known.lane.priority, claimed, false); });
 	/* A snapshot older than the position could not see what was announced in between. */
 	if (!IsolationUsesXactSnapshot() && !position.unread.empty())
 		leave_lane(key, position, unread, GetCurrentTimestamp() - started);

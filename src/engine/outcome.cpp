@@ -3,11 +3,14 @@
  */
 #include "engine/outcome.hpp"
 
+#include "engine/dependencies.hpp"
 #include "engine/executor.hpp"
 #include "engine/retry_policy.hpp"
 #include "pg/settings.hpp"
 #include "shared/admission.hpp"
 #include "shared/announcements.hpp"
+
+#include <unordered_set>
 
 extern "C" {
 #include "common/pg_prng.h"
@@ -35,17 +38,49 @@ static void note_end(int64 id) {
 	});
 }
 
+/* Of tasks that leave no row. */
+static void keep_results(std::span<const int64> ids, std::optional<Datum> results, std::span<const int64> done) {
+	std::vector<Datum> values(ids.size(), 0);
+	if (results) {
+		const Datum array = *results;
+		guard([array, &values] {
+			Datum *elements;
+			bool *nulls;
+			int count;
+			deconstruct_array(DatumGetArrayTypeP(array), JSONBOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+			for (size_t i = 0; i < values.size(); i++)
+				values[i] = nulls[i] ? 0 : elements[i];
+		});
+	}
+	const std::unordered_set<int64> accepted(done.begin(), done.end());
+	std::vector<store::Outcome> outcomes;
+	for (size_t i = 0; i < ids.size(); i++)
+		if (accepted.contains(ids[i]))
+			outcomes.push_back({ids[i], values[i] ? std::optional(values[i]) : std::nullopt});
+	keep_outcomes(outcomes, "completed");
+}
+
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,
 								 std::optional<Datum> results, bool in_server) {
-	std::vector<int64> done = store::complete(ids, attempts, results, in_server, history_slot());
+	const int slot = history_slot();
+	std::vector<int64> done = store::complete(ids, attempts, results, in_server, slot);
+	if (slot == 0 && may_have_dependents(done))
+		keep_results(ids, results, done);
 	for (const int64 id : done)
 		note_end(id);
 	return done;
 }
 
 bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed_by) {
-	if (store::complete_locked(tasks, claimed_by, history_slot()) != tasks.size())
+	const int slot = history_slot();
+	if (store::complete_locked(tasks, claimed_by, slot) != tasks.size())
 		return false;
+	if (slot == 0) {
+		std::vector<store::Outcome> outcomes;
+		for (const store::Finished &task : tasks)
+			outcomes.push_back({task.id, task.result});
+		keep_outcomes(outcomes, "completed");
+	}
 	guard([tasks] {
 		for (const store::Finished &task : tasks)
 			note_finished(task.id);
@@ -141,6 +176,18 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 	return "scheduled";
 }
 
+void end_removed(std::span<const store::Removed> tasks) {
+	std::vector<store::Outcome> cancelled;
+	for (const store::Removed &task : tasks)
+		if (!task.completed)
+			cancelled.push_back({task.id, std::nullopt});
+	keep_outcomes(cancelled, "cancelled");
+	guard([tasks] {
+		for (const store::Removed &task : tasks)
+			note_finished(task.id);
+	});
+}
+
 static constinit char own_reason[1024] = {};
 static constinit bool own_reason_given = false;
 static constinit bool own_cancel = false;
@@ -179,10 +226,13 @@ bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
 		own_reason[length] = '\0';
 		own_reason_given = true;
 	}
-	const std::optional<store::Cancelled> task = store::cancel(id, reason, history_slot());
+	const int slot = history_slot();
+	const std::optional<store::Cancelled> task = store::cancel(id, reason, slot);
 	if (!task)
 		return false;
 	note_end(id);
+	if (slot == 0)
+		keep_outcomes(std::vector<store::Outcome>{{id, std::nullopt}}, "cancelled");
 	guard([&task, id] {
 		/* if this is rolled back, it can be claimed again */
 		note_claimed(task->lane.queue, task->lane.priority, {id, id}, task->lane.grouped);

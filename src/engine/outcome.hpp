@@ -50,6 +50,8 @@ store::Failure failure_of(const PgError &error);
 
 /* A task that is not finished ends cancelled; false if there is none. */
 bool end_cancelled(int64 id, const std::optional<std::string> &reason);
+/* Tasks that were deleted, whatever their status: nobody need wait for them. */
+void end_removed(std::span<const store::Removed> tasks);
 /* That the latest handler cancelled its own task: it was rolled back with it, and has to be said again. */
 struct OwnCancel {
 	std::optional<std::string> reason;

@@ -61,7 +61,7 @@ static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const
 	task.created_by = schedule.created_by;
 	const store::Added added = store::insert(task, schedule.payload);
 	require(allowed, added.queue);
-	guard([&] { note_task(added.queue, task.priority, added.id, task.type); });
+	guard([&] { note_task(added.queue, task.priority, added.id, task.type, {}); });
 	schedule.last_task_id = added.id;
 	schedule.last_run_at = scheduled_for;
 	schedule.busy = true;

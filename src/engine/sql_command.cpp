@@ -162,7 +162,7 @@ store::Added add_sql_task(const NewSqlTask &task) {
 		if (result.scheduled)
 			note_due(*task.run_at);
 		else
-			note_task(result.queue, 0, result.id, type);
+			note_task(result.queue, 0, result.id, type, {});
 	});
 	return result;
 }

@@ -15,6 +15,8 @@
 #define CONCAT " OPERATOR(pg_catalog.||) "
 #define CCOLL " COLLATE pg_catalog.\"C\" "
 #define NOW "pg_catalog.clock_timestamp()"
+/* When this database was made what it is. A restore may bring rows before the one that tells us so: they are older. */
+#define INSTALLED "(SELECT pg_catalog.max(i.created_at) FROM jobqueue.incarnation i)"
 #define FINISHED "ANY (ARRAY['completed', 'failed', 'cancelled'])"
 #define STATUS_IS(status) "t.status" CCOLL EQ "'" status "'"
 #define IN_SERVER "(coalesce(t.lease_expires_at, '-infinity')" EQ "'infinity')"

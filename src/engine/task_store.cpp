@@ -688,7 +688,6 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
  * A restore may bring tasks before the row that tells us that it is one. What was attempted before this installation was
  * made is left alone.
  */
-#define INSTALLED "(SELECT pg_catalog.max(i.created_at) FROM jobqueue.incarnation i)"
 #define CLAIMED_HERE " AND t.processed_at" GE INSTALLED
 
 static constinit Statement lock_expired_statement{
@@ -980,14 +979,23 @@ Retried retry_failed(const Selection &selection) {
 	Statement {                                                                                                        \
 		"DELETE FROM jobqueue." leaves " d USING (SELECT t.tableoid, t.id FROM jobqueue." leaves                       \
 		" t WHERE NOT t.status" CCOLL EQ "'processing' AND " MATCHES("t") " AND " HAS_STATUS("t")                      \
-			FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ "o.tableoid RETURNING d.id",                    \
+			FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ "o.tableoid RETURNING d.id, d.status" EQ        \
+						  "'completed'",                                                                               \
 			TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID                                         \
 	}
 static constinit Statement delete_statement = DELETE_FROM("tasks");
 static constinit Statement delete_live_statement = DELETE_FROM("tasks_live");
 static constinit Statement delete_failed_statement = DELETE_FROM("tasks_failed");
 
-int64 delete_tasks(const Selection &selection) {
+static std::vector<Removed> removed_of(const Rows &rows) {
+	std::vector<Removed> removed;
+	removed.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		removed.push_back({rows.int64_at(i, 1), rows.bool_at(i, 2)});
+	return removed;
+}
+
+std::vector<Removed> delete_tasks(const Selection &selection) {
 	Params params;
 	add_selection(params, selection);
 	params.add(selection.status);
@@ -997,19 +1005,19 @@ int64 delete_tasks(const Selection &selection) {
 	Statement &statement = waiting						  ? delete_live_statement
 						   : selection.status == "failed" ? delete_failed_statement
 														  : delete_statement;
-	return static_cast<int64>(ids_of(statement.run(params)).size());
+	return removed_of(statement.run(params));
 }
 
 static constinit Statement purge_queue_statement{
 	"DELETE FROM jobqueue.tasks_live d USING (SELECT t.id FROM jobqueue.tasks_live t WHERE t.queue" CCOLL EQ
 	"$1 AND t.status" CCOLL EQ
 	"ANY (ARRAY['pending', 'scheduled', 'blocked']) ORDER BY t.id FOR UPDATE SKIP LOCKED) o WHERE d.id" EQ
-	"o.id RETURNING d.id",
+	"o.id RETURNING d.id, false",
 	TEXTOID};
 
-int64 purge(std::string_view queue) {
+std::vector<Removed> purge(std::string_view queue) {
 	Params params;
-	return static_cast<int64>(purge_queue_statement.run(params.add(queue)).size());
+	return removed_of(purge_queue_statement.run(params.add(queue)));
 }
 
 /* Watching */

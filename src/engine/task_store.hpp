@@ -230,8 +230,12 @@ struct Retried {
 	int64 passed = 0;
 };
 Retried retry_failed(const Selection &selection);
-int64 delete_tasks(const Selection &selection);
-int64 purge(std::string_view queue);
+struct Removed {
+	int64 id;
+	bool completed;
+};
+std::vector<Removed> delete_tasks(const Selection &selection);
+std::vector<Removed> purge(std::string_view queue);
 
 /* Watching */
 

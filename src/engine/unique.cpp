@@ -77,8 +77,10 @@ static UniqueOutcome replace(Oid owner, const UniqueTask &unique, const Queues &
 	const store::Added replaced = store::replace(locked.id, unique.task, unique.payload);
 	/* If this is rolled back, it is where it was: claims that met it locked have passed over it. */
 	if (locked.pending)
-		guard([&locked] { note_claimed(locked.queue, locked.priority, {locked.id, locked.id}); });
-	return {locked.id, false, replaced};
+		guard([&locked] {
+			note_claimed(locked.queue, locked.priority, {locked.id, locked.id}, locked.group.has_value());
+		});
+	return {locked.id, false, replaced, locked.group};
 }
 
 UniqueOutcome add_unique(Oid owner, const UniqueTask &unique, const Queues &allowed) {

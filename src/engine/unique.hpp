@@ -22,7 +22,8 @@ struct UniqueTask {
 struct UniqueOutcome {
 	int64 id;
 	bool is_new;
-	std::optional<store::Added> announce; /* added, or replaced, so that it waits as a new task does */
+	std::optional<store::Added> announce;  /* added, or replaced, so that it waits as a new task does, ... */
+	std::optional<std::string> group = {}; /* ... in this group, which is its own */
 };
 
 /*

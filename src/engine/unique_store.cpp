@@ -82,7 +82,7 @@ std::optional<Holder> find_holder(std::string_view type, const UniqueKey &key) {
 
 #define LOCK_REPLACEABLE                                                                                               \
 	"SELECT t.id, t.queue, t.created_by, t.priority, t.status" CCOLL EQ                                                \
-	"'pending' FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND " WAITS " FOR UPDATE"
+	"'pending', t.group_key FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND " WAITS " FOR UPDATE"
 static constinit Statement lock_statement{LOCK_REPLACEABLE " SKIP LOCKED", INT8OID};
 static constinit Statement wait_and_lock_statement{LOCK_REPLACEABLE, INT8OID};
 
@@ -91,8 +91,9 @@ std::optional<Replaceable> lock_replaceable(int64 id, bool wait) {
 	const Rows rows = (wait ? wait_and_lock_statement : lock_statement).run(params.add(id));
 	if (rows.empty())
 		return std::nullopt;
-	return Replaceable{rows.int64_at(0, 1), rows.text_at(0, 2), rows.name_at(0, 3), rows.int16_at(0, 4),
-					   rows.bool_at(0, 5)};
+	return Replaceable{rows.int64_at(0, 1), rows.text_at(0, 2),
+					   rows.name_at(0, 3),	rows.int16_at(0, 4),
+					   rows.bool_at(0, 5),	rows.is_null(0, 6) ? std::nullopt : std::optional(rows.text_at(0, 6))};
 }
 
 /* One that has been tried already gets so many attempts more. */

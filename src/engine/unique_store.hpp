@@ -34,6 +34,7 @@ struct Replaceable {
 	std::string created_by;
 	int16 priority;
 	bool pending;
+	std::optional<std::string> group;
 };
 /* Locks a task that has a key and waits, but for dead letters; "wait": also if somebody has locked it. */
 std::optional<Replaceable> lock_replaceable(int64 id, bool wait);

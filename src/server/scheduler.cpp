@@ -9,6 +9,7 @@
 #include "server/watched_tasks.hpp"
 
 #include "engine/claimer.hpp"
+#include "engine/dependencies.hpp"
 #include "engine/outcome.hpp"
 #include "engine/schedules.hpp"
 #include "engine/unique_store.hpp"
@@ -35,6 +36,12 @@ constexpr int schedule_batch = 100;
 constexpr int64 sweep_share = 50;
 /* However often transactions commit: one look in so many microseconds serves them all. */
 constexpr int64 shortest_look_us = notify_interval_us;
+/* But where tasks wait for each other, each waits for such a look: for so long after the latest of them. */
+constexpr int64 shortest_resolution_us = 1000;
+constexpr int64 resolving_us = 100 * USECS_PER_SEC / 1000;
+constexpr int64 longest_resolution_us = 50 * USECS_PER_SEC / 1000;
+constexpr int64 resolve_again_us = 50 * USECS_PER_SEC / 1000;
+constexpr int64 narrow_after_us = 100 * USECS_PER_SEC / 1000;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
 constexpr int64 after_failure_us = USECS_PER_SEC;
 constexpr int64 complain_every_us = USECS_PER_MINUTE;
@@ -81,6 +88,8 @@ private:
 	void recover_orphans();
 	void charge_fused(bool charged);
 	void watch_overdue();
+	void resolve_dependencies();
+	void sweep_dependencies();
 	void archive();
 	void warn_of_room();
 	void poll();
@@ -122,8 +131,15 @@ private:
 	WatchedTasks holding_; /* whose end lets a schedule go on */
 	TimestampTz next_poll_ = DT_NOBEGIN;
 	TimestampTz next_sweep_ = DT_NOBEGIN;
-	TimestampTz next_overdue_ = DT_NOEND; /* when a handler has had its grace */
-	TimestampTz hungry_since_ = 0;		  /* for want of a process; 0 = not */
+	TimestampTz next_overdue_ = DT_NOEND;			  /* when a handler has had its grace */
+	IdRanges ended_;								  /* of these ids some may have ended, and others wait for them */
+	int64 resolved_parent_ = 0, resolved_child_ = -1; /* how far the first of these ranges has been dealt with */
+	IdRanges ended_again_;							  /* likewise, when what is locked may be free again */
+	TimestampTz resolve_again_ = DT_NOEND;
+	TimestampTz narrow_at_ = DT_NOBEGIN;
+	TimestampTz next_dependency_sweep_ = DT_NOBEGIN;
+	TimestampTz resolved_at_ = 0;
+	TimestampTz hungry_since_ = 0; /* for want of a process; 0 = not */
 	bool warned_of_shortage_ = false;
 	std::map<const char *, TimestampTz> complained_at_; /* by what failed */
 	TimestampTz busy_at_ = 0;
@@ -615,6 +631,65 @@ void Scheduler::watch_overdue() {
 	}
 }
 
+/* Some of it, if there is much: others wait for us, too. */
+void Scheduler::resolve_dependencies() {
+	const TimestampTz began = GetCurrentTimestamp();
+	const IdRanges news = take_ended(slot_);
+	if (!news.empty()) {
+		ended_.add(news);
+		resolved_child_ = -1;
+		resolved_at_ = began;
+	}
+	if (began >= resolve_again_) {
+		ended_.add(ended_again_);
+		ended_again_ = {};
+		resolve_again_ = DT_NOEND;
+		resolved_child_ = -1;
+	}
+	bool any = false;
+	while (!ended_.empty() && GetCurrentTimestamp() - began < longest_resolution_us) {
+		const IdRange ids = ended_.front();
+		Pass pass{.parent = ids.low};
+		if (!attempt("let tasks go that waited for others",
+					 [&] { pass = resolve_some(ids, ids.low == resolved_parent_ ? resolved_child_ : -1); })) {
+			resolve_again_ = began + resolve_again_us;
+			ended_again_.add(ended_);
+			ended_ = {};
+			break;
+		}
+		any |= pass.any;
+		if (!pass.again.empty()) {
+			ended_again_.add(pass.again);
+			resolve_again_ = std::min(resolve_again_, began + resolve_again_us);
+		}
+		if (pass.done)
+			ended_.remove_front();
+		else
+			ended_.remove_below(pass.parent);
+		resolved_parent_ = pass.parent;
+		resolved_child_ = pass.child;
+	}
+	if (any) {
+		busy_at_ = began;
+		narrow_at_ = std::min(narrow_at_, began + narrow_after_us);
+	}
+	if (ended_.empty() && GetCurrentTimestamp() >= narrow_at_) {
+		narrow_at_ = DT_NOEND;
+		attempt("look for tasks that others wait for", [this] { narrow_parent_bounds(slot_); });
+	}
+}
+
+/* What is kept for tasks that are over. */
+void Scheduler::sweep_dependencies() {
+	const TimestampTz began = GetCurrentTimestamp();
+	std::optional<int64> after = -1;
+	while (after)
+		if (!attempt("remove what was kept for tasks that waited", [&after] { after = sweep_dependents(*after); }))
+			break;
+	attempt("remove the results that nobody needs", [this] { sweep_parents(slot_); });
+	next_dependency_sweep_ = GetCurrentTimestamp() + sweep_share * (GetCurrentTimestamp() - began);
+}
+
 void Scheduler::archive() {
 	pg_atomic_write_u32(&slot_->by_hand, 0);
 	int64 moved = 0;
@@ -708,6 +783,13 @@ void Scheduler::poll() {
 	due_from_ = DT_NOBEGIN;
 	next_due_ = next_lease_ = next_schedule_ = DT_NOBEGIN;
 	recover_orphans();
+	if (GetCurrentTimestamp() >= next_dependency_sweep_) {
+		ended_.set_all();
+		resolved_child_ = -1;
+		resolve_dependencies();
+		sweep_dependencies();
+		narrow_at_ = DT_NOBEGIN;
+	}
 	archive();
 	turn_history();
 	remove_expired_keys();
@@ -921,8 +1003,8 @@ void Scheduler::notify() {
 /* May the process end? Leaves behind when it must be back. */
 bool Scheduler::may_retire() {
 	const bool asked = pg_atomic_read_u32(&slot_->retire) != 0;
-	if (!to_notify_.empty() || has_workers(MyDatabaseId) || pg_atomic_read_u32(&slot_->wanted) != 0 ||
-		(hungry_since_ != 0 && !asked))
+	if (!to_notify_.empty() || !ended_.empty() || !ended_again_.empty() || has_workers(MyDatabaseId) ||
+		pg_atomic_read_u32(&slot_->wanted) != 0 || (hungry_since_ != 0 && !asked))
 		return false;
 	const bool nothing =
 		roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND && next_schedule_ == DT_NOEND;
@@ -943,7 +1025,10 @@ bool Scheduler::may_retire() {
 }
 
 int64 Scheduler::sleep_ms() {
-	TimestampTz until = std::min({next_poll_, next_due_, next_lease_, next_schedule_, next_overdue_});
+	if (!ended_.empty())
+		return 0;
+	TimestampTz until =
+		std::min({next_poll_, next_due_, next_lease_, next_schedule_, next_overdue_, resolve_again_, narrow_at_});
 	if (!to_notify_.empty())
 		until = std::min(until, notified_at_ + notify_interval_us);
 	const TimestampTz now = GetCurrentTimestamp();
@@ -997,6 +1082,7 @@ SchedulerState Scheduler::work() {
 			poll();
 		if (pg_atomic_read_u32(&slot_->orphans) != 0)
 			recover_orphans();
+		resolve_dependencies();
 		if (pg_atomic_read_u32(&slot_->by_hand) != 0)
 			archive();
 		read_due();
@@ -1015,8 +1101,9 @@ SchedulerState Scheduler::work() {
 		if (reloaded)
 			next_poll_ = DT_NOBEGIN;
 		const int64 since = GetCurrentTimestamp() - looked_at;
-		if (since >= 0 && since < shortest_look_us)
-			pg_usleep(static_cast<long>(shortest_look_us - since));
+		const int64 shortest = looked_at - resolved_at_ < resolving_us ? shortest_resolution_us : shortest_look_us;
+		if (since >= 0 && since < shortest)
+			pg_usleep(static_cast<long>(shortest - since));
 	}
 }
 

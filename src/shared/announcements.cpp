@@ -97,6 +97,8 @@ struct Notes {
 	bool archive;
 	bool finished;
 	int64 finished_low, finished_high;
+	bool waits; /* tasks were added that wait for others: */
+	IdRanges parents;
 	int64 highest_id;
 	int64 due_at;
 	int cancel_count;
@@ -275,8 +277,41 @@ static void ask_launcher(Rescan what) noexcept {
 	wake_launcher();
 }
 
+bool may_be_parents(IdRange ids) noexcept {
+	DatabaseSlot *const slot = shared() ? notes.database ? notes.database : find_database(MyDatabaseId) : nullptr;
+	return slot == nullptr ||
+		   (static_cast<uint64>(std::max<int64>(ids.high, 0)) >= pg_atomic_read_u64(&slot->parents_low) &&
+			static_cast<uint64>(std::max<int64>(ids.low, 0)) <= pg_atomic_read_u64(&slot->parents_high));
+}
+
+/* The transaction has ended, and what it wrote is visible, or gone. */
+static void end_writing_dependencies() noexcept {
+	if (!notes.waits)
+		return;
+	uint32 count = pg_atomic_read_u32(&notes.database->dependencies_written);
+	while (count > 0 && !pg_atomic_compare_exchange_u32(&notes.database->dependencies_written, &count, count - 1)) {
+	}
+}
+
+/* Tells the scheduler which tasks to look at, for the sake of those that wait for them; true if there are any. */
+static bool announce_ended(DatabaseSlot *slot) noexcept {
+	IdRanges ids = notes.parents;
+	if (notes.everything) {
+		pg_atomic_fetch_add_u64(&slot->parents_widened, 1);
+		atomic_min(&slot->parents_low, 0);
+		atomic_max(&slot->parents_high, PG_INT64_MAX);
+		ids.set_all();
+	} else if (notes.finished && may_be_parents({notes.finished_low, notes.finished_high}))
+		ids.add(IdRange{notes.finished_low, notes.finished_high});
+	if (ids.empty())
+		return false;
+	add_ended(slot, ids);
+	return true;
+}
+
 static void publish(bool committed) noexcept {
 	DatabaseSlot *slot = notes.database;
+	end_writing_dependencies();
 	if (slot && pg_atomic_read_u32(&slot->database) != MyDatabaseId) {
 		/* The launcher looked while CREATE EXTENSION was not yet committed, found nothing, and gave the slot away. */
 		slot = nullptr;
@@ -311,6 +346,7 @@ static void publish(bool committed) noexcept {
 			atomic_min(&slot->due_at, static_cast<uint64>(notes.due_at));
 		if (notes.finished)
 			wake_waiters(notes.finished_low, notes.finished_high);
+		look |= announce_ended(slot);
 		for (int i = 0; i < notes.cancel_count; i++)
 			interrupt_workers(notes.cancelled[i]);
 		if (notes.archive)
@@ -342,7 +378,8 @@ static void forget() noexcept {
 	notes.tasks.count = notes.claimed.count = notes.returned.count = 0;
 	notes.tasks.overflow = notes.claimed.overflow = notes.returned.overflow = false;
 	notes.subtransaction_aborted = notes.everything = notes.from_scratch = notes.configuration = notes.rescan = false;
-	notes.archive = notes.finished = false;
+	notes.archive = notes.finished = notes.waits = false;
+	notes.parents = IdRanges();
 	notes.highest_id = notes.due_at = 0;
 	notes.claimed_in = InvalidSubTransactionId;
 	notes.cancel_count = 0;
@@ -365,6 +402,7 @@ static void at_transaction_event(XactEvent event, void *) {
 	case XACT_EVENT_PREPARE: /* its COMMIT PREPARED announces, see server/utility_hook */
 		if (notes.configuration)
 			pg_atomic_write_u32(&shared()->prepared, 1);
+		end_writing_dependencies();
 		take_back_database();
 		forget();
 		break;
@@ -471,6 +509,21 @@ void note_finished(int64 id) {
 	notes.finished_low = notes.finished ? std::min(notes.finished_low, id) : id;
 	notes.finished_high = notes.finished ? std::max(notes.finished_high, id) : id;
 	notes.finished = true;
+}
+
+void note_parents(std::span<const int64> ids) {
+	if (ids.empty() || !begin_database_note() || notes.database == nullptr)
+		return;
+	DatabaseSlot *const slot = notes.database;
+	if (!notes.waits)
+		pg_atomic_fetch_add_u32(&slot->dependencies_written, 1);
+	notes.waits = true;
+	pg_atomic_fetch_add_u64(&slot->parents_widened, 1);
+	for (const int64 id : ids)
+		notes.parents.add(IdRange{id, id});
+	const auto [low, high] = std::minmax_element(ids.begin(), ids.end());
+	atomic_min(&slot->parents_low, static_cast<uint64>(*low));
+	atomic_max(&slot->parents_high, static_cast<uint64>(*high));
 }
 
 void note_cancelled(int64 id) {

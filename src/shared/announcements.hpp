@@ -43,17 +43,21 @@ struct Announcement {
  * transaction itself.
  */
 /* "group" is empty for a task that has none. */
-void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type, std::string_view group = {});
+void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type, std::string_view group);
 /* Plain SQL is about to add tasks. */
 void note_statement();
 /* Tasks were claimed: they are there again if the transaction aborts. */
-void note_claimed(std::string_view queue, int16 priority, IdRange ids, bool grouped = false);
+void note_claimed(std::string_view queue, int16 priority, IdRange ids, bool grouped);
 /* A task that was locked, and not claimed after all, can be had again when the transaction commits. */
-void note_returned(std::string_view queue, int16 priority, int64 id, std::string_view group = {});
+void note_returned(std::string_view queue, int16 priority, int64 id, std::string_view group);
 /* Something is due at this time. */
 void note_due(TimestampTz at);
 /* A task ended: whoever waits for it wants to know. */
 void note_finished(int64 id);
+/* Tasks are added that wait for these: call it before their rows are written. */
+void note_parents(std::span<const int64> ids);
+/* May there be tasks that wait for one of these? noexcept. */
+bool may_be_parents(IdRange ids) noexcept;
 /* A task was cancelled while it may be running in a worker. */
 void note_cancelled(int64 id);
 /* Rows were finished by hand; the scheduler archives them. */

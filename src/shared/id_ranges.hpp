@@ -50,6 +50,11 @@ public:
 			join_nearest();
 	}
 
+	void add(const IdRanges &others) noexcept {
+		for (int i = 0; i < others.count_; i++)
+			add(others.ranges_[i]);
+	}
+
 	void remove_front() noexcept { erase(0, 1); }
 	/* Takes away all ids below. */
 	void remove_below(int64 id) noexcept {

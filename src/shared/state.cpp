@@ -77,6 +77,11 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.due_at, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.next_run, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.horizon, 0);
+		pg_atomic_init_u64(&slot.parents_low, 0);
+		pg_atomic_init_u64(&slot.parents_high, PG_INT64_MAX);
+		pg_atomic_init_u64(&slot.parents_widened, 0);
+		pg_atomic_init_u32(&slot.dependencies_written, 0);
+		SpinLockInit(&slot.ended_lock);
 		pg_atomic_init_u64(&slot.notified, 0);
 		pg_atomic_init_u64(&slot.hungry_since, 0);
 		pg_atomic_init_u64(&slot.alone_until, 0);
@@ -249,12 +254,30 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->served_since, 0);
 		pg_atomic_write_u64(&slot->horizon, 0);
+		pg_atomic_write_u64(&slot->parents_low, 0); /* whether there are any is not known */
+		pg_atomic_write_u64(&slot->parents_high, PG_INT64_MAX);
+		pg_atomic_write_u32(&slot->dependencies_written, 0);
+		take_ended(slot);
 		pg_atomic_write_u64(&slot->notified, pg_atomic_read_u64(&state->announced));
 		pg_write_barrier();
 		pg_atomic_write_u32(&slot->database, database);
 	}
 	LWLockRelease(state->lock);
 	return slot;
+}
+
+void add_ended(DatabaseSlot *slot, const IdRanges &ids) noexcept {
+	SpinLockAcquire(&slot->ended_lock);
+	slot->ended.add(ids);
+	SpinLockRelease(&slot->ended_lock);
+}
+
+IdRanges take_ended(DatabaseSlot *slot) noexcept {
+	SpinLockAcquire(&slot->ended_lock);
+	const IdRanges ids = slot->ended;
+	slot->ended = IdRanges();
+	SpinLockRelease(&slot->ended_lock);
+	return ids;
 }
 
 void release_database(DatabaseSlot *slot) {

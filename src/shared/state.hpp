@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "pg/server.hpp"
+#include "shared/id_ranges.hpp"
 
 namespace jobqueue {
 
@@ -69,6 +69,12 @@ struct DatabaseSlot {
 	pg_atomic_uint64 alone_until;  /* a group has ended its process, or the server: nothing is fused before this time */
 	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */
 	pg_atomic_uint64 hungry_since;	  /* a role with work has had no worker since, for want of a process; 0 = none */
+	/* Tasks that others wait for, see dependencies.hpp: none has an id outside of these bounds. */
+	pg_atomic_uint64 parents_low, parents_high;
+	pg_atomic_uint64 parents_widened;	   /* grows when somebody is about to widen the bounds, ... */
+	pg_atomic_uint32 dependencies_written; /* and so many of them have not yet ended their transactions */
+	slock_t ended_lock;
+	IdRanges ended; /* among these ids may be some that have ended, or that somebody waits for since then */
 };
 
 enum class WorkerState : uint32 {
@@ -192,6 +198,9 @@ DatabaseSlot *find_database(Oid database);
 /* Likewise, made if need be; null when all are taken. C region (takes an LWLock). */
 DatabaseSlot *attach_database(Oid database);
 void release_database(DatabaseSlot *slot);
+
+void add_ended(DatabaseSlot *slot, const IdRanges &ids) noexcept;
+IdRanges take_ended(DatabaseSlot *slot) noexcept;
 
 void wake(pg_atomic_uint32 *procno) noexcept;
 void wake_launcher() noexcept;

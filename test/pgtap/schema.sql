@@ -4,7 +4,7 @@ SELECT no_plan();
 
 SELECT has_schema('jobqueue');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p')),
-	'{access,handlers,history_ring,incarnation,limits,queues,schedules,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
+	'{access,dependencies,dependents,handlers,history_ring,incarnation,limits,parents,queues,schedules,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
 	'{_watched_queues,access_status,queue_status,running_tasks,worker_status}'::name[], 'the views');
@@ -164,6 +164,11 @@ SELECT results_eq(
 SELECT throws_ok(format($$INSERT INTO jobqueue.tasks (type, unique_scope) VALUES ('t', %L)$$, s), '23514', NULL, 'an unknown unique_scope: ' || s) FROM unnest('{ever,""}'::text[]) s;
 SELECT col_is_pk('jobqueue', 'incarnation', 'id', 'incarnations are told apart');
 SELECT col_is_pk('jobqueue', 'schedules', 'name', 'one schedule of a name');
+SELECT is((SELECT array_agg(c.relname || ' ' || pg_get_indexdef(indexrelid, 1, true) || ' ' || pg_get_indexdef(indexrelid, 2, true) ORDER BY c.relname COLLATE "C") FROM pg_index
+	JOIN pg_class c ON c.oid = indrelid WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relname IN ('dependencies', 'dependents', 'parents')),
+	'{"dependencies parent_id child_id","dependents id ","parents id "}'::text[], 'dependencies: one index for each table');
+SELECT throws_ok($$INSERT INTO jobqueue.dependents (id, parents, waits_for, on_parent_failure) VALUES (1, '{2}', 1, 'explode')$$, '23514', NULL, 'an unknown policy');
+SELECT throws_ok($$INSERT INTO jobqueue.parents (id, status) VALUES (1, 'pending')$$, '23514', NULL, 'a parent that has not ended');
 
 -- constraints
 SELECT throws_ok($$INSERT INTO jobqueue.tasks (type, status) VALUES ('t', 'done')$$, '23514', NULL, 'an unknown status');
@@ -227,6 +232,7 @@ SELECT results_eq(
 		('discard', 'id bigint, attempt integer, reason text', 'boolean'),
 		('drain', 'queue text DEFAULT NULL::text, max_tasks integer DEFAULT NULL::integer, include_scheduled boolean DEFAULT false, raise_errors boolean DEFAULT false', 'SETOF jobqueue.tasks'),
 		('enqueue', 'type text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, unique_key text DEFAULT NULL::text, on_conflict text DEFAULT ''keep''::text, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb, unique_scope text DEFAULT ''live''::text', 'bigint'),
+		('enqueue_flow', 'flow jsonb', 'TABLE(name text, id bigint)'),
 		('enqueue_many', 'type text, payloads jsonb[], queue text DEFAULT NULL::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, group_key text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], on_parent_failure text DEFAULT ''cancel''::text, metadata jsonb DEFAULT NULL::jsonb', 'SETOF bigint'),
 		('enqueue_row', '', 'trigger'),
 		('enqueue_sql', 'command text, queue text DEFAULT ''default''::text, timeout interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint'),
@@ -236,6 +242,8 @@ SELECT results_eq(
 		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
 		('limit_role', 'role name, max_workers integer DEFAULT NULL::integer, max_queued integer DEFAULT NULL::integer, max_payload integer DEFAULT NULL::integer', 'void'),
 		('next_runs', 'cron text, n integer DEFAULT 5, time_zone text DEFAULT ''UTC''::text, after timestamp with time zone DEFAULT now()', 'SETOF timestamp with time zone'),
+		('parent_results', '', 'TABLE(parent_id bigint, name text, status text, result jsonb)'),
+		('parent_results', 'id bigint, attempt integer', 'TABLE(parent_id bigint, name text, status text, result jsonb)'),
 		('pause_queue', 'queue text', 'boolean'),
 		('pause_schedule', 'name text', 'boolean'),
 		('purge_queue', 'queue text', 'bigint'),

@@ -1,0 +1,450 @@
+/*
+ * dependency_store.cpp -- see dependency_store.hpp. C++ region. As in task_store.cpp, every name and operator is qualified,
+ * and each statement can be served by one index only.
+ */
+#include "engine/dependency_store.hpp"
+
+#include "engine/sql_text.hpp"
+
+#include <algorithm>
+
+namespace jobqueue::store {
+
+namespace {
+
+/* An array of one value of each element; value(element, &isnull). */
+template <typename Element, typename Value>
+Datum array_of(std::span<const Element> elements, Oid type, int16 length, bool by_value, char alignment,
+			   Value &&value) {
+	return guard([&] {
+		auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * (elements.size() + 1)));
+		auto *nulls = static_cast<bool *>(palloc0(elements.size() + 1));
+		for (size_t i = 0; i < elements.size(); i++)
+			values[i] = value(elements[i], &nulls[i]);
+		if (elements.empty())
+			return PointerGetDatum(construct_empty_array(type));
+		int dimensions[1] = {static_cast<int>(elements.size())}, lower[1] = {1};
+		return PointerGetDatum(
+			construct_md_array(values, nulls, 1, dimensions, lower, type, length, by_value, alignment));
+	});
+}
+
+/* C region. */
+Datum text_datum(std::string_view value) {
+	return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
+}
+
+template <typename Element, typename Value> Datum texts_of(std::span<const Element> elements, Value &&value) {
+	return array_of(elements, TEXTOID, -1, false, TYPALIGN_INT, [&value](const Element &element, bool *isnull) {
+		const std::optional<std::string_view> given = value(element);
+		*isnull = !given;
+		return given ? text_datum(*given) : Datum(0);
+	});
+}
+
+template <typename Element, typename Value> Datum ids_of(std::span<const Element> elements, Value &&value) {
+	return array_of(elements, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					[&value](const Element &element, bool *) { return Int64GetDatum(value(element)); });
+}
+
+} // namespace
+
+/* Adding */
+
+static constinit Statement add_dependents_statement{
+	"INSERT INTO jobqueue.dependents (id, parents, waits_for, on_parent_failure) SELECT u.id, $2, "
+	"pg_catalog.cardinality($2), $3 FROM pg_catalog.unnest($1) u(id)",
+	INT8ARRAYOID, INT8ARRAYOID, TEXTOID};
+static constinit Statement add_dependencies_statement{
+	"INSERT INTO jobqueue.dependencies (parent_id, child_id) SELECT p.id, c.id FROM pg_catalog.unnest($2) p(id), "
+	"pg_catalog.unnest($1) c(id)",
+	INT8ARRAYOID, INT8ARRAYOID};
+
+void add_dependencies(std::span<const int64> children, std::span<const int64> parents, std::string_view policy) {
+	Params dependents, dependencies;
+	add_dependents_statement.run(dependents.add(children).add(parents).add(policy));
+	add_dependencies_statement.run(dependencies.add(children).add(parents));
+}
+
+/* The columns one by one: however their settings differ, it is one statement. */
+static constinit Statement insert_flow_statement{
+	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, created_by, "
+	"timeout, group_key) SELECT u.type, u.payload, coalesce(u.queue, (SELECT h.queue FROM jobqueue.handlers h WHERE "
+	"h.type" EQ "u.type AND " HAS_SAY_IN(
+		"ANY ($12)") "), 'default'), u.priority, u.run_at, CASE WHEN u.blocked THEN "
+					 "'blocked' WHEN u.run_at" GT NOW " THEN 'scheduled' ELSE 'pending' END, u.max_attempts, "
+					 "u.metadata, $11, u.timeout, u.group_key FROM ROWS FROM (pg_catalog.unnest($1), "
+					 "pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
+					 "pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), "
+					 "pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)) WITH ORDINALITY AS "
+					 "u(type, payload, queue, priority, run_at, max_attempts, metadata, timeout, group_key, blocked, n) "
+					 "ORDER BY u.n RETURNING id, queue, status",
+	TEXTARRAYOID,
+	JSONBARRAYOID,
+	TEXTARRAYOID,
+	INT2ARRAYOID,
+	TIMESTAMPTZARRAYOID,
+	INT4ARRAYOID,
+	JSONBARRAYOID,
+	INTERVALARRAYOID,
+	TEXTARRAYOID,
+	BOOLARRAYOID,
+	NAMEOID,
+	TEXTARRAYOID};
+
+std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
+	using Text = std::optional<std::string_view>;
+	const auto optional = [](const std::optional<Datum> &value, bool *isnull) {
+		*isnull = !value;
+		return value.value_or(0);
+	};
+	Params params;
+	params.add_datum(texts_of(tasks, [](const FlowTask &t) { return Text(t.task.type); }), false);
+	params.add_datum(
+		array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT, [](const FlowTask &t, bool *) { return t.payload; }), false);
+	params.add_datum(texts_of(tasks, [](const FlowTask &t) { return t.task.queue ? Text(*t.task.queue) : Text(); }),
+					 false);
+	params.add_datum(array_of(tasks, INT2OID, 2, true, TYPALIGN_SHORT,
+							  [](const FlowTask &t, bool *) { return Int16GetDatum(t.task.priority); }),
+					 false);
+	params.add_datum(array_of(tasks, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+							  [](const FlowTask &t, bool *isnull) {
+								  *isnull = !t.task.run_at;
+								  return TimestampTzGetDatum(t.task.run_at.value_or(0));
+							  }),
+					 false);
+	params.add_datum(array_of(tasks, INT4OID, 4, true, TYPALIGN_INT,
+							  [](const FlowTask &t, bool *isnull) {
+								  *isnull = !t.task.max_attempts;
+								  return Int32GetDatum(t.task.max_attempts.value_or(0));
+							  }),
+					 false);
+	params.add_datum(array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT,
+							  [&](const FlowTask &t, bool *isnull) { return optional(t.task.metadata, isnull); }),
+					 false);
+	params.add_datum(array_of(tasks, INTERVALOID, 16, false, TYPALIGN_DOUBLE,
+							  [&](const FlowTask &t, bool *isnull) { return optional(t.task.timeout, isnull); }),
+					 false);
+	params.add_datum(
+		texts_of(tasks, [](const FlowTask &t) { return t.task.group_key ? Text(*t.task.group_key) : Text(); }), false);
+	params.add_datum(array_of(tasks, BOOLOID, 1, true, TYPALIGN_CHAR,
+							  [](const FlowTask &t, bool *) { return BoolGetDatum(t.task.blocked); }),
+					 false);
+	params.add_name(tasks[0].task.created_by);
+	if (tasks[0].task.own_queues.empty())
+		params.add_null();
+	else
+		params.add(tasks[0].task.own_queues);
+	const Rows rows = insert_flow_statement.run(params);
+	std::vector<Added> added;
+	added.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const std::string status = rows.text_at(i, 3);
+		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), status == "scheduled", status == "blocked"});
+	}
+	return added;
+}
+
+/* They come sorted: one group after the other. */
+static constinit Statement add_edge_dependents_statement{
+	"INSERT INTO jobqueue.dependents (id, parents, names, waits_for, on_parent_failure) SELECT u.child, "
+	"pg_catalog.array_agg(u.parent), CASE WHEN pg_catalog.count(u.name)" GT
+	"0 THEN pg_catalog.array_agg(u.name) END, pg_catalog.count(*)::pg_catalog.int4, pg_catalog.min(u.policy) FROM "
+	"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) "
+	"AS u(child, parent, name, policy) GROUP BY u.child",
+	INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement add_edges_statement{
+	"INSERT INTO jobqueue.dependencies (parent_id, child_id) SELECT u.parent, u.child FROM ROWS FROM "
+	"(pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u(child, parent)",
+	INT8ARRAYOID, INT8ARRAYOID};
+
+void add_edges(std::span<const Edge> edges) {
+	using Text = std::optional<std::string_view>;
+	const Datum children = ids_of(edges, [](const Edge &edge) { return edge.child; });
+	const Datum parents = ids_of(edges, [](const Edge &edge) { return edge.parent; });
+	Params dependents, dependencies;
+	dependents.add_datum(children, false).add_datum(parents, false);
+	dependents.add_datum(texts_of(edges, [](const Edge &edge) { return edge.name.empty() ? Text() : Text(edge.name); }),
+						 false);
+	dependents.add_datum(texts_of(edges, [](const Edge &edge) { return Text(edge.policy); }), false);
+	add_edge_dependents_statement.run(dependents);
+	add_edges_statement.run(dependencies.add_datum(children, false).add_datum(parents, false));
+}
+
+static constinit Statement known_parents_statement{
+	"SELECT t.id, coalesce(t.queue" EQ "ANY ($2), false) OR t.created_by" EQ
+	"$3 FROM pg_catalog.unnest($1) u(id), LATERAL (SELECT t.id, t.queue, t.created_by FROM jobqueue.tasks t WHERE t.id" EQ
+	"u.id LIMIT 1) t",
+	INT8ARRAYOID, TEXTARRAYOID, NAMEOID};
+
+std::vector<int64> known_parents(std::span<const int64> ids, std::span<const std::string> queues,
+								 std::string_view role) {
+	Params params;
+	const Rows rows = known_parents_statement.run_on_latest(params.add(ids).add(queues).add_name(role));
+	std::vector<int64> known;
+	for (uint64 i = 0; i < rows.size(); i++) {
+		if (!rows.bool_at(i, 2))
+			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+						"permission denied for task " + std::to_string(rows.int64_at(i, 1)) +
+							", which the new one is to run after",
+						"It can be a task of yours, or one in a queue of which you are a consumer or manager.");
+		known.push_back(rows.int64_at(i, 1));
+	}
+	return known;
+}
+
+/* Resolving */
+
+#define FIRST_PARENT(condition)                                                                                        \
+	"(SELECT d.parent_id FROM jobqueue.dependencies d WHERE " condition " AND d.parent_id" LE                          \
+	"$2 AND d.created_at" GE INSTALLED " ORDER BY d.parent_id, d.child_id LIMIT 1)"
+/* From one parent to the next: one may have children by the hundred thousand. */
+static constinit Statement look_at_parents_statement{
+	"WITH RECURSIVE p(id) AS (" FIRST_PARENT("d.parent_id" GE "$1") " UNION ALL SELECT n.parent_id FROM p, LATERAL " FIRST_PARENT(
+		"d.parent_id" GT
+		"p.id") " n), "
+				"seen AS MATERIALIZED (SELECT f.id, t.status, t.result, n.status AS noted FROM (SELECT p.id FROM p LIMIT $3) f "
+				"LEFT JOIN LATERAL (SELECT t.status, CASE WHEN t.status" EQ
+				"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ "f.id LIMIT 1) t ON true "
+				"LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id" EQ "f.id LIMIT 1) n ON true), "
+				"kept AS (INSERT INTO jobqueue.parents AS k (id, status, result) SELECT s.id, s.status, s.result FROM seen s "
+				"WHERE s.status" EQ FINISHED
+				" AND (s.status OPERATOR(pg_catalog.<>) 'completed' OR s.result IS NOT NULL OR "
+				"s.noted IS NOT NULL) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result "
+				"WHERE k.status OPERATOR(pg_catalog.<>) EXCLUDED.status) "
+				"SELECT s.id, s.status, s.noted FROM seen s",
+	INT8OID, INT8OID, INT4OID};
+
+static ParentState state_of(std::string_view status) {
+	return status == "completed"   ? ParentState::completed
+		   : status == "failed"	   ? ParentState::failed
+		   : status == "cancelled" ? ParentState::cancelled
+								   : ParentState::live;
+}
+
+std::vector<Parent> look_at_parents(IdRange ids, int count) {
+	Params params;
+	const Rows rows = look_at_parents_statement.run(params.add(ids.low).add(ids.high).add(static_cast<int32>(count)));
+	std::vector<Parent> parents;
+	parents.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const bool exists = !rows.is_null(i, 2), noted = !rows.is_null(i, 3);
+		parents.push_back({rows.int64_at(i, 1),
+						   exists || noted ? state_of(rows.text_at(i, exists ? 2 : 3)) : ParentState::vanished,
+						   !exists});
+	}
+	return parents;
+}
+
+static constinit Statement open_dependencies_statement{
+	"SELECT d.ctid, d.parent_id, d.child_id FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(id, n), LATERAL (SELECT d.ctid, "
+	"d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" GT
+	"CASE WHEN u.n" EQ "1 THEN $2 ELSE -1::pg_catalog.int8 END AND d.created_at" GE INSTALLED
+	" ORDER BY d.parent_id, d.child_id) d LIMIT $3",
+	INT8ARRAYOID, INT8OID, INT4OID};
+
+std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count) {
+	Params params;
+	const Rows rows = open_dependencies_statement.run(params.add(parents).add(child).add(static_cast<int32>(count)));
+	std::vector<OpenDependency> open;
+	open.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		open.push_back({*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 1))), rows.int64_at(i, 2),
+						rows.int64_at(i, 3)});
+	return open;
+}
+
+static constinit Statement lock_blocked_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
+												  "ANY ($1) AND " STATUS_IS("blocked") " FOR UPDATE SKIP LOCKED",
+												  INT8ARRAYOID};
+static constinit Statement lock_dependents_statement{
+	"SELECT c.id, c.waits_for, c.on_parent_failure FROM jobqueue.dependents c WHERE c.id" EQ
+	"ANY ($1) FOR UPDATE SKIP LOCKED",
+	INT8ARRAYOID};
+static constinit Statement not_blocked_statement{
+	"SELECT u.id FROM pg_catalog.unnest($1) u(id) WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
+	"u.id AND " STATUS_IS("blocked") " OFFSET 0)",
+	INT8ARRAYOID};
+
+static std::vector<int64> first_column(const Rows &rows) {
+	std::vector<int64> ids;
+	ids.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		ids.push_back(rows.int64_at(i, 1));
+	return ids;
+}
+
+std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
+	Params blocked, params;
+	const std::vector<int64> locked = first_column(lock_blocked_statement.run(blocked.add(ids)));
+	if (locked.empty())
+		return {};
+	const Rows rows = lock_dependents_statement.run(params.add(std::span<const int64>(locked)));
+	std::vector<Dependent> dependents;
+	dependents.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		dependents.push_back({rows.int64_at(i, 1), rows.int32_at(i, 2), rows.text_at(i, 3)});
+	return dependents;
+}
+
+std::vector<int64> not_blocked(std::span<const int64> ids) {
+	Params params;
+	return first_column(not_blocked_statement.run(params.add(ids)));
+}
+
+/* By their places: nobody changes such a row, and while our snapshot lasts its place is not another's. */
+static constinit Statement resolve_statement{
+	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY ($1) RETURNING d.parent_id, d.child_id", TIDARRAYOID};
+static constinit Statement set_waits_for_statement{
+	Statement::Join::hash,
+	"UPDATE jobqueue.dependents c SET waits_for = u.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS "
+	"u(id, n) WHERE c.id" EQ "ANY ($1) AND c.id" EQ "u.id",
+	INT8ARRAYOID, INT4ARRAYOID};
+static constinit Statement release_statement{
+	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN t.run_at" GT NOW
+	" THEN 'scheduled' ELSE 'pending' END, updated_at = " NOW " WHERE t.id" EQ
+	"ANY ($1) AND " STATUS_IS("blocked") " RETURNING t.id, t.type, t.queue, t.priority, CASE WHEN t.status" EQ
+										 "'scheduled' THEN t.run_at END, coalesce(t.group_key, '')",
+	INT8ARRAYOID};
+static constinit Statement forget_dependencies_statement{
+	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ
+	"ANY (ARRAY(SELECT o.ctid FROM jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id), LATERAL (SELECT "
+	"d.ctid FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" EQ "c.id OFFSET 0) o WHERE c.id" EQ
+	"ANY ($1)))",
+	INT8ARRAYOID};
+
+std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies) {
+	Params params;
+	params.add_datum(array_of(dependencies, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT,
+							  [](const OpenDependency &open, bool *) { return PointerGetDatum(&open.place); }),
+					 false);
+	const Rows rows = resolve_statement.run(params);
+	std::vector<std::pair<int64, int64>> resolved;
+	resolved.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		resolved.emplace_back(rows.int64_at(i, 1), rows.int64_at(i, 2));
+	return resolved;
+}
+
+void set_waits_for(std::span<const int64> ids, std::span<const int32> waits_for) {
+	Params params;
+	set_waits_for_statement.run(params.add(ids).add(waits_for));
+}
+
+std::vector<Released> release(std::span<const int64> ids) {
+	Params params;
+	const Rows rows = release_statement.run(params.add(ids));
+	std::vector<Released> released;
+	released.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		released.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
+							std::nullopt, rows.text_at(i, 6)});
+		if (!rows.is_null(i, 5))
+			released.back().due = DatumGetTimestampTz(rows.datum(i, 5));
+	}
+	return released;
+}
+
+void forget_dependencies(std::span<const int64> children) {
+	Params params;
+	forget_dependencies_statement.run(params.add(children));
+}
+
+static constinit Statement open_parents_statement{
+	"SELECT (SELECT d.parent_id FROM jobqueue.dependencies d WHERE d.parent_id" GE
+	"$1 ORDER BY d.parent_id, d.child_id LIMIT 1), "
+	"(SELECT d.parent_id FROM jobqueue.dependencies d ORDER BY d.parent_id DESC, d.child_id DESC LIMIT 1)",
+	INT8OID};
+
+IdRange open_parents(int64 from) {
+	Params params;
+	const Rows rows = open_parents_statement.run(params.add(from));
+	return rows.is_null(0, 1) ? IdRange{} : IdRange{rows.int64_at(0, 1), rows.int64_at(0, 2)};
+}
+
+/* Outcomes */
+
+static constinit Statement note_outcomes_statement{
+	"INSERT INTO jobqueue.parents (id, status, result) SELECT u.id, $3, u.result FROM ROWS FROM (pg_catalog.unnest($1), "
+	"pg_catalog.unnest($2)) AS u(id, result) WHERE $4 OR EXISTS (SELECT 1 FROM jobqueue.dependencies d WHERE d.parent_id" EQ
+	"u.id OFFSET 0) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result",
+	INT8ARRAYOID, JSONBARRAYOID, TEXTOID, BOOLOID};
+
+void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, bool all) {
+	Params params;
+	params.add_datum(ids_of(outcomes, [](const Outcome &outcome) { return outcome.id; }), false);
+	params.add_datum(array_of(outcomes, JSONBOID, -1, false, TYPALIGN_INT,
+							  [](const Outcome &outcome, bool *isnull) {
+								  *isnull = !outcome.result;
+								  return outcome.result.value_or(0);
+							  }),
+					 false);
+	note_outcomes_statement.run(params.add(status).add(all));
+}
+
+/*
+ * What has been kept is right, but for parents that were retried since, and for those of a task that did not wait for
+ * them all.
+ */
+static constinit Statement parent_results_statement{
+	"SELECT u.id, u.name, coalesce(t.status, p.status, 'completed'), CASE WHEN t.id IS NULL THEN p.result ELSE t.result END FROM jobqueue.dependents c, LATERAL "
+	"ROWS FROM (pg_catalog.unnest(c.parents), pg_catalog.unnest(c.names)) AS u(id, name) "
+	"LEFT JOIN LATERAL (SELECT p.status, p.result FROM jobqueue.parents p WHERE p.id" EQ "u.id LIMIT 1) p ON true "
+	"LEFT JOIN LATERAL (SELECT t.id, t.status, CASE WHEN t.status" EQ
+	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ
+	"u.id AND (c.waits_for OPERATOR(pg_catalog.<>) 0 OR p.status OPERATOR(pg_catalog.<>) 'completed') LIMIT 1) t ON true "
+	"WHERE c.id" EQ "$1 ORDER BY u.id",
+	INT8OID};
+
+static constinit Statement is_claimed_statement{"SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
+												"$1 AND t.attempts" EQ
+												"$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER,
+												INT8OID, INT4OID};
+
+bool is_claimed(int64 id, int32 attempt) {
+	Params params;
+	return !is_claimed_statement.run(params.add(id).add(attempt)).empty();
+}
+
+Rows parent_results(int64 id) {
+	Params params;
+	return parent_results_statement.run(params.add(id));
+}
+
+/* Maintenance */
+
+static constinit Statement dependents_statement{
+	"SELECT c.id, c.waits_for, t.status IS NULL OR t.status" EQ "'completed', t.status" EQ
+	"ANY (ARRAY['failed', 'cancelled']) FROM (SELECT d.id, d.waits_for FROM jobqueue.dependents d WHERE d.id" GT
+	"$1 AND d.created_at" GE INSTALLED
+	" ORDER BY d.id LIMIT $2) c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ
+	"c.id LIMIT 1) t ON true",
+	INT8OID, INT4OID};
+static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dependents c WHERE c.id" EQ "ANY ($1)",
+													   INT8ARRAYOID};
+static constinit Statement remove_parents_statement{
+	Statement::Join::hash,
+	"DELETE FROM jobqueue.parents p WHERE NOT EXISTS (SELECT 1 FROM (SELECT pg_catalog.unnest(c.parents) AS id FROM "
+	"jobqueue.dependents c) r WHERE r.id" EQ "p.id) AND p.created_at" GE INSTALLED};
+
+std::vector<KnownDependent> dependents(int64 after, int count) {
+	Params params;
+	const Rows rows = dependents_statement.run(params.add(after).add(static_cast<int32>(count)));
+	std::vector<KnownDependent> known;
+	known.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		known.push_back({rows.int64_at(i, 1), rows.int32_at(i, 2), rows.bool_at(i, 3), rows.bool_at(i, 4)});
+	return known;
+}
+
+void remove_dependents(std::span<const int64> ids) {
+	Params params;
+	remove_dependents_statement.run(params.add(ids));
+}
+
+int64 remove_unneeded_parents() {
+	Params none;
+	return static_cast<int64>(remove_parents_statement.run(none).processed());
+}
+
+} // namespace jobqueue::store

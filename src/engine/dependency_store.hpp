@@ -1,0 +1,123 @@
+/*
+ * dependency_store.hpp -- the statements about tasks that wait for others. C++ region; as in task_store.hpp.
+ */
+#pragma once
+
+#include "engine/task_store.hpp"
+
+namespace jobqueue::store {
+
+/* Adding */
+
+/* Each of these tasks is to run after each of these others, which are sorted. */
+void add_dependencies(std::span<const int64> children, std::span<const int64> parents, std::string_view policy);
+
+/* A task of a flow; Datums and text live as long as the call. */
+struct FlowTask {
+	std::string name;
+	NewTask task;
+	Datum payload;
+	std::string policy;
+};
+/* In their order; all by the same creator, and with the same own_queues. */
+std::vector<Added> insert_flow(std::span<const FlowTask> tasks);
+/* An edge of a flow. "name" of the parent, if it has one. */
+struct Edge {
+	int64 child;
+	int64 parent;
+	std::string_view name;
+	std::string_view policy;
+};
+/* Sorted by child and parent. */
+void add_edges(std::span<const Edge> edges);
+
+/*
+ * Which of these tasks a role knows of: it has made them, or reaches their queues. Throws 42501 if there is one that it
+ * does not. One that nobody can see yet is not among them.
+ */
+std::vector<int64> known_parents(std::span<const int64> ids, std::span<const std::string> queues,
+								 std::string_view role);
+
+/* Resolving */
+
+enum class ParentState {
+	live,
+	completed,
+	failed,
+	cancelled,
+	vanished, /* there is no trace of it */
+};
+struct Parent {
+	int64 id;
+	ParentState state;
+	bool gone; /* what is known of it is a memory: it cannot be retried */
+};
+/* The first tasks in the range that others wait for; how they ended is kept for these. */
+std::vector<Parent> look_at_parents(IdRange ids, int count);
+
+struct OpenDependency {
+	ItemPointerData place;
+	int64 parent;
+	int64 child;
+};
+/* On these parents, in order; of the first one, those of the children after "child". */
+std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count);
+
+struct Dependent {
+	int64 id;
+	int32 waits_for;
+	std::string policy;
+};
+/* Those that are blocked, locked with their tasks, but for what others have locked. */
+std::vector<Dependent> lock_dependents(std::span<const int64> ids);
+/* Those that are not blocked any more. */
+std::vector<int64> not_blocked(std::span<const int64> ids);
+/* Returns the pairs (parent, child) that there were. */
+std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies);
+void set_waits_for(std::span<const int64> ids, std::span<const int32> waits_for);
+
+struct Released {
+	int64 id;
+	std::string type;
+	std::string queue;
+	int16 priority;
+	std::optional<TimestampTz> due; /* it is scheduled */
+	std::string group;				/* empty = none */
+};
+/* Blocked tasks wait no more. */
+std::vector<Released> release(std::span<const int64> ids);
+/* What these still wait for. */
+void forget_dependencies(std::span<const int64> children);
+
+/* The lowest and highest parent that somebody waits for, where none is below "from"; an empty range if there is none. */
+IdRange open_parents(int64 from);
+
+/* Outcomes */
+
+struct Outcome {
+	int64 id;
+	std::optional<Datum> result; /* jsonb */
+};
+/* These tasks leave no row behind. "all": whether or not somebody is seen to wait for them. */
+void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, bool all);
+
+/* Is this the claim of a worker outside the server that holds the task? */
+bool is_claimed(int64 id, int32 attempt);
+/* Rows for ResultSet: parent_id, name, status, result. */
+Rows parent_results(int64 id);
+
+/* Maintenance */
+
+struct KnownDependent {
+	int64 id;
+	int32 waits_for;
+	bool over;	  /* it will not run any more */
+	bool dormant; /* it may, if somebody retries it */
+};
+/* The first after "after". */
+std::vector<KnownDependent> dependents(int64 after, int count);
+void remove_dependents(std::span<const int64> ids);
+/* Parents that no dependent has. */
+int64 remove_unneeded_parents();
+
+} // namespace jobqueue::store
