@@ -198,8 +198,8 @@ CREATE SCHEMA cron
 INSERT INTO cron.job (jobid, schedule, command, jobname) VALUES (1, '30 3 * * 6', 'DELETE FROM events', NULL), (2, '30 seconds', 'SELECT 1', 's-pg'), (3, '0 12 $ * *', 'SELECT 2', NULL);
 INSERT INTO cron.job (jobid, schedule, command, database, active) VALUES (4, '@daily', 'SELECT 3', 'elsewhere', true), (5, '@daily', 'SELECT 4', current_database(), false);
 SET cron.timezone = 'GMT';
-SELECT jobqueue.schedule(coalesce(jobname, 'pg_cron ' || jobid), schedule, 'sql', jsonb_build_object('command', command),
-	current_setting('cron.timezone'), on_misfire => 'skip', on_overlap => 'queue')
+SELECT jobqueue.schedule_sql(coalesce(jobname, 'pg_cron ' || jobid), schedule, command, current_setting('cron.timezone'),
+	on_misfire => 'skip', on_overlap => 'queue', run_as => username)
 FROM cron.job WHERE active AND database = current_database();
 SELECT name, cron, payload, time_zone, on_misfire, on_overlap FROM jobqueue.schedules WHERE type = 'sql' ORDER BY name;
 SET client_min_messages = error;
@@ -213,3 +213,27 @@ SELECT jobqueue.revoke_access(r, l) FROM (VALUES ('s_manager', 'manager'), ('s_s
 SELECT jobqueue.limit_role('s_manager');
 DROP FUNCTION s_work(jsonb);
 DROP ROLE s_manager, s_colleague, s_stranger, s_limited, s_producer;
+
+-- commands
+SELECT jobqueue.schedule_sql('s-cmd', '1 second', 'SELECT 1; SELECT 2');
+SELECT jobqueue.schedule_sql('s-cmd', '1 second', 'SELECT 1', run_as => 's_nobody_at_all');
+SELECT jobqueue.schedule_sql('s-cmd', '1 second', 'COMMIT');
+CREATE ROLE s_command;
+SELECT jobqueue.schedule_sql('s-cmd', '1 second', 'SELECT 1', run_as => 's_command');
+SELECT jobqueue.grant_access('s_command', 'sql', 's-commands');
+SELECT jobqueue.schedule_sql('s-cmd', '1 second', 'SELECT 1', run_as => 's_command');
+SELECT jobqueue.schedule_sql('s-cmd', '1 second', 'CREATE TABLE s_made AS SELECT current_user AS by', queue => 's-commands');
+SELECT jobqueue.schedule('s-type', '1 second', 'sql:1');
+DO $$ BEGIN
+	WHILE NOT EXISTS (SELECT 1 FROM jobqueue.tasks WHERE queue = 's-commands' AND status = 'completed') LOOP
+		PERFORM pg_sleep(0.01);
+		COMMIT;
+	END LOOP;
+END $$;
+SELECT type ~ '^sql:', status, result, metadata->>'schedule', created_by = current_user FROM jobqueue.tasks WHERE queue = 's-commands' AND status = 'completed' LIMIT 1;
+SELECT count(*) FROM s_made;
+SELECT jobqueue.unschedule('s-cmd');
+SELECT count(*) >= 0 FROM jobqueue.cancel_tasks(queue => 's-commands');
+DROP TABLE s_made;
+SELECT jobqueue.revoke_access('s_command', 'sql');
+DROP ROLE s_command;

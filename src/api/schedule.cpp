@@ -1,5 +1,5 @@
 /*
- * schedule.cpp -- jobqueue.schedule, unschedule, pause_schedule, resume_schedule, next_runs, and the trigger on
+ * schedule.cpp -- jobqueue.schedule, schedule_sql, unschedule, pause_schedule, resume_schedule, next_runs, and the trigger on
  * jobqueue.schedules. C++ region.
  */
 #include "api/arguments.hpp"
@@ -64,10 +64,35 @@ static std::string one_of(const Arguments &arguments, int n, const char *name,
 				"It is one of " + list + ".");
 }
 
+/* on_misfire, misfire_limit and on_overlap, from the given place on. */
+static void read_policies(const Arguments &arguments, int first, store::Schedule &schedule) {
+	schedule.on_misfire = one_of(arguments, first, "on_misfire", {"skip", "once", "all"});
+	schedule.misfire_limit = arguments.int32_at(first + 1, "misfire_limit");
+	constexpr int32 highest_limit = 10000;
+	if (schedule.misfire_limit < 1 || schedule.misfire_limit > highest_limit)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"misfire_limit must be between 1 and " + std::to_string(highest_limit));
+	schedule.on_overlap = one_of(arguments, first + 2, "on_overlap", {"allow", "skip", "queue"});
+}
+
 /* C region. */
 static void hint_at_preloading() {
 	ereport(NOTICE, (errmsg("jobqueue is not preloaded: no schedule fires"),
 					 errhint("Add jobqueue to shared_preload_libraries and restart the server.")));
+}
+
+/* A command belongs to the role it runs as, which must have the right to enqueue it. */
+static void require_command(Oid owner, store::Schedule &schedule) {
+	const char *const name = schedule.created_by.c_str();
+	const Oid role = guard([name] { return get_role_oid(name, true); });
+	if (!OidIsValid(role))
+		throw Error(ERRCODE_UNDEFINED_OBJECT, "role \"" + schedule.created_by + "\" does not exist");
+	if (!guard([role] { return compat::may_become(GetUserId(), role); }))
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+					"must be a member of role \"" + schedule.created_by + "\" to schedule a command that runs as it");
+	schedule.role = role;
+	check_sql_command(*schedule.command);
+	check_sql_role(role, *schedule.queue, owner);
 }
 
 /*
@@ -76,16 +101,20 @@ static void hint_at_preloading() {
  */
 static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
 	const Oid owner = function_owner(fcinfo);
-	const Queues allowed = callers_queues(fcinfo, {Access::manager});
-	require_type(allowed, owner, schedule.type);
-	require_queue(allowed, owner, schedule);
+	if (schedule.command) {
+		require_command(owner, schedule);
+	} else {
+		const Queues allowed = callers_queues(fcinfo, {Access::manager});
+		require_type(allowed, owner, schedule.type);
+		require_queue(allowed, owner, schedule);
+		schedule.governed = !allowed.by_hand;
+		schedule.created_by = caller_name();
+		schedule.role = GetUserId();
+	}
 	if (std::optional<store::Limits> limits = callers_limits(owner)) {
 		limits->max_queued.reset(); /* asked at each firing */
 		check_limits(*limits, owner, {&schedule.payload, 1}, std::nullopt);
 	}
-	schedule.created_by = caller_name();
-	schedule.role = GetUserId();
-	schedule.governed = !allowed.by_hand;
 	const cron::Expression expression(schedule.cron);
 	const cron::Zone zone(schedule.time_zone);
 	schedule.anchor = GetCurrentTimestamp();
@@ -127,13 +156,30 @@ JOBQUEUE_FUNCTION(jobqueue_schedule) {
 	if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
 		throw Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "priority must be between -32768 and 32767");
 	schedule.priority = static_cast<int16>(priority);
-	schedule.on_misfire = one_of(arguments, 7, "on_misfire", {"skip", "once", "all"});
-	schedule.misfire_limit = arguments.int32_at(8, "misfire_limit");
-	constexpr int32 highest_limit = 10000;
-	if (schedule.misfire_limit < 1 || schedule.misfire_limit > highest_limit)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"misfire_limit must be between 1 and " + std::to_string(highest_limit));
-	schedule.on_overlap = one_of(arguments, 9, "on_overlap", {"allow", "skip", "queue"});
+	read_policies(arguments, 7, schedule);
+	put_schedule(fcinfo, std::move(schedule));
+	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_schedule_sql) {
+	using namespace jobqueue;
+	const Arguments arguments(fcinfo);
+	store::Schedule schedule;
+	schedule.name = arguments.text_at(0, "name");
+	schedule.cron = arguments.text_at(1, "cron");
+	schedule.type = "sql";
+	schedule.command = arguments.text_at(2, "command");
+	schedule.payload = sql_payload(*schedule.command);
+	schedule.time_zone = arguments.text_at(3, "time_zone");
+	schedule.queue = arguments.optional_queue(4).value_or("default");
+	if (const std::optional<int64> timeout = arguments.optional_duration(5, "timeout")) {
+		if (*timeout == 0)
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be longer than nothing");
+		schedule.timeout = arguments.datum(5);
+	}
+	read_policies(arguments, 6, schedule);
+	arguments.require(9, "run_as");
+	schedule.created_by = NameStr(*DatumGetName(arguments.datum(9)));
 	put_schedule(fcinfo, std::move(schedule));
 	return 0;
 }

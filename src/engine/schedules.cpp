@@ -5,6 +5,7 @@
 
 #include "engine/access.hpp"
 #include "engine/cron.hpp"
+#include "engine/sql_command.hpp"
 #include "engine/task_store.hpp"
 #include "pg/transaction.hpp"
 #include "shared/announcements.hpp"
@@ -39,7 +40,8 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 static void check_role(const store::Schedule &schedule, Oid owner, const Queues &allowed) {
 	if (!OidIsValid(schedule.role))
 		throw Error(ERRCODE_UNDEFINED_OBJECT, "its role \"" + schedule.created_by + "\" is no more");
-	require_type(allowed, store::handled_types(), schedule.type);
+	if (!schedule.command)
+		require_type(allowed, store::handled_types(), schedule.type);
 	if (is_free(schedule.role, owner))
 		return;
 	for (const store::Limits &limit : store::limits())
@@ -48,7 +50,16 @@ static void check_role(const store::Schedule &schedule, Oid owner, const Queues 
 			throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of its role wait (jobqueue.limit_role)");
 }
 
-/* The only place where a schedule's task is added. */
+/* Its role's right has been looked at. */
+static void add_command(store::Schedule &schedule, TimestampTz scheduled_for) {
+	NewSqlTask task = {schedule.role, *schedule.command};
+	task.queue = schedule.queue.value_or(task.queue);
+	task.run_at = scheduled_for;
+	task.timeout = schedule.timeout;
+	task.metadata = store::firing_metadata(schedule.name, scheduled_for);
+	schedule.last_task_id = add_sql_task(task).id;
+}
+
 static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const Queues &allowed) {
 	store::NewTask task;
 	task.type = schedule.type;
@@ -63,8 +74,6 @@ static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const
 	require(allowed, added.queue);
 	guard([&] { note_task(added.queue, task.priority, added.id, task.type, {}); });
 	schedule.last_task_id = added.id;
-	schedule.last_run_at = scheduled_for;
-	schedule.busy = true;
 }
 
 /* Adds the tasks of a locked schedule whose times have come, or those that were held back. */
@@ -88,8 +97,14 @@ static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz ser
 	if (!times.empty()) {
 		const Queues allowed = schedule.governed ? queues_of_schedules(schedule.role, owner) : Queues{};
 		check_role(schedule, owner, allowed);
-		for (const TimestampTz time : times)
-			add_task(schedule, time, allowed);
+		for (const TimestampTz time : times) {
+			if (schedule.command)
+				add_command(schedule, time);
+			else
+				add_task(schedule, time, allowed);
+			schedule.last_run_at = time;
+			schedule.busy = true;
+		}
 	}
 	store::put_firing(schedule);
 }
@@ -122,6 +137,8 @@ bool Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 		int code = 0;
 		try {
 			in_subtransaction([&] {
+				if (schedule.command && OidIsValid(schedule.role))
+					check_sql_role(schedule.role, schedule.queue.value_or("default"), owner);
 				const Session session(owner);
 				fire_one(schedule, now, served_since, owner);
 			});

@@ -4,6 +4,7 @@
 #include "engine/sql_command.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/settings.hpp"
 #include "shared/announcements.hpp"
 
 extern "C" {
@@ -145,6 +146,17 @@ static std::string type_for(const std::string &name, Oid role) {
 	if (!store::put_sql_handler(type, name, role))
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "jobqueue.incarnation has no row");
 	return type;
+}
+
+void check_sql_role(Oid role, const std::string &queue, Oid owner) {
+	const std::string name = guard([role] { return GetUserNameFromId(role, false); });
+	if (!settings::allow_superuser_handlers && guard([role] { return superuser_arg(role); }))
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" is a superuser, and may not run tasks",
+					"Choose another role, or turn jobqueue.allow_superuser_handlers on.");
+	if (!sql_queues(role, owner).contains(queue))
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+					"role \"" + name + "\" may not enqueue SQL commands for queue \"" + queue + "\"",
+					"jobqueue.grant_access() says who may do what in which queue: the level is sql.");
 }
 
 store::Added add_sql_task(const NewSqlTask &task) {

@@ -36,10 +36,12 @@ void check_sql_command(const std::string &command);
 /* The queues for which a role may enqueue commands now; none without the right. Outside of any Session. */
 Queues sql_queues(Oid role, Oid owner);
 
+/* Throws 42501 if it may not for this queue, or is a superuser while those may not run tasks. Outside of any Session. */
+void check_sql_role(Oid role, const std::string &queue, Oid owner);
+
 /*
  * Adds a command as a task that runs as "role", which is created_by, and announces it. Who calls it has checked the command
- * (check_sql_command) and the right of the role (sql_queues), and, if superusers may not run handlers, that it is none. Needs
- * a Session, in a transaction that may write.
+ * (check_sql_command) and the role (check_sql_role). Needs a Session, in a transaction that may write.
  */
 struct NewSqlTask {
 	Oid role;

@@ -22,12 +22,13 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text, bigint[], text, jsonb)'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_row()'),
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_flow(jsonb)'),
-		('{producer,consumer,manager}', 'EXECUTE ON FUNCTION jobqueue.parent_results()'),
+		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.parent_results()'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.parent_results(bigint, integer)'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that are no producer's business
 		('{producer,sql}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, unique_scope, slot) ON jobqueue.tasks'),
 		('{sql}', 'EXECUTE ON FUNCTION jobqueue.enqueue_sql(text, text, interval, timestamptz)'),
+		('{sql}', 'EXECUTE ON FUNCTION jobqueue.schedule_sql(text, text, text, text, text, interval, text, integer, text, name)'),
 		('{producer}', 'USAGE ON SEQUENCE jobqueue.tasks_id_seq'),
 		('{consumer,manager}', 'SELECT ON jobqueue.tasks'),
 		('{consumer,manager}', 'SELECT ON jobqueue.queue_status'),
@@ -59,9 +60,9 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unregister_handler(text)'),
 		('{manager}', 'SELECT ON jobqueue.schedules'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.schedule(text, text, text, jsonb, text, text, integer, text, integer, text)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unschedule(text)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.pause_schedule(text)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.resume_schedule(text)')
+		('{manager,sql}', 'EXECUTE ON FUNCTION jobqueue.unschedule(text)'),
+		('{manager,sql}', 'EXECUTE ON FUNCTION jobqueue.pause_schedule(text)'),
+		('{manager,sql}', 'EXECUTE ON FUNCTION jobqueue.resume_schedule(text)')
 	) r(levels, what) WHERE $1 OPERATOR(pg_catalog.=) ANY (r.levels)
 $$;
 COMMENT ON FUNCTION jobqueue._access_rights(text) IS 'internal: the rights that a level of access consists of';

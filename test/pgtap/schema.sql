@@ -255,6 +255,7 @@ SELECT results_eq(
 		('retry_failed', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
 		('revoke_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
 		('schedule', 'name text, cron text, type text, payload jsonb DEFAULT ''{}''::jsonb, time_zone text DEFAULT ''UTC''::text, queue text DEFAULT NULL::text, priority integer DEFAULT 0, on_misfire text DEFAULT ''once''::text, misfire_limit integer DEFAULT 10, on_overlap text DEFAULT ''allow''::text', 'void'),
+		('schedule_sql', 'name text, cron text, command text, time_zone text DEFAULT ''UTC''::text, queue text DEFAULT ''default''::text, timeout interval DEFAULT NULL::interval, on_misfire text DEFAULT ''once''::text, misfire_limit integer DEFAULT 10, on_overlap text DEFAULT ''skip''::text, run_as name DEFAULT CURRENT_USER', 'void'),
 		('set_progress', 'fraction real, message text DEFAULT NULL::text', 'void'),
 		('set_progress', 'id bigint, attempt integer, fraction real, message text DEFAULT NULL::text', 'boolean'),
 		('snooze', 'delay interval', 'void'),
