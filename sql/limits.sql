@@ -1,4 +1,5 @@
 -- Limits: group_key, group_limit, max_running, rates; of queues and of types; for claims from outside and for workers
+CREATE TEMP TABLE other_queues AS SELECT queue FROM jobqueue.queues;
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/sql/helpers.inc'
 \set ECHO none
@@ -53,21 +54,21 @@ SELECT pg_temp.try($$SELECT jobqueue.alter_queue('lq', $$ || a || ')') AS said, 
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue('')$$);
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue(NULL)$$);
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue(repeat('x', 64))$$);
-SELECT count(*) FROM jobqueue.queues;
+SELECT count(*) FROM jobqueue.queues WHERE queue ~ '^lq';
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('out', group_key => '')$$);
 
 -- what the table shows: what is left out stays, 0 means none
 \pset null -
 SELECT jobqueue.alter_queue('lq', 1, 1000, 2, '3 s', 4, 5, false, 6, '7 s', 8, '9 s');
 SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging,
-	paused_at, limits_changed_at = now() FROM jobqueue.queues;
+	paused_at, rate_changed_at IS NOT NULL FROM jobqueue.queues WHERE queue ~ '^lq';
 SELECT jobqueue.alter_queue('lq', max_running => 11, group_hold_on_retry => true, aging => '0');
 SELECT jobqueue.alter_queue('lq');
 SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging,
-	paused_at, limits_changed_at = now() FROM jobqueue.queues;
+	paused_at, rate_changed_at IS NOT NULL FROM jobqueue.queues WHERE queue ~ '^lq';
 SELECT jobqueue.alter_queue('lq', 0, 0, 0, '0', 0, 0, NULL, 0, '0', 0, '0');
-SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging FROM jobqueue.queues;
-DELETE FROM jobqueue.queues;
+SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging FROM jobqueue.queues WHERE queue ~ '^lq';
+DELETE FROM jobqueue.queues WHERE queue NOT IN (SELECT queue FROM other_queues);
 SET client_min_messages = warning;
 CREATE FUNCTION lq_handler(payload jsonb) RETURNS text LANGUAGE sql AS $$SELECT payload #>> '{}'$$;
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('lq', 'lq_handler(jsonb)', $$ || a || ')') AS said, a
@@ -101,19 +102,19 @@ SET ROLE regress_lq_one;
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue('lq-one', max_running => 1)$$);
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue('lq-two', max_running => 1)$$);
 SELECT pg_temp.try($$UPDATE jobqueue.queues SET max_running = 5$$);
-SELECT queue, max_running FROM jobqueue.queues ORDER BY 1;
+SELECT queue, max_running FROM jobqueue.queues WHERE queue ~ '^lq' ORDER BY 1;
 SET ROLE regress_lq_all;
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue('lq-two', max_running => 1)$$);
-SELECT queue, max_running FROM jobqueue.queues ORDER BY 1;
+SELECT queue, max_running FROM jobqueue.queues WHERE queue ~ '^lq' ORDER BY 1;
 RESET ROLE;
 SET ROLE regress_lq_one;
-SELECT queue, max_running FROM jobqueue.queues ORDER BY 1;
+SELECT queue, max_running FROM jobqueue.queues WHERE queue ~ '^lq' ORDER BY 1;
 RESET ROLE;
 SELECT jobqueue.revoke_access('regress_lq_all', 'manager');
 SELECT jobqueue.revoke_access('regress_lq_one', 'manager', queue => 'lq-one');
 SELECT jobqueue.revoke_access('regress_lq_consumer', 'consumer');
 DROP ROLE regress_lq_none, regress_lq_all, regress_lq_one, regress_lq_consumer;
-DELETE FROM jobqueue.queues;
+DELETE FROM jobqueue.queues WHERE queue NOT IN (SELECT queue FROM other_queues);
 
 CALL pg_temp.counted();
 -- groups, claimed from outside: one of each group at once, and tasks without a group as ever
@@ -391,4 +392,4 @@ DROP TABLE lq_ledger;
 DROP FUNCTION lq_note;
 DROP FUNCTION lq_handler;
 CALL pg_temp.clear();
-DELETE FROM jobqueue.queues;
+DELETE FROM jobqueue.queues WHERE queue NOT IN (SELECT queue FROM other_queues);

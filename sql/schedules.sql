@@ -235,5 +235,6 @@ SELECT count(*) FROM s_made;
 SELECT jobqueue.unschedule('s-cmd');
 SELECT count(*) >= 0 FROM jobqueue.cancel_tasks(queue => 's-commands');
 DROP TABLE s_made;
+SELECT count(jobqueue.unregister_handler(type)) FROM jobqueue.handlers WHERE type LIKE 'sql:%';
 SELECT jobqueue.revoke_access('s_command', 'sql');
 DROP ROLE s_command;

@@ -292,7 +292,7 @@ void resolve_in_turn() {
 	static constinit int64 parent = 0, child = -1;
 	static constinit TimestampTz next = 0;
 	const TimestampTz began = GetCurrentTimestamp();
-	if (began < next)
+	if (began < next || store::open_parents(0).empty()) /* what comes next looks at finished tasks, too */
 		return;
 	const Pass pass = resolve_some({parent, PG_INT64_MAX}, child);
 	parent = pass.done ? 0 : pass.parent;
