@@ -392,7 +392,9 @@ static void note_retried(const store::Claim &task, const std::optional<Timestamp
 	guard([&task, &run_at] {
 		if (run_at)
 			note_due(*run_at);
-		else
+		if (run_at && !task.group.empty()) /* it may keep its place, which others have passed */
+			note_returned(task.queue, task.priority, task.id, task.group);
+		if (!run_at)
 			note_task(task.queue, task.priority, task.id, task.type, task.group);
 	});
 }

@@ -10,9 +10,10 @@
 namespace jobqueue {
 
 static constexpr size_t many_lanes = 8192;
-/* Where nobody has counted yet what is running. */
+/* Where nobody has counted yet what is running, or what is counted is not what the table says. */
 static constexpr int64 before_counting_us = 5000;
 static constexpr size_t most_hints = 64;
+static constexpr int64 after_lock_us = 20000;
 /* To find a head takes a few buffers. Who needs more looks at dead entries. */
 static constexpr int64 buffers_for_head = 40, buffers_for_deep_head = 80;
 static constexpr size_t most_deep = 1000;
@@ -120,7 +121,7 @@ void Claimer::learn(const store::Lane &lane, bool news, std::string_view group, 
 		else if (std::find(round.hints.begin(), round.hints.end(), group) == round.hints.end())
 			round.hints.emplace_back(group);
 		round.ends = 0;
-		place->main.quiet = false;
+		place->main = {}; /* what it waits for may be a token of another group */
 		return;
 	}
 	if (news)
@@ -584,6 +585,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 				if (!admit_task(reading.conditions, admission).admitted) {
 					/* Somebody was faster: it is for others, or for later. */
 					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id, {}); });
+					part.wait_until = remembers_quiet_ ? GetCurrentTimestamp() + before_counting_us : 0;
 					found = wanted_in_all;
 					continue;
 				}
@@ -681,6 +683,11 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	size_t group = 0;
 	bool cut = false; /* what follows in this group is not for us, or not yet */
 	for (store::Candidate &candidate : candidates) {
+		claimed.add({candidate.id, candidate.id});
+		if (candidate.passed) {
+			guard([&] { note_returned(queue, known.lane.priority, candidate.id, candidate.group); });
+			continue;
+		}
 		const bool first = group == admitted.size() || admitted[group].group != candidate.group || !locked[group];
 		if (first) {
 			group = static_cast<size_t>(
@@ -689,7 +696,6 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 				admitted.begin());
 			cut = false;
 		}
-		claimed.add({candidate.id, candidate.id});
 		const TypeFlow *const type_flow = flow.type(candidate.type);
 		cut |= reading.missing() == 0 || reading.is_early(candidate) ||
 			   !is_wanted(candidate.type, candidate.dead_letter) ||
@@ -713,9 +719,13 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		candidate.plain &= !candidate.limited;
 		reading.add(known, std::move(candidate));
 	}
-	for (size_t i = 0; i < admitted.size(); i++)
-		if (!locked[i])
-			take_back(admitted[i].id);
+	for (size_t i = 0; i < admitted.size(); i++) {
+		if (locked[i])
+			continue;
+		/* Somebody holds its lock: it is looked at again at leisure. */
+		take_back(admitted[i].id);
+		*again_at = std::min(*again_at, GetCurrentTimestamp() + after_lock_us);
+	}
 	if (several)
 		known.round.yield +=
 			0.2 * (static_cast<double>(candidates.size()) / static_cast<double>(admitted.size()) - known.round.yield);
@@ -780,6 +790,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 			round.unfinished = false;
 		break;
 	}
+	round.unfinished |= again_at != DT_NOEND; /* who waits for a token is not announced again */
 	if (reading.locked.tasks.empty() && again_at != DT_NOEND && remembers_quiet_)
 		part.wait_until = again_at;
 	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty();
@@ -858,6 +869,7 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 			if (count_admissible(limits, 1, &again_at) > 0)
 				return true;
 			wait_until = std::min(wait_until, again_at);
+			known.round.any_end = true;
 		}
 		if (last) {
 			known.main.quiet = wait_until == DT_NOEND;

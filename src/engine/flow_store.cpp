@@ -136,7 +136,7 @@ static constinit Statement still_claimed_statement{
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("processing"), INT8ARRAYOID};
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types) {
 	Params params;
-	const Rows rows = claimed_statement.run(params.add(queues).add(types));
+	const Rows rows = claimed_statement.run_on_latest(params.add(queues).add(types));
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
@@ -146,7 +146,7 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 
 std::vector<int64> still_claimed(std::span<const int64> ids) {
 	Params params;
-	const Rows rows = still_claimed_statement.run(params.add(ids));
+	const Rows rows = still_claimed_statement.run_on_latest(params.add(ids));
 	std::vector<int64> found;
 	found.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)

@@ -99,6 +99,8 @@ static void announce_waiting(const store::Claim &claim, TimestampTz run_at) {
 	guard([&claim, run_at] {
 		note_ended(claim.id);
 		note_due(run_at);
+		if (!claim.group.empty()) /* it may keep its place, which others have passed */
+			note_returned(claim.queue, claim.priority, claim.id, claim.group);
 	});
 }
 
@@ -183,8 +185,11 @@ void end_removed(std::span<const store::Removed> tasks) {
 			cancelled.push_back({task.id, std::nullopt});
 	keep_outcomes(cancelled, "cancelled");
 	guard([tasks] {
-		for (const store::Removed &task : tasks)
+		for (const store::Removed &task : tasks) {
 			note_finished(task.id);
+			if (!task.group.empty()) /* it was perhaps the first of its group */
+				note_returned(task.lane.queue, task.lane.priority, task.id, task.group);
+		}
 	});
 }
 
@@ -236,6 +241,8 @@ bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
 	guard([&task, id] {
 		/* if this is rolled back, it can be claimed again */
 		note_claimed(task->lane.queue, task->lane.priority, {id, id}, task->lane.grouped);
+		if (task->lane.grouped) /* it was perhaps the first of its group */
+			note_returned(task->lane.queue, task->lane.priority, id, task->group);
 		if (task->runs_in_server)
 			note_cancelled(id);
 	});

@@ -283,11 +283,12 @@ std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHea
 			head++;
 		if (head == heads.size())
 			throw Error(ERRCODE_INTERNAL_ERROR, "the tasks of groups came in another order than they were asked for");
-		if (number != in_order + 1 || (number == 1 && rows.int64_at(i, 1) != heads[head].id))
-			continue;
-		in_order = number;
+		const bool passed = number != in_order + 1 || (number == 1 && rows.int64_at(i, 1) != heads[head].id);
+		if (!passed)
+			in_order = number;
 		candidates.push_back(candidate_at(rows, i));
 		candidates.back().group = std::move(group);
+		candidates.back().passed = passed;
 	}
 	return candidates;
 }
@@ -817,7 +818,7 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 #define CANCEL_TASK                                                                                                    \
 	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND NOT t.status" EQ FINISHED " RETURNING t.*)"
 #define CANCELLED                                                                                                      \
-	" SELECT t.queue, t.priority, t.status" EQ "'processing' AND " IN_SERVER ", t.group_key IS NOT NULL FROM gone t"
+	" SELECT t.queue, t.priority, t.status" EQ "'processing' AND " IN_SERVER ", coalesce(t.group_key, '') FROM gone t"
 #define CANCEL_INTO(n)                                                                                                 \
 	Statement {                                                                                                        \
 		CANCEL_TASK ", kept AS (INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS              \
@@ -846,7 +847,9 @@ std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reas
 		params.add(reason);
 		const Rows rows = cancel_statements[slot].run(params);
 		if (!rows.empty())
-			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2), rows.bool_at(0, 4)}, rows.bool_at(0, 3)};
+			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2), !rows.text_at(0, 4).empty()},
+							 rows.bool_at(0, 3),
+							 rows.text_at(0, 4)};
 	}
 	return std::nullopt;
 }
@@ -980,7 +983,7 @@ Retried retry_failed(const Selection &selection) {
 		"DELETE FROM jobqueue." leaves " d USING (SELECT t.tableoid, t.id FROM jobqueue." leaves                       \
 		" t WHERE NOT t.status" CCOLL EQ "'processing' AND " MATCHES("t") " AND " HAS_STATUS("t")                      \
 			FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ "o.tableoid RETURNING d.id, d.status" EQ        \
-						  "'completed'",                                                                               \
+						  "\'completed\', d.queue, d.priority, coalesce(d.group_key, \'\')",                           \
 			TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID                                         \
 	}
 static constinit Statement delete_statement = DELETE_FROM("tasks");
@@ -991,7 +994,10 @@ static std::vector<Removed> removed_of(const Rows &rows) {
 	std::vector<Removed> removed;
 	removed.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		removed.push_back({rows.int64_at(i, 1), rows.bool_at(i, 2)});
+		removed.push_back({rows.int64_at(i, 1),
+						   rows.bool_at(i, 2),
+						   {rows.text_at(i, 3), rows.int16_at(i, 4), true},
+						   rows.text_at(i, 5)});
 	return removed;
 }
 
@@ -1012,7 +1018,7 @@ static constinit Statement purge_queue_statement{
 	"DELETE FROM jobqueue.tasks_live d USING (SELECT t.id FROM jobqueue.tasks_live t WHERE t.queue" CCOLL EQ
 	"$1 AND t.status" CCOLL EQ
 	"ANY (ARRAY['pending', 'scheduled', 'blocked']) ORDER BY t.id FOR UPDATE SKIP LOCKED) o WHERE d.id" EQ
-	"o.id RETURNING d.id, false",
+	"o.id RETURNING d.id, false, d.queue, d.priority, coalesce(d.group_key, '')",
 	TEXTOID};
 
 std::vector<Removed> purge(std::string_view queue) {

@@ -71,6 +71,7 @@ struct Candidate {
 	bool dead_letter;
 	std::string group = {}; /* its key; empty = none */
 	int64 admitted_as = 0;	/* the task as which it is counted under limits; 0 = it is not */
+	bool passed = false;	/* locked, and of no use: another comes before it */
 	bool limited = false;	/* under limits of its own, which say when it begins: not for groups */
 };
 /* For the SQL function that asks about each task a claim meets: does its filter let it through? */
@@ -97,8 +98,8 @@ std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std
 std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows,
 								bool held);
 /*
- * Locks up to "each" tasks of each of these groups, in their order from the head on; none of those whose head is another
- * by now, or is locked. They are not asked whether the filter wants them.
+ * Locks up to "each" tasks of each of these groups, in their order from the head on. Those that cannot be had in this order,
+ * because the head is another by now, or locked, are "passed". They are not asked whether the filter wants them.
  */
 std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
 									  int each, bool held);
@@ -210,8 +211,9 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 
 /* Any task that is not finished; none if there is no such task. */
 struct Cancelled {
-	Lane lane; /* grouped or not */
+	Lane lane;
 	bool runs_in_server;
+	std::string group; /* empty = none */
 };
 std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot);
 /* Failed and cancelled tasks and dead letters come back, unless their unique key is taken; scheduled ones get another time. */
@@ -233,6 +235,8 @@ Retried retry_failed(const Selection &selection);
 struct Removed {
 	int64 id;
 	bool completed;
+	Lane lane;
+	std::string group; /* empty = none */
 };
 std::vector<Removed> delete_tasks(const Selection &selection);
 std::vector<Removed> purge(std::string_view queue);

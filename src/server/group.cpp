@@ -130,7 +130,8 @@ std::vector<Member> Worker::first_group(const Locked &locked) {
 						 handler,
 						 0,
 						 std::nullopt,
-						 std::nullopt};
+						 std::nullopt,
+						 !task.group.empty()};
 		group.push_back(std::move(member));
 	}
 	/* What they are given outlives the visit to the tables, but not the transaction: no need to fetch what lies outside. */
@@ -258,7 +259,8 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 		if (leftovers.residue)
 			pace.never();
 		const int more = leftovers.subtransactions - std::exchange(subtransactions, leftovers.subtransactions);
-		go_on = !leftovers.residue && !leftovers.others_wait && now - began < time_us &&
+		const bool holds_group = members[0].grouped && members[0].snooze_us;
+		go_on = !leftovers.residue && !holds_group && !leftovers.others_wait && now - began < time_us &&
 				subtransactions + more < most_subtransactions;
 	}
 	group.resize(done);

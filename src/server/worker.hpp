@@ -28,6 +28,7 @@ struct Member {
 	TimestampTz started_at;
 	std::optional<Datum> result;
 	std::optional<int64> snooze_us;
+	bool grouped; /* others, which belong to the same group, may come after it */
 };
 
 class Worker {

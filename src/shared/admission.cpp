@@ -55,6 +55,8 @@ struct Note {
 	SubTransactionId admitted_in; /* Invalid: not in this transaction */
 	SubTransactionId ended_in;	  /* Invalid: not ended */
 	bool begun;
+	bool again; /* admitted once more, after its end */
+	int64 tokens_ns[counted_kinds];
 };
 
 } // namespace
@@ -135,7 +137,7 @@ static void evict() noexcept {
 	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
 		/* A database that is no more; or one that has been full, which is as good as one that was never used. */
 		if (find_database(static_cast<Oid>(entry->key.database)) == nullptr ||
-			(entry->running == 0 && entry->full_at_ns <= now && entry->full_at_ns >= start))
+			(entry->running == 0 && entry->full_at_ns <= now && (entry->full_at_ns == 0 || entry->full_at_ns >= start)))
 			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
 }
 
@@ -281,7 +283,7 @@ static void end_transaction(bool committed, bool prepared) noexcept {
 		const Note &note = notes[i];
 		const bool fresh = note.admitted_in != InvalidSubTransactionId;
 		const bool ended = note.ended_in != InvalidSubTransactionId && !prepared;
-		if (committed ? ended || (fresh && !note.begun) : fresh) {
+		if (committed ? ended || ((fresh || note.again) && !note.begun) : fresh) {
 			forget_task(note.task, freed);
 		} else if (committed) {
 			if (Task *task = find_task(note.task)) {
@@ -361,6 +363,12 @@ static Note *find_note(int64 task) noexcept {
 	return nullptr;
 }
 
+/* It was claimed, and its claim has ended, in this transaction; now it is claimed once more. */
+static Note *find_ended_note(int64 task) noexcept {
+	Note *const note = ended_count > 0 ? find_note(task) : nullptr;
+	return note != nullptr && note->ended_in != InvalidSubTransactionId ? note : nullptr;
+}
+
 Verdict admit(const Admission &admission) {
 	Verdict verdict = {true, DT_NOEND};
 	if (shared() == nullptr)
@@ -368,7 +376,8 @@ Verdict admit(const Admission &admission) {
 	prepare_note();
 	const int64 now = now_ns();
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
-	verdict.admitted = find_task(admission.task) == nullptr;
+	Note *const again = find_ended_note(admission.task);
+	verdict.admitted = again != nullptr || find_task(admission.task) == nullptr;
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];
 		if (!rule.is_limit())
@@ -395,11 +404,21 @@ Verdict admit(const Admission &admission) {
 	LWLockRelease(shared()->admission_lock);
 	if (!verdict.admitted)
 		return verdict;
-	Note &note = notes[note_count++];
-	note = {};
+	if (again != nullptr) {
+		again->ended_in = InvalidSubTransactionId;
+		ended_count--;
+	}
+	Note &note = again ? *again : notes[note_count++];
+	if (!again)
+		note = {};
 	note.task = admission.task;
+	note.begun = false;
+	note.again = again != nullptr;
 	std::copy(std::begin(admission.names), std::end(admission.names), note.names);
-	note.admitted_in = GetCurrentSubTransactionId();
+	for (size_t i = 0; i < counted_kinds; i++)
+		note.tokens_ns[i] = admission.rules[i].token_ns;
+	if (!again)
+		note.admitted_in = GetCurrentSubTransactionId();
 	return verdict;
 }
 
@@ -407,11 +426,17 @@ void take_back(int64 id) noexcept {
 	Note *note = find_note(id);
 	if (note == nullptr)
 		return;
-	Freed quiet; /* nobody was told no because of it for longer than a moment: who was looks again */
+	Freed unannounced; /* or we would hear of it, look again, and again in vain */
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
-	forget_task(id, quiet);
+	for (size_t i = 0; i < counted_kinds; i++)
+		if (note->tokens_ns[i] != 0)
+			if (Name *entry = find_name(note->names[i]))
+				entry->full_at_ns -= note->tokens_ns[i];
+	if (!note->again)
+		forget_task(id, unannounced);
 	LWLockRelease(shared()->admission_lock);
-	quiet.flush();
+	if (note->again)
+		return; /* it goes with the transaction */
 	*note = notes[--note_count];
 }
 
@@ -503,6 +528,8 @@ size_t list_running(std::span<Running> out) noexcept {
 }
 
 void discount(const Running &running) noexcept {
+	if (find_note(running.id) != nullptr)
+		return; /* our own transaction is about to say what becomes of it */
 	Freed freed;
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	const Task *task = find_task(running.id);

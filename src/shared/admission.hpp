@@ -58,7 +58,7 @@ int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted
 
 /* Admits the task, if all its limits let it in. C region: notes what the end of the transaction shall do. */
 Verdict admit(const Admission &admission);
-/* It was not locked after all: as if it had not been admitted. noexcept. */
+/* It was not locked after all: as if it had not been admitted. Nobody is told: ask again in a moment. noexcept. */
 void take_back(int64 task) noexcept;
 /* A task that was admitted as "task" has been claimed, with this id: it is counted until its claim ends. C region. */
 void note_begun(int64 task, int64 id);
