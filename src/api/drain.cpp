@@ -30,10 +30,9 @@ public:
 		const Session session(owner_);
 		handlers_ = store::handlers_of(caller_name_);
 		std::erase_if(handlers_, store::is_sql_handler); /* they are for sessions of their own */
-		std::vector<std::string> types;
 		for (const store::Handler &handler : handlers_)
-			types.push_back(handler.type);
-		scope_ = scope_of_types(std::move(types));
+			types_.push_back(handler.type);
+		scope_ = scope_of_types(types_);
 		limit_scope(scope_, allowed);
 		separate_limited(scope_, Flow::read());
 	}
@@ -61,6 +60,7 @@ private:
 	const std::string caller_name_ = caller_name();
 	Executor executor_;
 	std::vector<store::Handler> handlers_;
+	std::vector<std::string> types_; /* of these */
 	Scope scope_;
 	Claimer claimer_{false};
 };
@@ -82,7 +82,7 @@ std::optional<store::Attempt> Drain::claim() {
 	if (locked.empty() && options_.include_scheduled && !pauses.all) {
 		std::vector<std::string> unserved = pauses.queues;
 		unserved.insert(unserved.end(), pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end());
-		if (const auto due = store::promote_next(options_.queue, scope_.filter.types, unserved)) {
+		if (const auto due = store::promote_next(options_.queue, types_, unserved)) {
 			announce_due(*due);
 			claimer_.absorb(scope_);
 			locked = claimer_.lock(scope_, conditions, options_.queue, 1);

@@ -138,8 +138,9 @@ void Claimer::note_capacity(const Scope &scope, const News &news) {
 		const bool same_queue = known.queue_hash == news.queue_hash;
 		if (same_queue)
 			known.main.quiet = false;
-		for (Part &part : known.limited)
-			part.quiet = false; /* whichever type it was */
+		if (same_queue || news.type_hash != 0)
+			for (Part &part : known.limited)
+				part.quiet = false; /* whichever type it was */
 		if (!known.lane.grouped || (!same_queue && scope.limited.empty()))
 			continue;
 		const bool any_end = std::exchange(known.round.any_end, false);
@@ -498,20 +499,6 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	return std::move(reading.locked);
 }
 
-/*
- * A worker runs tasks under limits alone: it takes one if it has nothing else, and nothing else then. Otherwise it comes
- * to this lane first next time.
- */
-bool Claimer::defer_limited(Reading &reading, const KnownLane &known) {
-	if (!remembers_quiet_)
-		return false;
-	reading.enough = true;
-	if (reading.locked.empty())
-		return false;
-	deferred_ = known.lane;
-	return true;
-}
-
 void Claimer::read_lane(Reading &reading, KnownLane &known) {
 	const auto is_open = [now = GetCurrentTimestamp()](const Part &part) {
 		return !part.quiet && part.wait_until <= now;
@@ -537,6 +524,19 @@ void Claimer::read_lane(Reading &reading, KnownLane &known) {
 	}
 }
 
+/* Is there a task in these ranges? Takes what is before it out of them. */
+static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &unread) {
+	while (!unread.empty()) {
+		if (const std::optional<int64> first =
+				store::first_pending(lane, unread.front(), scope.filter_for(lane.queue))) {
+			unread.remove_below(*first);
+			return true;
+		}
+		unread.remove_front();
+	}
+	return false;
+}
+
 void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part) {
 	const Flow &flow = reading.conditions.flow;
 	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
@@ -556,14 +556,22 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 			return;
 		}
 		part.wait_until = 0;
-		if (defer_limited(reading, known))
-			return;
 		wanted_in_all = static_cast<size_t>(admissible);
 	}
 	const LaneKey key = key_of(scope, known);
 	const TimestampTz started = GetCurrentTimestamp();
 	const Position position = enter_lane(key, scope.types);
 	IdRanges unread = position.unread;
+	if (limited && remembers_quiet_ && !reading.locked.empty()) {
+		/* A worker runs it alone: this lane comes first next time. */
+		const bool any = find_pending(known.lane, scope, unread);
+		leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+		part.quiet = !any;
+		if (any)
+			deferred_ = known.lane;
+		reading.enough = any;
+		return;
+	}
 	unread.add(own_ids(known.queue_hash, known.lane.priority));
 	IdRange claimed;
 	size_t found = 0;
@@ -595,6 +603,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 			}
 			found++;
 			reading.add(known, std::move(candidate));
+			reading.enough = limited && remembers_quiet_;
 		}
 	}
 	if (!claimed.empty())
@@ -684,10 +693,8 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	bool cut = false; /* what follows in this group is not for us, or not yet */
 	for (store::Candidate &candidate : candidates) {
 		claimed.add({candidate.id, candidate.id});
-		if (candidate.passed) {
-			guard([&] { note_returned(queue, known.lane.priority, candidate.id, candidate.group); });
-			continue;
-		}
+		if (candidate.passed)
+			continue; /* who meets it locked meanwhile looks again, as we do */
 		const bool first = group == admitted.size() || admitted[group].group != candidate.group || !locked[group];
 		if (first) {
 			group = static_cast<size_t>(
@@ -747,8 +754,8 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		round.unfinished = true;
 		round.ends = 0;
 	}
-	if (own_aborted())
-		round.lows.clear(); /* what was given back by it is announced when the transaction ends */
+	if (own_aborted() || own_returned_groups())
+		round.lows.clear(); /* what was given back is announced when the transaction ends */
 	const bool held = reading.conditions.flow.holds_groups(known.lane.queue);
 	TimestampTz again_at = DT_NOEND;
 	for (int statements = 0; reading.missing() > 0 && statements < most_statements; statements++) {
@@ -794,19 +801,6 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	if (reading.locked.tasks.empty() && again_at != DT_NOEND && remembers_quiet_)
 		part.wait_until = again_at;
 	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty();
-}
-
-/* Is there a task in these ranges? Takes what is before it out of them. */
-static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &unread) {
-	while (!unread.empty()) {
-		if (const std::optional<int64> first =
-				store::first_pending(lane, unread.front(), scope.filter_for(lane.queue))) {
-			unread.remove_below(*first);
-			return true;
-		}
-		unread.remove_front();
-	}
-	return false;
 }
 
 bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, Part &part) {

@@ -142,7 +142,6 @@ private:
 	std::vector<size_t> reading_order(const Flow &flow) const;
 	void note_waiting(const Flow &flow);
 	void read_lane(Reading &reading, KnownLane &known);
-	bool defer_limited(Reading &reading, const KnownLane &known);
 	void read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part);
 	void read_groups(Reading &reading, KnownLane &known);
 	size_t take_groups(Reading &reading, KnownLane &known, std::span<const store::GroupHead> heads,

@@ -48,12 +48,12 @@ public:
 	}
 	/* Under what a task is counted; "group" is empty for one that has none. */
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group) const;
-	/* Counts what runs already, unless that was done as of this configuration. Needs a Session. */
+	/* Counts what runs; what is counted already stays so. Needs a Session. */
+	void count_running_tasks() const;
+	/* Likewise, and notes that it is done, unless that was done as of this configuration. */
 	void make_ready(DatabaseSlot *slot, uint64 configuration) const;
 
 private:
-	void count_running_tasks() const;
-
 	std::vector<QueueFlow> queues_; /* sorted, as are the types */
 	std::vector<TypeFlow> types_;
 	bool has_weights_ = false;

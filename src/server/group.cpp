@@ -238,7 +238,8 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 		Pace &pace = paces_[handler];
 		const auto most = static_cast<size_t>(pace.batch_size(handlers_[handler].batch_size));
 		size_t count = 1;
-		while (count < most && done + count < group.size() && group[done + count].handler == handler)
+		while (count < most && done + count < group.size() && group[done + count].handler == handler &&
+			   !group[done].grouped && !group[done + count].grouped)
 			count++;
 		const std::span<Member> members(&group[done], count);
 		for (Member &member : members)

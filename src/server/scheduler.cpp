@@ -777,7 +777,11 @@ void Scheduler::warn_of_room() {
 }
 
 void Scheduler::poll() {
-	attempt("count the running tasks", recount_running_tasks);
+	attempt("count the running tasks", [this] {
+		conditions_.flow.make_ready(slot_, conditions_.configuration);
+		conditions_.flow.count_running_tasks();
+		recount_running_tasks();
+	});
 	if (was_without_room())
 		warn_of_room();
 	due_from_ = DT_NOBEGIN;

@@ -163,7 +163,7 @@ bool admission_is_ready(DatabaseSlot *slot, uint64 configuration) noexcept {
 }
 
 void set_admission_ready(DatabaseSlot *slot, uint64 configuration) noexcept {
-	pg_atomic_write_u64(&slot->admission_ready, configuration);
+	atomic_max(&slot->admission_ready, configuration);
 }
 
 /* Those of the name that this transaction has ended: they make room for others of its own. */
@@ -212,6 +212,15 @@ static void count_under(const uint64 (&counted)[counted_kinds], int32 change) no
 	}
 }
 
+/* Those of databases that are no more; their names go by themselves. */
+static void evict_tasks() noexcept {
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, tasks);
+	while (auto *task = static_cast<Task *>(hash_seq_search(&scan)))
+		if (find_database(static_cast<Oid>(task->key.database)) == nullptr)
+			hash_search(tasks, &task->key, HASH_REMOVE, nullptr);
+}
+
 /* False if there is no room: then nobody is let in. */
 static bool fill_in(const Admission &admission, TaskState state) noexcept {
 	for (const uint64 name : admission.names)
@@ -219,6 +228,10 @@ static bool fill_in(const Admission &admission, TaskState state) noexcept {
 			return false;
 	bool found;
 	Task *task = find_task(admission.task, HASH_ENTER_NULL, &found);
+	if (task == nullptr) {
+		evict_tasks();
+		task = find_task(admission.task, HASH_ENTER_NULL, &found);
+	}
 	if (task == nullptr)
 		return false;
 	if (found)
@@ -251,6 +264,7 @@ struct Freed {
 		if (any && news.queue_hash == task.queue_hash) {
 			if (strcmp(news.group, task.group) != 0)
 				news.group[0] = '\0';
+			news.type_hash |= task.names[static_cast<size_t>(Counted::type)];
 			return;
 		}
 		if (any)
@@ -260,6 +274,7 @@ struct Freed {
 		news.kind = AnnouncementKind::capacity;
 		news.database = MyDatabaseId;
 		news.queue_hash = task.queue_hash;
+		news.type_hash = task.names[static_cast<size_t>(Counted::type)]; /* not 0: it may concern other queues */
 		memcpy(news.group, task.group, sizeof(news.group));
 	}
 };
@@ -285,7 +300,7 @@ static void end_transaction(bool committed, bool prepared) noexcept {
 		const bool ended = note.ended_in != InvalidSubTransactionId && !prepared;
 		if (committed ? ended || ((fresh || note.again) && !note.begun) : fresh) {
 			forget_task(note.task, freed);
-		} else if (committed) {
+		} else if (committed || note.again) {
 			if (Task *task = find_task(note.task)) {
 				task->state = TaskState::begun;
 				task->serial = ++shared()->admission_serial;
@@ -453,6 +468,8 @@ void note_begun(int64 task, int64 id) {
 		hash_search(tasks, &old->key, HASH_REMOVE, nullptr);
 		bool found;
 		if (Task *renamed = find_task(id, HASH_ENTER_NULL, &found)) {
+			if (found)
+				count_under(renamed->names, -1);
 			const TaskKey key = renamed->key;
 			*renamed = copy;
 			renamed->key = key;

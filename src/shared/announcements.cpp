@@ -490,6 +490,11 @@ bool own_aborted() noexcept {
 	return notes.subtransaction_aborted;
 }
 
+bool own_returned_groups() noexcept {
+	return std::any_of(notes.returned.lanes, notes.returned.lanes + notes.returned.count,
+					   [](const Lane &lane) { return lane.grouped; });
+}
+
 bool own_configuration() noexcept {
 	return notes.configuration;
 }

@@ -78,6 +78,8 @@ void note_let_go(DatabaseSlot *slot);
 IdRange own_ids(uint64 queue_hash, int16 priority) noexcept;
 /* Was a subtransaction rolled back that had claimed? */
 bool own_aborted() noexcept;
+/* Has it given tasks of groups back? */
+bool own_returned_groups() noexcept;
 /* Has it changed handlers, queues or the incarnation? */
 bool own_configuration() noexcept;
 /* Did it add tasks to unknown queues? */
