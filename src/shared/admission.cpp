@@ -16,6 +16,8 @@ namespace {
 constexpr long most_running = 32768;
 /* Names with tasks that run, or with a token bucket that is not full. */
 constexpr long most_names = 2 * most_running;
+/* Buckets that are not full take so many at most: the rest is for names under which something runs. */
+constexpr long most_buckets = most_names / 4 * 3;
 constexpr int64 no_room_us = USECS_PER_SEC;
 /* Own claims that have ended make room for new ones in the same transaction; beyond so many nobody looks. */
 constexpr int most_credits = 4096;
@@ -131,6 +133,9 @@ static int64 tokens(int64 full, const Rule &rule, int64 now, TimestampTz *again_
 /* Makes room by forgetting full buckets of names under which nothing runs. */
 static void evict() noexcept {
 	const int64 now = now_ns();
+	if (now - shared()->admission_evicted_ns < no_room_us * 1000)
+		return;
+	shared()->admission_evicted_ns = now;
 	const auto start = static_cast<TimestampTz>(shared()->server_start) * 1000;
 	HASH_SEQ_STATUS scan;
 	hash_seq_init(&scan, names);
@@ -139,6 +144,12 @@ static void evict() noexcept {
 		if (find_database(static_cast<Oid>(entry->key.database)) == nullptr ||
 			(entry->running == 0 && entry->full_at_ns <= now && (entry->full_at_ns == 0 || entry->full_at_ns >= start)))
 			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
+}
+
+static bool has_room_for_bucket() noexcept {
+	if (hash_get_num_entries(names) >= most_buckets)
+		evict();
+	return hash_get_num_entries(names) < most_buckets;
 }
 
 static Name *enter_name(uint64 name) noexcept {
@@ -400,7 +411,10 @@ Verdict admit(const Admission &admission) {
 		const Name *entry = find_name(admission.names[i]);
 		if (rule.max_running > 0 && entry && entry->running - own_credit(admission.names[i]) >= rule.max_running)
 			verdict = {false, DT_NOEND, i == static_cast<size_t>(Counted::group)};
-		else if (rule.token_ns > 0 && tokens(full_at(entry, rule), rule, now, &verdict.again_at) == 0)
+		else if (rule.token_ns > 0 && entry == nullptr && !has_room_for_bucket()) {
+			shared()->admission_refused = true;
+			verdict = {false, GetCurrentTimestamp() + no_room_us, false};
+		} else if (rule.token_ns > 0 && tokens(full_at(entry, rule), rule, now, &verdict.again_at) == 0)
 			verdict.admitted = false;
 	}
 	if (verdict.admitted && !fill_in(admission, TaskState::admitted)) {

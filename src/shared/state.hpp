@@ -145,10 +145,11 @@ struct SharedState {
 	LWLock *lock; /* slots are handed out and freed under it */
 	LWLock *positions_lock;
 	LWLock *admission_lock;
-	uint64 admission_serial; /* under that lock, as is the next one */
-	bool admission_refused;	 /* for want of room */
-	uint64 server_start;	 /* names this start of the server's shared memory */
-	int worker_count;		 /* of slots */
+	uint64 admission_serial;	/* under that lock, as are the next two */
+	int64 admission_evicted_ns; /* when room was made last */
+	bool admission_refused;		/* for want of room */
+	uint64 server_start;		/* names this start of the server's shared memory */
+	int worker_count;			/* of slots */
 	pg_atomic_uint32 launcher_procno;
 	pg_atomic_uint32 launcher_wanted;
 	pg_atomic_uint32 prepared;	 /* CREATE EXTENSION, or the like, was prepared for two-phase commit */
