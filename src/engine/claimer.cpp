@@ -442,6 +442,7 @@ struct Claimer::Reading {
 
 	bool enough = false;
 
+	bool is_full() const { return locked.tasks.size() >= count; }
 	size_t missing() const { return enough ? 0 : count - locked.tasks.size(); }
 	bool is_early(const store::Candidate &candidate) {
 		if (candidate.not_before) {
@@ -704,8 +705,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 			cut = false;
 		}
 		const TypeFlow *const type_flow = flow.type(candidate.type);
-		cut |= reading.missing() == 0 || reading.is_early(candidate) ||
-			   !is_wanted(candidate.type, candidate.dead_letter) ||
+		cut |= reading.is_full() || reading.is_early(candidate) || !is_wanted(candidate.type, candidate.dead_letter) ||
 			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
 		if (!cut && !first && !remembers_quiet_) {
 			/* Whoever works outside runs them at the same time. */

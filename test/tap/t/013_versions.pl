@@ -104,7 +104,7 @@ is($node->safe_psql('app', "SHOW jobqueue.$_"), $default{$_}, "SHOW jobqueue.$_"
 is($node->safe_psql('app', "SELECT string_agg(name || ' ' || boot_val || ' ' || coalesce(unit, '-'), ', ' ORDER BY name) FROM pg_settings WHERE name LIKE 'jobqueue.%'"),
 	'jobqueue.allow_superuser_handlers on -, jobqueue.completed_retention 604800 s, jobqueue.failed_retention -1 s, '
 	  . 'jobqueue.fused_after 3 -, jobqueue.fused_tasks 60 -, jobqueue.fused_time 10 ms, jobqueue.kill_stuck off -, jobqueue.max_crashes 3 -, jobqueue.max_workers 4 -, jobqueue.notify_mode coalesced -, '
-	  . 'jobqueue.poll_interval 5000 ms, jobqueue.timeout_grace 3000 ms, '
+	  . 'jobqueue.poll_interval 5000 ms, jobqueue.queue_order weighted -, jobqueue.timeout_grace 3000 ms, '
 	  . 'jobqueue.worker_idle_timeout 60 s, jobqueue.worker_synchronous_commit off -', 'no others; defaults and units as documented');
 is($node->safe_psql('app', "SELECT count(*) FROM pg_settings WHERE name LIKE 'jobqueue.%' AND (short_desc = '' OR short_desc IS NULL OR context IN ('postmaster', 'user'))"),
 	0, 'each is described, set without a restart, and not by everybody');

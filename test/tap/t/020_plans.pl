@@ -80,7 +80,8 @@ sub check_plans {
 		push @wrong, "sorts:\n$query\n$plan" if $plan =~ /Sort Key: (?!u\.)/ && $query !~ /lane_heads|unnest/;
 		$used{complete}++ if $query =~ /^WITH done AS/;
 		my $index =
-			  $query =~ /t\.status OPERATOR\(pg_catalog\.=\) 'pending'/ ? 'tasks_live_next'
+			  $query =~ /'pending' AND t\.group_key IS NOT NULL/ ? 'tasks_live_group'
+			: $query =~ /t\.status OPERATOR\(pg_catalog\.=\) 'pending'/ ? 'tasks_live_next'
 			: $query =~ /s\.run_at/ || $query =~ /'scheduled' AND t\.run_at/ ? 'tasks_live_due'
 			: $query =~ /WHERE t\.type \S+ \$1 AND t\.unique_key/ ? 'tasks_live_unique_key'
 			: $query =~ /(?:FROM|UPDATE) jobqueue\.unique_keys k / && $query !~ /unique_keys e/ ? 'unique_keys_pkey'

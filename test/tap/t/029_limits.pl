@@ -341,21 +341,7 @@ SQL
 	is(sql(q{SELECT count(*), count(DISTINCT n) FROM ran WHERE queue = 'crash-w'}), '300|300', 'crash: each once');
 	is(sql(q{SELECT count(*) FROM (SELECT n, lag(n) OVER (PARTITION BY grp ORDER BY seq) AS before FROM ran WHERE queue = 'crash-w') r WHERE before > n}), '0', 'crash: in order');
 
-	# a claim that is prepared counts, however long it takes
-	sql("SELECT jobqueue.alter_queue('prepared', max_running => 1); SELECT count(jobqueue.enqueue('outside', queue => 'prepared')) FROM generate_series(1, 3)");
-	wait_sql($node, 'app', "SELECT count(jobqueue.release(id, attempts)) FROM jobqueue.claim('prepared')", '1', 'prepared: can be claimed');
-	sql("BEGIN; SELECT * FROM jobqueue.claim('prepared'); PREPARE TRANSACTION 'limits'");
-	# two polls have passed when two changes made by hand were noticed
-	for my $n (1, 2) {
-		sql("SELECT jobqueue.enqueue('outside', queue => 'tick', group_key => 'g') FROM generate_series(1, 2)");
-		wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.claim('tick')", '1', 'prepared: time passes');
-		sql("DELETE FROM jobqueue.tasks_live WHERE queue = 'tick' AND status = 'processing'");
-		wait_sql($node, 'app', "SELECT count(jobqueue.complete(id, attempts)) FROM jobqueue.claim('tick')", '1', 'prepared: what is changed by hand is noticed');
-	}
-	is(sql("SELECT count(*) FROM jobqueue.claim('prepared')"), '0', 'prepared: the claim counts');
-	sql("COMMIT PREPARED 'limits'");
-	is(sql("SELECT count(*) FROM jobqueue.tasks_live WHERE queue = 'prepared' AND status = 'processing'"), '1', 'prepared: one is running');
-	sql("SELECT jobqueue.purge_queue(q), jobqueue.cancel_tasks(queue => q) FROM unnest('{crash-g,crash-m,crash-r,prepared,tick}'::text[]) q");
+	sql("SELECT jobqueue.purge_queue(q), jobqueue.cancel_tasks(queue => q) FROM unnest('{crash-g,crash-m,crash-r}'::text[]) q");
 }
 
 # --------------------------------------------------------------------------------------------------------------------
