@@ -36,6 +36,7 @@ struct Task {
 	uint64 queue_hash;
 	uint64 serial;
 	TaskState state;
+	int32 admitted_by; /* process */
 	char group[queue_name_size];
 };
 
@@ -252,6 +253,7 @@ static bool fill_in(const Admission &admission, TaskState state) noexcept {
 	memcpy(task->group, admission.group, sizeof(task->group));
 	task->serial = ++shared()->admission_serial;
 	task->state = state;
+	task->admitted_by = MyProcPid;
 	count_under(task->names, 1);
 	return true;
 }
@@ -548,7 +550,9 @@ size_t list_running(std::span<Running> out) noexcept {
 	HASH_SEQ_STATUS scan;
 	hash_seq_init(&scan, tasks);
 	while (auto *task = static_cast<Task *>(hash_seq_search(&scan))) {
-		if (task->key.database != MyDatabaseId || task->state == TaskState::admitted)
+		/* Who admits a task sees to it until its transaction ends; unless it could not. */
+		if (task->key.database != MyDatabaseId ||
+			(task->state == TaskState::admitted && BackendPidGetProc(task->admitted_by) != nullptr))
 			continue;
 		if (count < out.size())
 			out[count] = {task->key.task, task->serial};
@@ -556,6 +560,20 @@ size_t list_running(std::span<Running> out) noexcept {
 	}
 	LWLockRelease(shared()->admission_lock);
 	return count;
+}
+
+void check_counts() noexcept {
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, names);
+	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
+		if (entry->key.database == MyDatabaseId)
+			entry->running = 0;
+	hash_seq_init(&scan, tasks);
+	while (auto *task = static_cast<Task *>(hash_seq_search(&scan)))
+		if (task->key.database == MyDatabaseId)
+			count_under(task->names, 1);
+	LWLockRelease(shared()->admission_lock);
 }
 
 void discount(const Running &running) noexcept {

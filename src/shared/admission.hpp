@@ -77,6 +77,8 @@ struct Running {
 };
 /* Fills "out", as far as it goes; returns how many there are. */
 size_t list_running(std::span<Running> out) noexcept;
+/* How many run under each name is counted anew, of the tasks that are. */
+void check_counts() noexcept;
 /* It is not what it was counted as. */
 void discount(const Running &running) noexcept;
 
