@@ -354,7 +354,7 @@ static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, S
 		if (note.ended_in >= mine && note.ended_in != InvalidSubTransactionId) {
 			note.ended_in = aborted ? InvalidSubTransactionId : parent;
 			ended_count -= aborted;
-			if (aborted && note.admitted_in == InvalidSubTransactionId)
+			if (aborted && note.admitted_in == InvalidSubTransactionId && !note.again)
 				continue;
 		}
 		notes[kept++] = note;
