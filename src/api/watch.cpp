@@ -22,18 +22,7 @@ public:
 			guard([] { before_shmem_exit(give_back_at_exit, 0); });
 			exit_callback_ = true;
 		}
-		for (WaiterSlot &slot : shared()->waiter) {
-			uint32 nobody = 0;
-			if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
-				continue; /* 1 is no database: taken, and not yet to be woken */
-			pg_atomic_write_u32(&slot.procno, static_cast<uint32>(compat::my_procno()));
-			pg_atomic_write_u64(&slot.task, static_cast<uint64>(task));
-			pg_write_barrier();
-			pg_atomic_write_u32(&slot.database, MyDatabaseId);
-			pg_atomic_fetch_add_u32(&shared()->waiters, 1);
-			mine_ = &slot;
-			break;
-		}
+		mine_ = take_waiter(task);
 		pg_memory_barrier();
 	}
 	~Waiting() { give_back(); }
@@ -45,10 +34,8 @@ public:
 
 private:
 	static void give_back() noexcept {
-		if (WaiterSlot *slot = std::exchange(mine_, nullptr)) {
-			pg_atomic_fetch_sub_u32(&shared()->waiters, 1);
-			pg_atomic_write_u32(&slot->database, 0);
-		}
+		if (WaiterSlot *slot = std::exchange(mine_, nullptr))
+			free_waiter(slot);
 	}
 	static void give_back_at_exit(int, Datum) { give_back(); }
 

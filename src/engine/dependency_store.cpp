@@ -135,14 +135,7 @@ std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
 		params.add_null();
 	else
 		params.add(tasks[0].task.own_queues);
-	const Rows rows = insert_flow_statement.run(params);
-	std::vector<Added> added;
-	added.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++) {
-		const std::string status = rows.text_at(i, 3);
-		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), status == "scheduled", status == "blocked"});
-	}
-	return added;
+	return added_from(insert_flow_statement.run(params));
 }
 
 /* They come sorted: one group after the other. */

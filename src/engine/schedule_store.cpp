@@ -102,50 +102,21 @@ static std::vector<Schedule> schedules_from(const Rows &rows) {
 /* By people */
 
 static constinit Statement schedule_statement{COLUMNS "s.name" EQ "$1 FOR UPDATE OF s", TEXTOID};
+#define SCHEDULE_TYPES                                                                                                 \
+	TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TEXTOID, INT2OID, INTERVALOID, TEXTOID, INT4OID, TEXTOID,   \
+		NAMEOID, OIDOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID
 static constinit Statement add_statement{
 	"INSERT INTO jobqueue.schedules (name, cron, type, payload, command, time_zone, queue, priority, timeout, "
 	"on_misfire, misfire_limit, on_overlap, created_by, created_by_oid, governed, anchor, next_run_at, incarnation) "
 	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, i.id "
 	"FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 ON CONFLICT (name) DO NOTHING RETURNING name",
-	TEXTOID,
-	TEXTOID,
-	TEXTOID,
-	JSONBOID,
-	TEXTOID,
-	TEXTOID,
-	TEXTOID,
-	INT2OID,
-	INTERVALOID,
-	TEXTOID,
-	INT4OID,
-	TEXTOID,
-	NAMEOID,
-	OIDOID,
-	BOOLOID,
-	TIMESTAMPTZOID,
-	TIMESTAMPTZOID};
+	SCHEDULE_TYPES};
 static constinit Statement replace_statement{
 	"UPDATE jobqueue.schedules s SET cron = $2, type = $3, payload = $4, command = $5, time_zone = $6, queue = $7, "
 	"priority = $8, timeout = $9, on_misfire = $10, misfire_limit = $11, on_overlap = $12, created_by = $13, "
 	"created_by_oid = $14, governed = $15, anchor = $16, next_run_at = $17, last_error = NULL, updated_at = " NOW
 	", incarnation = (SELECT i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1) WHERE s.name" EQ "$1",
-	TEXTOID,
-	TEXTOID,
-	TEXTOID,
-	JSONBOID,
-	TEXTOID,
-	TEXTOID,
-	TEXTOID,
-	INT2OID,
-	INTERVALOID,
-	TEXTOID,
-	INT4OID,
-	TEXTOID,
-	NAMEOID,
-	OIDOID,
-	BOOLOID,
-	TIMESTAMPTZOID,
-	TIMESTAMPTZOID};
+	SCHEDULE_TYPES};
 static constinit Statement delete_statement{"DELETE FROM jobqueue.schedules s WHERE s.name" EQ "$1 RETURNING s.name",
 											TEXTOID};
 static constinit Statement pause_statement{"UPDATE jobqueue.schedules s SET paused_at = " NOW " WHERE s.name" EQ "$1",

@@ -43,13 +43,7 @@ void describe(Params &params, const NewTask &task, Datum payload) {
 		params.add(task.own_queues);
 }
 
-static std::vector<Added> run_insert(Statement &plain, Statement &special, const NewTask &task, Datum payload) {
-	Params params;
-	describe(params, task, payload);
-	const bool is_special = task.group_key || task.blocked;
-	if (is_special)
-		params.add(task.group_key).add(task.blocked);
-	const Rows rows = (is_special ? special : plain).run(params);
+std::vector<Added> added_from(const Rows &rows) {
 	std::vector<Added> added;
 	added.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++) {
@@ -57,6 +51,15 @@ static std::vector<Added> run_insert(Statement &plain, Statement &special, const
 		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), status == "scheduled", status == "blocked"});
 	}
 	return added;
+}
+
+static std::vector<Added> run_insert(Statement &plain, Statement &special, const NewTask &task, Datum payload) {
+	Params params;
+	describe(params, task, payload);
+	const bool is_special = task.group_key || task.blocked;
+	if (is_special)
+		params.add(task.group_key).add(task.blocked);
+	return added_from((is_special ? special : plain).run(params));
 }
 
 Added insert(const NewTask &task, Datum payload) {

@@ -35,6 +35,8 @@ struct Added {
 };
 /* For statements of the stores: the first ten parameters of those that add a task. */
 void describe(Params &params, const NewTask &task, Datum payload);
+/* Likewise what they return: id, queue and status. */
+std::vector<Added> added_from(const Rows &rows);
 Added insert(const NewTask &task, Datum payload);
 /* "payloads" is jsonb[] without nulls; in their order. */
 std::vector<Added> insert_many(const NewTask &task, Datum payloads);

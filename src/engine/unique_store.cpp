@@ -41,11 +41,8 @@ static std::optional<Added> run_insert(Statement &statement, const NewTask &task
 		params.add_time(*key.until);
 	else
 		params.add(std::string_view(key.waiting ? "waiting" : "live"));
-	const Rows rows = statement.run(params);
-	if (rows.empty())
-		return std::nullopt;
-	const std::string status = rows.text_at(0, 3);
-	return Added{rows.int64_at(0, 1), rows.text_at(0, 2), status == "scheduled", status == "blocked"};
+	std::vector<Added> added = added_from(statement.run(params));
+	return added.empty() ? std::nullopt : std::optional(std::move(added[0]));
 }
 
 std::optional<Added> insert_unique(const NewTask &task, Datum payload, const UniqueKey &key) {

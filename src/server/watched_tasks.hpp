@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "pg/compat.hpp"
+#include "pg/guard.hpp"
 #include "shared/state.hpp"
 
 namespace jobqueue {
@@ -36,24 +36,12 @@ public:
 
 private:
 	static void take_place(int64 task) noexcept {
-		for (WaiterSlot &slot : shared()->waiter) {
-			uint32 nobody = 0;
-			if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
-				continue; /* 1 is no database: taken, and not yet to be woken */
-			pg_atomic_write_u32(&slot.procno, static_cast<uint32>(compat::my_procno()));
-			pg_atomic_write_u64(&slot.task, static_cast<uint64>(task));
-			pg_write_barrier();
-			pg_atomic_write_u32(&slot.database, MyDatabaseId);
-			pg_atomic_fetch_add_u32(&shared()->waiters, 1);
-			places_[static_cast<size_t>(place_count_++)] = &slot;
-			return;
-		}
+		if (WaiterSlot *slot = take_waiter(task))
+			places_[static_cast<size_t>(place_count_++)] = slot;
 	}
 	static void give_back() noexcept {
-		while (place_count_ > 0) {
-			pg_atomic_fetch_sub_u32(&shared()->waiters, 1);
-			pg_atomic_write_u32(&places_[static_cast<size_t>(--place_count_)]->database, 0);
-		}
+		while (place_count_ > 0)
+			free_waiter(places_[static_cast<size_t>(--place_count_)]);
 	}
 	static void give_back_at_exit(int, Datum) { give_back(); }
 

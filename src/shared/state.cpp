@@ -163,6 +163,26 @@ void free_worker(WorkerSlot *slot) noexcept {
 	set_state(slot, WorkerState::free);
 }
 
+WaiterSlot *take_waiter(int64 task) noexcept {
+	for (WaiterSlot &slot : state->waiter) {
+		uint32 nobody = 0;
+		if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
+			continue; /* 1 is no database: taken, and not yet to be woken */
+		pg_atomic_write_u32(&slot.procno, static_cast<uint32>(compat::my_procno()));
+		pg_atomic_write_u64(&slot.task, static_cast<uint64>(task));
+		pg_write_barrier();
+		pg_atomic_write_u32(&slot.database, MyDatabaseId);
+		pg_atomic_fetch_add_u32(&state->waiters, 1);
+		return &slot;
+	}
+	return nullptr;
+}
+
+void free_waiter(WaiterSlot *slot) noexcept {
+	pg_atomic_fetch_sub_u32(&state->waiters, 1);
+	pg_atomic_write_u32(&slot->database, 0);
+}
+
 void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noexcept {
 	pg_atomic_fetch_add_u32(&slot->progress_version, 1);
 	pg_write_barrier();

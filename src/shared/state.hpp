@@ -183,6 +183,10 @@ void free_worker(WorkerSlot *slot) noexcept;
 WorkerSlot *own_worker() noexcept;
 void set_own_worker(WorkerSlot *slot) noexcept;
 
+/* From now on the end of this task wakes us; null if there is no room. Give it back. */
+WaiterSlot *take_waiter(int64 task) noexcept;
+void free_waiter(WaiterSlot *slot) noexcept;
+
 /* What a handler says of its progress; "message" is cut where a character ends, by the caller. */
 void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noexcept;
 /* False if there is none. */
