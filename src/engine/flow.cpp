@@ -85,7 +85,7 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 	rule.max_running = type_flow && type_flow->group_limit > 0 ? type_flow->group_limit : of_queue;
 	count_as(Counted::group, name_of("group", group) ^ hash_name(queue), rule);
 	if (group.size() < sizeof(admission.group))
-		memcpy(admission.group, group.data(), group.size());
+		group.copy(admission.group, group.size());
 	return admission;
 }
 

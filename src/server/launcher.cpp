@@ -299,7 +299,7 @@ void Launcher::run() {
 		if (!unknown_.empty() && short_since_ == 0 &&
 			std::none_of(children_.begin(), children_.end(), [this](const Child &child) { return is_probing(child); }))
 			until = warned_of_databases_ ? until : now;
-		guard([until, now] { wait_for_news((std::max<int64>(until - now, 0) + 999) / 1000); });
+		guard([until, now] { wait_for_news(until <= now ? 0 : (until - now + 999) / 1000); });
 	}
 }
 

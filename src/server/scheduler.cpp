@@ -1043,8 +1043,7 @@ int64 Scheduler::sleep_ms() {
 	if (hungry_since_ != 0) {
 		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
 	}
-	const int64 left = until - now;
-	return left <= 0 ? 0 : (left + 999) / 1000;
+	return until <= now ? 0 : (until - now + 999) / 1000;
 }
 
 SchedulerState Scheduler::run() {

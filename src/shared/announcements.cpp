@@ -75,9 +75,9 @@ struct LaneList {
 		lane.ids = ids;
 		lane.priority = priority;
 		lane.grouped = grouped;
-		memcpy(lane.queue, queue.data(), queue.size());
+		queue.copy(lane.queue, queue.size());
 		if (group.size() < sizeof(lane.group))
-			memcpy(lane.group, group.data(), group.size());
+			group.copy(lane.group, group.size());
 	}
 };
 
