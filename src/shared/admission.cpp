@@ -44,9 +44,18 @@ struct NameKey {
 	uint64 name;
 	uint64 database;
 };
+/*
+ * A token that was taken comes back token_ns after the one before it, but not sooner than token_ns + head_start_ns() after
+ * it was taken. So a task may begin a little later than its token is taken, and no window has more that begin than it may.
+ */
+struct Bucket {
+	int64 full_at_ns;	/* when the latest one is back; 0 = never used */
+	int32 taken;		/* the latest that come back token_ns after one another; at most what the bucket holds */
+	int64 full_once_ns; /* when those before them are back */
+};
 struct Name {
 	NameKey key;
-	int64 full_at_ns; /* when the bucket will be full; nothing is in it a bucketful earlier */
+	Bucket bucket;
 	TimestampTz used_at;
 	int32 running;
 };
@@ -105,30 +114,63 @@ static int64 now_ns() noexcept {
 	return GetCurrentTimestamp() * 1000;
 }
 
-/* Since when a bucket that nobody has used fills. */
-static int64 full_at_of_unused(const Rule &rule) noexcept {
-	const auto start = static_cast<TimestampTz>(shared()->server_start);
-	return rule.changed_at > start ? 0 : start * 1000 + rule.token_ns * rule.rate_burst;
+static int64 head_start_ns(const Rule &rule) noexcept {
+	constexpr int64 longest = 50'000'000;
+	/* Not so much that whoever always takes the next token at once would have to wait longer for it. */
+	return std::min(longest, std::max(rule.token_ns / 50, rule.token_ns * (rule.rate_burst - 1) / 3));
 }
 
-static int64 full_at(const Name *entry, const Rule &rule) noexcept {
-	if (entry == nullptr || entry->full_at_ns == 0)
-		return full_at_of_unused(rule);
+/* One that is empty at that time. */
+static Bucket empty_at(int64 time, const Rule &rule) noexcept {
+	return {time + rule.token_ns * rule.rate_burst, rule.rate_burst, 0};
+}
+
+static Bucket bucket_of(const Name *entry, const Rule &rule) noexcept {
+	if (entry == nullptr || entry->bucket.full_at_ns == 0) {
+		const auto start = static_cast<TimestampTz>(shared()->server_start);
+		return rule.changed_at > start ? Bucket{} : empty_at(start * 1000, rule);
+	}
 	/* A bucket that was emptied under another rule owes no more than it would hold under this one. */
-	if (entry->used_at < rule.changed_at)
-		return std::min(entry->full_at_ns, rule.changed_at * 1000 + rule.token_ns * rule.rate_burst);
-	return entry->full_at_ns;
+	if (entry->used_at < rule.changed_at) {
+		const Bucket empty = empty_at(rule.changed_at * 1000, rule);
+		return {std::min(entry->bucket.full_at_ns, empty.full_at_ns), rule.rate_burst, 0};
+	}
+	return entry->bucket;
+}
+
+static int64 divide_up(int64 time, int64 by) noexcept {
+	return time > 0 ? (time + by - 1) / by : 0;
 }
 
 /* Tokens in the bucket, and if there is none, when the next one comes. */
-static int64 tokens(int64 full, const Rule &rule, int64 now, TimestampTz *again_at) noexcept {
-	const int64 missing = std::max<int64>(full - now, 0);
-	const int64 count = (rule.token_ns * rule.rate_burst - missing) / rule.token_ns;
+static int64 tokens(const Bucket &bucket, const Rule &rule, int64 now, TimestampTz *again_at) noexcept {
+	const int64 count = rule.rate_burst - divide_up(bucket.full_once_ns - now, rule.token_ns) -
+						std::min<int64>(bucket.taken, divide_up(bucket.full_at_ns - now, rule.token_ns));
 	if (count > 0)
 		return count;
-	*again_at = std::max(*again_at == DT_NOEND ? DT_NOBEGIN : *again_at,
-						 (full - rule.token_ns * (rule.rate_burst - 1) + 999) / 1000);
+	const int64 missing = rule.rate_burst - 1; /* when the next one comes */
+	const int64 next_ns = bucket.taken > missing ? bucket.full_at_ns - rule.token_ns * missing
+												 : bucket.full_once_ns - rule.token_ns * (missing - bucket.taken);
+	*again_at = std::max(*again_at == DT_NOEND ? DT_NOBEGIN : *again_at, (next_ns + 999) / 1000);
 	return 0;
+}
+
+static void take_token(Bucket *bucket, const Rule &rule, int64 now) noexcept {
+	const int64 earliest = now + head_start_ns(rule);
+	if (bucket->full_at_ns > earliest) {
+		bucket->full_at_ns += rule.token_ns;
+		bucket->taken = std::min(bucket->taken + 1, rule.rate_burst);
+		return;
+	}
+	if (bucket->taken > 0)
+		bucket->full_once_ns = bucket->full_at_ns;
+	bucket->full_at_ns = earliest + rule.token_ns;
+	bucket->taken = 1;
+}
+
+static void put_back_token(Bucket *bucket, int64 token_ns) noexcept {
+	bucket->full_at_ns -= token_ns;
+	bucket->taken = std::max(bucket->taken - 1, 0);
 }
 
 /* Makes room by forgetting full buckets of names under which nothing runs. */
@@ -143,7 +185,8 @@ static void evict() noexcept {
 	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
 		/* A database that is no more; or one that has been full, which is as good as one that was never used. */
 		if (find_database(static_cast<Oid>(entry->key.database)) == nullptr ||
-			(entry->running == 0 && entry->full_at_ns <= now && (entry->full_at_ns == 0 || entry->full_at_ns >= start)))
+			(entry->running == 0 && entry->bucket.full_at_ns <= now &&
+			 (entry->bucket.full_at_ns == 0 || entry->bucket.full_at_ns >= start)))
 			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
 }
 
@@ -162,7 +205,7 @@ static Name *enter_name(uint64 name) noexcept {
 	}
 	if (entry != nullptr && !found) {
 		entry->running = 0;
-		entry->full_at_ns = 0;
+		entry->bucket = {};
 		entry->used_at = 0;
 	}
 	return entry;
@@ -205,7 +248,7 @@ int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted
 			count = std::min<int64>(count, std::max(rule.max_running - running, 0));
 		}
 		if (rule.token_ns > 0)
-			count = std::min(count, tokens(full_at(entry, rule), rule, now, again_at));
+			count = std::min(count, tokens(bucket_of(entry, rule), rule, now, again_at));
 	}
 	LWLockRelease(shared()->admission_lock);
 	return static_cast<int>(count);
@@ -219,7 +262,7 @@ static void count_under(const uint64 (&counted)[counted_kinds], int32 change) no
 		if (entry == nullptr)
 			continue;
 		entry->running += change;
-		if (entry->running <= 0 && entry->full_at_ns == 0)
+		if (entry->running <= 0 && entry->bucket.full_at_ns == 0)
 			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
 	}
 }
@@ -405,30 +448,33 @@ Verdict admit(const Admission &admission) {
 	const int64 now = now_ns();
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	Note *const again = find_ended_note(admission.task);
-	verdict.admitted = again != nullptr || find_task(admission.task) == nullptr;
+	if (again == nullptr && find_task(admission.task) != nullptr)
+		verdict = {false, DT_NOEND, Counted::group}; /* it ends before that does */
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];
 		if (!rule.is_limit())
 			continue;
 		const Name *entry = find_name(admission.names[i]);
+		verdict.by = static_cast<Counted>(i);
 		if (rule.max_running > 0 && entry && entry->running - own_credit(admission.names[i]) >= rule.max_running)
-			verdict = {false, DT_NOEND, i == static_cast<size_t>(Counted::group)};
+			verdict.admitted = false;
 		else if (rule.token_ns > 0 && entry == nullptr && !has_room_for_bucket()) {
 			shared()->admission_refused = true;
-			verdict = {false, GetCurrentTimestamp() + no_room_us, false};
-		} else if (rule.token_ns > 0 && tokens(full_at(entry, rule), rule, now, &verdict.again_at) == 0)
+			verdict = {false, GetCurrentTimestamp() + no_room_us};
+		} else if (rule.token_ns > 0 && tokens(bucket_of(entry, rule), rule, now, &verdict.again_at) == 0)
 			verdict.admitted = false;
 	}
 	if (verdict.admitted && !fill_in(admission, TaskState::admitted)) {
 		shared()->admission_refused = true;
-		verdict = {false, GetCurrentTimestamp() + no_room_us, false};
+		verdict = {false, GetCurrentTimestamp() + no_room_us};
 	}
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];
 		if (rule.token_ns == 0)
 			continue;
 		if (Name *entry = enter_name(admission.names[i])) {
-			entry->full_at_ns = std::max(full_at(entry, rule), now) + rule.token_ns;
+			entry->bucket = bucket_of(entry, rule);
+			take_token(&entry->bucket, rule, now);
 			entry->used_at = now / 1000;
 		}
 	}
@@ -462,7 +508,7 @@ void take_back(int64 id) noexcept {
 	for (size_t i = 0; i < counted_kinds; i++)
 		if (note->tokens_ns[i] != 0)
 			if (Name *entry = find_name(note->names[i]))
-				entry->full_at_ns -= note->tokens_ns[i];
+				put_back_token(&entry->bucket, note->tokens_ns[i]);
 	if (!note->again)
 		forget_task(id, unannounced);
 	LWLockRelease(shared()->admission_lock);
