@@ -280,7 +280,7 @@ bool Claimer::absorb(const Scope &scope) {
 	};
 	follow_ring(position_, take, [this] { forget_quiet(); });
 	const TimestampTz now = GetCurrentTimestamp();
-	return undiscovered_ || any_part([now](const Part &part) { return !part.quiet && part.wait_until <= now; });
+	return undiscovered_ || any_part([now](const Part &part) { return part.is_open(now); });
 }
 
 TimestampTz Claimer::next_time() const noexcept {
@@ -472,6 +472,10 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	Reading reading{scope, conditions, static_cast<size_t>(count)};
 	if (conditions.flow.has_order())
 		note_waiting(conditions.flow);
+	if (!scope.limited.empty())
+		for (KnownLane &known : lanes_)
+			if (!known.lane.grouped)
+				known.limited.resize(std::max(known.limited.size(), scope.limited.size()));
 	const bool plain_order = in_turn(conditions.flow);
 	const std::vector<size_t> order = plain_order ? std::vector<size_t>() : reading_order(conditions.flow);
 	const size_t begin = first_to_read();
@@ -500,28 +504,52 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	return std::move(reading.locked);
 }
 
+/* It has nothing to give in this turn; a worker looks again at that time, or (DT_NOEND) when a task has ended. */
+void Claimer::close(Part &part, TimestampTz again_at) const noexcept {
+	part.quiet = remembers_quiet_ && again_at == DT_NOEND;
+	part.wait_until = remembers_quiet_ && again_at != DT_NOEND ? again_at : 0;
+	part.closed_in = turn_;
+}
+
+/* There is no room in it: or what is less urgent would get what is freed while we read on. */
+void Claimer::close_queue(const std::string &queue, TimestampTz again_at) {
+	auto known =
+		std::lower_bound(lanes_.begin(), lanes_.end(), queue,
+						 [](const KnownLane &lane, const std::string &name) { return lane.lane.queue < name; });
+	for (; known != lanes_.end() && known->lane.queue == queue; ++known) {
+		close(known->main, again_at);
+		for (Part &part : known->limited)
+			close(part, again_at);
+		known->round.unfinished |= known->lane.grouped;
+		known->round.any_end |= known->lane.grouped;
+	}
+}
+
+void Claimer::close_type(size_t limited, TimestampTz again_at) {
+	for (KnownLane &known : lanes_)
+		if (limited < known.limited.size())
+			close(known.limited[limited], again_at);
+}
+
 void Claimer::read_lane(Reading &reading, KnownLane &known) {
-	const auto is_open = [now = GetCurrentTimestamp()](const Part &part) {
-		return !part.quiet && part.wait_until <= now;
-	};
+	const TimestampTz now = GetCurrentTimestamp();
 	if (known.lane.grouped) {
-		if (is_open(known.main))
+		if (known.main.is_open(now) && known.main.closed_in != turn_)
 			read_groups(reading, known);
 		return;
 	}
 	const Scope &scope = reading.scope;
-	known.limited.resize(scope.limited.size());
 	const size_t parts = 1 + scope.limited.size();
 	for (size_t i = 0; i < parts && reading.missing() > 0; i++) {
 		const size_t which = parts == 1 ? 0 : (turn_ / 2 + i) % parts;
 		const Scope &own = which == 0 ? scope : scope.limited[which - 1];
 		Part &part = which == 0 ? known.main : known.limited[which - 1];
-		if (!is_open(part))
+		if (!part.is_open(now) || part.closed_in == turn_)
 			continue;
 		if (own.filter_for(known.lane.queue).lets_nothing_through())
 			part.quiet = remembers_quiet_;
 		else
-			read_part(reading, known, own, part);
+			read_part(reading, known, which);
 	}
 }
 
@@ -538,26 +566,38 @@ static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &
 	return false;
 }
 
-void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part) {
+/* "which": 0, or 1 + the limited scope. */
+void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
+	const Scope &scope = which == 0 ? reading.scope : reading.scope.limited[which - 1];
+	Part &part = which == 0 ? known.main : known.limited[which - 1];
 	const Flow &flow = reading.conditions.flow;
 	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
 	const TypeFlow *const type_flow = scope.is_limited ? flow.type(scope.limited_type()) : nullptr;
 	const bool limited = reading.conditions.counts && ((queue_flow && queue_flow->rule.is_limit()) || type_flow);
 	size_t wanted_in_all = reading.missing();
 	if (limited) {
-		const std::pair<uint64, Rule> limits[] = {
-			{queue_flow ? queue_flow->name : 0, queue_flow ? queue_flow->rule : Rule()},
-			{type_flow ? type_flow->name : 0, type_flow ? type_flow->rule : Rule()}};
-		TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
-		const int most = remembers_quiet_ ? 1 : static_cast<int>(wanted_in_all);
-		const int admissible = may_admit(reading.conditions) ? count_admissible(limits, most, &again_at) : 0;
-		if (admissible == 0) {
-			part.quiet = remembers_quiet_ && again_at == DT_NOEND;
-			part.wait_until = remembers_quiet_ && again_at != DT_NOEND ? again_at : 0;
+		if (!may_admit(reading.conditions)) {
+			close(part, GetCurrentTimestamp() + before_counting_us);
+			return;
+		}
+		const auto admits = [&](const auto *flow_of_name, TimestampTz *again_at) {
+			if (!flow_of_name || !flow_of_name->rule.is_limit())
+				return true;
+			const std::pair<uint64, Rule> limit[] = {{flow_of_name->name, flow_of_name->rule}};
+			const int most = remembers_quiet_ ? 1 : static_cast<int>(wanted_in_all);
+			wanted_in_all = static_cast<size_t>(count_admissible(limit, most, again_at));
+			return wanted_in_all > 0;
+		};
+		TimestampTz again_at;
+		if (!admits(queue_flow, &again_at)) {
+			close_queue(known.lane.queue, again_at);
+			return;
+		}
+		if (!admits(type_flow, &again_at)) {
+			close_type(which - 1, again_at);
 			return;
 		}
 		part.wait_until = 0;
-		wanted_in_all = static_cast<size_t>(admissible);
 	}
 	const LaneKey key = key_of(scope, known);
 	const TimestampTz started = GetCurrentTimestamp();
@@ -594,7 +634,11 @@ void Claimer::read_part(Reading &reading, KnownLane &known, const Scope &scope, 
 				if (!admit_task(reading.conditions, admission).admitted) {
 					/* Somebody was faster: it is for others, or for later. */
 					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id, {}); });
-					part.wait_until = remembers_quiet_ ? GetCurrentTimestamp() + before_counting_us : 0;
+					const TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
+					if (queue_flow && queue_flow->rule.is_limit())
+						close_queue(known.lane.queue, again_at);
+					if (type_flow)
+						close_type(which - 1, again_at);
 					found = wanted_in_all;
 					continue;
 				}
@@ -665,10 +709,14 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		}
 		const Verdict verdict = admit_task(reading.conditions, admission);
 		if (!verdict.admitted) {
+			if (verdict.by == Counted::queue) {
+				close_queue(queue, verdict.again_at);
+				break;
+			}
 			if (verdict.again_at != DT_NOEND)
-				*again_at = *again_at == DT_NOEND ? verdict.again_at : std::min(*again_at, verdict.again_at);
+				*again_at = std::min(*again_at, verdict.again_at);
 			else
-				known.round.any_end |= !verdict.by_group;
+				known.round.any_end |= verdict.by != Counted::group;
 			continue;
 		}
 		admitted.push_back(head);
@@ -758,7 +806,8 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		round.lows.clear(); /* what was given back is announced when the transaction ends */
 	const bool held = reading.conditions.flow.holds_groups(known.lane.queue);
 	TimestampTz again_at = DT_NOEND;
-	for (int statements = 0; reading.missing() > 0 && statements < most_statements; statements++) {
+	for (int statements = 0; reading.missing() > 0 && part.closed_in != turn_ && statements < most_statements;
+		 statements++) {
 		const size_t before = reading.locked.tasks.size();
 		if (!round.hints.empty()) {
 			const std::vector<store::GroupHead> heads = read_heads(known, round.hints, held);
@@ -798,6 +847,8 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		break;
 	}
 	round.unfinished |= again_at != DT_NOEND; /* who waits for a token is not announced again */
+	if (part.closed_in == turn_)
+		return;
 	if (reading.locked.tasks.empty() && again_at != DT_NOEND && remembers_quiet_)
 		part.wait_until = again_at;
 	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty();
@@ -879,20 +930,19 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 bool Claimer::has_work(const Scope &scope, const Conditions &conditions) {
 	discover();
 	const TimestampTz now = GetCurrentTimestamp();
-	const auto is_open = [now](const Part &part) { return !part.quiet && part.wait_until <= now; };
 	for (KnownLane &known : lanes_) {
 		if (is_closed(scope, known, conditions.pauses))
 			continue;
 		if (known.lane.grouped) {
-			if (is_open(known.main) && has_work_in_groups(scope, conditions, known))
+			if (known.main.is_open(now) && has_work_in_groups(scope, conditions, known))
 				return true;
 			continue;
 		}
 		known.limited.resize(scope.limited.size());
-		if (is_open(known.main) && has_work_in(scope, conditions, known, known.main))
+		if (known.main.is_open(now) && has_work_in(scope, conditions, known, known.main))
 			return true;
 		for (size_t i = 0; i < scope.limited.size(); i++)
-			if (is_open(known.limited[i]) && has_work_in(scope.limited[i], conditions, known, known.limited[i]))
+			if (known.limited[i].is_open(now) && has_work_in(scope.limited[i], conditions, known, known.limited[i]))
 				return true;
 	}
 	return false;

@@ -100,6 +100,9 @@ private:
 	struct Part {
 		bool quiet = false;			/* nothing to be had until something is announced */
 		TimestampTz wait_until = 0; /* nor before this time */
+		size_t closed_in = 0;		/* nor in this turn of lock() */
+
+		bool is_open(TimestampTz now) const noexcept { return !quiet && wait_until <= now; }
 	};
 	/* How far the reading of a lane of groups has come. */
 	struct Round {
@@ -141,8 +144,11 @@ private:
 	bool in_turn(const Flow &flow) const;
 	std::vector<size_t> reading_order(const Flow &flow) const;
 	void note_waiting(const Flow &flow);
+	void close(Part &part, TimestampTz again_at) const noexcept;
+	void close_queue(const std::string &queue, TimestampTz again_at);
+	void close_type(size_t limited, TimestampTz again_at);
 	void read_lane(Reading &reading, KnownLane &known);
-	void read_part(Reading &reading, KnownLane &known, const Scope &scope, Part &part);
+	void read_part(Reading &reading, KnownLane &known, size_t which);
 	void read_groups(Reading &reading, KnownLane &known);
 	size_t take_groups(Reading &reading, KnownLane &known, std::span<const store::GroupHead> heads,
 					   TimestampTz *again_at);
@@ -157,7 +163,7 @@ private:
 	std::map<std::string, double, std::less<>> passes_; /* of queues with weights: how much each has had */
 	uint64 position_ = 0;								/* in the ring */
 	size_t lane_limit_ = 8192;
-	size_t turn_ = 0;
+	size_t turn_ = 0; /* calls of lock() */
 	size_t grouped_lanes_ = 0;
 	std::optional<store::Lane> deferred_; /* it comes first next time */
 	bool started_ = false;

@@ -42,8 +42,8 @@ struct Admission {
 
 struct Verdict {
 	bool admitted;
-	TimestampTz again_at; /* when a token comes; DT_NOEND: when another task ends */
-	bool by_group = true; /* it is the group that says no: only the end of one of its tasks matters */
+	TimestampTz again_at;			/* when a token comes; DT_NOEND: when another task ends */
+	std::optional<Counted> by = {}; /* whose limit says no; none: there is no room to count it */
 };
 
 Size admission_size();

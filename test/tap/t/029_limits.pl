@@ -300,7 +300,7 @@ SQL
 	sql(q{DELETE FROM jobqueue.tasks_live WHERE queue IN ('r1', 'r2') AND status IN ('pending', 'scheduled') AND id % 20 <> 0});
 	my $left = sql(q{SELECT count(*) FROM jobqueue.tasks_live WHERE queue IN ('r1', 'r2')});
 	my $since = time;
-	empties(q{queue IN ('r1', 'r2')}, "at random: the $left that are left run", 40);
+	empties(q{queue IN ('r1', 'r2')}, "at random: the $left that are left run");
 	note sprintf 'the rest: %.1f s', time - $since;
 	sql('DROP TRIGGER log_claim ON jobqueue.tasks_live');
 }
@@ -389,8 +389,7 @@ sub check_rate {
 		SELECT (SELECT count(*) FROM t), (SELECT round(max(y), 2) FROM y), (SELECT round(extract(epoch FROM max(at) - min(at)), 2) FROM t)
 SQL
 	note "$name: $n in $span s, at most $excess over the rate in any window";
-	# clocks of processes are read at different moments: 1 for rounding
-	cmp_ok($excess, '<=', $burst + 1, "$name: no window has more than burst + rate * w");
+	cmp_ok($excess, '<=', $burst, "$name: no window has more than burst + rate * w");
 	cmp_ok($n, '>=', 0.95 * $rate * $seconds, "$name: and at least 95 % of it") if $seconds;
 }
 
@@ -470,16 +469,17 @@ sub max_running {
 	sql(<<'SQL');
 	TRUNCATE ran;
 	SELECT jobqueue.alter_queue('m', max_running => 2);
-	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.01}', 'm')) FROM generate_series(1, 600);
+	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.01}', 'm')) FROM generate_series(1, 800);
 SQL
 	for my $n (1, 3, 0, 2) {
 		sql("SELECT jobqueue.alter_queue('m', max_running => $n)");
-		my $from = sql('SELECT clock_timestamp()');
+		# those that were running when it was lowered have ended by the time 60 more have
 		my $before = sql('SELECT count(*) FROM ran');
-		# those that were running when it was lowered have ended
 		wait_sql($node, 'app', "SELECT count(*) >= $before + 60 FROM ran WHERE queue = 'm'", 't', "max_running $n: they run");
+		my $from = sql('SELECT clock_timestamp()');
+		wait_sql($node, 'app', "SELECT count(*) >= 60 FROM ran WHERE queue = 'm' AND begins > '$from'", 't', "max_running $n: they run on");
 		is(sql(<<"SQL"), $n || 4, "max_running $n: so many at once, and not fewer");
-			WITH r AS (SELECT * FROM ran WHERE queue = 'm' AND begins > '$from'::timestamptz + interval '50 ms')
+			WITH r AS (SELECT * FROM ran WHERE queue = 'm' AND begins > '$from')
 			SELECT max(n) FROM (SELECT sum(delta) OVER (ORDER BY at, delta) AS n FROM (
 				SELECT begins AS at, 1 AS delta FROM r UNION ALL SELECT ends, -1 FROM r) s) t
 SQL
@@ -501,16 +501,12 @@ SQL
 	SELECT count(jobqueue.enqueue('note', queue => 'group', group_key => 'g')) FROM generate_series(1, 2000);
 	SELECT count(jobqueue.enqueue('note', queue => 'busy')) FROM generate_series(1, 2000);
 SQL
-	my $slow = 0;
-	for my $n (1 .. 20) {
-		my $id = sql("SELECT jobqueue.enqueue('note', queue => 'free')");
-		my $began = time;
-		wait_for(sub { sql("SELECT status = 'completed' FROM jobqueue.tasks WHERE id = $id") eq 't' }, 10);
-		$slow = max($slow, time - $began);
-	}
-	cmp_ok($slow, '<', 0.5, 'others: a queue without limits is not delayed');
 	$node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1h'");
 	$node->reload;
+	for my $n (1 .. 20) {
+		my $id = sql("SELECT jobqueue.enqueue('note', queue => 'free')");
+		wait_for(sub { sql("SELECT status = 'completed' FROM jobqueue.tasks WHERE id = $id") eq 't' }) or fail('others: a queue without limits goes on'), last;
+	}
 	my ($cpu, $log) = watch_idle($node, 4);
   SKIP: {
 		skip 'CPU time cannot be measured here', 1 if !defined $cpu;
@@ -518,10 +514,8 @@ SQL
 		cmp_ok($cpu, '<', 0.2, 'waiting for a group, a full queue, an empty bucket uses no CPU');
 	}
 	# and each of them goes on at once when it may, though the next poll is an hour away
-	is_prompt(sub {
-		sql(q{SELECT jobqueue.complete(id, attempts) FROM jobqueue.tasks_live WHERE status = 'processing' AND queue IN ('group', 'busy')});
-		wait_sql($node, 'app', q{SELECT count(*) = 0 FROM jobqueue.tasks_live WHERE queue IN ('group', 'busy')}, 't', 'others: they go on', 20);
-	}, 15, 'others: woken, not polled');
+	sql(q{SELECT jobqueue.complete(id, attempts) FROM jobqueue.tasks_live WHERE status = 'processing' AND queue IN ('group', 'busy')});
+	wait_sql($node, 'app', q{SELECT count(*) = 0 FROM jobqueue.tasks_live WHERE queue IN ('group', 'busy')}, 't', 'others: woken, not polled');
 	$node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1s'");
 	$node->reload;
 	sql(q{SELECT jobqueue.purge_queue('empty')});
@@ -558,38 +552,32 @@ SQL
 	SELECT jobqueue.resume_queue(NULL);
 SQL
 	empties(q{queue LIKE 'w%'}, 'strict: all have run');
-	# four workers: those of the lower one begin when the last three of the higher one may still run
+	# four workers: those of the lower one may begin while the others still run what they have claimed of the higher one
 	is(sql(<<'SQL'), '0', 'strict: the higher weight always first');
 		SELECT count(*) FROM ran r JOIN (SELECT queue, begins, row_number() OVER (PARTITION BY queue ORDER BY begins DESC) AS rank FROM ran) h
-			ON h.queue > r.queue AND h.begins > r.begins + interval '20 ms' AND h.rank > 4
+			ON h.queue > r.queue AND h.begins > r.begins AND h.rank > 3 * 64
 SQL
 	$node->append_conf('postgresql.conf', "jobqueue.queue_order = 'weighted'");
 	$node->reload;
 
-	# aging: what has waited long enough makes up for its priority, under a stream of more important ones
+	# aging: what has waited long enough makes up for its priority, while there are many that are more important
 	sql(<<'SQL');
 	TRUNCATE ran;
+	SELECT jobqueue.pause_queue(NULL);
 	SELECT jobqueue.alter_queue('aging', max_running => 1, aging => '100 ms');
 	SELECT jobqueue.alter_queue('starving', max_running => 1);
-	CREATE PROCEDURE stream(q text, until timestamptz) LANGUAGE plpgsql AS $$
-	BEGIN
-		WHILE clock_timestamp() < until LOOP
-			PERFORM jobqueue.enqueue('note', '{"sleep": 0.004}', q, priority => 0) FROM generate_series(1, GREATEST(0, 20 - (SELECT count(*) FROM jobqueue.tasks_live WHERE queue = q)));
-			COMMIT;
-			PERFORM pg_sleep(0.005);
-		END LOOP;
-	END $$;
+	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.004}', q, priority => 0)) FROM generate_series(1, 5000), unnest('{aging,starving}'::text[]) q;
+	SELECT jobqueue.enqueue('note', '{"n": 77}', q, priority => 10) FROM unnest('{aging,starving}'::text[]) q;
+	SELECT jobqueue.resume_queue(NULL);
 SQL
-	my @streams = map { start_session("CALL stream('$_', now() + '6 s')") } 'aging', 'starving';
-	wait_sql($node, 'app', "SELECT count(DISTINCT queue) FROM ran WHERE queue IN ('aging', 'starving')", '2', 'aging: the streams flow');
-	sql(q{SELECT jobqueue.enqueue('note', '{"n": 77}', q, priority => 10) FROM unnest('{aging,starving}'::text[]) q});
-	wait_sql($node, 'app', "SELECT count(*) FROM ran WHERE queue = 'aging' AND n = 77", '1', 'aging: a low priority is not starved', 5);
-	is(sql("SELECT count(*) FROM ran WHERE queue = 'starving' AND n = 77"), '0', 'without, it is');
-	is(sql(q{SELECT extract(epoch FROM begins - created_at) BETWEEN 0.8 AND 2.5 FROM ran r JOIN jobqueue.tasks t ON t.id = r.task WHERE r.queue = 'aging' AND n = 77}), 't',
-		'aging: after 10 steps') or diag sql(q{SELECT begins - created_at FROM ran r JOIN jobqueue.tasks t ON t.id = r.task WHERE n = 77});
-	finish_session($_, 'aging: the stream ends') for @streams;
-	empties(q{queue IN ('aging', 'starving')}, 'aging: in the end all have run');
+	wait_sql($node, 'app', "SELECT count(*) FROM ran WHERE queue = 'aging' AND n = 77", '1', 'aging: a low priority is not starved');
+	is(sql("SELECT count(*) > 0 FROM jobqueue.tasks_live WHERE queue = 'aging'"), 't', 'aging: it did not wait until all others had run');
+	my ($starved, $others) = split /\|/, sql("SELECT (SELECT count(*) FROM ran WHERE queue = 'starving' AND n = 77), (SELECT count(*) > 1 FROM jobqueue.tasks_live WHERE queue = 'starving')");
+	is($starved, '0', 'aging: without, it is starved') if $others eq 't';
+	is(sql(q{SELECT begins - created_at >= '1 s' FROM ran JOIN jobqueue.tasks ON id = task WHERE ran.queue = 'aging' AND n = 77}), 't', 'aging: not before 10 steps');
+	sql(q{SELECT jobqueue.purge_queue(q) FROM unnest('{aging,starving}'::text[]) q});
 }
+
 # --------------------------------------------------------------------------------------------------------------------
 
 my %part = (groups => \&groups, fair => \&fair, at_random => \&at_random, crash => \&crash, rates => \&rates, max_running => \&max_running,
