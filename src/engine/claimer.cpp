@@ -226,11 +226,14 @@ std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::s
 void Claimer::forget_quiet() {
 	for (KnownLane &lane : lanes_) {
 		lane.round.lows.clear();
+		lane.round.waiting.clear();
+		lane.round.due.clear();
 		lane.main = {};
 		lane.limited.clear();
 		lane.round.unfinished = true;
 		lane.round.ends = 0;
 	}
+	passes_.clear();
 	undiscovered_ = true;
 }
 
@@ -353,16 +356,23 @@ bool Claimer::in_turn(const Flow &flow) const {
  * belong to none, take turns.
  */
 std::vector<size_t> Claimer::reading_order(const Flow &flow) const {
-	std::vector<size_t> order(lanes_.size());
+	std::vector<size_t> order;
+	order.reserve(lanes_.size());
 	const size_t begin = first_to_read();
-	for (size_t i = 0; i < order.size(); i++)
-		order[i] = (begin + i) % order.size();
+	for (size_t i = 0; i < lanes_.size(); i++) {
+		const size_t which = (begin + i) % lanes_.size();
+		if (!lanes_[which].main.quiet || !lanes_[which].limited.empty())
+			order.push_back(which);
+	}
 	const TimestampTz now = GetCurrentTimestamp();
-	for (size_t first = 0; first < order.size();) {
-		size_t last = first + 1;
-		const std::string &queue = lanes_[order[first]].lane.queue;
-		while (last < order.size() && lanes_[order[last]].lane.queue == queue)
+	for (size_t first = 0, last; first < order.size(); first = last) {
+		last = first + 1;
+		const uint64 queue_hash = lanes_[order[first]].queue_hash;
+		while (last < order.size() && lanes_[order[last]].queue_hash == queue_hash)
 			last++;
+		if (last == first + 1)
+			continue;
+		const std::string &queue = lanes_[order[first]].lane.queue;
 		const QueueFlow *const queue_flow = flow.queue(queue);
 		const int64 aging_us = queue_flow ? queue_flow->aging_us : 0;
 		const bool groups_first = turn_ % 2 == 1;
@@ -373,7 +383,6 @@ std::vector<size_t> Claimer::reading_order(const Flow &flow) const {
 		};
 		std::stable_sort(order.begin() + static_cast<ptrdiff_t>(first), order.begin() + static_cast<ptrdiff_t>(last),
 						 [&rank](size_t a, size_t b) { return rank(a) < rank(b); });
-		first = last;
 	}
 	if (flow.has_weights()) {
 		const auto weight_of = [&](size_t i) {
@@ -480,8 +489,9 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	const std::vector<size_t> order = plain_order ? std::vector<size_t>() : reading_order(conditions.flow);
 	const size_t begin = first_to_read();
 	deferred_.reset();
-	for (size_t i = 0; i < lanes_.size(); i++) {
-		KnownLane &known = lanes_[plain_order ? (begin + i) % lanes_.size() : order[i]];
+	const size_t lanes = plain_order ? lanes_.size() : order.size();
+	for (size_t i = 0; i < lanes; i++) {
+		KnownLane &known = lanes_[plain_order ? (begin + i) % lanes : order[i]];
 		if (known.main.quiet && known.limited.empty())
 			continue;
 		if ((queue && known.lane.queue != *queue) || is_closed(scope, known, conditions.pauses))
@@ -664,6 +674,27 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 
 /* Groups */
 
+/* False if it is not a token that it waits for, or too many do: then all are looked at in turn. */
+bool Claimer::Round::wait(const std::string &group, TimestampTz again_at) {
+	constexpr size_t most_waiting = 20000;
+	if (again_at == DT_NOEND || (waiting.size() >= most_waiting && !waiting.contains(group)))
+		return false;
+	TimestampTz &when = waiting[group];
+	due.erase({when, group});
+	due.emplace(again_at, group);
+	when = again_at;
+	return true;
+}
+
+void Claimer::Round::wake(TimestampTz now) {
+	while (!due.empty() && due.begin()->first <= now && hints.size() < most_hints) {
+		waiting.erase(due.begin()->second);
+		if (std::find(hints.begin(), hints.end(), due.begin()->second) == hints.end())
+			hints.push_back(due.begin()->second);
+		due.erase(due.begin());
+	}
+}
+
 /* How many groups give so many tasks, as it seems. */
 size_t Claimer::groups_for(const Round &round, size_t tasks) const {
 	if (!remembers_quiet_)
@@ -697,7 +728,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 	const size_t most_groups = groups_for(known.round, missing);
 	for (; seen < heads.size() && admitted.size() < most_groups && !reading.enough; seen++) {
 		const store::GroupHead &head = heads[seen];
-		if (head.held || !is_wanted(head.type, head.dead_letter))
+		if (head.held || !is_wanted(head.type, head.dead_letter) || known.round.waiting.contains(head.group))
 			continue;
 		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group);
 		const bool has_limits =
@@ -713,6 +744,8 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 				close_queue(queue, verdict.again_at);
 				break;
 			}
+			if (remembers_quiet_ && verdict.by == Counted::group && known.round.wait(head.group, verdict.again_at))
+				continue;
 			if (verdict.again_at != DT_NOEND)
 				*again_at = std::min(*again_at, verdict.again_at);
 			else
@@ -806,6 +839,8 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		round.lows.clear(); /* what was given back is announced when the transaction ends */
 	const bool held = reading.conditions.flow.holds_groups(known.lane.queue);
 	TimestampTz again_at = DT_NOEND;
+	if (remembers_quiet_)
+		round.wake(GetCurrentTimestamp());
 	for (int statements = 0; reading.missing() > 0 && part.closed_in != turn_ && statements < most_statements;
 		 statements++) {
 		const size_t before = reading.locked.tasks.size();
@@ -849,9 +884,10 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	round.unfinished |= again_at != DT_NOEND; /* who waits for a token is not announced again */
 	if (part.closed_in == turn_)
 		return;
-	if (reading.locked.tasks.empty() && again_at != DT_NOEND && remembers_quiet_)
-		part.wait_until = again_at;
-	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty();
+	const TimestampTz next = round.due.empty() ? again_at : std::min(again_at, round.due.begin()->first);
+	if (reading.locked.tasks.empty() && round.hints.empty() && next != DT_NOEND && remembers_quiet_)
+		part.wait_until = next;
+	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty() && round.due.empty();
 }
 
 bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, Part &part) {

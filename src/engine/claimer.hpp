@@ -17,6 +17,7 @@
 #include "shared/positions.hpp"
 
 #include <map>
+#include <set>
 
 namespace jobqueue {
 
@@ -118,6 +119,12 @@ private:
 		 */
 		std::map<std::string, int64, std::less<>> lows;
 		TimestampTz swept_at = 0;
+		/* Groups that wait for a token of their own: they are not looked at until it comes. */
+		std::map<std::string, TimestampTz, std::less<>> waiting;
+		std::set<std::pair<TimestampTz, std::string>> due;
+
+		bool wait(const std::string &group, TimestampTz again_at);
+		void wake(TimestampTz now);
 	};
 	struct KnownLane {
 		store::Lane lane;
