@@ -334,6 +334,32 @@ class Bench:
         for count in (1, 1000):
             self.database('queues', str(count), 'jobqueue', lambda native, c=count: run(native, c), HISTORY_OFF)
 
+    def limits(self):
+        """Groups of which one task runs at a time, a queue with a limit that is never reached, unique keys, a graph: beside none."""
+        jobs = self.size(1000000)
+        insert = f"INSERT INTO jobqueue.tasks (type, payload, group_key, unique_key) SELECT 'nothing', '{PAYLOAD}', %s, %s " \
+                 'FROM generate_series(1, $n) n; VACUUM ANALYZE;'
+
+        def run(native, prepare, group, key, count):
+            native.run(prepare or 'SELECT 1')
+            native.fill(count, insert % (group or 'NULL', key or 'NULL'))
+            return native.drain(4, 120)
+
+        def graph(native, size):
+            native.fill(0, "SELECT count(*) FROM jobqueue.enqueue_flow((SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'nothing', "
+                           "'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i) ELSE '[]' END) ORDER BY l, i) "
+                           f'FROM generate_series(1, 100) l, generate_series(1, {size // 100}) i)); VACUUM ANALYZE;')
+            return native.drain(4, 120)
+
+        workers = {'jobqueue.max_workers': 4}
+        cases = {'none': (None, None, None, jobs),
+                 f'{jobs // 10:,} groups': (None, f"'g' || n % {jobs // 10}", None, jobs),
+                 'unique keys': (None, None, "'k' || n", jobs),
+                 'a rate': ("SELECT jobqueue.alter_queue('default', rate_limit => 1000000)", None, None, jobs // 10)}
+        for case, (prepare, group, key, count) in cases.items():
+            self.database('limits', case, 'jobqueue', lambda native, p=prepare, g=group, k=key, c=count: run(native, p, g, k, c), workers)
+        self.database('limits', 'a graph, 100 deep', 'jobqueue', lambda native: graph(native, jobs // 10), workers)
+
     def mixed(self):
         """One task in 1,000 sleeps for 0.1 s; beside short ones alone."""
         jobs = self.size(300000)
@@ -492,7 +518,7 @@ class Bench:
         return not summary['results']
 
 
-WORKLOADS = ['drain', 'sustained', 'enqueue', 'copy', 'latency', 'loaded', 'outside', 'contention', 'urgent', 'queues', 'mixed',
+WORKLOADS = ['drain', 'sustained', 'enqueue', 'copy', 'latency', 'loaded', 'outside', 'contention', 'urgent', 'queues', 'limits', 'mixed',
              'inflight', 'history', 'idle', 'backlog', 'snapshot', 'memory']
 
 

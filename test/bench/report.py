@@ -20,6 +20,7 @@ TITLES = {
     'outside': 'Workers outside the server: one connection, batches of 100',
     'contention': 'Four clients beside handlers that update the same 500 accounts: their transactions a second',
     'urgent': 'A million wait: commit to start of an urgent task', 'queues': '1,000 queues and types: drain',
+    'limits': 'Limits and dependencies, four workers, history on: drain',
     'mixed': 'One task in 1,000 sleeps 0.1 s: drain', 'inflight': '10,000 claimed by somebody: drain by one connection, or by workers',
     'history': 'Millions of completed tasks kept: drain', 'idle': 'Idle', 'backlog': 'Drain by size of the backlog',
     'snapshot': 'Sustained, while another session holds a snapshot', 'memory': 'Memory of one worker',
@@ -130,6 +131,8 @@ def shows(rounds):
     for case in ('lower priority number', 'older transaction'):
         show(f'a million wait, {case}: slowest start', list(rounds.by_round('urgent', case, 'latency_ms.max').values()), 50, False, 'ms')
     ratio('1,000 queues and types: one', ('queues', '1000'), ('queues', '1'), 0.8)
+    for case in [case for workload, case in rounds.results if workload == 'limits' and case.endswith(' groups')]:
+        ratio(f'{case}, one task of each at a time: no groups', ('limits', case), ('limits', 'none'), 0.5)
     grown = [run['last_mb'] - run['first_mb'] for run in rounds.results.get(('memory', 'ours'), [])]
     show('memory of a worker, last tenth less first', grown, 1, False, 'MB')
     ratio('enqueue, 64 clients, INSERT: plain table', ('enqueue 64', 'ours, INSERT'), ('enqueue 64', 'plain table'), 0.9)
