@@ -1,8 +1,9 @@
--- Rights. Nothing is granted to PUBLIC; four levels are granted with one call. Which rows a role meets in the tables is
--- decided in the library, see api/row_security.cpp.
+-- Rights. Nothing is granted to PUBLIC, but the check of rows that one may write; four levels are granted with one call.
+-- Which rows a role meets in the tables is decided in the library, see api/row_security.cpp.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jobqueue FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA jobqueue FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION jobqueue._check_task(text, text, text, integer, interval, jsonb, text, text) TO PUBLIC;
 
 -- One statement for each right of a level, with %s for the role: grant and revoke cannot drift apart.
 CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
