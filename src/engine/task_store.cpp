@@ -10,6 +10,8 @@
  */
 #include "engine/task_store.hpp"
 
+#include "engine/held_claims.hpp"
+
 #include "engine/sql_command_store.hpp"
 #include "engine/sql_text.hpp"
 
@@ -374,6 +376,9 @@ std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampT
 
 std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
 							 std::string_view claimed_by) {
+	if (unhandled)
+		if (std::optional<std::vector<HeapTuple>> begun = begin_by_place(tasks, lease, claimed_by))
+			return std::move(*begun);
 	Params params;
 	params.add_datum(places_of(tasks), false).add_time(lease).add(claimed_by);
 	const Rows rows = (unhandled ? claim_unhandled_statement : claim_statement).run(params);
@@ -577,9 +582,15 @@ static std::vector<int64> ids_of(const Rows &rows) {
 
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
 							bool in_server, int slot) {
+	std::vector<int64> done;
+	if (slot == 0 && !in_server)
+		done = complete_by_place(ids, attempts);
+	if (!done.empty() && done.size() == ids.size())
+		return done;
 	Params params;
 	params.add(ids).add(attempts).add_datum(results.value_or(0), !results).add(in_server);
-	return ids_of(complete_statements[slot].run(params));
+	std::ranges::copy(ids_of(complete_statements[slot].run(params)), std::back_inserter(done));
+	return done;
 }
 
 /*

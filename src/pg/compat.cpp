@@ -5,6 +5,7 @@
 
 extern "C" {
 #include "catalog/pg_db_role_setting.h"
+#include "executor/executor.h"
 #include "replication/syncrep.h"
 #if PG_VERSION_NUM >= 160000
 #include "utils/guc_hooks.h"
@@ -223,6 +224,27 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 #endif
 		LWLockRelease(LockHashPartitionLockByIndex(i));
 	}
+}
+
+bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row) {
+	TM_FailureData failure;
+	LockTupleMode mode;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes indexes = TU_None;
+#else
+	bool indexes = false;
+#endif
+	if (table_tuple_update(target->ri_RelationDesc, &place, row, GetCurrentCommandId(true), SnapshotSelf,
+						   InvalidSnapshot, true, &failure, &mode, &indexes) != TM_Ok)
+		return false;
+#if PG_VERSION_NUM >= 160000
+	if (indexes != TU_None)
+		list_free(ExecInsertIndexTuples(target, row, estate, false, false, nullptr, NIL, indexes == TU_Summarizing));
+#else
+	if (indexes)
+		list_free(ExecInsertIndexTuples(target, row, estate, false, false, nullptr, NIL));
+#endif
+	return true;
 }
 
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion) {

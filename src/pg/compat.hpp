@@ -50,6 +50,9 @@ bool holds_lock_on(Oid table);
  */
 void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
 
+/* The new version of the row at this place, and its index entries; false if somebody else has changed it. */
+bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row);
+
 /* Runs a portal to its end; as a command from a client would be if "top_level". "completion" may be null. */
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion = nullptr);
 

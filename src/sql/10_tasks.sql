@@ -1,6 +1,6 @@
 -- The tasks table: one table to look at, ten leaves underneath.
 
--- Whoever may insert, or update, has its rows checked: see the grant in 50_access.sql.
+-- Called as whoever writes a row: see the rights in 50_access.sql.
 CREATE FUNCTION jobqueue._check_task(type text, status text, queue text, max_attempts integer, timeout interval, failures jsonb,
 	origin_queue text, unique_scope text) RETURNS boolean LANGUAGE C IMMUTABLE AS 'MODULE_PATHNAME', 'jobqueue_check_task';
 COMMENT ON FUNCTION jobqueue._check_task(text, text, text, integer, interval, jsonb, text, text) IS

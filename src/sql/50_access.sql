@@ -1,9 +1,8 @@
--- Rights. Nothing is granted to PUBLIC, but the check of rows that one may write; four levels are granted with one call.
--- Which rows a role meets in the tables is decided in the library, see api/row_security.cpp.
+-- Rights. Nothing is granted to PUBLIC; four levels are granted with one call. Which rows a role meets in the tables is
+-- decided in the library, see api/row_security.cpp.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jobqueue FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA jobqueue FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION jobqueue._check_task(text, text, text, integer, interval, jsonb, text, text) TO PUBLIC;
 
 -- One statement for each right of a level, with %s for the role: grant and revoke cannot drift apart.
 CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
@@ -25,6 +24,8 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_flow(jsonb)'),
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.parent_results()'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.parent_results(bigint, integer)'),
+		-- the server asks this of whoever writes a row
+		('{producer,consumer}', 'EXECUTE ON FUNCTION jobqueue._check_task(text, text, text, integer, interval, jsonb, text, text)'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that are no producer's business
 		('{producer,sql}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, unique_scope, slot) ON jobqueue.tasks'),

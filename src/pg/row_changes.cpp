@@ -1,0 +1,86 @@
+/*
+ * row_changes.cpp -- see row_changes.hpp. C region.
+ */
+#include "pg/row_changes.hpp"
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "catalog/pg_trigger.h"
+#include "executor/executor.h"
+#include "storage/bufmgr.h"
+}
+
+namespace jobqueue {
+
+bool may_change_rows(Relation table, const char *own_trigger, int checks) {
+	const TupleConstr *constraints = RelationGetDescr(table)->constr;
+	if (XactReadOnly || IsolationUsesXactSnapshot() || table->rd_rel->relforcerowsecurity ||
+		table->rd_rules != nullptr ||
+		(constraints != nullptr && (constraints->has_generated_stored || constraints->num_check != checks)))
+		return false;
+	const TriggerDesc *triggers = table->trigdesc;
+	for (int i = 0; triggers != nullptr && i < triggers->numtriggers; i++) {
+		const Trigger &trigger = triggers->triggers[i];
+		if ((TRIGGER_FOR_UPDATE(trigger.tgtype) || TRIGGER_FOR_DELETE(trigger.tgtype)) &&
+			strcmp(trigger.tgname, own_trigger) != 0)
+			return false;
+	}
+	return true;
+}
+
+RowChanges begin_row_changes(Relation table) {
+	RowChanges changes = {};
+	const auto columns = static_cast<Size>(RelationGetNumberOfAttributes(table));
+	changes.table = table;
+	changes.blocks = RelationGetNumberOfBlocks(table); /* it does not shrink while we hold a lock on it */
+	changes.estate = CreateExecutorState();
+	changes.target = makeNode(ResultRelInfo);
+	InitResultRelInfo(changes.target, table, 0, nullptr, 0);
+	changes.old_row = table_slot_create(table, nullptr);
+	changes.new_row = MakeSingleTupleTableSlot(RelationGetDescr(table), &TTSOpsHeapTuple);
+	changes.values = static_cast<Datum *>(palloc(mul_size(sizeof(Datum), columns)));
+	changes.nulls = static_cast<bool *>(palloc(columns));
+	return changes;
+}
+
+bool fetch_row(RowChanges &changes, const ItemPointerData &place) {
+	ItemPointerData newest = place;
+	if (ItemPointerGetBlockNumber(&place) >= changes.blocks ||
+		!table_tuple_fetch_row_version(changes.table, &newest, SnapshotSelf, changes.old_row))
+		return false;
+	slot_getallattrs(changes.old_row);
+	std::copy_n(changes.old_row->tts_values, RelationGetNumberOfAttributes(changes.table), changes.values);
+	std::copy_n(changes.old_row->tts_isnull, RelationGetNumberOfAttributes(changes.table), changes.nulls);
+	return true;
+}
+
+HeapTuple update_row(RowChanges &changes) {
+	HeapTuple row = heap_form_tuple(RelationGetDescr(changes.table), changes.values, changes.nulls);
+	ExecStoreHeapTuple(row, changes.new_row, false);
+	if (changes.target->ri_NumIndices == 0)
+		ExecOpenIndices(changes.target, false);
+	if (!compat::update_row(changes.target, changes.estate, changes.old_row->tts_tid, changes.new_row))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a row of \"%s\" was changed although it is locked", RelationGetRelationName(changes.table))));
+	row->t_self = changes.new_row->tts_tid;
+	ResetPerTupleExprContext(changes.estate);
+	return row;
+}
+
+bool delete_row(RowChanges &changes) {
+	TM_FailureData failure;
+	return table_tuple_delete(changes.table, &changes.old_row->tts_tid, GetCurrentCommandId(true), SnapshotSelf,
+							  InvalidSnapshot, true, &failure, false) == TM_Ok;
+}
+
+void end_row_changes(RowChanges &changes) {
+	ExecDropSingleTupleTableSlot(changes.old_row);
+	ExecDropSingleTupleTableSlot(changes.new_row);
+	ExecCloseIndices(changes.target);
+	FreeExecutorState(changes.estate);
+	CommandCounterIncrement();
+}
+
+} // namespace jobqueue
