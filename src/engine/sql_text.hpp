@@ -36,10 +36,14 @@
 #define INSERT_COLUMNS                                                                                                 \
 	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, "        \
 	"created_by, timeout"
-#define INSERT_VALUES(payload, first_case)                                                                             \
-	"$1, " payload ", coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                           \
-	"$1 AND " HAS_SAY_IN("ANY ($10)") "), 'default'), $4, $5, CASE " first_case "WHEN $5" GT NOW                       \
-									  " THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
+#define QUEUE_OF_TYPE                                                                                                  \
+	"coalesce($3, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ                                            \
+	"$1 AND " HAS_SAY_IN("ANY ($10)") "), "                                                                            \
+									  "'default')"
+#define QUEUE_GIVEN "$3"
+#define INSERT_VALUES(payload, queue, first_case)                                                                      \
+	"$1, " payload ", " queue ", $4, $5, CASE " first_case "WHEN $5" GT NOW                                            \
+	" THEN 'scheduled' ELSE 'pending' END, $6, $7, $8, $9"
 #define INSERT_RETURNING " RETURNING id, queue, status"
 #define INSERT_TYPES(payload)                                                                                          \
 	TEXTOID, payload, TEXTOID, INT2OID, TIMESTAMPTZOID, INT4OID, JSONBOID, NAMEOID, INTERVALOID, TEXTARRAYOID

@@ -19,17 +19,21 @@ namespace jobqueue::store {
 
 /* Adding */
 
-static constinit Statement insert_statement{INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", "") ")" INSERT_RETURNING,
-											INSERT_TYPES(JSONBOID)};
-static constinit Statement insert_many_statement{INSERT_COLUMNS ") SELECT " INSERT_VALUES("u.payload", "")
-													 FROM_PAYLOADS INSERT_RETURNING,
-												 INSERT_TYPES(JSONBARRAYOID)};
+static constinit Statement insert_statement{
+	INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", QUEUE_OF_TYPE, "") ")" INSERT_RETURNING, INSERT_TYPES(JSONBOID)};
+/* Most tasks, once their type is known: the server prepares even those parts of a statement that it will not come to. */
+static constinit Statement insert_given_statement{
+	INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", QUEUE_GIVEN, "") ")" INSERT_RETURNING, INSERT_TYPES(JSONBOID)};
+static constinit Statement insert_many_statement{
+	INSERT_COLUMNS ") SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, "") FROM_PAYLOADS INSERT_RETURNING,
+	INSERT_TYPES(JSONBARRAYOID)};
 /* With what most tasks have not. */
 static constinit Statement insert_special_statement{
-	INSERT_COLUMNS ", group_key) VALUES (" INSERT_VALUES("$2", IF_BLOCKED) ", $11)" INSERT_RETURNING,
+	INSERT_COLUMNS ", group_key) VALUES (" INSERT_VALUES("$2", QUEUE_OF_TYPE, IF_BLOCKED) ", $11)" INSERT_RETURNING,
 	INSERT_TYPES(JSONBOID), TEXTOID, BOOLOID};
 static constinit Statement insert_many_special_statement{
-	INSERT_COLUMNS ", group_key) SELECT " INSERT_VALUES("u.payload", IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
+	INSERT_COLUMNS
+	", group_key) SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
 	INSERT_TYPES(JSONBARRAYOID), TEXTOID, BOOLOID};
 
 void describe(Params &params, const NewTask &task, Datum payload) {
@@ -65,7 +69,8 @@ static std::vector<Added> run_insert(Statement &plain, Statement &special, const
 }
 
 Added insert(const NewTask &task, Datum payload) {
-	return run_insert(insert_statement, insert_special_statement, task, payload).at(0);
+	return run_insert(task.queue ? insert_given_statement : insert_statement, insert_special_statement, task, payload)
+		.at(0);
 }
 
 std::vector<Added> insert_many(const NewTask &task, Datum payloads) {

@@ -15,7 +15,7 @@ namespace jobqueue::store {
 
 static constinit Statement insert_unique_statement{
 	INSERT_COLUMNS ", group_key, unique_key, unique_scope) VALUES (" INSERT_VALUES(
-		"$2",
+		"$2", QUEUE_OF_TYPE,
 		IF_BLOCKED) ", $11, $13, $14) ON CONFLICT (type, unique_key) WHERE " HOLDS_KEY("") " DO NOTHING" INSERT_RETURNING,
 	UNIQUE_TYPES, TEXTOID};
 
@@ -23,7 +23,7 @@ static constinit Statement insert_unique_statement{
 #define NEXT_ID "pg_catalog.nextval('jobqueue.tasks_id_seq'::pg_catalog.regclass)"
 #define ADD_TAKEN                                                                                                      \
 	") " INSERT_COLUMNS ", group_key, unique_key, unique_scope, id) SELECT " INSERT_VALUES(                            \
-		"$2", IF_BLOCKED) ", $11, $13, 'period', k.task_id FROM taken k" INSERT_RETURNING
+		"$2", QUEUE_OF_TYPE, IF_BLOCKED) ", $11, $13, 'period', k.task_id FROM taken k" INSERT_RETURNING
 static constinit Statement take_key_statement{
 	"WITH taken AS (INSERT INTO jobqueue.unique_keys (type, unique_key, task_id, expires_at) VALUES ($1, $13, " NEXT_ID
 	", $14) ON CONFLICT (type, unique_key) DO NOTHING RETURNING task_id" ADD_TAKEN,
