@@ -225,15 +225,21 @@ std::vector<store::GroupHead> Claimer::next_heads(KnownLane &known, const std::s
 
 void Claimer::forget_quiet() {
 	for (KnownLane &lane : lanes_) {
-		lane.round.lows.clear();
 		lane.round.waiting.clear();
 		lane.round.due.clear();
+	}
+	look_everywhere();
+}
+
+/* Something was added, who knows where. */
+void Claimer::look_everywhere() {
+	for (KnownLane &lane : lanes_) {
+		lane.round.lows.clear();
 		lane.main = {};
 		lane.limited.clear();
 		lane.round.unfinished = true;
 		lane.round.ends = 0;
 	}
-	passes_.clear();
 	undiscovered_ = true;
 }
 
@@ -265,12 +271,13 @@ bool Claimer::absorb(const Scope &scope) {
 			lanes_.clear();
 		grouped_lanes_ = static_cast<size_t>(
 			std::count_if(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return lane.lane.grouped; }));
+		passes_.clear();
 		undiscovered_ |= lanes_.empty();
 		lane_limit_ = std::max(many_lanes, 2 * lanes_.size());
 	}
 	const auto take = [&](const News &news) {
 		if (news.kind == AnnouncementKind::statement) {
-			forget_quiet();
+			look_everywhere();
 			statements_ = true;
 		} else if (news.kind == AnnouncementKind::capacity) {
 			note_capacity(scope, news);
@@ -281,7 +288,7 @@ bool Claimer::absorb(const Scope &scope) {
 				  news.type_hash == 0 || (type_mask(news.type_hash) & scope.types) != 0, news.group, news.type_hash);
 		}
 	};
-	follow_ring(position_, take, [this] { forget_quiet(); });
+	follow_ring(position_, take, [this] { look_everywhere(); });
 	const TimestampTz now = GetCurrentTimestamp();
 	return undiscovered_ || any_part([now](const Part &part) { return part.is_open(now); });
 }

@@ -135,6 +135,7 @@ private:
 		TimestampTz waiting_since = 0; /* without having been served */
 	};
 	struct Reading;
+	void look_everywhere();
 	void learn(const store::Lane &lane, bool news, std::string_view group, uint64 type_hash);
 	void note_capacity(const Scope &scope, const News &news);
 	void lower(const News &news);

@@ -42,6 +42,8 @@ static Relation open_live(Columns *columns) {
 
 std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> tasks, TimestampTz lease,
 													 std::string_view claimed_by) {
+	if (std::ranges::any_of(tasks, [](const Candidate &task) { return task.attempts == PG_INT32_MAX; }))
+		return std::nullopt; /* the statement says what is wrong */
 	std::vector<HeapTuple> begun(tasks.size());
 	const bool done = guard([&] {
 		Columns columns;
@@ -113,7 +115,7 @@ std::vector<int64> complete_by_place(std::span<const int64> ids, std::span<const
 		const auto value = [&changes](AttrNumber column) { return changes.values[column - 1]; };
 		size_t count = 0;
 		for (const Known &claim : known) {
-			/* Status is the longest to look at; who has these and a lease that ends is being processed. */
+			/* A claim is named by id and attempt; one without a lease that ends is a worker's in the server, or by hand. */
 			if (fetch_row(changes, claim.place) && DatumGetInt64(value(columns.id)) == claim.id &&
 				DatumGetInt32(value(columns.attempts)) == claim.attempt && !is_null(columns.lease_expires_at) &&
 				!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value(columns.lease_expires_at))) &&
