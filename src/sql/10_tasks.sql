@@ -1,26 +1,22 @@
 -- The tasks table: one table to look at, ten leaves underneath.
 
--- Called as whoever writes a row: see the rights in 50_access.sql.
-CREATE FUNCTION jobqueue._check_task(type text, status text, queue text, max_attempts integer, timeout interval, failures jsonb,
-	origin_queue text, unique_scope text) RETURNS boolean LANGUAGE C IMMUTABLE AS 'MODULE_PATHNAME', 'jobqueue_check_task';
-COMMENT ON FUNCTION jobqueue._check_task(text, text, text, integer, interval, jsonb, text, text) IS
-	'internal: the CHECK of the tasks table; raises check_violation and names the column';
-
 CREATE SEQUENCE jobqueue.tasks_id_seq AS bigint;
 
 CREATE TABLE jobqueue.tasks (
 	id               bigint      NOT NULL DEFAULT pg_catalog.nextval('jobqueue.tasks_id_seq'::pg_catalog.regclass),
-	type             text        NOT NULL,
+	type             text        NOT NULL CONSTRAINT tasks_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) ''),
 	payload          jsonb       NOT NULL DEFAULT '{}',
-	status           text        NOT NULL DEFAULT 'pending',
+	status           text        NOT NULL DEFAULT 'pending' CONSTRAINT tasks_status_known CHECK (
+		status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'scheduled', 'blocked', 'processing', 'completed', 'failed', 'cancelled'])),
 	created_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	processed_at     timestamptz,
-	queue            text        NOT NULL DEFAULT 'default',
+	queue            text        NOT NULL DEFAULT 'default' CONSTRAINT tasks_queue_length CHECK (
+		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	priority         smallint    NOT NULL DEFAULT 0,
 	run_at           timestamptz,
 	attempts         integer     NOT NULL DEFAULT 0,
-	max_attempts     integer,
+	max_attempts     integer     CONSTRAINT tasks_max_attempts_positive CHECK (max_attempts OPERATOR(pg_catalog.>) 0),
 	finished_at      timestamptz,
 	lease_expires_at timestamptz,
 	claimed_by       text,
@@ -31,15 +27,17 @@ CREATE TABLE jobqueue.tasks (
 	group_key        text,
 	created_by       name        NOT NULL DEFAULT CURRENT_USER,
 	metadata         jsonb,
-	timeout          interval,
+	timeout          interval    CONSTRAINT tasks_timeout_positive CHECK (timeout OPERATOR(pg_catalog.>) '0'::interval),
 	crashes          integer     NOT NULL DEFAULT 0,
-	failures         jsonb,
-	origin_queue     text,
+	failures         jsonb       CONSTRAINT tasks_failures_array CHECK (
+		pg_catalog.jsonb_typeof(failures) OPERATOR(pg_catalog.=) 'array'),
+	origin_queue     text        CONSTRAINT tasks_origin_queue_length CHECK (
+		pg_catalog.octet_length(origin_queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(origin_queue) OPERATOR(pg_catalog.<=) 63),
 	progress         real,
 	progress_message text,
-	unique_scope     text,
-	slot             smallint    NOT NULL DEFAULT 0,
-	CONSTRAINT tasks_valid CHECK (jobqueue._check_task(type, status, queue, max_attempts, timeout, failures, origin_queue, unique_scope))
+	unique_scope     text        CONSTRAINT tasks_unique_scope_known CHECK (
+		unique_scope OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting', 'started', 'period'])),
+	slot             smallint    NOT NULL DEFAULT 0
 ) PARTITION BY LIST (slot);
 
 CREATE TABLE jobqueue.tasks_live PARTITION OF jobqueue.tasks FOR VALUES IN (0);

@@ -24,8 +24,6 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_flow(jsonb)'),
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.parent_results()'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.parent_results(bigint, integer)'),
-		-- the server asks this of whoever writes a row
-		('{producer,consumer}', 'EXECUTE ON FUNCTION jobqueue._check_task(text, text, text, integer, interval, jsonb, text, text)'),
 		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that are no producer's business
 		('{producer,sql}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, origin_queue, progress, progress_message, unique_scope, slot) ON jobqueue.tasks'),

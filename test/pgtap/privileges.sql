@@ -39,9 +39,8 @@ SELECT results_eq(
 	$$SELECT p.oid::regprocedure::text COLLATE "default", concat_ws(' ', CASE WHEN has_function_privilege('pgtap_producer', p.oid, 'EXECUTE') THEN 'producer' END,
 		CASE WHEN has_function_privilege('pgtap_consumer', p.oid, 'EXECUTE') THEN 'consumer' END, CASE WHEN has_function_privilege('pgtap_manager', p.oid, 'EXECUTE') THEN 'manager' END,
 		CASE WHEN has_function_privilege('pgtap_sql', p.oid, 'EXECUTE') THEN 'sql' END)
-	  FROM pg_proc p WHERE p.pronamespace = 'jobqueue'::regnamespace AND (proname !~ '^_' OR proname IN ('_workers', '_check_task')) ORDER BY p.proname COLLATE "C", p.pronargs$$,
-	$$VALUES ('jobqueue._check_task(text,text,text,integer,interval,jsonb,text,text)', 'producer consumer'),
-		('jobqueue._workers()', 'manager'),
+	  FROM pg_proc p WHERE p.pronamespace = 'jobqueue'::regnamespace AND (proname !~ '^_' OR proname = '_workers') ORDER BY p.proname COLLATE "C", p.pronargs$$,
+	$$VALUES ('jobqueue._workers()', 'manager'),
 		('jobqueue.adopt()', ''),
 		('jobqueue.alter_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text,integer,integer,integer,interval,integer,integer)', 'manager'),
 		('jobqueue.alter_queue(text,integer,integer,integer,interval,integer,integer,boolean,integer,interval,integer,interval)', 'manager'),
@@ -123,7 +122,7 @@ SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_man
 SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r,
 	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text,text)","jobqueue.revoke_access(name,text,text)","jobqueue.limit_role(name,integer,integer,integer)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
 SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_proc
-	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname NOT IN ('_workers', '_check_task') AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
+	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> '_workers' AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
 SELECT is_empty($$SELECT r, a.privilege_type FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r JOIN pg_roles ON rolname = r,
 	pg_class, aclexplode(relacl) a WHERE relnamespace = 'jobqueue'::regnamespace AND a.grantee = pg_roles.oid AND a.is_grantable$$, 'no right can be passed on');
 SELECT lives_ok($$SELECT jobqueue.revoke_access('pgtap_producer', 'producer'), jobqueue.revoke_access('pgtap_consumer', 'consumer'), jobqueue.revoke_access('pgtap_manager', 'manager'), jobqueue.revoke_access('pgtap_sql', 'sql')$$, 'the levels are revoked');
