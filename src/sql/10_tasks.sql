@@ -1,4 +1,5 @@
--- The tasks table: one table to look at, ten leaves underneath.
+-- The tasks table: one table to look at, ten leaves underneath. Its checks are compiled in every statement that writes a row:
+-- arrays are literals, for a constructor would be evaluated each time.
 
 CREATE SEQUENCE jobqueue.tasks_id_seq AS bigint;
 
@@ -7,7 +8,7 @@ CREATE TABLE jobqueue.tasks (
 	type             text        NOT NULL CONSTRAINT tasks_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) ''),
 	payload          jsonb       NOT NULL DEFAULT '{}',
 	status           text        NOT NULL DEFAULT 'pending' CONSTRAINT tasks_status_known CHECK (
-		status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'scheduled', 'blocked', 'processing', 'completed', 'failed', 'cancelled'])),
+		status OPERATOR(pg_catalog.=) ANY ('{pending,scheduled,blocked,processing,completed,failed,cancelled}'::pg_catalog.text[])),
 	created_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	processed_at     timestamptz,
@@ -36,7 +37,7 @@ CREATE TABLE jobqueue.tasks (
 	progress         real,
 	progress_message text,
 	unique_scope     text        CONSTRAINT tasks_unique_scope_known CHECK (
-		unique_scope OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting', 'started', 'period'])),
+		unique_scope OPERATOR(pg_catalog.=) ANY ('{live,waiting,started,period}'::pg_catalog.text[])),
 	slot             smallint    NOT NULL DEFAULT 0
 ) PARTITION BY LIST (slot);
 
@@ -46,21 +47,21 @@ CREATE TABLE jobqueue.tasks_failed PARTITION OF jobqueue.tasks
 
 -- The ring of history: the leaf being filled changes with time, the oldest is emptied by TRUNCATE.
 CREATE TABLE jobqueue.tasks_history_1 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (1);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (1);
 CREATE TABLE jobqueue.tasks_history_2 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (2);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (2);
 CREATE TABLE jobqueue.tasks_history_3 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (3);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (3);
 CREATE TABLE jobqueue.tasks_history_4 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (4);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (4);
 CREATE TABLE jobqueue.tasks_history_5 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (5);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (5);
 CREATE TABLE jobqueue.tasks_history_6 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (6);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (6);
 CREATE TABLE jobqueue.tasks_history_7 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (7);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (7);
 CREATE TABLE jobqueue.tasks_history_8 PARTITION OF jobqueue.tasks
-	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']))) FOR VALUES IN (8);
+	(CONSTRAINT tasks_history_status CHECK (status OPERATOR(pg_catalog.=) ANY ('{completed,cancelled}'::pg_catalog.text[]))) FOR VALUES IN (8);
 
 -- Indexes belong to the leaves: an index on the parent is created again by a restore, and fails.
 ALTER TABLE jobqueue.tasks_live ADD CONSTRAINT tasks_live_pkey PRIMARY KEY (id);
