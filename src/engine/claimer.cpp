@@ -368,7 +368,7 @@ std::vector<size_t> Claimer::reading_order(const Flow &flow) const {
 	const size_t begin = first_to_read();
 	for (size_t i = 0; i < lanes_.size(); i++) {
 		const size_t which = (begin + i) % lanes_.size();
-		if (!lanes_[which].main.quiet || !lanes_[which].limited.empty())
+		if (!lanes_[which].is_quiet())
 			order.push_back(which);
 	}
 	const TimestampTz now = GetCurrentTimestamp();
@@ -499,7 +499,7 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	const size_t lanes = plain_order ? lanes_.size() : order.size();
 	for (size_t i = 0; i < lanes; i++) {
 		KnownLane &known = lanes_[plain_order ? (begin + i) % lanes : order[i]];
-		if (known.main.quiet && known.limited.empty())
+		if (known.is_quiet())
 			continue;
 		if ((queue && known.lane.queue != *queue) || is_closed(scope, known, conditions.pauses))
 			continue;
@@ -550,22 +550,16 @@ void Claimer::close_type(size_t limited, TimestampTz again_at) {
 
 void Claimer::read_lane(Reading &reading, KnownLane &known) {
 	const TimestampTz now = GetCurrentTimestamp();
+	const auto is_open = [this, now](const Part &part) { return part.is_open(now) && part.closed_in != turn_; };
 	if (known.lane.grouped) {
-		if (known.main.is_open(now) && known.main.closed_in != turn_)
+		if (is_open(known.main))
 			read_groups(reading, known);
 		return;
 	}
-	const Scope &scope = reading.scope;
-	const size_t parts = 1 + scope.limited.size();
+	const size_t parts = 1 + reading.scope.limited.size();
 	for (size_t i = 0; i < parts && reading.missing() > 0; i++) {
 		const size_t which = parts == 1 ? 0 : (turn_ / 2 + i) % parts;
-		const Scope &own = which == 0 ? scope : scope.limited[which - 1];
-		Part &part = which == 0 ? known.main : known.limited[which - 1];
-		if (!part.is_open(now) || part.closed_in == turn_)
-			continue;
-		if (own.filter_for(known.lane.queue).lets_nothing_through())
-			part.quiet = remembers_quiet_;
-		else
+		if (is_open(which == 0 ? known.main : known.limited[which - 1]))
 			read_part(reading, known, which);
 	}
 }
@@ -587,6 +581,10 @@ static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &
 void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 	const Scope &scope = which == 0 ? reading.scope : reading.scope.limited[which - 1];
 	Part &part = which == 0 ? known.main : known.limited[which - 1];
+	if (scope.filter_for(known.lane.queue).lets_nothing_through()) {
+		part.quiet = remembers_quiet_;
+		return;
+	}
 	const Flow &flow = reading.conditions.flow;
 	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
 	const TypeFlow *const type_flow = scope.is_limited ? flow.type(scope.limited_type()) : nullptr;
@@ -834,7 +832,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	Round &round = known.round;
 	Part &part = known.main;
 	if (!may_admit(reading.conditions)) {
-		part.wait_until = remembers_quiet_ ? GetCurrentTimestamp() + before_counting_us : 0;
+		close(part, GetCurrentTimestamp() + before_counting_us);
 		return;
 	}
 	part.wait_until = 0;
@@ -906,8 +904,7 @@ bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, Know
 	if (limits[0].second.is_limit() || limits[1].second.is_limit()) {
 		TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
 		if (!may_admit(conditions) || count_admissible(limits, 1, &again_at) == 0) {
-			part.quiet = again_at == DT_NOEND;
-			part.wait_until = part.quiet ? 0 : again_at;
+			close(part, again_at);
 			return false;
 		}
 		part.wait_until = 0;
@@ -933,7 +930,7 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 	constexpr int most_statements = 20, heads_at_once = 256;
 	const std::string &queue = known.lane.queue;
 	if (!may_admit(conditions)) {
-		known.main.wait_until = GetCurrentTimestamp() + before_counting_us;
+		close(known.main, GetCurrentTimestamp() + before_counting_us);
 		return false;
 	}
 	known.main.wait_until = 0;
@@ -960,8 +957,7 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 			known.round.any_end = true;
 		}
 		if (last) {
-			known.main.quiet = wait_until == DT_NOEND;
-			known.main.wait_until = known.main.quiet ? 0 : wait_until;
+			close(known.main, wait_until);
 			known.round.hints.clear();
 			return false;
 		}

@@ -133,6 +133,8 @@ private:
 		std::vector<Part> limited = {}; /* of the limited scopes */
 		Round round = {};
 		TimestampTz waiting_since = 0; /* without having been served */
+
+		bool is_quiet() const noexcept { return main.quiet && limited.empty(); }
 	};
 	struct Reading;
 	void look_everywhere();

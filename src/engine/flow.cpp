@@ -123,11 +123,9 @@ void recount_running_tasks() {
 	std::vector<int64> ids;
 	for (const Running &task : running)
 		ids.push_back(task.id);
-	if (ids.empty()) {
-		check_counts();
-		return;
-	}
-	std::vector<int64> claimed = store::still_claimed(ids);
+	std::vector<int64> claimed;
+	if (!ids.empty())
+		claimed = store::still_claimed(ids);
 	std::sort(claimed.begin(), claimed.end());
 	for (const Running &task : running)
 		if (!std::binary_search(claimed.begin(), claimed.end(), task.id))

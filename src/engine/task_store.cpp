@@ -313,7 +313,8 @@ void put_aside(std::span<const int64> ids) {
 }
 
 /*
- * By their places: while we hold their locks, nobody but ourselves can move them.
+ * By their places: while we hold their locks, nobody but ourselves can move them. What it changes, begin_by_place() changes,
+ * too (held_claims.cpp).
  */
 #define BEGIN(max_attempts)                                                                                             \
 	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "                          \
