@@ -31,6 +31,7 @@ struct Child {
 	int64 delay_us = 0;						  /* before the next start, after a failure */
 	TimestampTz started_at = 0;
 	TimestampTz not_before = 0;
+	bool after_let_go = false; /* the previous one had been let go when it was started */
 };
 
 class Launcher {
@@ -133,7 +134,8 @@ void Launcher::reap() {
 		child.handle = nullptr;
 		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
 		const SchedulerState state = slot ? scheduler_state(slot) : SchedulerState::absent;
-		const bool let_go = slot && pg_atomic_read_u32(&slot->interrupted) != 0;
+		/* The slot says so until the next one is at work. */
+		const bool let_go = slot && pg_atomic_read_u32(&slot->interrupted) != 0 && !child.after_let_go;
 		if (!let_go && (state == SchedulerState::none || state == SchedulerState::starting)) {
 			/* It failed, or it was terminated. */
 			if (slot)
@@ -157,8 +159,10 @@ void Launcher::reap() {
 			return false;
 		if (slot)
 			guard([slot] { release_database(slot); });
-		/* Whoever announced something meanwhile finds the slot gone, and asks for another look. */
-		absent_.push_back(child.database);
+		/* Whoever announces something now finds the slot gone and asks for another look, or is found here. */
+		pg_memory_barrier();
+		const bool announced = slot && pg_atomic_read_u32(&slot->wanted) != 0;
+		(announced ? unknown_ : absent_).push_back(child.database);
 		return true;
 	});
 }
@@ -224,6 +228,7 @@ void Launcher::start() {
 		if (slot == nullptr || !needs_scheduler(child, slot, now))
 			continue;
 		const SchedulerState before = scheduler_state(slot);
+		const bool let_go_before = pg_atomic_read_u32(&slot->interrupted) != 0;
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u32(&slot->retire, 0);
 		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::starting));
@@ -235,6 +240,7 @@ void Launcher::start() {
 		});
 		if (child.handle != nullptr) {
 			child.started_at = now;
+			child.after_let_go = let_go_before;
 			short_since_ = 0;
 			short_delay_us_ = 0;
 			pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
@@ -271,12 +277,13 @@ void Launcher::run() {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
 		pg_atomic_write_u32(&shared()->launcher_wanted, 0);
 		pg_memory_barrier();
+		/* In this order: of a database that is no more the scheduler has ended, and is not started again. */
+		reap();
 		const uint32 rescan = pg_atomic_exchange_u32(&shared()->rescan, 0);
 		if (rescan == static_cast<uint32>(Rescan::from_scratch))
 			absent_.clear();
 		if (rescan != 0 || GetCurrentTimestamp() >= next_scan_)
 			scan();
-		reap();
 		start();
 
 		const TimestampTz now = GetCurrentTimestamp();
@@ -299,6 +306,10 @@ void Launcher::run() {
 		if (!unknown_.empty() && short_since_ == 0 &&
 			std::none_of(children_.begin(), children_.end(), [this](const Child &child) { return is_probing(child); }))
 			until = warned_of_databases_ ? until : now;
+		/* A lock that was waited for meanwhile may have taken the wake-up. */
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&shared()->launcher_wanted) != 0)
+			until = now;
 		guard([until, now] { wait_for_news(until <= now ? 0 : (until - now + 999) / 1000); });
 	}
 }

@@ -1029,7 +1029,9 @@ bool Scheduler::may_retire() {
 }
 
 int64 Scheduler::sleep_ms() {
-	if (!ended_.empty())
+	/* While it starts others only wake the launcher, and a lock that it waited for may have taken their wake-up. */
+	pg_memory_barrier();
+	if (!ended_.empty() || pg_atomic_read_u32(&slot_->wanted) != 0)
 		return 0;
 	TimestampTz until =
 		std::min({next_poll_, next_due_, next_lease_, next_schedule_, next_overdue_, resolve_again_, narrow_at_});
