@@ -5,6 +5,7 @@
 
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "pg/compat.hpp"
 #include "shared/announcements.hpp"
 
 #include <map>
@@ -96,7 +97,7 @@ static bool is_there(int64 id) {
 	TupleTableSlot *slot = table_slot_create(table, nullptr);
 	ScanKeyData key;
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
-	IndexScanDesc scan = index_beginscan(table, index, &snapshot, 1, 0);
+	IndexScanDesc scan = compat::begin_index_scan(table, index, &snapshot, 1);
 	index_rescan(scan, &key, 1, nullptr, 0);
 	const bool found = index_getnext_slot(scan, ForwardScanDirection, slot);
 	index_endscan(scan);

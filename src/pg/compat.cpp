@@ -226,6 +226,14 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 	}
 }
 
+IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot, int keys) {
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(table, index, snapshot, nullptr, keys, 0);
+#else
+	return index_beginscan(table, index, snapshot, keys, 0);
+#endif
+}
+
 bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row) {
 	TM_FailureData failure;
 	LockTupleMode mode;

@@ -50,6 +50,9 @@ bool holds_lock_on(Oid table);
  */
 void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
 
+/* By so many keys, which index_rescan() is told. */
+IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot, int keys);
+
 /* The new version of the row at this place, and its index entries; false if somebody else has changed it. */
 bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row);
 
