@@ -469,7 +469,8 @@ sub max_running {
 	sql(<<'SQL');
 	TRUNCATE ran;
 	SELECT jobqueue.alter_queue('m', max_running => 2);
-	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.01}', 'm')) FROM generate_series(1, 800);
+	-- more than can be run between two looks
+	SELECT count(jobqueue.enqueue('note', '{"sleep": 0.01}', 'm')) FROM generate_series(1, 20000);
 SQL
 	for my $n (1, 3, 0, 2) {
 		sql("SELECT jobqueue.alter_queue('m', max_running => $n)");
@@ -484,6 +485,8 @@ SQL
 				SELECT begins AS at, 1 AS delta FROM r UNION ALL SELECT ends, -1 FROM r) s) t
 SQL
 	}
+	sql("SELECT jobqueue.purge_queue('m')");
+	empties("queue = 'm'", 'max_running: what was under way has ended');
 }
 
 sub others {
