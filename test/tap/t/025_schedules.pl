@@ -181,7 +181,8 @@ wait_sql($node, 'app', "SELECT count(*) >= $ran + 3 FROM ran", 't', 'three more 
 is($node->safe_psql('copy', 'SELECT count(*) FROM jobqueue.tasks'), $known, 'none in the copy');
 my $adopted = $node->safe_psql('copy', 'SELECT now()');
 is($node->safe_psql('copy', 'SELECT jobqueue.adopt()'), 't', 'adopted');
-wait_sql($node, 'copy', "SELECT count(*) >= $known + 2 FROM jobqueue.tasks", 't', 'it fires there, too', 20);
+wait_sql($node, 'copy', "SELECT count(*) >= $known + 2 FROM jobqueue.tasks", 't', 'it fires there, too', 20)
+  or diag join "\n", processes($node), $node->safe_psql('copy', 'SELECT now(), s FROM jobqueue.schedules s'), statuses($node, 'copy'), log_since($node);
 is($node->safe_psql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE run_at > '$dumped' AND run_at < '$adopted'"), 0, '... not for the time before');
 $node->safe_psql('copy', "SELECT jobqueue.unschedule('tick')");
 
