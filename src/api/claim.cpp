@@ -6,6 +6,7 @@
 #include "engine/kept_configuration.hpp"
 #include "engine/claimer.hpp"
 #include "engine/dependencies.hpp"
+#include "engine/held_claims.hpp"
 #include "engine/outcome.hpp"
 #include "engine/sql_command.hpp"
 #include "shared/announcements.hpp"
@@ -143,15 +144,38 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 	separate_limited(scope, known.conditions.flow);
 	count_for_limits(known.conditions);
 	claimer->absorb(scope);
-	const Locked locked = claimer->lock(scope, known.conditions, request.queue, request.count);
-	if (locked.empty())
-		return;
-	for (HeapTuple row : store::claim(locked.tasks, unhandled, request.lease, request.claimant))
-		result.add_row(row);
-	for (const store::Candidate &task : locked.tasks)
-		if (task.admitted_as != 0)
-			guard([&task] { note_begun(task.admitted_as, task.id); });
-	guard([&request] { note_due(request.lease); });
+	int missing = request.count;
+	/* False if some of what it found was somebody else's by then. */
+	const auto take = [&](bool by_place) {
+		const Locked found = claimer->lock(scope, known.conditions, request.queue, missing, by_place);
+		if (found.empty())
+			return true;
+		size_t lost = 0;
+		for (HeapTuple row : store::claim(found.tasks, unhandled, request.lease, request.claimant)) {
+			if (row == nullptr) {
+				lost++;
+				continue;
+			}
+			result.add_row(row);
+			missing--;
+		}
+		for (const store::Candidate &task : found.tasks)
+			if (task.admitted_as != 0)
+				guard([&task] { note_begun(task.admitted_as, task.id); });
+		return lost == 0;
+	};
+	/* To lock tasks costs as much as to find them: who is alone does without. */
+	constexpr int patience = 100;
+	static int met_others = 0; /* so many claims are still to be made with locks */
+	met_others = std::max(met_others - 1, 0);
+	if (!unhandled || met_others > 0 || !store::may_begin_by_place()) {
+		take(false);
+	} else if (!take(true)) {
+		met_others = patience;
+		take(false);
+	}
+	if (missing < request.count)
+		guard([&request] { note_due(request.lease); });
 }
 
 /* A claim, as claim() returned it. */

@@ -452,6 +452,7 @@ struct Claimer::Reading {
 	const Scope &scope;
 	const Conditions &conditions;
 	const size_t count;
+	const bool by_place;
 	Locked locked = {};
 	std::vector<int64> early = {};
 	std::optional<TimestampTz> due = {};
@@ -476,7 +477,7 @@ struct Claimer::Reading {
 };
 
 Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue,
-					 int count) {
+					 int count, bool by_place) {
 	visit_own_lanes(
 		[](void *self, const char *lane_queue, int16 priority, bool grouped) {
 			static_cast<Claimer *>(self)->learn({lane_queue, priority, grouped}, true, {}, 0);
@@ -485,7 +486,7 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	undiscovered_ |= own_statements();
 	discover();
 	turn_++;
-	Reading reading{scope, conditions, static_cast<size_t>(count)};
+	Reading reading{scope, conditions, static_cast<size_t>(count), by_place};
 	if (conditions.flow.has_order())
 		note_waiting(conditions.flow);
 	if (!scope.limited.empty())
@@ -634,7 +635,8 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 	while (!unread.empty() && found < wanted_in_all) {
 		const int wanted = static_cast<int>(wanted_in_all - found);
 		std::vector<store::Candidate> candidates =
-			store::lock_pending(known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
+			(reading.by_place && !limited ? store::see_pending : store::lock_pending)(
+				known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
 		if (!candidates.empty())
 			claimed.add({candidates.front().id, candidates.back().id});
 		if (candidates.size() < static_cast<size_t>(wanted) || candidates.back().id == PG_INT64_MAX)

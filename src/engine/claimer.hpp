@@ -85,9 +85,11 @@ public:
 
 	/*
 	 * Locks up to "count" tasks, of one queue or of all in turn, and puts aside those whose time has not come. Notes
-	 * what is needed if the transaction aborts.
+	 * what is needed if the transaction aborts. "by_place": for who begins them by their places, those without limits and
+	 * groups need not be locked.
 	 */
-	Locked lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue, int count);
+	Locked lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue, int count,
+				bool by_place = false);
 	/* Is there anything to claim? */
 	bool has_work(const Scope &scope, const Conditions &conditions);
 	/* Is there more than what was locked? */

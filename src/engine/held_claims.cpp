@@ -40,6 +40,16 @@ static Relation open_live(Columns *columns) {
 	return nullptr;
 }
 
+bool may_begin_by_place() {
+	return guard([] {
+		Columns columns;
+		Relation table = open_live(&columns);
+		if (table != nullptr)
+			table_close(table, NoLock);
+		return table != nullptr;
+	});
+}
+
 std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> tasks, TimestampTz lease,
 													 std::string_view claimed_by) {
 	if (std::ranges::any_of(tasks, [](const Candidate &task) { return task.attempts == PG_INT32_MAX; }))
@@ -60,8 +70,12 @@ std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> 
 			changes.nulls[column - 1] = false;
 		};
 		for (size_t i = 0; i < tasks.size(); i++) {
-			if (!fetch_row(changes, tasks[i].place))
-				elog(ERROR, "a task that is locked is not where it was");
+			if (!fetch_row(changes, tasks[i].place)) {
+				if (tasks[i].locked)
+					elog(ERROR, "a task that is locked is not where it was");
+				begun[i] = nullptr;
+				continue;
+			}
 			const Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
 			set(columns.status, processing);
 			set(columns.attempts, Int32GetDatum(DatumGetInt32(changes.values[columns.attempts - 1]) + 1));
@@ -75,7 +89,7 @@ std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> 
 			if (!changes.nulls[columns.unique_scope - 1] &&
 				strcmp(TextDatumGetCString(changes.values[columns.unique_scope - 1]), "waiting") == 0)
 				set(columns.unique_scope, started);
-			begun[i] = update_row(changes);
+			begun[i] = update_row(changes, tasks[i].locked);
 		}
 		end_row_changes(changes);
 		table_close(table, NoLock);
@@ -86,7 +100,8 @@ std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> 
 	if (places().size() > most_places)
 		places().clear();
 	for (size_t i = 0; i < tasks.size(); i++)
-		places()[tasks[i].id] = begun[i]->t_self;
+		if (begun[i] != nullptr)
+			places()[tasks[i].id] = begun[i]->t_self;
 	return begun;
 }
 

@@ -12,9 +12,12 @@
 
 namespace jobqueue::store {
 
+/* Or does it take a statement to change the table's rows? Until the transaction ends. */
+bool may_begin_by_place();
+
 /*
- * Begins these tasks, which are locked, and have no handler: 20 attempts where they do not say. Their rows, in this order;
- * nothing where it takes a statement to change the table's rows.
+ * Begins these tasks, which have no handler: 20 attempts where they do not say. Their rows, in this order, null for those
+ * that were not locked and are somebody else's by now; nothing where it takes a statement.
  */
 std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> tasks, TimestampTz lease,
 													 std::string_view claimed_by);

@@ -111,6 +111,13 @@ static constinit Statement lock_statement{
 	INT4OID,
 	BOOLOID,
 	TEXTOID};
+static constinit Statement see_statement{"SELECT t.id, t.ctid, t.run_at" GT NOW " OR t.attempts" EQ
+										 "2147483647" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT $5",
+										 TEXTOID,
+										 INT2OID,
+										 INT8OID,
+										 INT8OID,
+										 INT4OID};
 static constinit Statement first_statement{"SELECT t.id" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT 1",
 										   TEXTOID, INT2OID, INT8OID, INT8OID};
 
@@ -179,6 +186,23 @@ std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFil
 	candidates.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		candidates.push_back(candidate_at(rows, i));
+	return candidates;
+}
+
+std::vector<Candidate> see_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count) {
+	Params params;
+	params.add(std::string_view(lane.queue)).add(lane.priority).add(ids.low).add(ids.high);
+	params.add(static_cast<int32>(count));
+	const Wanting wanting(filter);
+	const Rows rows = see_statement.run(params);
+	std::vector<Candidate> candidates(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		if (rows.bool_at(i, 3)) /* it cannot just begin */
+			return lock_pending(lane, ids, filter, count);
+		candidates[i].id = rows.int64_at(i, 1);
+		candidates[i].place = *reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 2)));
+		candidates[i].locked = false;
+	}
 	return candidates;
 }
 
@@ -385,6 +409,8 @@ std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, T
 	if (unhandled)
 		if (std::optional<std::vector<HeapTuple>> begun = begin_by_place(tasks, lease, claimed_by))
 			return std::move(*begun);
+	if (std::ranges::any_of(tasks, [](const Candidate &task) { return !task.locked; }))
+		throw Error(ERRCODE_INTERNAL_ERROR, "tasks that are not locked can only be begun by their places");
 	Params params;
 	params.add_datum(places_of(tasks), false).add_time(lease).add(claimed_by);
 	const Rows rows = (unhandled ? claim_unhandled_statement : claim_statement).run(params);

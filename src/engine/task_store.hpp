@@ -75,12 +75,15 @@ struct Candidate {
 	int64 admitted_as = 0;	/* the task as which it is counted under limits; 0 = it is not */
 	bool passed = false;	/* locked, and of no use: another comes before it */
 	bool limited = false;	/* under limits of its own, which say when it begins: not for groups */
+	bool locked = true;		/* by this transaction */
 };
 /* For the SQL function that asks about each task a claim meets: does its filter let it through? */
 bool is_wanted(std::string_view type, bool dead_letter);
 
 /* Locks up to "count" pending tasks of a lane, in order, passing over locked ones. */
 std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
+/* Likewise, but where it can it locks none, and passes over none: no more than their places is known of them. */
+std::vector<Candidate> see_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
 /* Does it let such a task through? */
 bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter);
 
@@ -128,7 +131,10 @@ struct Attempt {
  * without those that the transaction itself has changed since.
  */
 std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampTz lease, std::string_view claimed_by);
-/* Likewise, for workers outside: their rows as columns of jobqueue.tasks. "unhandled": no task has a handler. */
+/*
+ * Likewise, for workers outside: their rows as columns of jobqueue.tasks; null for those that were not locked, and are
+ * somebody else's by now. "unhandled": no task has a handler.
+ */
 std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
 							 std::string_view claimed_by);
 

@@ -234,7 +234,7 @@ IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot
 #endif
 }
 
-bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row) {
+TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row, bool wait) {
 	TM_FailureData failure;
 	LockTupleMode mode;
 #if PG_VERSION_NUM >= 160000
@@ -242,9 +242,10 @@ bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, Tu
 #else
 	bool indexes = false;
 #endif
-	if (table_tuple_update(target->ri_RelationDesc, &place, row, GetCurrentCommandId(true), SnapshotSelf,
-						   InvalidSnapshot, true, &failure, &mode, &indexes) != TM_Ok)
-		return false;
+	const TM_Result result = table_tuple_update(target->ri_RelationDesc, &place, row, GetCurrentCommandId(true),
+												SnapshotSelf, InvalidSnapshot, wait, &failure, &mode, &indexes);
+	if (result != TM_Ok)
+		return result;
 #if PG_VERSION_NUM >= 160000
 	if (indexes != TU_None)
 		list_free(ExecInsertIndexTuples(target, row, estate, false, false, nullptr, NIL, indexes == TU_Summarizing));
@@ -252,7 +253,7 @@ bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, Tu
 	if (indexes)
 		list_free(ExecInsertIndexTuples(target, row, estate, false, false, nullptr, NIL));
 #endif
-	return true;
+	return TM_Ok;
 }
 
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion) {

@@ -53,8 +53,8 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
 /* By so many keys, which index_rescan() is told. */
 IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot, int keys);
 
-/* The new version of the row at this place, and its index entries; false if somebody else has changed it. */
-bool update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row);
+/* The new version of the row at this place, and its index entries. "wait": for who may have changed it. */
+TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row, bool wait);
 
 /* Runs a portal to its end; as a command from a client would be if "top_level". "completion" may be null. */
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion = nullptr);

@@ -55,15 +55,19 @@ bool fetch_row(RowChanges &changes, const ItemPointerData &place) {
 	return true;
 }
 
-HeapTuple update_row(RowChanges &changes) {
+HeapTuple update_row(RowChanges &changes, bool locked) {
 	HeapTuple row = heap_form_tuple(RelationGetDescr(changes.table), changes.values, changes.nulls);
 	ExecStoreHeapTuple(row, changes.new_row, false);
 	if (changes.target->ri_NumIndices == 0)
 		ExecOpenIndices(changes.target, false);
-	if (!compat::update_row(changes.target, changes.estate, changes.old_row->tts_tid, changes.new_row))
+	const TM_Result result =
+		compat::update_row(changes.target, changes.estate, changes.old_row->tts_tid, changes.new_row, locked);
+	if (result != TM_Ok && locked)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("a row of \"%s\" was changed although it is locked", RelationGetRelationName(changes.table))));
+	if (result != TM_Ok)
+		return nullptr;
 	row->t_self = changes.new_row->tts_tid;
 	ResetPerTupleExprContext(changes.estate);
 	return row;

@@ -32,10 +32,11 @@ RowChanges begin_row_changes(Relation table);
 /* Fetches the newest version of the row at this place into "values" and "nulls", if there is one. */
 bool fetch_row(RowChanges &changes, const ItemPointerData &place);
 /*
- * "values" and "nulls" replace the row that was fetched, whose lock this transaction holds. They satisfy the constraints.
- * The new version is allocated in the current memory context, and says where it is.
+ * "values" and "nulls" replace the row that was fetched. They satisfy the constraints. The new version is allocated in the
+ * current memory context, and says where it is; null if somebody else has changed the row or holds a lock on it, for
+ * which it does not wait. "locked": this transaction holds that lock.
  */
-HeapTuple update_row(RowChanges &changes);
+HeapTuple update_row(RowChanges &changes, bool locked);
 /* The row that was fetched is deleted; false if somebody has changed it in the meantime. Waits for who is about to. */
 bool delete_row(RowChanges &changes);
 /* Statements that follow see it. */
