@@ -16,9 +16,8 @@ static int64 time_of_group_us() {
 	return static_cast<int64>(settings::fused_time_ms) * 1000;
 }
 
-bool Pace::fits_group(TimestampTz now) const noexcept {
-	return !never_ && runs_ >= settings::fused_after && now >= excluded_until_ &&
-		   mean_us_ * longest_share <= time_of_group_us();
+bool Pace::fits_group(TimestampTz now, int runs) const noexcept {
+	return !never_ && runs_ >= runs && now >= excluded_until_ && mean_us_ * longest_share <= time_of_group_us();
 }
 
 void Pace::ran(int64 microseconds) noexcept {

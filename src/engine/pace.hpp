@@ -11,8 +11,9 @@ namespace jobqueue {
 /* Of one type. */
 class Pace {
 public:
-	/* Is it known to be short enough, and has it not spoilt a group lately? */
-	bool fits_group(TimestampTz now) const noexcept;
+	/* Is it known to be short enough, from so many runs at least, and has it not spoilt a group lately? */
+	bool fits_group(TimestampTz now, int runs) const noexcept;
+	int runs() const noexcept { return runs_; }
 	/* One of its tasks has run, alone or in a group, for so long. */
 	void ran(int64 microseconds) noexcept;
 	/* Running it in a group did what running it alone does not: it is left out for a while, longer each time. */

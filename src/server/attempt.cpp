@@ -227,6 +227,9 @@ void Worker::learn(std::span<const store::Attempt> tasks) {
 		scope_.ask_for_rows(token_);
 	if (suspect_type_ == type)
 		pace.spoilt_group(GetCurrentTimestamp());
+	KnownFunction &function = functions_[handlers_[handler].function.signature];
+	function.types += pace.runs() == 1;
+	function.pace.ran(latest_run_us_);
 }
 
 } // namespace jobqueue

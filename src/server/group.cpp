@@ -107,6 +107,18 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 	return batch;
 }
 
+/* Where some types have shown that their function is short, another one with this function is taken for short, too. */
+bool Worker::fits_group(size_t handler, TimestampTz now) const {
+	constexpr int enough_types = 3;
+	const int runs = settings::fused_after;
+	const Pace &pace = paces_[handler];
+	if (pace.runs() >= runs)
+		return pace.fits_group(now, runs);
+	const auto found = functions_.find(handlers_[handler].function.signature);
+	return found != functions_.end() && found->second.types >= enough_types &&
+		   found->second.pace.fits_group(now, enough_types * runs) && pace.fits_group(now, 0);
+}
+
 /* The locked tasks up to the first that has to run alone. */
 std::vector<Member> Worker::first_group(const Locked &locked) {
 	const TimestampTz now = GetCurrentTimestamp();
@@ -119,7 +131,7 @@ std::vector<Member> Worker::first_group(const Locked &locked) {
 	for (const store::Candidate &task : locked.tasks) {
 		if (handler == handlers_.size() || handlers_[handler].type != task.type)
 			handler = handler_index(task.type);
-		if (!task.plain || handler == handlers_.size() || !paces_[handler].fits_group(now) ||
+		if (!task.plain || handler == handlers_.size() || !fits_group(handler, now) ||
 			!leaves_time_for_group(handlers_[handler].timeout_us))
 			break;
 		const store::Lane &lane = locked.lane_of(task);

@@ -13,6 +13,8 @@
 #include "server/interrupts.hpp"
 #include "server/processes.hpp"
 
+#include <map>
+
 namespace jobqueue {
 
 /* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
@@ -62,6 +64,7 @@ private:
 	int next_count() const;
 	int next_batch(const std::string &type, size_t latest) const;
 	size_t handler_index(const std::string &type) const;
+	bool fits_group(size_t handler, TimestampTz now) const;
 	std::vector<Member> first_group(const Locked &locked);
 	std::vector<store::Candidate> first_batch(const Locked &locked) const;
 	std::vector<store::Attempt> begin(std::span<const store::Candidate> tasks);
@@ -103,6 +106,11 @@ private:
 	std::string token_;
 	std::vector<store::Handler> handlers_; /* sorted by type */
 	std::vector<Pace> paces_;			   /* of the handlers */
+	struct KnownFunction {
+		Pace pace;	   /* of tasks that ran alone, of whatever type */
+		int types = 0; /* that have run */
+	};
+	std::map<std::string, KnownFunction, std::less<>> functions_; /* by signature */
 	GroupSize group_size_;
 	int batch_wanted_ = 1;					  /* of tasks to lock, for the sake of a batch handler */
 	std::optional<std::string> suspect_type_; /* failed in a group, and runs alone now */

@@ -494,6 +494,13 @@ handler('slow', q[PERFORM note(task, 'x'); PERFORM pg_sleep(0.06); RETURN '1';],
 set('jobqueue.fused_after' => 3, 'jobqueue.fused_time' => 10);
 ($first) = run('long ones', [ ('slow') x 10 ]);
 is(of_effects($first, 'count(DISTINCT xid)'), 10, 'long ones are not fused');
+# A function that is known from three types is known with the others; another function is not.
+sql(q{SELECT jobqueue.register_handler('quick_' || n, 'h_quick(jobqueue.tasks)', max_attempts => 1) FROM generate_series(1, 5) n});
+handler('other', q[PERFORM note(task, 'x'); RETURN '1';], options => 'max_attempts => 1');
+($first) = run('one function', [ ('quick_1') x 5, ('quick_2') x 5, ('quick_3') x 5, ('quick_4') x 20, ('quick_5') x 20, ('other') x 20 ]);
+is(of_tasks($first, q{string_agg(alone::text, ',' ORDER BY type) FROM (SELECT t.type, count(*) FILTER (WHERE e.together = 1) >= 3 AS alone
+	FROM jobqueue.tasks t JOIN (SELECT task, count(*) OVER (PARTITION BY xid) AS together FROM effects) e ON e.task = t.id
+	WHERE t.id >= } . $first . q{ GROUP BY t.type) s --}), 'true,true,true,true,false,false', 'three types of a function speak for others');
 is(unexpected_in_log($node, qr/FATAL:  terminating background worker|WARNING:  warned/), '', 'nothing unexpected in the log');
 
 # --------------------------------------------------------------------------------------------------------------------
