@@ -41,7 +41,7 @@ static Relation open_live(Columns *columns) {
 }
 
 bool may_begin_by_place() {
-	return guard([] {
+	return !XactReadOnly && guard([] {
 		Columns columns;
 		Relation table = open_live(&columns);
 		if (table != nullptr)

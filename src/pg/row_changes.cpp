@@ -55,13 +55,25 @@ bool fetch_row(RowChanges &changes, const ItemPointerData &place) {
 	return true;
 }
 
+/* It may be our own: whoever locks a row and then claims it gets it. */
+static bool lock_at_once(RowChanges &changes) {
+	TM_FailureData failure;
+	ItemPointerData place = changes.old_row->tts_tid;
+	return table_tuple_lock(changes.table, &place, SnapshotSelf, changes.old_row, GetCurrentCommandId(true),
+							LockTupleExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
+}
+
 HeapTuple update_row(RowChanges &changes, bool locked) {
 	HeapTuple row = heap_form_tuple(RelationGetDescr(changes.table), changes.values, changes.nulls);
 	ExecStoreHeapTuple(row, changes.new_row, false);
 	if (changes.target->ri_NumIndices == 0)
 		ExecOpenIndices(changes.target, false);
-	const TM_Result result =
-		compat::update_row(changes.target, changes.estate, changes.old_row->tts_tid, changes.new_row, locked);
+	const auto update = [&changes](bool wait) {
+		return compat::update_row(changes.target, changes.estate, changes.old_row->tts_tid, changes.new_row, wait);
+	};
+	TM_Result result = update(locked);
+	if (result == TM_BeingModified && !locked && lock_at_once(changes))
+		result = update(true);
 	if (result != TM_Ok && locked)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
