@@ -31,7 +31,7 @@ struct Child {
 	int64 delay_us = 0;						  /* before the next start, after a failure */
 	TimestampTz started_at = 0;
 	TimestampTz not_before = 0;
-	bool after_let_go = false; /* the previous one had been let go when it was started */
+	uint32 interruptions = 0; /* when it was started */
 };
 
 class Launcher {
@@ -134,8 +134,7 @@ void Launcher::reap() {
 		child.handle = nullptr;
 		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
 		const SchedulerState state = slot ? scheduler_state(slot) : SchedulerState::absent;
-		/* The slot says so until the next one is at work. */
-		const bool let_go = slot && pg_atomic_read_u32(&slot->interrupted) != 0 && !child.after_let_go;
+		const bool let_go = slot && pg_atomic_read_u32(&slot->interruptions) != child.interruptions;
 		if (!let_go && (state == SchedulerState::none || state == SchedulerState::starting)) {
 			/* It failed, or it was terminated. */
 			if (slot)
@@ -228,7 +227,7 @@ void Launcher::start() {
 		if (slot == nullptr || !needs_scheduler(child, slot, now))
 			continue;
 		const SchedulerState before = scheduler_state(slot);
-		const bool let_go_before = pg_atomic_read_u32(&slot->interrupted) != 0;
+		child.interruptions = pg_atomic_read_u32(&slot->interruptions);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u32(&slot->retire, 0);
 		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::starting));
@@ -240,7 +239,6 @@ void Launcher::start() {
 		});
 		if (child.handle != nullptr) {
 			child.started_at = now;
-			child.after_let_go = let_go_before;
 			short_since_ = 0;
 			short_delay_us_ = 0;
 			pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);

@@ -143,6 +143,7 @@ void let_go(Oid database) {
 		return;
 	note_let_go(slot);
 	pg_atomic_write_u32(&slot->interrupted, 1);
+	pg_atomic_fetch_add_u32(&slot->interruptions, 1);
 	pg_atomic_write_u32(&slot->let_go, static_cast<uint32>(MyProcPid));
 	pg_memory_barrier();
 	const TimestampTz start = GetCurrentTimestamp();

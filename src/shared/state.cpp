@@ -66,6 +66,7 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u32(&slot.wanted, 0);
 		pg_atomic_init_u32(&slot.let_go, 0);
 		pg_atomic_init_u32(&slot.interrupted, 0);
+		pg_atomic_init_u32(&slot.interruptions, 0);
 		pg_atomic_init_u32(&slot.retire, 0);
 		pg_atomic_init_u32(&slot.orphans, 0);
 		pg_atomic_init_u32(&slot.by_hand, 0);

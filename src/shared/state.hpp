@@ -54,6 +54,7 @@ struct DatabaseSlot {
 	pg_atomic_uint32 wanted;		  /* something for the scheduler to look at */
 	pg_atomic_uint32 let_go;		  /* pid of a backend that needs the database free of our processes; 0 = none */
 	pg_atomic_uint32 interrupted;	  /* workers were ended for it: not their tasks' fault */
+	pg_atomic_uint32 interruptions;	  /* how often */
 	pg_atomic_uint32 retire;		  /* the launcher needs the scheduler's process slot */
 	pg_atomic_uint32 orphans;		  /* a worker ended with a task in hand */
 	pg_atomic_uint32 by_hand;		  /* rows were finished by hand */
