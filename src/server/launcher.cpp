@@ -41,7 +41,7 @@ public:
 private:
 	void scan();
 	void reap();
-	void start();
+	void start(TimestampTz now);
 	bool needs_scheduler(const Child &child, DatabaseSlot *slot, TimestampTz now);
 	Child *child_of(Oid database);
 	bool is_probing(const Child &child);
@@ -193,8 +193,7 @@ bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, Timestamp
 	}
 }
 
-void Launcher::start() {
-	const TimestampTz now = GetCurrentTimestamp();
+void Launcher::start(TimestampTz now) {
 	/* Databases whose backends announced something have a slot before we know of them. */
 	for (DatabaseSlot &slot : shared()->databases) {
 		const Oid database = pg_atomic_read_u32(&slot.database);
@@ -282,9 +281,9 @@ void Launcher::run() {
 			absent_.clear();
 		if (rescan != 0 || GetCurrentTimestamp() >= next_scan_)
 			scan();
-		start();
-
+		/* What is too early by this clock is waited for by it. */
 		const TimestampTz now = GetCurrentTimestamp();
+		start(now);
 		TimestampTz until = next_scan_;
 		for (const Child &child : children_) {
 			DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
@@ -308,7 +307,8 @@ void Launcher::run() {
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&shared()->launcher_wanted) != 0)
 			until = now;
-		guard([until, now] { wait_for_news(until <= now ? 0 : (until - now + 999) / 1000); });
+		const TimestampTz clock = GetCurrentTimestamp();
+		guard([until, clock] { wait_for_news(until <= clock ? 0 : (until - clock + 999) / 1000); });
 	}
 }
 

@@ -104,7 +104,7 @@ private:
 	void notify();
 	void dismiss_workers();
 	bool may_retire();
-	int64 sleep_ms();
+	int64 sleep_ms(TimestampTz looked_at);
 	void complain(const char *what, const PgError &error);
 	template <typename Fn> bool attempt(const char *what, Fn &&fn, Durability durability = Durability::asynchronous);
 
@@ -1028,7 +1028,8 @@ bool Scheduler::may_retire() {
 	return true;
 }
 
-int64 Scheduler::sleep_ms() {
+/* "looked_at": what was too early then is waited for. */
+int64 Scheduler::sleep_ms(TimestampTz looked_at) {
 	/* While it starts others only wake the launcher, and a lock that it waited for may have taken their wake-up. */
 	pg_memory_barrier();
 	if (!ended_.empty() || pg_atomic_read_u32(&slot_->wanted) != 0)
@@ -1040,7 +1041,7 @@ int64 Scheduler::sleep_ms() {
 	const TimestampTz now = GetCurrentTimestamp();
 	for (const auto &role : roles_)
 		for (const TimestampTz next : {role->next_colleague, role->claimer.next_time()})
-			if (next > now)
+			if (next > looked_at)
 				until = std::min(until, next);
 	if (hungry_since_ != 0) {
 		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
@@ -1098,10 +1099,10 @@ SchedulerState Scheduler::work() {
 		notify();
 		if (may_retire())
 			return SchedulerState::retired;
-		const bool reloaded = guard([this] {
+		const bool reloaded = guard([this, looked_at] {
 			pgstat_report_stat(false);
 			report_idle();
-			return wait_for_news(sleep_ms());
+			return wait_for_news(sleep_ms(looked_at));
 		});
 		if (reloaded)
 			next_poll_ = DT_NOBEGIN;
