@@ -25,25 +25,28 @@ struct Columns {
 };
 
 /* C region. Closes the table itself if its rows cannot be changed here. */
-static Relation open_live(Columns *columns) {
+static Relation open_live() {
 	Relation table =
 		table_open(get_relname_relid("tasks_live", get_namespace_oid("jobqueue", false)), RowExclusiveLock);
-	TupleDesc layout = RelationGetDescr(table);
-	const auto number = [layout](const char *name) { return static_cast<AttrNumber>(SPI_fnumber(layout, name)); };
-	*columns = {number("id"),			number("status"),			number("attempts"),			number("max_attempts"),
-				number("processed_at"), number("updated_at"),		number("lease_expires_at"), number("claimed_by"),
-				number("progress"),		number("progress_message"), number("unique_scope")};
 	/* Callers get the rows as they are. */
-	if (layout->natts == all_columns && may_change_rows(table, "task_updated", all_checks))
+	if (RelationGetNumberOfAttributes(table) == all_columns && may_change_rows(table, "task_updated", all_checks))
 		return table;
 	table_close(table, NoLock);
 	return nullptr;
 }
 
+/* C region. */
+static Columns columns_of(Relation table) {
+	TupleDesc layout = RelationGetDescr(table);
+	const auto number = [layout](const char *name) { return static_cast<AttrNumber>(SPI_fnumber(layout, name)); };
+	return {number("id"),			number("status"),			number("attempts"),			number("max_attempts"),
+			number("processed_at"), number("updated_at"),		number("lease_expires_at"), number("claimed_by"),
+			number("progress"),		number("progress_message"), number("unique_scope")};
+}
+
 bool may_begin_by_place() {
 	return !XactReadOnly && guard([] {
-		Columns columns;
-		Relation table = open_live(&columns);
+		Relation table = open_live();
 		if (table != nullptr)
 			table_close(table, NoLock);
 		return table != nullptr;
@@ -56,10 +59,10 @@ std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> 
 		return std::nullopt; /* the statement says what is wrong */
 	std::vector<HeapTuple> begun(tasks.size());
 	const bool done = guard([&] {
-		Columns columns;
-		Relation table = open_live(&columns);
+		Relation table = open_live();
 		if (table == nullptr)
 			return false;
+		const Columns columns = columns_of(table);
 		const Datum processing = CStringGetTextDatum("processing");
 		const Datum started = CStringGetTextDatum("started");
 		const Datum claimant =
@@ -121,10 +124,10 @@ std::vector<int64> complete_by_place(std::span<const int64> ids, std::span<const
 		return {};
 	std::vector<int64> done(known.size());
 	done.resize(guard([&]() -> size_t {
-		Columns columns;
-		Relation table = open_live(&columns);
+		Relation table = open_live();
 		if (table == nullptr)
 			return 0;
+		const Columns columns = columns_of(table);
 		RowChanges changes = begin_row_changes(table);
 		const auto is_null = [&changes](AttrNumber column) { return changes.nulls[column - 1]; };
 		const auto value = [&changes](AttrNumber column) { return changes.values[column - 1]; };

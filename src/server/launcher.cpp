@@ -307,8 +307,7 @@ void Launcher::run() {
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&shared()->launcher_wanted) != 0)
 			until = now;
-		const TimestampTz clock = GetCurrentTimestamp();
-		guard([until, clock] { wait_for_news(until <= clock ? 0 : (until - clock + 999) / 1000); });
+		guard([until] { wait_for_news(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)); });
 	}
 }
 

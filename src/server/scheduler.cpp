@@ -1046,7 +1046,7 @@ int64 Scheduler::sleep_ms(TimestampTz looked_at) {
 	if (hungry_since_ != 0) {
 		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
 	}
-	return until <= now ? 0 : (until - now + 999) / 1000;
+	return TimestampDifferenceMilliseconds(now, until);
 }
 
 SchedulerState Scheduler::run() {
