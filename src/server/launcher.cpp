@@ -10,6 +10,7 @@
 
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "shared/flight_recorder.hpp"
 
 #include <signal.h>
 
@@ -340,6 +341,7 @@ extern "C" void jobqueue_launcher_main(Datum) {
 	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(compat::my_procno()));
 	before_shmem_exit(leave, 0);
 	stop_strays();
+	read_flight_recorder();
 	boundary([] { Launcher().run(); });
 	proc_exit(1);
 }

@@ -64,8 +64,33 @@ static void on_quit(int signal) {
 	SignalHandlerForCrashExit(signal);
 }
 
+static constinit emit_log_hook_type previous_log_hook = nullptr;
+
+/*
+ * What no task is to blame for: the disk is full, or broken, or what is on it is. Whatever the error says, if the server
+ * cannot write its log.
+ */
+static bool is_failure_of_system(const ErrorData *error) {
+	const int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	const char *const file = error->filename ? error->filename : "";
+	return category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+		   category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) || error->sqlerrcode == ERRCODE_DATA_CORRUPTED ||
+		   error->sqlerrcode == ERRCODE_INDEX_CORRUPTED || strncmp(file, "xlog", 4) == 0;
+}
+
+static void on_log(ErrorData *error) {
+	if (error->elevel == PANIC && is_failure_of_system(error))
+		record_mishap(recorded_worker);
+	if (previous_log_hook)
+		previous_log_hook(error);
+}
+
 void prepare_process(pqsigfunc on_interrupt, int worker) {
 	recorded_worker = worker;
+	if (worker >= 0) {
+		previous_log_hook = emit_log_hook;
+		emit_log_hook = on_log;
+	}
 	pqsignal(SIGQUIT, on_quit);
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, on_interrupt);

@@ -5,11 +5,11 @@
 
 extern "C" {
 #include "common/file_perm.h"
-#include "pgstat.h"
-#include "storage/fd.h"
+#include "port/pg_crc32c.h"
 }
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,10 +18,6 @@ namespace jobqueue {
 
 namespace {
 
-/* A directory whose contents base backups leave out. */
-constexpr const char *path = PG_STAT_TMP_DIR "/jobqueue_flight_recorder";
-constexpr uint64 magic = 0x6a6f627175657501; /* its last byte is the version of the layout */
-constexpr int entry_count = 1024;			 /* workers in higher slots are not recorded */
 constexpr int suspect_count = 256;
 
 enum class Flight : uint32 { none, running, innocent, killed };
@@ -31,40 +27,80 @@ struct Entry {
 	Oid database;
 	int64 task;
 	int32 attempt;
+	int32 pid;
 };
 
-struct Header {
+struct Memory {
+	pg_atomic_uint32
+		quit;		 /* a process of ours was told to quit: the postmaster has seen a crash, or an immediate stop */
+	bool complained; /* of the file */
+	int count;		 /* of entries */
+	Entry suspects[suspect_count]; /* running or killed; none = free */
+	Entry entries[FLEXIBLE_ARRAY_MEMBER];
+};
+
+/* A directory whose contents base backups leave out. */
+constexpr const char *path = PG_STAT_TMP_DIR "/jobqueue_flight_recorder";
+constexpr uint64 magic = 0x6a6f627175657502; /* its last byte is the version of the layout */
+
+struct SavedSuspect {
+	int64 task;
+	Oid database;
+	int32 attempt;
+	uint32 killed;
+	uint32 unused;
+};
+
+/* The file. */
+struct Record {
 	uint64 magic;
 	uint64 device, inode; /* of the file itself: a copy has another */
 	char boot[64];		  /* names this run of the machine */
-	pg_atomic_uint32
-		quit; /* a process of ours was told to quit: the postmaster has seen a crash, or an immediate stop */
+	uint32 count;
+	pg_crc32c checksum; /* of the whole, with 0 in its place */
+	SavedSuspect suspects[suspect_count];
 };
 
-struct File {
-	Header header;
-	Entry entries[entry_count];
-	Entry suspects[suspect_count]; /* running or killed; none = free */
-};
+Memory *memory = nullptr;
 
-} // namespace
-
-static File *file = nullptr;
-
-static Flight state_of(Entry *entry) noexcept {
+Flight state_of(Entry *entry) noexcept {
 	return static_cast<Flight>(pg_atomic_read_u32(&entry->state));
 }
 
-static void set_state_of(Entry *entry, Flight state) noexcept {
+void set_state_of(Entry *entry, Flight state) noexcept {
 	pg_atomic_write_u32(&entry->state, static_cast<uint32>(state));
 }
 
-bool flight_recorder_works() noexcept {
-	return file != nullptr;
+bool is_suspicious(Entry *entry) noexcept {
+	return state_of(entry) == Flight::running || state_of(entry) == Flight::killed;
+}
+
+bool is_alive(const Entry &entry) noexcept {
+	return kill(entry.pid, 0) == 0;
+}
+
+std::span<Entry> entries() noexcept {
+	return {memory->entries, static_cast<size_t>(memory->count)};
+}
+
+void absolve(Entry *entry) noexcept {
+	auto expected = static_cast<uint32>(Flight::running);
+	pg_atomic_compare_exchange_u32(&entry->state, &expected, static_cast<uint32>(Flight::innocent));
+}
+
+void suspect(const Entry &entry) noexcept {
+	Entry *place = &memory->suspects[0];
+	for (Entry &candidate : memory->suspects) {
+		if (state_of(&candidate) == Flight::none) {
+			place = &candidate;
+			break;
+		}
+	}
+	*place = entry;
 }
 
 /* Empty where the system does not say. */
-static void read_boot_id(char *buffer, size_t size) {
+void read_boot_id(char *buffer, size_t size) {
 	memset(buffer, 0, size);
 	const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -74,79 +110,181 @@ static void read_boot_id(char *buffer, size_t size) {
 	close(fd);
 }
 
-/* Writes the whole file, so that no page of the mapping lacks room on the disk. */
-static bool fill(int fd) {
-	static const char zeros[BLCKSZ] = {};
-	for (size_t done = 0; done < sizeof(File);) {
-		const ssize_t written =
-			pwrite(fd, zeros, std::min(sizeof(zeros), sizeof(File) - done), static_cast<off_t>(done));
-		if (written <= 0)
-			return false;
-		done += static_cast<size_t>(written);
-	}
-	return true;
+pg_crc32c checksum_of(const Record &record) {
+	Record copy = record;
+	copy.checksum = 0;
+	pg_crc32c checksum;
+	INIT_CRC32C(checksum);
+	COMP_CRC32C(checksum, &copy, sizeof(copy));
+	FIN_CRC32C(checksum);
+	return checksum;
 }
 
-static void map_file() {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, pg_file_create_mode);
-	struct stat status = {};
-	void *mapping = MAP_FAILED;
-	if (fd >= 0 && fstat(fd, &status) == 0 && (status.st_size == static_cast<off_t>(sizeof(File)) || fill(fd)))
-		mapping = mmap(nullptr, sizeof(File), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+/* A pipe or a device in its place is not waited for, nor is a link followed. */
+int open_file(int flags) {
+	return open(path, flags | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, pg_file_create_mode);
+}
+
+bool is_regular(int fd, struct stat *status) {
+	if (fstat(fd, status) != 0)
+		return false;
+	if (S_ISREG(status->st_mode))
+		return true;
+	errno = EINVAL;
+	return false;
+}
+
+/* The identity of this file, in this run of the machine. */
+Record fresh_record(const struct stat &status) {
+	Record record = {};
+	record.magic = magic;
+	record.device = status.st_dev;
+	record.inode = status.st_ino;
+	read_boot_id(record.boot, sizeof(record.boot));
+	return record;
+}
+
+/* With room on the disk for the whole, though the disk may be full by the time it is needed. */
+bool write_record(int fd, Record *record) {
+	record->checksum = checksum_of(*record);
+	if (ftruncate(fd, sizeof(Record)) != 0)
+		return false;
+	errno = posix_fallocate(fd, 0, sizeof(Record));
+	if (errno != 0 && errno != EOPNOTSUPP && errno != EINVAL) /* not every file system can */
+		return false;
+	errno = 0;
+	if (pwrite(fd, record, sizeof(Record), 0) == static_cast<ssize_t>(sizeof(Record)))
+		return true;
+	errno = errno ? errno : ENOSPC;
+	return false;
+}
+
+/* Once, until it can be used again. */
+void complain() {
+	if (std::exchange(memory->complained, true))
+		return;
+	ereport(LOG, (errcode_for_file_access(), errmsg("jobqueue could not open its flight recorder \"%s\": %m", path),
+				  errdetail("If a task makes the server end, and nothing starts it again at once, the task will not be "
+							"charged for it.")));
+}
+
+bool save(Record (*make)(const struct stat &)) {
+	const int fd = open_file(O_WRONLY | O_CREAT);
+	if (fd < 0)
+		return false;
+	struct stat status;
+	bool done = is_regular(fd, &status);
+	if (done) {
+		Record record = make(status);
+		done = write_record(fd, &record);
+	}
 	const int problem = errno;
-	if (fd >= 0)
-		close(fd);
+	close(fd);
+	errno = problem;
+	return done;
+}
+
+Record record_of_suspects(const struct stat &status) {
+	Record record = fresh_record(status);
+	for (Entry &entry : memory->suspects)
+		if (is_suspicious(&entry))
+			record.suspects[record.count++] = {entry.task, entry.database, entry.attempt,
+											   state_of(&entry) == Flight::killed, 0};
+	return record;
+}
+
+/*
+ * The end of the postmaster, after that of its children. What it has not been able to charge is left to the next one. The
+ * code is 0 after an immediate stop, in which nobody is at fault, however its processes have ended.
+ */
+void at_exit_of_postmaster(int code, Datum) {
+	if (memory == nullptr || MyProcPid != PostmasterPid)
+		return;
+	if (code != 0 && pg_atomic_read_u32(&memory->quit) != 0)
+		for (Entry &entry : entries())
+			if (is_suspicious(&entry) && !is_alive(entry))
+				suspect(entry);
+	bool any = false;
+	for (Entry &entry : memory->suspects)
+		any |= is_suspicious(&entry);
+	if (any && !save(record_of_suspects))
+		complain();
+}
+
+void map_memory() {
+	const Size size = add_size(offsetof(Memory, entries), mul_size(max_worker_processes, sizeof(Entry)));
+	void *mapping = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (mapping == MAP_FAILED) {
-		errno = problem;
-		ereport(LOG, (errcode_for_file_access(), errmsg("jobqueue could not open its flight recorder \"%s\": %m", path),
+		ereport(LOG, (errmsg("jobqueue could not allocate memory for its flight recorder: %m"),
 					  errdetail("If a task crashes the server, all that are running will be charged for it.")));
 		return;
 	}
-	file = static_cast<File *>(mapping);
-
-	Header fresh = {};
-	fresh.magic = magic;
-	fresh.device = status.st_dev;
-	fresh.inode = status.st_ino;
-	read_boot_id(fresh.boot, sizeof(fresh.boot));
-	const Header &old = file->header;
-	const bool ours = old.magic == magic && old.device == fresh.device && old.inode == fresh.inode &&
-					  fresh.boot[0] != '\0' && memcmp(old.boot, fresh.boot, sizeof(fresh.boot)) == 0;
-	if (!ours)
-		memset(static_cast<void *>(file), 0, sizeof(File));
-	else if (pg_atomic_read_u32(&file->header.quit) == 0)
-		memset(static_cast<void *>(file->entries), 0, sizeof(file->entries)); /* the postmaster was killed */
-	else
-		fresh.quit = old.quit;
-	file->header = fresh;
+	memory = static_cast<Memory *>(mapping); /* full of zeros */
+	memory->count = max_worker_processes;
+	on_proc_exit(at_exit_of_postmaster, 0);
 }
 
-static void suspect(const Entry &entry) {
-	Entry *place = &file->suspects[0];
-	for (Entry &candidate : file->suspects) {
-		if (state_of(&candidate) == Flight::none) {
-			place = &candidate;
-			break;
-		}
-	}
-	*place = entry;
+} // namespace
+
+bool flight_recorder_works() noexcept {
+	return memory != nullptr;
 }
 
 void open_flight_recorder() {
-	if (file == nullptr)
-		map_file();
-	if (file == nullptr)
+	if (memory == nullptr) {
+		map_memory();
 		return;
-	for (Entry &entry : file->entries) {
-		if (state_of(&entry) == Flight::running || state_of(&entry) == Flight::killed)
+	}
+	/* Once more in the life of a postmaster: it has seen a crash. */
+	for (Entry &entry : entries()) {
+		if (is_suspicious(&entry))
 			suspect(entry);
 		set_state_of(&entry, Flight::none);
 	}
-	pg_atomic_write_u32(&file->header.quit, 0);
+	pg_atomic_write_u32(&memory->quit, 0);
+}
+
+void read_flight_recorder() {
+	if (memory == nullptr)
+		return;
+	const int fd = open_file(O_RDONLY);
+	const bool is_new = fd < 0 && errno == ENOENT;
+	struct stat status;
+	if (!is_new && (fd < 0 || !is_regular(fd, &status))) {
+		const int problem = errno;
+		if (fd >= 0)
+			close(fd);
+		errno = problem;
+		complain();
+		return;
+	}
+	if (!is_new) {
+		Record record;
+		const bool whole = status.st_size == static_cast<off_t>(sizeof(record)) &&
+						   pread(fd, &record, sizeof(record), 0) == static_cast<ssize_t>(sizeof(record)) &&
+						   record.magic == magic && record.count <= suspect_count &&
+						   record.checksum == checksum_of(record);
+		close(fd);
+		if (!whole)
+			ereport(LOG, (errmsg("jobqueue's flight recorder \"%s\" is not as it was left, and is made anew", path)));
+		const Record here = fresh_record(status);
+		const bool ours = whole && record.device == here.device && record.inode == here.inode && here.boot[0] != '\0' &&
+						  memcmp(record.boot, here.boot, sizeof(here.boot)) == 0;
+		for (uint32 i = 0; ours && i < record.count; i++) {
+			const SavedSuspect &saved = record.suspects[i];
+			Entry entry = {{}, saved.database, saved.task, saved.attempt, 0};
+			set_state_of(&entry, saved.killed ? Flight::killed : Flight::running);
+			suspect(entry);
+		}
+	}
+	if (save(fresh_record))
+		memory->complained = false;
+	else
+		complain();
 }
 
 static Entry *entry_of(int worker) noexcept {
-	return file != nullptr && worker >= 0 && worker < entry_count ? &file->entries[worker] : nullptr;
+	return memory != nullptr && worker >= 0 && worker < memory->count ? &memory->entries[worker] : nullptr;
 }
 
 void record_running(int worker, Oid database, int64 task, int32 attempt) noexcept {
@@ -156,6 +294,7 @@ void record_running(int worker, Oid database, int64 task, int32 attempt) noexcep
 	entry->database = database;
 	entry->task = task;
 	entry->attempt = attempt;
+	entry->pid = MyProcPid;
 	pg_write_barrier();
 	set_state_of(entry, Flight::running);
 }
@@ -170,11 +309,18 @@ void record_idle(int worker) noexcept {
 }
 
 void record_innocence(int worker) noexcept {
-	if (file == nullptr)
+	if (memory == nullptr)
 		return;
-	pg_atomic_write_u32(&file->header.quit, 1);
-	if (Entry *entry = entry_of(worker); entry && state_of(entry) == Flight::running)
-		set_state_of(entry, Flight::innocent);
+	pg_atomic_write_u32(&memory->quit, 1);
+	for (Entry &entry : entries())
+		if (state_of(&entry) == Flight::running && is_alive(entry))
+			absolve(&entry);
+	record_mishap(worker);
+}
+
+void record_mishap(int worker) noexcept {
+	if (Entry *entry = entry_of(worker))
+		absolve(entry);
 }
 
 void record_kill(int worker) noexcept {
@@ -183,9 +329,9 @@ void record_kill(int worker) noexcept {
 }
 
 bool next_suspect(Oid database, Suspect *suspect) noexcept {
-	if (file == nullptr)
+	if (memory == nullptr)
 		return false;
-	for (Entry &entry : file->suspects) {
+	for (Entry &entry : memory->suspects) {
 		if (state_of(&entry) == Flight::none || entry.database != database)
 			continue;
 		*suspect = {entry.database, entry.task, entry.attempt, state_of(&entry) == Flight::killed};
@@ -195,9 +341,9 @@ bool next_suspect(Oid database, Suspect *suspect) noexcept {
 }
 
 void forget_suspect(const Suspect &suspect) noexcept {
-	if (file == nullptr)
+	if (memory == nullptr)
 		return;
-	for (Entry &entry : file->suspects)
+	for (Entry &entry : memory->suspects)
 		if (entry.database == suspect.database && entry.task == suspect.task && entry.attempt == suspect.attempt)
 			set_state_of(&entry, Flight::none);
 }

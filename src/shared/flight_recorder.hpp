@@ -1,11 +1,15 @@
 /*
- * flight_recorder.hpp -- which task each worker is running, in a small file that survives a crash of the server though
- * shared memory does not. So the next start knows which task took the server down, and charges no other.
+ * flight_recorder.hpp -- which task each worker is running, in memory that survives a crash of the server though its
+ * shared memory does not: the postmaster makes it when it starts, and its children inherit it. So it is known which task
+ * took the server down, and no other is charged.
  *
- * The postmaster maps the file; its children inherit the mapping. A worker that is told to quit because of somebody
- * else's crash marks its entry; one that is gone without the mark was the cause: a suspect. If the postmaster itself
- * was killed nobody is told to quit, and then nobody is suspected; nor is anybody after the machine has been started
- * anew, nor in a copy of the data directory.
+ * Who is told to quit because of somebody else's crash marks its own entry, and those of all workers that are still there
+ * then, for one that has been stopped cannot do it itself. One that is gone without the mark was the cause: a suspect.
+ *
+ * Where nothing starts the server again at once (restart_after_crash = off), the postmaster leaves the suspects in a file
+ * when it ends. That is all the file is for: nothing is mapped from it, and whatever happens to it meanwhile harms nobody.
+ * It says nothing after the machine has been started anew, nor in a copy of the data directory. If the postmaster is killed
+ * nobody writes it, and then nobody is suspected.
  *
  * Everything is noexcept and safe in any region and in signal handlers, unless it says otherwise.
  */
@@ -22,9 +26,11 @@ struct Suspect {
 	bool killed; /* by the scheduler, because it was stuck */
 };
 
-/* Opens the file and finds out who is suspected. C region; called at every start of shared memory. */
+/* Makes the memory, or finds out who is suspected. C region; called by the postmaster at every start of shared memory. */
 void open_flight_recorder();
-/* Without it (its directory cannot be written), a crash cannot be told from others'. */
+/* Takes over what the file says, and makes it ready for the next time. C region; before any scheduler is started. */
+void read_flight_recorder();
+/* Without its memory, a crash cannot be told from others'. */
 bool flight_recorder_works() noexcept;
 
 /* "worker" is the index of its slot. */
@@ -34,6 +40,8 @@ void record_several(int worker, Oid database) noexcept;
 void record_idle(int worker) noexcept;
 /* Somebody else's crash ends this process; "worker" -1: it is none. */
 void record_innocence(int worker) noexcept;
+/* What is about to end this worker, and perhaps the server, is not the fault of its task. */
+void record_mishap(int worker) noexcept;
 /* Its task is about to be killed. */
 void record_kill(int worker) noexcept;
 
