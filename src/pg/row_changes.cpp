@@ -63,6 +63,22 @@ static bool lock_at_once(RowChanges &changes) {
 							LockTupleExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
 }
 
+/* Might somebody hold a lock on it, or be about to change it? As of when it was fetched. */
+static bool may_be_held(const RowChanges &changes) {
+	const HeapTupleHeader header = reinterpret_cast<BufferHeapTupleTableSlot *>(changes.old_row)->base.tuple->t_data;
+	return (header->t_infomask & HEAP_XMAX_INVALID) == 0;
+}
+
+/*
+ * An update that does not wait is for rows that nobody holds: of another one a server with assertions says that this cannot
+ * be. Here it may be all the same if somebody has just come; and then there is no such server, for there each is locked.
+ */
+#ifdef USE_ASSERT_CHECKING
+static constexpr bool lock_each = true;
+#else
+static constexpr bool lock_each = false;
+#endif
+
 HeapTuple update_row(RowChanges &changes, bool locked) {
 	HeapTuple row = heap_form_tuple(RelationGetDescr(changes.table), changes.values, changes.nulls);
 	ExecStoreHeapTuple(row, changes.new_row, false);
@@ -71,8 +87,11 @@ HeapTuple update_row(RowChanges &changes, bool locked) {
 	const auto update = [&changes](bool wait) {
 		return compat::update_row(changes.target, changes.estate, changes.old_row->tts_tid, changes.new_row, wait);
 	};
-	TM_Result result = update(locked);
-	if (result == TM_BeingModified && !locked && lock_at_once(changes))
+	const bool lock_first = !locked && (lock_each || may_be_held(changes));
+	if (lock_first && !lock_at_once(changes))
+		return nullptr;
+	TM_Result result = update(locked || lock_first);
+	if (result == TM_BeingModified && !locked && !lock_first && lock_at_once(changes))
 		result = update(true);
 	if (result != TM_Ok && locked)
 		ereport(ERROR,
