@@ -52,7 +52,7 @@ DATA_built = $(INSTALL_SQL)
 DATA = $(call files,$(EXTENSION)--*--*.sql)
 SHLIB_LINK += -lstdc++
 EXTRA_CLEAN = $(OBJS:.o=.d) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d) \
-	test/sanitize.o test/sanitize.d
+	test/sanitize.o test/sanitize.d odr
 
 REGRESS = $(patsubst sql/%.sql,%,$(call files,sql/*.sql))
 REGRESS_OPTS = --load-extension=$(EXTENSION)
@@ -111,6 +111,14 @@ SYNTAX_CHECKS := $(addprefix syntax/,$(SOURCES) $(TEST_MODULES:.so=.cpp))
 check-syntax: $(SYNTAX_CHECKS)
 $(SYNTAX_CHECKS): syntax/%: %
 	$(COMPILE_CXX) -fsyntax-only $<
+
+# Two types of one name: the linker of whole programs sees them. -O0, since nothing is to be run; g++ only.
+.PHONY: check-odr
+check-odr: $(SOURCES:%.cpp=odr/%.o)
+	$(CXX) -shared -flto -O0 -Wodr -Werror -o odr/$(MODULE_big).so $^
+odr/%.o: %.cpp $(top)/Makefile
+	@mkdir -p $(@D)
+	$(COMPILE_CXX) -O0 -flto -c -o $@ $<
 
 # C++ helpers of the tests: each file is a library of its own, which no user needs.
 .PHONY: test-modules install-test-modules

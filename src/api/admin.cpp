@@ -22,11 +22,15 @@ static Queues managers_queues(FunctionCallInfo fcinfo) {
 	return callers_queues(fcinfo, {Access::manager});
 }
 
+namespace {
+
 struct RoleFacts {
 	Oid oid;
 	bool superuser;
 	bool caller_may_become;
 };
+
+} // namespace
 
 static RoleFacts role_facts(const char *name) {
 	return guard([name]() -> RoleFacts {

@@ -33,11 +33,15 @@ static std::vector<std::string> read_types(const Arguments &arguments, int n) {
 	return types;
 }
 
+namespace {
+
 /* What a claim must know of handlers and queues. */
 struct ClaimConfiguration {
 	Conditions conditions;
 	std::vector<store::HandledType> handled_types;
 };
+
+} // namespace
 
 /* Every type without a handler: another set whenever the configuration changes. */
 static Scope scope_of_unhandled(std::vector<std::string> handled_types) {
@@ -77,6 +81,8 @@ static TimestampTz lease_end(const Arguments &arguments, int n) {
 	return GetCurrentTimestamp() + lease;
 }
 
+namespace {
+
 /* What to claim: five arguments from "first" on. */
 struct ClaimRequest {
 	std::optional<std::string> queue;
@@ -97,6 +103,8 @@ struct ClaimRequest {
 		claimant = given ? *given : default_claimant();
 	}
 };
+
+} // namespace
 
 /* Where the caller is a consumer; what it names must be among it. */
 static Queues consumers_queues(FunctionCallInfo fcinfo, const std::optional<std::string> &queue = {}) {
@@ -178,6 +186,8 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 		guard([&request] { note_due(request.lease); });
 }
 
+namespace {
+
 /* A claim, as claim() returned it. */
 struct ClaimName {
 	int64 id;
@@ -198,6 +208,8 @@ private:
 	const Queues allowed_;
 	const Session session_;
 };
+
+} // namespace
 
 template <typename T> static std::vector<T> read_numbers(Datum array, Oid type, const char *name) {
 	struct List {
@@ -221,6 +233,8 @@ template <typename T> static std::vector<T> read_numbers(Datum array, Oid type, 
 	}
 	return numbers;
 }
+
+namespace {
 
 /* Claims that are done: the first three arguments. */
 struct Completions {
@@ -252,6 +266,8 @@ struct Completions {
 		return end_completed(ids, attempts, results, false);
 	}
 };
+
+} // namespace
 
 } // namespace jobqueue
 

@@ -15,10 +15,15 @@
 
 namespace jobqueue {
 
+namespace {
+
 /* Where the functions have arguments that they do not all have, or have elsewhere. */
 struct Places {
 	int group_key, after, on_parent_failure, metadata;
 };
+
+} // namespace
+
 static constexpr Places of_enqueue = {10, 11, 12, 13};
 static constexpr Places of_enqueue_many = {8, 9, 10, 11};
 
@@ -123,10 +128,14 @@ static size_t choice(const Arguments &arguments, int n, const char *name,
 	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown " + std::string(name) + " \"" + given + "\"", hint + ".");
 }
 
+namespace {
+
 struct KeyArguments {
 	std::optional<store::UniqueKey> key;
 	OnConflict on_conflict;
 };
+
+} // namespace
 
 static KeyArguments read_key(const Arguments &arguments) {
 	static constexpr OnConflict actions[] = {OnConflict::keep, OnConflict::replace, OnConflict::error};

@@ -12,10 +12,12 @@
 
 namespace jobqueue {
 
+namespace {
+
 /* A place among those whom the end of a task wakes; given back however the wait ends. */
-class Waiting {
+class WakeUp {
 public:
-	explicit Waiting(int64 task) {
+	explicit WakeUp(int64 task) {
 		if (shared() == nullptr)
 			return;
 		if (!exit_callback_) {
@@ -25,9 +27,9 @@ public:
 		mine_ = take_waiter(task);
 		pg_memory_barrier();
 	}
-	~Waiting() { give_back(); }
-	Waiting(const Waiting &) = delete;
-	Waiting &operator=(const Waiting &) = delete;
+	~WakeUp() { give_back(); }
+	WakeUp(const WakeUp &) = delete;
+	WakeUp &operator=(const WakeUp &) = delete;
 
 	/* How long to sleep at most: without a place, one has to look again and again. */
 	int64 longest_sleep_ms() const noexcept { return mine_ ? 5000 : 20; }
@@ -43,6 +45,8 @@ private:
 	static constinit inline WaiterSlot *mine_ = nullptr;
 	static constinit inline bool exit_callback_ = false;
 };
+
+} // namespace
 
 /* Details of a handler's errors are not for everybody who may enqueue. C region. */
 static Datum without_failures(Datum row) {
@@ -87,7 +91,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 	const std::string caller = caller_name();
 	const Oid tasks = guard([] { return get_relname_relid("tasks", get_namespace_oid("jobqueue", false)); });
 	MemoryContext context = CurrentMemoryContext;
-	const Waiting waiting(id);
+	const WakeUp wake_up(id);
 	for (bool first = true;; first = false) {
 		std::optional<Datum> finished;
 		/* Each time: it may be taken away meanwhile. */
@@ -122,7 +126,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 			fcinfo->isnull = true;
 			return 0;
 		}
-		const int64 sleep = std::min(waiting.longest_sleep_ms(), left_us / 1000 + 1);
+		const int64 sleep = std::min(wake_up.longest_sleep_ms(), left_us / 1000 + 1);
 		guard([sleep] { compat::sleep_on_latch(sleep); });
 	}
 }

@@ -54,11 +54,16 @@ std::optional<int64> current_task_id() noexcept {
 	return running ? std::optional(running->id) : std::nullopt;
 }
 
+namespace {
+
 /* What snooze() has been told, by the subtransaction it was told in; the last one holds. */
 struct Snooze {
 	SubTransactionId subtransaction;
 	int64 delay_us;
 };
+
+} // namespace
+
 static constexpr SubTransactionId committed = InvalidSubTransactionId; /* with a transaction before */
 static constinit Snooze snoozes[16] = {};
 static constinit size_t snooze_count = 0;

@@ -18,11 +18,15 @@ static std::unordered_map<int64, ItemPointerData> &places() {
 	return *places;
 }
 
+namespace {
+
 /* The columns that are read or changed. */
 struct Columns {
 	AttrNumber id, status, attempts, max_attempts, processed_at, updated_at, lease_expires_at, claimed_by, progress,
 		progress_message, unique_scope;
 };
+
+} // namespace
 
 /* C region. Closes the table itself if its rows cannot be changed here. */
 static Relation open_live() {

@@ -138,10 +138,14 @@ TimestampTz waiting_since(const Lane &lane) {
 
 /* Of the statement that is running: SQL would compare each task with each type, or look each up. */
 static constinit const TypeFilter *wanted = nullptr;
+namespace {
+
 struct Wanting {
 	explicit Wanting(const TypeFilter &filter) { wanted = &filter; }
 	~Wanting() { wanted = nullptr; }
 };
+
+} // namespace
 
 bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter) {
 	if (filter.others && is_sql_type(type))

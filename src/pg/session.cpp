@@ -23,6 +23,8 @@ int64 buffers_touched() noexcept {
 
 static constinit int depth = 0;
 
+namespace {
+
 /*
  * Planned against an empty table, a statement would keep a sequential scan or a sort for ever; and a user's settings
  * would stay in a plan that is kept.
@@ -31,6 +33,9 @@ struct PlannerSwitch {
 	bool *variable;
 	bool value;
 };
+
+} // namespace
+
 static constexpr PlannerSwitch planner_switches[] = {
 	{&enable_indexscan, true}, {&enable_indexonlyscan, true},	  {&enable_nestloop, true},
 	{&enable_seqscan, false},  {&enable_bitmapscan, false},		  {&enable_sort, false},

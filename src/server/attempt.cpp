@@ -13,8 +13,12 @@ namespace jobqueue {
 
 using interrupts::HandlerTime;
 
+namespace {
+
 /* Thrown when the type has no handler any more. */
 struct HandlerGone {};
+
+} // namespace
 
 /* How long a back-off function may think. */
 static constexpr int64 backoff_timeout_us = 5 * USECS_PER_SEC;

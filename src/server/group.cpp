@@ -17,10 +17,14 @@ namespace jobqueue {
 
 using interrupts::GroupTime;
 
+namespace {
+
 /* Thrown out of a task of a group, which is then rolled back and run alone. */
 struct NotForGroup : std::exception {};
 /* Thrown out of a group whose tasks are not what they were. */
 struct GroupSpoilt : std::exception {};
+
+} // namespace
 
 /* No group member may have a time limit that could end it before the group's own clock does. */
 static bool leaves_time_for_group(int64 limit_us) {

@@ -301,6 +301,8 @@ static bool fill_in(const Admission &admission, TaskState state) noexcept {
 	return true;
 }
 
+namespace {
+
 /* What ended tasks make room for: announced after they are gone, for who asked before has been told no. */
 struct Freed {
 	News news = {};
@@ -334,6 +336,8 @@ struct Freed {
 		memcpy(news.group, task.group, sizeof(news.group));
 	}
 };
+
+} // namespace
 
 static void forget_task(int64 id, Freed &freed) noexcept {
 	Task *task = find_task(id);

@@ -59,6 +59,27 @@ is(check('src/pg/guard.cpp' => "PG_TRY();\n{\n}\nPG_CATCH();\n"),
 	'1 src/pg/guard.cpp:1: [try] src/pg/guard.cpp:4: [try]', 'PG_TRY');
 is(check('src/pg/guard.cpp' => "/* no PG_TRY */\n"), '0', 'PG_TRY in a comment');
 
+my $waiting = "namespace jobqueue {\nclass Waiting {\n\tvoid f() { if (true) {} }\n};\n} // namespace jobqueue\n";
+is(check('src/api/a.hpp' => $waiting), '0', 'a class');
+is(check('src/api/a.hpp' => $waiting, 'src/api/b.cpp' => $waiting), '1 src/api/b.cpp:2: [name]', 'A3: a class with the name of another');
+for my $kind ('struct', 'union', 'enum', 'enum class', 'enum struct') {
+	is(check('src/api/a.cpp' => "namespace jobqueue {\n$kind A {};\n}\n", 'src/pg/b.cpp' => "namespace jobqueue {\n\n$kind A {};\n}\n"),
+		'1 src/pg/b.cpp:3: [name]', "A3: $kind, likewise");
+}
+is(check('src/api/a.cpp' => "namespace a::b {\ntemplate <typename T> struct A : B<T> {};\n}\n", 'src/api/b.cpp' =>
+	"namespace a {\nnamespace b {\nextern \"C\" {\n}\nstruct A final {};\n}\n}\n"), '1 src/api/b.cpp:5: [name]', 'A3: in nested namespaces');
+is(check('src/api/a.cpp' => $waiting, 'src/api/b.cpp' => "namespace jobqueue {\nnamespace {\n" . ($waiting =~ /\n(.*)\n\}/s)[0] . "\n}\n}\n",
+	'src/api/c.cpp' => "namespace jobqueue::other {\nclass Waiting {\n\tstruct A {};\n};\nclass Other {\n\tstruct A {};\n};\nclass Waiting;\n}\n",
+	'src/api/d.cpp' => "/* class Waiting {} */\n#define W struct Waiting { \\\n\t}\nnamespace jobqueue {\nvoid f(class Waiting *w) {\n\tstruct Waiting {};\n}\n}\n"),
+	'0', 'A3: what is not seen elsewhere, or is another');
+is(check('src/api/a.cpp' => "namespace jobqueue {\ntemplate <typename A>\nvoid f(A a) {\n}\ninline int g() {\n\treturn 1;\n}\n}\n"),
+	'1 src/api/a.cpp:2: [name] src/api/a.cpp:5: [name]', 'A3: functions that the linker may confuse');
+is(check('src/api/a.cpp' => "namespace jobqueue {\ntemplate <typename A> static void f(A a) {\n}\ntemplate <typename A> void C::f(A a) {\n}\nnamespace {\ninline int g() {\n}\n}\n}\n",
+	'src/api/a.hpp' => "inline int h() {\n}\n"), '0', 'A3: functions that it may not');
+
+is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ, MAP_SHARED, fd, 0));\n"), '1 src/shared/a.cpp:1: [mmap]', 'A4: a file that is mapped');
+is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ,\n\tMAP_SHARED | MAP_ANONYMOUS, -1, 0));\n"), '0', 'A4: memory that is no file');
+
 my $empty = tempdir(CLEANUP => 1);
 like(`$program '$empty' 2>&1`, qr/no C\+\+ sources/, 'an empty tree is an error');
 isnt($?, 0, 'and fails');
