@@ -9,6 +9,9 @@
 //
 // INTERVAL_MS=5000   how often it enqueues a task; 0: never
 // WORK_MS=200        how long it works on one
+// GRACE_MS=8000      how long it goes on with that when it is told to stop, before it gives the task back
+//
+// Ctrl-C and SIGTERM (docker stop, systemd) tell it to stop: it finishes the task in hand, or gives it back.
 
 import pg from 'pg';
 
@@ -17,6 +20,7 @@ const queue = 'demo';
 const lease = '1 minute';
 const interval = Number(process.env.INTERVAL_MS ?? 5000);
 const workTime = Number(process.env.WORK_MS ?? 200);
+const grace = Number(process.env.GRACE_MS ?? 8000); // less than what docker stop leaves it, 10 s
 const longestWait = 30_000; // looks by itself that often, for what nobody announces: a lease of somebody else that ended
 const longestRetry = 10_000;
 
@@ -24,7 +28,7 @@ type Task = {
 	id: string; // bigint
 	attempts: number; // with id, the name of this claim
 	payload: { n?: number };
-	outcome?: { result: object } | { error: string }; // there once the work is done
+	outcome?: { result: object } | { error: string } | 'given up'; // there once the work is done
 };
 
 // Whoever waits is woken by ring(). Rung while nobody waits, it ends the next wait at once.
@@ -56,6 +60,8 @@ class Bell {
 
 const bell = new Bell();
 let stopping = false;
+let giveUp = () => {};
+const patience = new Promise<'given up'>((resolve) => (giveUp = () => resolve('given up')));
 let retryIn = 0; // ms; grows with every vain attempt to connect
 let inHand: Task | undefined; // claimed, and not yet reported
 let enqueued = 0;
@@ -73,8 +79,11 @@ async function work(task: Task): Promise<object> {
 // Works on the task in hand and reports how it went. If the connection breaks, the task stays in hand, and the report is
 // sent over the next one: a claim holds until its lease ends, whatever happens to connection or server.
 async function finish(client: pg.Client, task: Task) {
-	task.outcome ??= await work(task).then((result) => ({ result }), (error) => ({ error: String(error) }));
-	if ('result' in task.outcome) {
+	task.outcome ??= await Promise.race([work(task).then((result) => ({ result }), (error) => ({ error: String(error) })), patience]);
+	if (task.outcome === 'given up') {
+		const { rows } = await client.query('SELECT jobqueue.release($1, $2) AS accepted', [task.id, task.attempts]);
+		say(rows[0].accepted ? `gave task ${task.id} back` : `task ${task.id} is not ours any more`);
+	} else if ('result' in task.outcome) {
 		const { rows } = await client.query('SELECT jobqueue.complete($1, $2, $3) AS accepted',
 			[task.id, task.attempts, task.outcome.result]);
 		say(rows[0].accepted ? `completed task ${task.id}` : `task ${task.id} is not ours any more`);
@@ -122,12 +131,14 @@ async function serve() {
 	}
 }
 
-// Ctrl-C: finish the task in hand, and leave. A second one ends the process at once.
-process.once('SIGINT', () => {
-	say('stopping');
-	stopping = true;
-	bell.ring();
-});
+// Finish the task in hand, or give it back, and leave. The same signal again ends the process at once.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+	process.once(signal, () => {
+		say('stopping');
+		stopping = true;
+		bell.ring();
+		setTimeout(giveUp, grace).unref();
+	});
 
 while (!stopping) {
 	try {
@@ -142,3 +153,4 @@ while (!stopping) {
 }
 if (inHand) say(`left task ${inHand.id} unreported: somebody gets it when the lease ends`);
 say('stopped');
+process.exit(0); // whatever work() was doing for a task that was given back

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs examples/demo.ts against the server that PGHOST leads to, restarts that server under it, and interrupts it.
+# (E18) It ends by SIGTERM as by Ctrl-C, and leaves no task claimed.
 # needs: node npm
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../examples"
@@ -57,14 +58,14 @@ start() {
 	says ' connected$'
 }
 
-# interrupt: as Ctrl-C does; it must end, with success
+# interrupt [SIGNAL]: as Ctrl-C does; it must end, with success
 interrupt() {
-	local status=0
-	kill -INT "$PID"
-	until_so 20 "it ends after SIGINT" gone
+	local status=0 signal=${1:-INT}
+	kill "-$signal" "$PID"
+	until_so 20 "it ends after SIG$signal" gone
 	wait "$PID" || status=$?
 	PID=
-	[[ $status -eq 0 ]] || fail "exit code $status after SIGINT"
+	[[ $status -eq 0 ]] || fail "exit code $status after SIG$signal"
 	grep -q ' stopped$' "$LOG" || fail "it did not say that it stopped"
 }
 
@@ -129,6 +130,20 @@ next=$(enqueue 17)
 interrupt
 is "SELECT status, attempts FROM jobqueue.tasks WHERE id = $task" 'completed|1'
 is "SELECT status, attempts FROM jobqueue.tasks WHERE id = $next" 'pending|0'
+
+# E18: likewise by SIGTERM
+start INTERVAL_MS=0 WORK_MS=1500
+says "working on task $next,"
+interrupt TERM
+is "SELECT status, attempts FROM jobqueue.tasks WHERE id = $next" 'completed|1'
+
+# E18: what takes too long is given back, and costs no attempt
+task=$(enqueue 18)
+start INTERVAL_MS=0 WORK_MS=600000 GRACE_MS=100
+says "working on task $task,"
+interrupt TERM
+is "SELECT status, max_attempts - attempts FROM jobqueue.tasks WHERE id = $task" 'pending|20'
+next=$task
 
 # interrupted while there is no server
 start INTERVAL_MS=0 WORK_MS=10
