@@ -1,8 +1,10 @@
 /*
  * jobqueue.cpp -- what happens when the server loads the library. C region.
  */
+#include "api/inserts.hpp"
 #include "api/row_security.hpp"
 #include "pg/settings.hpp"
+#include "pg/start_pause.hpp"
 #include "server/processes.hpp"
 #include "shared/state.hpp"
 
@@ -15,8 +17,10 @@ void _PG_init(void) {
 	jobqueue::install_row_security();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
+	jobqueue::look_for_start_pause();
 	jobqueue::install_shared_memory_hooks();
 	jobqueue::install_utility_hook();
+	jobqueue::watch_inserts();
 	/* pg_upgrade starts the server for itself alone. */
 	if (!IsBinaryUpgrade)
 		jobqueue::register_launcher();

@@ -12,6 +12,7 @@
 #include "engine/sql_command.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "pg/start_pause.hpp"
 #include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 
@@ -285,6 +286,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 		store::change_type(read_type_limits(arguments), true);
 		check_queues();
 	}
+	guard(note_configuration); /* the trigger does it, too, unless somebody has turned it off */
 	warn_of_superuser(*handler.run_as, handler.type);
 	if (shared() == nullptr)
 		guard(hint_at_preloading);
@@ -321,6 +323,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 			store::change_type(limits, false);
 		check_queues();
 	}
+	guard(note_configuration);
 	if (change.run_as && *change.run_as != old->run_as)
 		warn_of_superuser(role, change.type);
 	return 0;
@@ -335,6 +338,7 @@ JOBQUEUE_FUNCTION(jobqueue_unregister_handler) {
 	if (!handler)
 		return BoolGetDatum(false);
 	require(managers_queues(fcinfo), handler->queue);
+	guard(note_configuration);
 	const Session session(owner);
 	return BoolGetDatum(store::delete_handler(type));
 }
@@ -343,6 +347,7 @@ JOBQUEUE_FUNCTION(jobqueue_pause_queue) {
 	using namespace jobqueue;
 	const std::optional<std::string> queue = Arguments(fcinfo).optional_queue(0);
 	require(managers_queues(fcinfo), queue);
+	guard(note_configuration);
 	const Session session(function_owner(fcinfo));
 	return BoolGetDatum(store::pause(queue));
 }
@@ -351,6 +356,7 @@ JOBQUEUE_FUNCTION(jobqueue_resume_queue) {
 	using namespace jobqueue;
 	const std::optional<std::string> queue = Arguments(fcinfo).optional_queue(0);
 	require(managers_queues(fcinfo), queue);
+	guard(note_configuration);
 	const Session session(function_owner(fcinfo));
 	return BoolGetDatum(store::resume(queue));
 }
@@ -375,6 +381,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_queue) {
 	change.group_rate_burst = read_limit(arguments, 10, "group_rate_burst");
 	change.aging = read_period(arguments, 11, "aging");
 	require(managers_queues(fcinfo), change.queue);
+	guard(note_configuration);
 	const Session session(function_owner(fcinfo));
 	store::change_queue(change);
 	return 0;
@@ -517,10 +524,27 @@ JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
 	return Int64GetDatum(static_cast<int64>(removed.size()));
 }
 
+namespace jobqueue {
+
+/* What may hold it back again. C region. */
+static void warn_of_causes(bool replicated) {
+	if (replicated)
+		ereport(WARNING, (errmsg("a subscription brings tasks into this database"),
+						  errdetail("What workers change in them, the subscription will not find as it expects."),
+						  errhint("Drop the subscription, or take jobqueue.tasks out of it.")));
+	if (start_paused_by() != nullptr)
+		ereport(NOTICE, (errmsg("the next start of the server pauses this database again: %s", start_paused_by())));
+}
+
+} // namespace jobqueue
+
 JOBQUEUE_FUNCTION(jobqueue_adopt) {
 	using namespace jobqueue;
 	const Session session(function_owner(fcinfo));
+	const bool replicated = store::is_replicated();
 	const bool adopted = store::adopt();
+	if (adopted)
+		guard([replicated] { warn_of_causes(replicated); });
 	if (store::adopt_schedules() == 0 && !adopted)
 		return BoolGetDatum(false);
 	guard(note_everything);

@@ -3,6 +3,7 @@
  */
 #include "api/arguments.hpp"
 #include "api/flow.hpp"
+#include "api/inserts.hpp"
 #include "api/row_security.hpp"
 #include "shared/admission.hpp"
 #include "engine/access.hpp"
@@ -10,6 +11,12 @@
 #include "engine/limits.hpp"
 #include "engine/sql_command.hpp"
 #include "engine/unique.hpp"
+#include "pg/compat.hpp"
+#include "pg/sequences.hpp"
+
+extern "C" {
+#include "replication/logicalworker.h"
+}
 
 #include <map>
 
@@ -309,6 +316,21 @@ static TriggerData *trigger_data(FunctionCallInfo fcinfo) {
 	return reinterpret_cast<TriggerData *>(fcinfo->context);
 }
 
+/* Ids that the statement itself brings may be any; and no trigger tells of what is inserted past the parent. C region. */
+static void on_insert(Oid relation, bool brings_ids) {
+	const Oid schema = get_namespace_oid("jobqueue", true);
+	if (Session::active() || !OidIsValid(schema) || get_rel_namespace(relation) != schema)
+		return;
+	const bool is_parent = relation == get_relname_relid("tasks", schema);
+	if ((is_parent ? brings_ids : relation == get_relname_relid("tasks_live", schema)) &&
+		OidIsValid(get_extension_oid("jobqueue", true)) && !IsLogicalWorker())
+		note_statement(PG_INT64_MIN);
+}
+
+void watch_inserts() {
+	compat::watch_inserts(on_insert);
+}
+
 } // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
@@ -334,10 +356,13 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 
 JOBQUEUE_FUNCTION(jobqueue_tasks_inserted) {
 	using namespace jobqueue;
-	trigger_data(fcinfo);
-	if (Session::active())
+	TriggerData *const trigger = trigger_data(fcinfo);
+	if (Session::active() || guard([] { return IsLogicalWorker(); }))
 		return PointerGetDatum(nullptr);
-	guard(note_statement);
+	guard([trigger] {
+		note_statement(
+			lowest_next_value(get_relname_relid("tasks_id_seq", RelationGetNamespace(trigger->tg_relation))));
+	});
 	return PointerGetDatum(nullptr);
 }
 
@@ -422,7 +447,7 @@ JOBQUEUE_FUNCTION(jobqueue_task_updated) {
 	if (!TRIGGER_FIRED_BEFORE(event) || !TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BY_UPDATE(event) ||
 		!guard([trigger] { return is_tasks_live(trigger->tg_relation); }))
 		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this trigger function is for jobqueue.tasks_live");
-	if (Session::active())
+	if (Session::active() || guard([] { return IsLogicalWorker(); })) /* what is replicated stays as it is */
 		return PointerGetDatum(trigger->tg_newtuple);
 	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });
 }

@@ -47,10 +47,9 @@ std::vector<int64> allowed_parents(std::vector<int64> parents, const Queues &all
 	if (parents.empty())
 		return parents;
 	const int64 last = store::last_id();
-	if (parents.front() < 1 || parents.back() > last)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"there has never been a task " +
-						std::to_string(parents.front() < 1 ? parents.front() : parents.back()));
+	for (const int64 &id : parents) /* a sequence can be set back, and a task be given any id */
+		if (id < 1 || (id > last && store::queues_of_tasks({&id, 1}).empty()))
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "there has never been a task " + std::to_string(id));
 	if (allowed.all)
 		return parents;
 	/* Its own task a handler knows in any case. What cannot be seen now is not looked at later either. */

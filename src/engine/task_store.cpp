@@ -14,6 +14,8 @@
 
 #include "engine/sql_command_store.hpp"
 #include "engine/sql_text.hpp"
+#include "pg/compat.hpp"
+#include "pg/start_pause.hpp"
 
 namespace jobqueue::store {
 
@@ -92,25 +94,22 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 	"t.type AND " HAS_SAY_IN("t.queue") "), 20)"
 /* A task that holds its unique key while it waits gives it up when it starts. */
 #define STARTED_SCOPE "CASE WHEN t.unique_scope" EQ "'waiting' THEN 'started' ELSE t.unique_scope END"
-/* The row of a task as a claim by the given worker would leave it. */
-#define ROW_AS_CLAIMED(claimed_by)                                                                                     \
-	"ROW(t.id, t.type, t.payload, 'processing', t.created_at, " NOW ", " NOW ", t.queue, t.priority, t.run_at, "       \
-	"t.attempts" PLUS "1, " MAX_ATTEMPTS ", t.finished_at, 'infinity'::pg_catalog.timestamptz, " claimed_by            \
-	", t.last_error, t.last_sqlstate, t.result, t.unique_key, t.group_key, t.created_by, t.metadata, t.timeout, "      \
-	"t.crashes, t.failures, t.origin_queue, NULL::pg_catalog.float4, NULL::pg_catalog.text, " STARTED_SCOPE            \
-	", t.slot)::jobqueue.tasks"
+/*
+ * From these as_claimed() makes the row of a claimed task. Columns are not listed: where nobody refuses that, an
+ * administrator may have added some.
+ */
+#define ROW_IF_ASKED_FOR "CASE WHEN $6 THEN t::jobqueue.tasks END, CASE WHEN $6 THEN " MAX_ATTEMPTS " END"
 
 #define PLAIN "t.unique_key IS NULL AND t.failures IS NULL AND t.timeout IS NULL AND t.origin_queue IS NULL"
-static constinit Statement lock_statement{
-	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "
-	"CASE WHEN $6 THEN " ROW_AS_CLAIMED("$7") " END, t.origin_queue IS NOT NULL" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
-	TEXTOID,
-	INT2OID,
-	INT8OID,
-	INT8OID,
-	INT4OID,
-	BOOLOID,
-	TEXTOID};
+static constinit Statement lock_statement{"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN
+										  ", t.type, t.attempts, t.max_attempts, t.payload, " ROW_IF_ASKED_FOR
+										  ", t.origin_queue IS NOT NULL" PENDING_IN_LANE WANTED LOCK_IN_ORDER,
+										  TEXTOID,
+										  INT2OID,
+										  INT8OID,
+										  INT8OID,
+										  INT4OID,
+										  BOOLOID};
 static constinit Statement see_statement{"SELECT t.id, t.ctid, t.run_at" GT NOW " OR t.attempts" EQ
 										 "2147483647" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT $5",
 										 TEXTOID,
@@ -161,8 +160,56 @@ bool is_wanted(std::string_view type, bool dead_letter) {
 	return wants(*wanted, type, dead_letter);
 }
 
-/* One of the columns of lock_statement. */
-static Candidate candidate_at(const Rows &rows, uint64 row) {
+/* The row of a task as a claim by the given worker would leave it. */
+static Datum as_claimed(Datum row, int32 max_attempts, std::string_view claimed_by) {
+	return guard([&] {
+		HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+		TupleDesc layout = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header), HeapTupleHeaderGetTypMod(header));
+		HeapTupleData tuple = {};
+		tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+		tuple.t_data = header;
+		ItemPointerSetInvalid(&tuple.t_self);
+		struct Change {
+			const char *column;
+			Datum value;
+			bool is_null;
+		};
+		bool is_null;
+		const Datum attempts = SPI_getbinval(&tuple, layout, SPI_fnumber(layout, "attempts"), &is_null);
+		const Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
+		const char *const scope = SPI_getvalue(&tuple, layout, SPI_fnumber(layout, "unique_scope"));
+		const bool starts = scope != nullptr && strcmp(scope, "waiting") == 0; /* see STARTED_SCOPE */
+		const Change changes[] = {
+			{"status", CStringGetTextDatum("processing"), false},
+			{"updated_at", now, false},
+			{"processed_at", now, false},
+			{"attempts", Int32GetDatum(DatumGetInt32(attempts) + 1), false},
+			{"max_attempts", Int32GetDatum(max_attempts), false},
+			{"lease_expires_at", TimestampTzGetDatum(DT_NOEND), false},
+			{"claimed_by",
+			 PointerGetDatum(cstring_to_text_with_len(claimed_by.data(), static_cast<int>(claimed_by.size()))), false},
+			{"progress", 0, true},
+			{"progress_message", 0, true},
+			{"unique_scope", CStringGetTextDatum("started"), false}, /* the last one: */
+		};
+		int columns[std::size(changes)];
+		Datum values[std::size(changes)];
+		bool nulls[std::size(changes)];
+		const int count = static_cast<int>(std::size(changes)) - (starts ? 0 : 1);
+		for (int i = 0; i < count; i++) {
+			columns[i] = SPI_fnumber(layout, changes[i].column);
+			values[i] = changes[i].value;
+			nulls[i] = changes[i].is_null;
+		}
+		const Datum claimed =
+			heap_copy_tuple_as_datum(heap_modify_tuple_by_cols(&tuple, layout, count, columns, values, nulls), layout);
+		ReleaseTupleDesc(layout);
+		return claimed;
+	});
+}
+
+/* One of the columns of lock_statement. "claimed_by" is empty where rows are not asked for. */
+static Candidate candidate_at(const Rows &rows, uint64 row, std::string_view claimed_by) {
 	Candidate candidate{rows.int64_at(row, 1),
 						std::nullopt,
 						*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(row, 4))),
@@ -172,8 +219,8 @@ static Candidate candidate_at(const Rows &rows, uint64 row) {
 						rows.int32_at(row, 7),
 						rows.int32_at(row, 8),
 						rows.datum(row, 9),
-						rows.datum(row, 10),
-						rows.bool_at(row, 11)};
+						claimed_by.empty() ? 0 : as_claimed(rows.datum(row, 10), rows.int32_at(row, 11), claimed_by),
+						rows.bool_at(row, 12)};
 	if (rows.bool_at(row, 3))
 		candidate.not_before = DatumGetTimestampTz(rows.datum(row, 2));
 	return candidate;
@@ -183,13 +230,13 @@ std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFil
 	Params params;
 	params.add(std::string_view(lane.queue)).add(lane.priority).add(ids.low).add(ids.high);
 	params.add(static_cast<int32>(count));
-	params.add(!filter.rows_for.empty()).add(std::string_view(filter.rows_for));
+	params.add(!filter.rows_for.empty());
 	const Wanting wanting(filter);
 	const Rows rows = lock_statement.run(params);
 	std::vector<Candidate> candidates;
 	candidates.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		candidates.push_back(candidate_at(rows, i));
+		candidates.push_back(candidate_at(rows, i, filter.rows_for));
 	return candidates;
 }
 
@@ -251,16 +298,16 @@ static constinit Statement heads_of_statements[] = {
 	Statement{HEADS_OF(PENDING), TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID},
 	Statement{HEADS_OF(PENDING_OR_TRIED), TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID}};
 /* Which is the head is read again, later than the group was found free; the numbers tell if one was passed over. */
-#define LOCK_IN_GROUPS(whose)                                                                                            \
-	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN ", t.type, t.attempts, t.max_attempts, t.payload, "      \
-	"CASE WHEN $6 THEN " ROW_AS_CLAIMED(                                                                                 \
-		"$7") " END, t.origin_queue IS NOT NULL, t.group_key, h.n "                                                      \
-			  "FROM unnest($3, $4) AS u(key, low), LATERAL (SELECT o.place, pg_catalog.row_number() OVER () AS n FROM (" \
-			  "SELECT c.ctid AS place FROM jobqueue.tasks_live c WHERE " IN_GROUP(                                       \
-				  whose, "c") "LIMIT $5) o) h "                                                                          \
-							  "JOIN jobqueue.tasks_live t ON t.ctid" EQ                                                  \
-							  "h.place WHERE " STATUS_IS("pending") " FOR UPDATE OF t SKIP LOCKED"
-#define LOCK_IN_GROUPS_TYPES TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID, INT4OID, BOOLOID, TEXTOID
+#define LOCK_IN_GROUPS(whose)                                                                                          \
+	"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN                                                        \
+	", t.type, t.attempts, t.max_attempts, t.payload, " ROW_IF_ASKED_FOR                                               \
+	", t.origin_queue IS NOT NULL, t.group_key, h.n "                                                                  \
+	"FROM unnest($3, $4) AS u(key, low), LATERAL (SELECT o.place, pg_catalog.row_number() OVER () AS n FROM ("         \
+	"SELECT c.ctid AS place FROM jobqueue.tasks_live c WHERE " IN_GROUP(                                               \
+		whose, "c") "LIMIT $5) o) h "                                                                                  \
+					"JOIN jobqueue.tasks_live t ON t.ctid" EQ                                                          \
+					"h.place WHERE " STATUS_IS("pending") " FOR UPDATE OF t SKIP LOCKED"
+#define LOCK_IN_GROUPS_TYPES TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID, INT4OID, BOOLOID
 static constinit Statement lock_in_groups_statements[] = {
 	Statement{LOCK_IN_GROUPS(PENDING), LOCK_IN_GROUPS_TYPES},
 	Statement{LOCK_IN_GROUPS(PENDING_OR_TRIED), LOCK_IN_GROUPS_TYPES}};
@@ -306,15 +353,15 @@ std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHea
 	params.add(std::string_view(lane.queue)).add(lane.priority).add(std::span<const std::string>(keys));
 	params.add(std::span<const int64>(lows));
 	params.add(static_cast<int32>(each));
-	params.add(!filter.rows_for.empty()).add(std::string_view(filter.rows_for));
+	params.add(!filter.rows_for.empty());
 	const Rows rows = lock_in_groups_statements[held].run(params);
 	std::vector<Candidate> candidates;
 	candidates.reserve(rows.size());
 	size_t head = 0;
 	int64 in_order = 0; /* of this group, from its head on */
 	for (uint64 i = 0; i < rows.size(); i++) {
-		const int64 number = rows.int64_at(i, 13);
-		std::string group = rows.text_at(i, 12);
+		const int64 number = rows.int64_at(i, 14);
+		std::string group = rows.text_at(i, 13);
 		if (candidates.empty() || candidates.back().group != group)
 			in_order = 0;
 		while (head < heads.size() && heads[head].group != group)
@@ -324,7 +371,7 @@ std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHea
 		const bool passed = number != in_order + 1 || (number == 1 && rows.int64_at(i, 1) != heads[head].id);
 		if (!passed)
 			in_order = number;
-		candidates.push_back(candidate_at(rows, i));
+		candidates.push_back(candidate_at(rows, i, filter.rows_for));
 		candidates.back().group = std::move(group);
 		candidates.back().passed = passed;
 	}
@@ -349,19 +396,14 @@ void put_aside(std::span<const int64> ids) {
 	"max_attempts = " max_attempts ", processed_at = " NOW ", updated_at = " NOW                                        \
 	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL, unique_scope = " STARTED_SCOPE \
 	" WHERE t.ctid" EQ "ANY ($1) RETURNING "
-#define TASKS_COLUMNS                                                                                                  \
-	"t.id, t.type, t.payload, t.status, t.created_at, t.updated_at, t.processed_at, t.queue, t.priority, t.run_at, "   \
-	"t.attempts, t.max_attempts, t.finished_at, t.lease_expires_at, t.claimed_by, t.last_error, t.last_sqlstate, "     \
-	"t.result, t.unique_key, t.group_key, t.created_by, t.metadata, t.timeout, t.crashes, t.failures, "                \
-	"t.origin_queue, t.progress, t.progress_message, t.unique_scope, t.slot"
 static constinit Statement begin_statement{
 	BEGIN(MAX_ATTEMPTS) "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
 		"t.timeout") ", 0), t.payload, t::jobqueue.tasks",
 	TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
-static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS_OUTSIDE) TASKS_COLUMNS, TIDARRAYOID, TIMESTAMPTZOID,
-										   TEXTOID};
-static constinit Statement claim_unhandled_statement{BEGIN("coalesce(t.max_attempts, 20)") TASKS_COLUMNS, TIDARRAYOID,
-													 TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS_OUTSIDE) "t.id, t::jobqueue.tasks", TIDARRAYOID,
+										   TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_unhandled_statement{BEGIN("coalesce(t.max_attempts, 20)") "t.id, t::jobqueue.tasks",
+													 TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
 
 template <typename Task> static Datum places_of(std::span<const Task> tasks) {
 	return guard([tasks] {
@@ -408,6 +450,16 @@ std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampT
 	return attempts;
 }
 
+static HeapTuple tuple_of(Datum row) {
+	return guard([row] {
+		auto *tuple = static_cast<HeapTuple>(palloc0(HEAPTUPLESIZE));
+		tuple->t_data = DatumGetHeapTupleHeader(row);
+		tuple->t_len = HeapTupleHeaderGetDatumLength(tuple->t_data);
+		ItemPointerSetInvalid(&tuple->t_self);
+		return tuple;
+	});
+}
+
 std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
 							 std::string_view claimed_by) {
 	if (unhandled)
@@ -421,20 +473,22 @@ std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, T
 	const auto order = order_of(tasks);
 	std::vector<HeapTuple> claimed(tasks.size(), nullptr);
 	for (uint64 i = 0; i < rows.size(); i++)
-		claimed[place_in(order, rows.int64_at(i, 1))] = rows.table()->vals[i];
+		claimed[place_in(order, rows.int64_at(i, 1))] = tuple_of(rows.datum(i, 2));
 	std::erase(claimed, nullptr);
 	return claimed;
 }
 
-static constinit Statement row_as_claimed_statement{
-	"SELECT " ROW_AS_CLAIMED("$3") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND t.attempts" EQ
-								   "$2 AND " STATUS_IS("pending"),
-	INT8OID, INT4OID, TEXTOID};
+static constinit Statement row_statement{"SELECT t::jobqueue.tasks, " MAX_ATTEMPTS
+										 " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND t.attempts" EQ
+										 "$2 AND " STATUS_IS("pending"),
+										 INT8OID, INT4OID};
 
 std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by) {
 	Params params;
-	const Rows rows = row_as_claimed_statement.run(params.add(id).add(attempts).add(claimed_by));
-	return rows.empty() ? std::nullopt : std::optional(rows.datum(0, 1));
+	const Rows rows = row_statement.run(params.add(id).add(attempts));
+	if (rows.empty())
+		return std::nullopt;
+	return as_claimed(rows.datum(0, 1), rows.int32_at(0, 2), claimed_by);
 }
 
 void keep(Attempt &attempt, MemoryContext context) {
@@ -1334,8 +1388,14 @@ std::vector<HandledType> handled_types() {
 	return types;
 }
 
+/* Subscriptions that bring tasks into this database. */
+#define BY_SUBSCRIPTION                                                                                                \
+	"FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid" EQ                                                         \
+	"ANY (ARRAY['jobqueue.tasks'::pg_catalog.regclass, 'jobqueue.tasks_live'::pg_catalog.regclass]::pg_catalog.oid[])"
+#define IS_REPLICATED "EXISTS (SELECT 1 " BY_SUBSCRIPTION " AND NOT r.srsubid" EQ "ANY (i.adopted_subscriptions))"
 static constinit Statement paused_all_statement{
-	"SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL LIMIT 1"};
+	"SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL OR i.database" EQ
+	"0::pg_catalog.oid OR " IS_REPLICATED " LIMIT 1"};
 static constinit Statement paused_queues_statement{
 	"SELECT q.queue FROM jobqueue.queues q WHERE q.paused_at IS NOT NULL"};
 static constinit Statement dead_letter_queues_statement{
@@ -1384,16 +1444,40 @@ bool resume(const std::optional<std::string> &queue) {
 	return everything || queues;
 }
 
-static constinit Statement own_statement{"SELECT pg_catalog.count(*)" EQ "1 AND pg_catalog.bool_and(i.database" EQ
-										 "$1) FROM jobqueue.incarnation i",
-										 OIDOID};
+static constinit Statement standing_statement{
+	"SELECT pg_catalog.count(*)" EQ "1 AND pg_catalog.bool_and(i.database" EQ "$1), "
+	"coalesce(pg_catalog.bool_or(NOT i.system_identifier" EQ "$2 AND i.server_version" EQ "$3), false), "
+	"coalesce(pg_catalog.bool_or(" IS_REPLICATED "), false), "
+	"coalesce(pg_catalog.bool_or(i.server_started_at" EQ "$4), false), "
+	"coalesce(pg_catalog.bool_and(i.system_identifier" EQ "$2 AND i.server_version" EQ "$3), false) "
+	"FROM jobqueue.incarnation i",
+	OIDOID, INT8OID, INT4OID, TIMESTAMPTZOID};
+/* What is known of it now is what it is held to from now on. */
+static constinit Statement settle_statement{
+	"UPDATE jobqueue.incarnation i SET system_identifier = $1, server_version = $2", INT8OID, INT4OID};
+static constinit Statement disown_statement{
+	"UPDATE jobqueue.incarnation i SET database = 0::pg_catalog.oid WHERE NOT i.database" EQ "0::pg_catalog.oid"};
 /* As old as the oldest: the claims that were made there are ours from now on. */
 static constinit Statement first_incarnation_statement{
 	"SELECT pg_catalog.min(i.created_at) FROM jobqueue.incarnation i"};
 static constinit Statement drop_incarnations_statement{"DELETE FROM jobqueue.incarnation"};
 static constinit Statement new_incarnation_statement{
-	"INSERT INTO jobqueue.incarnation (database, created_at) VALUES ($1, coalesce($2, " NOW "))", OIDOID,
+	"INSERT INTO jobqueue.incarnation (database, created_at, system_identifier, server_version, server_started_at, "
+	"adopted_subscriptions) VALUES ($1, coalesce($2, " NOW "), $3, $4, $5, "
+	"ARRAY(SELECT r.srsubid " BY_SUBSCRIPTION "))",
+	OIDOID,
+	TIMESTAMPTZOID,
+	INT8OID,
+	INT4OID,
 	TIMESTAMPTZOID};
+/* Past every id that is there: rows that were copied have not drawn theirs from this sequence. */
+static constinit Statement advance_ids_statement{
+	"SELECT pg_catalog.setval('jobqueue.tasks_id_seq', m.id) FROM (SELECT greatest("
+	"(SELECT pg_catalog.max(t.id) FROM jobqueue.tasks t), (SELECT pg_catalog.max(d.id) FROM jobqueue.dependents d), "
+	"(SELECT pg_catalog.max(d.parent_id) FROM jobqueue.dependencies d), (SELECT pg_catalog.max(p.id) FROM jobqueue.parents p), "
+	"(SELECT pg_catalog.max(u.task_id) FROM jobqueue.unique_keys u), "
+	"(SELECT pg_catalog.max(s.last_task_id) FROM jobqueue.schedules s)) AS id) m, jobqueue.tasks_id_seq q "
+	"WHERE m.id" GE "q.last_value AND m.id" GT "0"};
 static constinit Statement adopt_handlers_statement{
 	"UPDATE jobqueue.handlers h SET incarnation = i.id, run_as_oid = " OID_OF("h.run_as") ", function_owner = " OWNER_OF(
 		"h.handler") ", backoff_owner = " OWNER_OF("h.backoff_function") " FROM jobqueue.incarnation i "
@@ -1402,9 +1486,53 @@ static constinit Statement adopt_handlers_statement{
 static constinit Statement adopt_access_statement{
 	"UPDATE jobqueue.access a SET role_oid = r.oid FROM pg_catalog.pg_authid r WHERE r.rolname" EQ "a.role"};
 
-bool is_own_incarnation() {
+static Params &add_server(Params &params) {
+	return params.add(static_cast<int64>(GetSystemIdentifier())).add(static_cast<int32>(compat::major_version()));
+}
+
+Standing standing() {
 	Params params;
-	return own_statement.run(params.add_datum(ObjectIdGetDatum(MyDatabaseId), false)).bool_at(0, 1);
+	params.add_datum(ObjectIdGetDatum(MyDatabaseId), false);
+	const Rows rows = standing_statement.run(add_server(params).add_time(PgStartTime));
+	const bool own = rows.bool_at(0, 1);
+	const bool adopted_since_start = rows.bool_at(0, 4);
+	Standing standing;
+	standing.own = own;
+	standing.settled = rows.bool_at(0, 5);
+	if (!own)
+		standing.reason = "it is a restored or copied database";
+	else if (rows.bool_at(0, 2))
+		standing.told_by = "it has come from another server";
+	else if (rows.bool_at(0, 3))
+		standing.told_by = "a subscription brings its tasks";
+	else if (!adopted_since_start)
+		standing.told_by = start_paused_by();
+	if (standing.told_by != nullptr) {
+		standing.own = false;
+		standing.reason = standing.told_by;
+	}
+	return standing;
+}
+
+static constinit Statement replicated_statement{"SELECT 1 " BY_SUBSCRIPTION " LIMIT 1"};
+
+bool is_replicated() {
+	Params none;
+	return !replicated_statement.run(none).empty();
+}
+
+bool is_own_incarnation() {
+	return standing().own;
+}
+
+void settle() {
+	Params params;
+	settle_statement.run(add_server(params));
+}
+
+void disown() {
+	Params none;
+	disown_statement.run(none);
 }
 
 bool adopt() {
@@ -1415,9 +1543,10 @@ bool adopt() {
 		const Rows first = first_incarnation_statement.run(none);
 		database.add_datum(first.datum(0, 1), first.is_null(0, 1));
 		drop_incarnations_statement.run(none);
-		new_incarnation_statement.run(database);
+		new_incarnation_statement.run(add_server(database).add_time(PgStartTime));
 		adopt_access_statement.run(none);
 	}
+	advance_ids_statement.run(none);
 	const bool handlers_adopted = !adopt_handlers_statement.run(none).empty();
 	return !own || handlers_adopted;
 }
@@ -1478,6 +1607,7 @@ static constinit Statement next_due_statement{"SELECT t.run_at FROM jobqueue.tas
 static constinit Statement next_lease_statement{"SELECT t.lease_expires_at FROM jobqueue.tasks_live t WHERE t.status" EQ
 												"'processing' AND t.lease_expires_at" LT
 												"'infinity' ORDER BY t.lease_expires_at LIMIT 1"};
+
 static constinit Statement last_id_statement{
 	"SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM jobqueue.tasks_id_seq s"};
 

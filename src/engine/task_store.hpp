@@ -361,9 +361,22 @@ Pauses pauses();
 bool pause(const std::optional<std::string> &queue);
 bool resume(const std::optional<std::string> &queue);
 
-/* Is this database what the incarnation says? */
+/* Is this database what the incarnation says, on the server that it says, and its tasks its own? */
+struct Standing {
+	bool own = false;
+	bool settled = false;		   /* the incarnation says which server this is */
+	const char *reason = nullptr;  /* why it is not our own */
+	const char *told_by = nullptr; /* likewise, if that is not in the table yet: disown() */
+};
+Standing standing();
 bool is_own_incarnation();
-/* Makes it so, for handlers that came from elsewhere too; false if it was so. */
+/* Does a subscription bring tasks into this database? */
+bool is_replicated();
+/* Writes down which server this is. */
+void settle();
+/* From now on it is nobody's, until adopt(), even if what told us so is gone. */
+void disown();
+/* Makes it ours, handlers that came from elsewhere too; false if it was. New ids come after those that are there. */
 bool adopt();
 
 struct Extension {

@@ -264,4 +264,39 @@ void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryComp
 #endif
 }
 
+static ExecutorCheckPerms_hook_type previous_check = nullptr;
+static void (*insert_visitor)(Oid table, bool first_column) = nullptr;
+
+static void visit_insert(Oid table, AclMode rights, const Bitmapset *columns) {
+	if ((rights & ACL_INSERT) != 0)
+		insert_visitor(table, bms_is_member(1 - FirstLowInvalidHeapAttributeNumber, columns));
+}
+
+#if PG_VERSION_NUM >= 160000
+static bool check_permissions(List *tables, List *permissions, bool raises) {
+	ListCell *cell;
+	foreach (cell, permissions) {
+		const auto *table = lfirst_node(RTEPermissionInfo, cell);
+		visit_insert(table->relid, table->requiredPerms, table->insertedCols);
+	}
+	return previous_check == nullptr || previous_check(tables, permissions, raises);
+}
+#else
+static bool check_permissions(List *tables, bool raises) {
+	ListCell *cell;
+	foreach (cell, tables) {
+		const auto *table = lfirst_node(RangeTblEntry, cell);
+		if (table->rtekind == RTE_RELATION)
+			visit_insert(table->relid, table->requiredPerms, table->insertedCols);
+	}
+	return previous_check == nullptr || previous_check(tables, raises);
+}
+#endif
+
+void watch_inserts(void (*visit)(Oid table, bool first_column)) {
+	insert_visitor = visit;
+	previous_check = ExecutorCheckPerms_hook;
+	ExecutorCheckPerms_hook = check_permissions;
+}
+
 } // namespace jobqueue::compat

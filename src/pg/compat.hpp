@@ -16,6 +16,10 @@ Latch *latch_of(int procno) noexcept;
 /* Sleeps until this process's latch is set, which it resets, or for so long; then checks for interrupts. */
 void sleep_on_latch(int64 milliseconds);
 
+constexpr int major_version() noexcept {
+	return PG_VERSION_NUM / 10000;
+}
+
 bool may_execute(Oid function, Oid role);
 /* How many of max_worker_processes are in use, whoever's they are. */
 int background_workers();
@@ -52,6 +56,9 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
 
 /* By so many keys, which index_rescan() is told. */
 IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot, int keys);
+
+/* From now on "visit" is called before each INSERT or COPY into a table; does the statement say values of column 1? */
+void watch_inserts(void (*visit)(Oid table, bool first_column));
 
 /* The new version of the row at this place, and its index entries. "wait": for who may have changed it. */
 TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row, bool wait);

@@ -22,6 +22,7 @@ int fused_time_ms = 10;
 int fused_tasks = 60;
 int fused_after = 3;
 int queue_order = static_cast<int>(QueueOrder::weighted);
+bool start_paused = false;
 
 static const config_enum_entry notify_modes[] = {
 	{"coalesced", static_cast<int>(NotifyMode::coalesced), false},
@@ -90,6 +91,10 @@ void define() {
 		"jobqueue.queue_order", "What the weights of queues mean.",
 		"weighted: shares of what a worker runs. strict: a queue with a higher weight always comes first.",
 		&queue_order, queue_order, queue_orders, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable("jobqueue.start_paused",
+							 "Whether a start of the server pauses all databases, each until adopt() is called in it.",
+							 "For copies of a data directory: to be put into the configuration of the copy.",
+							 &start_paused, start_paused, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("jobqueue");
 }
 

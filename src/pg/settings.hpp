@@ -27,6 +27,7 @@ extern int fused_time_ms; /* 0 = nothing is fused */
 extern int fused_tasks;
 extern int fused_after;
 extern int queue_order; /* QueueOrder */
+extern bool start_paused;
 
 /* C region; called once, when the library is loaded. */
 void define();

@@ -192,7 +192,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 	std::map<Oid, Queues> allowed; /* by role, where it matters */
 	std::vector<store::Limits> limits;
 	std::string name;
-	bool own = false;
+	store::Standing standing;
 	in_transaction(Durability::asynchronous, [&] {
 		extension = installed_extension();
 		name = guard([] { return get_database_name(MyDatabaseId); });
@@ -201,18 +201,22 @@ std::optional<SchedulerState> Scheduler::configure() {
 		owner_ = extension->owner;
 		const Session session(owner_);
 		handlers = store::handlers();
-		own = store::is_own_incarnation(); /* after them: a restore may be under way */
+		standing = store::standing(); /* after them: a restore may be under way */
 		for (const store::Handler &handler : handlers)
 			if (handler.governed && OidIsValid(handler.role) && !allowed.contains(handler.role))
 				allowed[handler.role] = queues_of_handlers(handler.role, owner_);
 		limits = store::limits();
 		conditions_ = Conditions::read(configuration);
-		if (own)
+		if (standing.own)
 			conditions_.flow.make_ready(slot_, configuration);
-		atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0)));
 		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
 	});
+	const bool own = standing.own;
 	const bool ours = extension && extension->version == library_version;
+	if (ours && own && !standing.settled)
+		attempt("note which server this is", [] { store::settle(); });
+	if (ours && standing.told_by != nullptr)
+		attempt("note that this is a copy", [] { store::disown(); });
 	if (!ours || !own) {
 		roles_.clear();
 		dismiss_workers();
@@ -242,10 +246,10 @@ std::optional<SchedulerState> Scheduler::configure() {
 		if (said)
 			return SchedulerState::paused;
 		const char *const database = name.c_str();
-		guard([database] {
-			ereport(WARNING,
-					(errmsg("jobqueue runs no tasks in database \"%s\": it is a restored or copied database", database),
-					 errhint("If the tasks in it shall run here, call jobqueue.adopt() in it.")));
+		const char *const reason = standing.reason;
+		guard([database, reason] {
+			ereport(WARNING, (errmsg("jobqueue runs no tasks in database \"%s\": %s", database, reason),
+							  errhint("If the tasks in it shall run here, call jobqueue.adopt() in it.")));
 		});
 		return SchedulerState::paused;
 	}
@@ -334,12 +338,10 @@ void Scheduler::dismiss_workers() {
 
 /* What was announced: whom to notify, and how far the ids have come. */
 void Scheduler::read_announcements() {
-	bool statements = false;
 	const auto take = [&](const News &news) {
 		if (news.kind == AnnouncementKind::sweep || news.kind == AnnouncementKind::returned ||
 			news.kind == AnnouncementKind::capacity)
 			return;
-		statements |= news.kind == AnnouncementKind::statement;
 		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
 		busy_at_ = GetCurrentTimestamp();
 	};
@@ -348,9 +350,6 @@ void Scheduler::read_announcements() {
 		kept_up_ = position_;
 		keep_positions(MyDatabaseId);
 	}
-	if (statements)
-		attempt("read its sequence",
-				[this] { atomic_max(&slot_->horizon, static_cast<uint64>(std::max<int64>(store::last_id(), 0))); });
 }
 
 void Scheduler::read_due() {

@@ -1,10 +1,11 @@
 /*
  * utility_hook.cpp -- commands that get into the way of our processes: those that need a database without connections,
  * or lock all of our tables, get them out of it first (if the caller may run them at all); those that bring new databases
- * tell the launcher.
+ * tell the launcher; those that would break our tables are refused (own_objects).
  *
  * C region throughout.
  */
+#include "server/own_objects.hpp"
 #include "server/processes.hpp"
 
 #include "pg/compat.hpp"
@@ -161,6 +162,7 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		pass_on(command);
 		return;
 	}
+	refuse_to_break(node);
 	if (tag == T_ConstraintsSetStmt)
 		note_set_constraints();
 	if (tag == T_TransactionStmt) {
@@ -177,11 +179,17 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		note_configuration();
 		return;
 	}
+	if (tag == T_CreateSubscriptionStmt || tag == T_AlterSubscriptionStmt || tag == T_DropSubscriptionStmt) {
+		pass_on(command);
+		note_configuration(); /* the tasks here may be a copy from now on */
+		return;
+	}
 	const bool concerns_databases =
 		tag == T_DropdbStmt || tag == T_CreatedbStmt || tag == T_AlterDatabaseStmt ||
 		(tag == T_RenameStmt && reinterpret_cast<RenameStmt *>(node)->renameType == OBJECT_DATABASE);
 	if (!concerns_databases) {
 		pass_on(command);
+		keep_triggers(node);
 		return;
 	}
 	/* None of them can run in a transaction block: leave it to them to say so. */

@@ -99,7 +99,6 @@ struct Notes {
 	int64 finished_low, finished_high;
 	bool waits; /* tasks were added that wait for others: */
 	IdRanges parents;
-	int64 highest_id;
 	int64 due_at;
 	int cancel_count;
 	int64 cancelled[1024]; /* more are found by the workers themselves, when they finish */
@@ -331,8 +330,6 @@ static void publish(bool committed) noexcept {
 				if (pg_atomic_read_u32(&worker.database) == MyDatabaseId)
 					wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&worker.role));
 		}
-		if (notes.highest_id > 0)
-			atomic_max(&slot->horizon, static_cast<uint64>(notes.highest_id));
 		announce_list(notes.tasks, AnnouncementKind::tasks);
 		announce_list(notes.returned, AnnouncementKind::returned);
 		look |= notes.tasks.count > 0 || notes.tasks.overflow;
@@ -380,7 +377,7 @@ static void forget() noexcept {
 	notes.subtransaction_aborted = notes.everything = notes.from_scratch = notes.configuration = notes.rescan = false;
 	notes.archive = notes.finished = notes.waits = false;
 	notes.parents = IdRanges();
-	notes.highest_id = notes.due_at = 0;
+	notes.due_at = 0;
 	notes.claimed_in = InvalidSubTransactionId;
 	notes.cancel_count = 0;
 }
@@ -449,16 +446,12 @@ void note_task(std::string_view queue, int16 priority, int64 id, std::string_vie
 	if (!begin_database_note())
 		return;
 	notes.tasks.add(queue, priority, {id, id}, type.empty() ? 0 : hash_name(type), !group.empty(), group);
-	notes.highest_id = std::max(notes.highest_id, id);
 }
 
-void note_statement() {
+void note_statement(int64 from) {
 	notify_if_nobody_else_does("");
 	if (!begin_database_note())
 		return;
-	/* Its ids are drawn from now on, and every id up to the horizon has been drawn before. */
-	const int64 from =
-		notes.database ? static_cast<int64>(pg_atomic_read_u64(&notes.database->horizon)) + 1 : PG_INT64_MIN;
 	notes.tasks.add_overflow({from, PG_INT64_MAX});
 }
 

@@ -44,8 +44,8 @@ struct Announcement {
  */
 /* "group" is empty for a task that has none. */
 void note_task(std::string_view queue, int16 priority, int64 id, std::string_view type, std::string_view group);
-/* Plain SQL is about to add tasks. */
-void note_statement();
+/* Plain SQL is about to add tasks, with ids from this one on. */
+void note_statement(int64 from);
 /* Tasks were claimed: they are there again if the transaction aborts. */
 void note_claimed(std::string_view queue, int16 priority, IdRange ids, bool grouped);
 /* A task that was locked, and not claimed after all, can be had again when the transaction commits. */

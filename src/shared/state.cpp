@@ -77,7 +77,6 @@ static void initialize(SharedState *fresh) {
 		pg_atomic_init_u64(&slot.served_since, 0);
 		pg_atomic_init_u64(&slot.due_at, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.next_run, PG_INT64_MAX);
-		pg_atomic_init_u64(&slot.horizon, 0);
 		pg_atomic_init_u64(&slot.parents_low, 0);
 		pg_atomic_init_u64(&slot.parents_high, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.parents_widened, 0);
@@ -274,7 +273,6 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->served_since, 0);
-		pg_atomic_write_u64(&slot->horizon, 0);
 		pg_atomic_write_u64(&slot->parents_low, 0); /* whether there are any is not known */
 		pg_atomic_write_u64(&slot->parents_high, PG_INT64_MAX);
 		pg_atomic_write_u32(&slot->dependencies_written, 0);

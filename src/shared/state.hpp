@@ -65,7 +65,6 @@ struct DatabaseSlot {
 	pg_atomic_uint64 due_at;	   /* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
 	pg_atomic_uint64 served_since; /* before that it was down, or paused; 0 = it is not served yet */
 	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
-	pg_atomic_uint64 horizon;	   /* every id up to here has been drawn from the sequence */
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
 	pg_atomic_uint64 alone_until;  /* a group has ended its process, or the server: nothing is fused before this time */
 	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */

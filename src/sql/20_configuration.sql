@@ -2,14 +2,21 @@
 
 -- One row names this installation. A restored or copied database brings a row that is not its own, and stays paused
 -- until adopt(). Handlers carry the installation they were registered in, so that a restore that is half done runs nothing.
+-- Where something else says that it is a copy (see store::standing()), the row is made nobody's: database 0.
 CREATE TABLE jobqueue.incarnation (
 	id         uuid        NOT NULL CONSTRAINT incarnation_pkey PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
 	database   oid         NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	paused_at  timestamptz
+	paused_at  timestamptz,
+	system_identifier     bigint,
+	server_version        integer,
+	server_started_at     timestamptz,
+	adopted_subscriptions oid[] NOT NULL DEFAULT '{}'
 );
-INSERT INTO jobqueue.incarnation (database)
-	SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+INSERT INTO jobqueue.incarnation (database, system_identifier, server_version)
+	SELECT d.oid, s.system_identifier, pg_catalog.current_setting('server_version_num')::integer OPERATOR(pg_catalog./) 10000
+	FROM pg_catalog.pg_database d, pg_catalog.pg_control_system() s
+	WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
 
 CREATE TABLE jobqueue.handlers (
 	type         text        NOT NULL CONSTRAINT handlers_pkey PRIMARY KEY
@@ -110,6 +117,11 @@ CREATE TABLE jobqueue.unique_keys (
 );
 CREATE INDEX unique_keys_expired ON jobqueue.unique_keys (expires_at);
 
+-- A publication FOR ALL TABLES makes UPDATE and DELETE fail in tables that cannot say which row they mean. These have no
+-- primary key, since what a restore brings must not meet one.
+ALTER TABLE jobqueue.access REPLICA IDENTITY FULL;
+ALTER TABLE jobqueue.history_ring REPLICA IDENTITY FULL;
+
 COMMENT ON TABLE jobqueue.incarnation IS 'which installation this is; two rows, or another database''s, mean a copy: see adopt()';
 COMMENT ON TABLE jobqueue.handlers IS 'the function or procedure that runs the tasks of a type, and the role it runs as';
 COMMENT ON TABLE jobqueue.queues IS 'queues that were ever paused; a queue without a row is running';
@@ -119,9 +131,13 @@ COMMENT ON DOMAIN jobqueue.governed IS 'internal: USAGE on it marks roles whose 
 COMMENT ON TABLE jobqueue.history_ring IS 'the history leaf that is being filled';
 
 COMMENT ON COLUMN jobqueue.incarnation.id IS 'names this installation';
-COMMENT ON COLUMN jobqueue.incarnation.database IS 'OID of the database it was made in';
+COMMENT ON COLUMN jobqueue.incarnation.database IS 'OID of the database it was made in; 0 = of none: a copy, see adopt()';
 COMMENT ON COLUMN jobqueue.incarnation.created_at IS 'when it was installed or adopted';
 COMMENT ON COLUMN jobqueue.incarnation.paused_at IS 'when all queues were paused; null = they are not';
+COMMENT ON COLUMN jobqueue.incarnation.system_identifier IS 'of the server it was seen on last; null = it has not been looked at';
+COMMENT ON COLUMN jobqueue.incarnation.server_version IS 'major version of that server: pg_upgrade makes another identifier';
+COMMENT ON COLUMN jobqueue.incarnation.server_started_at IS 'the start of the server in which it was adopted: jobqueue.start_paused is about others';
+COMMENT ON COLUMN jobqueue.incarnation.adopted_subscriptions IS 'subscriptions that brought tasks when it was adopted: they are no reason to pause any more';
 COMMENT ON COLUMN jobqueue.handlers.type IS 'the type of task it handles';
 COMMENT ON COLUMN jobqueue.handlers.handler IS 'schema-qualified signature of the function or procedure';
 COMMENT ON COLUMN jobqueue.handlers.queue IS 'where enqueue() puts tasks of the type when it is not told';

@@ -243,6 +243,10 @@ CREATE TRIGGER task_updated BEFORE UPDATE ON jobqueue.tasks_live
 		OR NEW.lease_expires_at OPERATOR(pg_catalog.=) OLD.lease_expires_at)
 	EXECUTE FUNCTION jobqueue._task_updated();
 
+-- Our triggers fire whatever session_replication_role is: what they note is not what it is meant to keep from happening.
+ALTER TABLE jobqueue.tasks ENABLE ALWAYS TRIGGER tasks_inserted;
+ALTER TABLE jobqueue.tasks_live ENABLE ALWAYS TRIGGER task_updated;
+
 CREATE TRIGGER handlers_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.handlers
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
 CREATE TRIGGER queues_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.queues
@@ -253,3 +257,8 @@ CREATE TRIGGER limits_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jo
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
 CREATE TRIGGER incarnation_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.incarnation
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._configuration_changed();
+ALTER TABLE jobqueue.handlers ENABLE ALWAYS TRIGGER handlers_changed;
+ALTER TABLE jobqueue.queues ENABLE ALWAYS TRIGGER queues_changed;
+ALTER TABLE jobqueue.access ENABLE ALWAYS TRIGGER access_changed;
+ALTER TABLE jobqueue.limits ENABLE ALWAYS TRIGGER limits_changed;
+ALTER TABLE jobqueue.incarnation ENABLE ALWAYS TRIGGER incarnation_changed;

@@ -95,3 +95,4 @@ CREATE FUNCTION jobqueue._schedules_changed() RETURNS trigger LANGUAGE C AS 'MOD
 COMMENT ON FUNCTION jobqueue._schedules_changed() IS 'internal: makes the scheduler look at schedules that were changed by hand';
 CREATE TRIGGER schedules_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON jobqueue.schedules
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._schedules_changed();
+ALTER TABLE jobqueue.schedules ENABLE ALWAYS TRIGGER schedules_changed;

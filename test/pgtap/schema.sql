@@ -211,7 +211,7 @@ SELECT is((SELECT array_agg(tgrelid::regclass || ' ' || tgname ORDER BY tgrelid:
 SELECT is_empty($$SELECT tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace)
 	AND NOT tgisinternal AND tgtype & 1 = 1 AND tgtype & 4 = 4$$, 'no row trigger on insert: COPY would be half as fast');
 SELECT is_empty($$SELECT tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace)
-	AND NOT tgisinternal AND tgenabled <> 'O'$$, 'all enabled');
+	AND NOT tgisinternal AND tgenabled <> 'A'$$, 'all enabled, whatever session_replication_role is');
 
 -- functions: name, arguments with their defaults, result
 SELECT results_eq(
