@@ -6,6 +6,7 @@
 #include "engine/access.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/durability.hpp"
 #include "shared/state.hpp"
@@ -86,7 +87,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 		throw Error(ERRCODE_ACTIVE_SQL_TRANSACTION,
 					"wait_for cannot see the end of a task in a transaction that reads from one snapshot",
 					"Use the isolation level READ COMMITTED.");
-	const TimestampTz start = GetCurrentTimestamp();
+	const SteadyTime start = steady_now();
 	const Oid owner = function_owner(fcinfo);
 	const std::string caller = caller_name();
 	const Oid tasks = guard([] { return get_relname_relid("tasks", get_namespace_oid("jobqueue", false)); });
@@ -115,13 +116,13 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 		}
 		if (finished) {
 			/* Workers commit without waiting for the disk; who is told of it may rely on it. */
-			const TimestampTz deadline = timeout ? start + *timeout : DT_NOEND;
+			const SteadyTime deadline = timeout ? start + *timeout : never;
 			if (guard([deadline] { return wait_until_safe(deadline); }))
 				return *finished;
 			fcinfo->isnull = true;
 			return 0;
 		}
-		const int64 left_us = timeout ? start + *timeout - GetCurrentTimestamp() : PG_INT64_MAX;
+		const int64 left_us = timeout ? start + *timeout - steady_now() : PG_INT64_MAX;
 		if (left_us <= 0) {
 			fcinfo->isnull = true;
 			return 0;

@@ -161,7 +161,7 @@ void Claimer::lower(const News &news) {
 	Round &round = place->round;
 	if (news.kind == AnnouncementKind::sweep) {
 		/* It names the first task of all only. */
-		const TimestampTz now = GetCurrentTimestamp();
+		const SteadyTime now = steady_now();
 		if (now - round.swept_at < sweep_deep_us)
 			return;
 		round.swept_at = now;
@@ -289,12 +289,12 @@ bool Claimer::absorb(const Scope &scope) {
 		}
 	};
 	follow_ring(position_, take, [this] { look_everywhere(); });
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	return undiscovered_ || any_part([now](const Part &part) { return part.is_open(now); });
 }
 
-TimestampTz Claimer::next_time() const noexcept {
-	TimestampTz next = DT_NOEND;
+SteadyTime Claimer::next_time() const noexcept {
+	SteadyTime next = never;
 	any_part([&next](const Part &part) {
 		if (!part.quiet && part.wait_until > 0)
 			next = std::min(next, part.wait_until);
@@ -371,7 +371,7 @@ std::vector<size_t> Claimer::reading_order(const Flow &flow) const {
 		if (!lanes_[which].is_quiet())
 			order.push_back(which);
 	}
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	for (size_t first = 0, last; first < order.size(); first = last) {
 		last = first + 1;
 		const uint64 queue_hash = lanes_[order[first]].queue_hash;
@@ -415,13 +415,13 @@ void Claimer::note_waiting(const Flow &flow) {
 	for (KnownLane &known : lanes_) {
 		const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
 		if (known.waiting_since == 0 && !known.main.quiet && queue_flow && queue_flow->aging_us > 0)
-			known.waiting_since = store::waiting_since(known.lane);
+			known.waiting_since = steady_time_of(store::waiting_since(known.lane));
 	}
 }
 
 /* So many tasks of a lane were locked. */
 void Claimer::served(const Flow &flow, KnownLane &known, size_t tasks) {
-	known.waiting_since = GetCurrentTimestamp();
+	known.waiting_since = steady_now();
 	if (!flow.has_weights())
 		return;
 	/* A queue that comes back after having had nothing to do has no claim to what it did not need. */
@@ -444,7 +444,7 @@ bool Claimer::may_admit(const Conditions &conditions) const {
 }
 
 Verdict Claimer::admit_task(const Conditions &conditions, const Admission &admission) {
-	return conditions.counts ? guard([&admission] { return admit(admission); }) : Verdict{true, DT_NOEND};
+	return conditions.counts ? guard([&admission] { return admit(admission); }) : Verdict{true, never};
 }
 
 /* One call of lock(). */
@@ -522,15 +522,15 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	return std::move(reading.locked);
 }
 
-/* It has nothing to give in this turn; a worker looks again at that time, or (DT_NOEND) when a task has ended. */
-void Claimer::close(Part &part, TimestampTz again_at) const noexcept {
-	part.quiet = remembers_quiet_ && again_at == DT_NOEND;
-	part.wait_until = remembers_quiet_ && again_at != DT_NOEND ? again_at : 0;
+/* It has nothing to give in this turn; a worker looks again at that time, or (never) when a task has ended. */
+void Claimer::close(Part &part, SteadyTime again_at) const noexcept {
+	part.quiet = remembers_quiet_ && again_at == never;
+	part.wait_until = remembers_quiet_ && again_at != never ? again_at : 0;
 	part.closed_in = turn_;
 }
 
 /* There is no room in it: or what is less urgent would get what is freed while we read on. */
-void Claimer::close_queue(const std::string &queue, TimestampTz again_at) {
+void Claimer::close_queue(const std::string &queue, SteadyTime again_at) {
 	auto known =
 		std::lower_bound(lanes_.begin(), lanes_.end(), queue,
 						 [](const KnownLane &lane, const std::string &name) { return lane.lane.queue < name; });
@@ -543,14 +543,14 @@ void Claimer::close_queue(const std::string &queue, TimestampTz again_at) {
 	}
 }
 
-void Claimer::close_type(size_t limited, TimestampTz again_at) {
+void Claimer::close_type(size_t limited, SteadyTime again_at) {
 	for (KnownLane &known : lanes_)
 		if (limited < known.limited.size())
 			close(known.limited[limited], again_at);
 }
 
 void Claimer::read_lane(Reading &reading, KnownLane &known) {
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	const auto is_open = [this, now](const Part &part) { return part.is_open(now) && part.closed_in != turn_; };
 	if (known.lane.grouped) {
 		if (is_open(known.main))
@@ -593,10 +593,10 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 	size_t wanted_in_all = reading.missing();
 	if (limited) {
 		if (!may_admit(reading.conditions)) {
-			close(part, GetCurrentTimestamp() + before_counting_us);
+			close(part, steady_now() + before_counting_us);
 			return;
 		}
-		const auto admits = [&](const auto *flow_of_name, TimestampTz *again_at) {
+		const auto admits = [&](const auto *flow_of_name, SteadyTime *again_at) {
 			if (!flow_of_name || !flow_of_name->rule.is_limit())
 				return true;
 			const std::pair<uint64, Rule> limit[] = {{flow_of_name->name, flow_of_name->rule}};
@@ -604,7 +604,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 			wanted_in_all = static_cast<size_t>(count_admissible(limit, most, again_at));
 			return wanted_in_all > 0;
 		};
-		TimestampTz again_at;
+		SteadyTime again_at;
 		if (!admits(queue_flow, &again_at)) {
 			close_queue(known.lane.queue, again_at);
 			return;
@@ -616,13 +616,13 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 		part.wait_until = 0;
 	}
 	const LaneKey key = key_of(scope, known);
-	const TimestampTz started = GetCurrentTimestamp();
+	const SteadyTime started = steady_now();
 	const Position position = enter_lane(key, scope.types);
 	IdRanges unread = position.unread;
 	if (limited && remembers_quiet_ && !reading.locked.empty()) {
 		/* A worker runs it alone: this lane comes first next time. */
 		const bool any = find_pending(known.lane, scope, unread);
-		leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+		leave_lane(key, position, unread, steady_now() - started);
 		part.quiet = !any;
 		if (any)
 			deferred_ = known.lane;
@@ -651,7 +651,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 				if (!admit_task(reading.conditions, admission).admitted) {
 					/* Somebody was faster: it is for others, or for later. */
 					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id, {}); });
-					const TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
+					const SteadyTime again_at = steady_now() + before_counting_us;
 					if (queue_flow && queue_flow->rule.is_limit())
 						close_queue(known.lane.queue, again_at);
 					if (type_flow)
@@ -672,7 +672,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 		guard([&] { note_claimed(known.lane.queue, known.lane.priority, claimed, false); });
 	/* A snapshot older than the position could not see what was announced in between. */
 	if (!IsolationUsesXactSnapshot() && !position.unread.empty())
-		leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+		leave_lane(key, position, unread, steady_now() - started);
 	if (unread.empty())
 		part.quiet = remembers_quiet_;
 	if (reading.missing() == 0 && !limited)
@@ -682,18 +682,18 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 /* Groups */
 
 /* False if it is not a token that it waits for, or too many do: then all are looked at in turn. */
-bool Claimer::Round::wait(const std::string &group, TimestampTz again_at) {
+bool Claimer::Round::wait(const std::string &group, SteadyTime again_at) {
 	constexpr size_t most_waiting = 20000;
-	if (again_at == DT_NOEND || (waiting.size() >= most_waiting && !waiting.contains(group)))
+	if (again_at == never || (waiting.size() >= most_waiting && !waiting.contains(group)))
 		return false;
-	TimestampTz &when = waiting[group];
+	SteadyTime &when = waiting[group];
 	due.erase({when, group});
 	due.emplace(again_at, group);
 	when = again_at;
 	return true;
 }
 
-void Claimer::Round::wake(TimestampTz now) {
+void Claimer::Round::wake(SteadyTime now) {
 	while (!due.empty() && due.begin()->first <= now && hints.size() < most_hints) {
 		waiting.erase(due.begin()->second);
 		if (std::find(hints.begin(), hints.end(), due.begin()->second) == hints.end())
@@ -715,7 +715,7 @@ size_t Claimer::groups_for(const Round &round, size_t tasks) const {
  * at; of those that wait for a token, when it comes.
  */
 size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const store::GroupHead> heads,
-							TimestampTz *again_at) {
+							SteadyTime *again_at) {
 	const Flow &flow = reading.conditions.flow;
 	const std::string &queue = known.lane.queue;
 	const store::TypeFilter &filter = reading.scope.filter_for(queue);
@@ -753,7 +753,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 			}
 			if (remembers_quiet_ && verdict.by == Counted::group && known.round.wait(head.group, verdict.again_at))
 				continue;
-			if (verdict.again_at != DT_NOEND)
+			if (verdict.again_at != never)
 				*again_at = std::min(*again_at, verdict.again_at);
 			else
 				known.round.any_end |= verdict.by != Counted::group;
@@ -819,7 +819,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 			continue;
 		/* Somebody holds its lock: it is looked at again at leisure. */
 		take_back(admitted[i].id);
-		*again_at = std::min(*again_at, GetCurrentTimestamp() + after_lock_us);
+		*again_at = std::min(*again_at, steady_now() + after_lock_us);
 	}
 	if (several)
 		known.round.yield +=
@@ -834,7 +834,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	Round &round = known.round;
 	Part &part = known.main;
 	if (!may_admit(reading.conditions)) {
-		close(part, GetCurrentTimestamp() + before_counting_us);
+		close(part, steady_now() + before_counting_us);
 		return;
 	}
 	part.wait_until = 0;
@@ -845,9 +845,9 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	if (own_aborted() || own_returned_groups())
 		round.lows.clear(); /* what was given back is announced when the transaction ends */
 	const bool held = reading.conditions.flow.holds_groups(known.lane.queue);
-	TimestampTz again_at = DT_NOEND;
+	SteadyTime again_at = never;
 	if (remembers_quiet_)
-		round.wake(GetCurrentTimestamp());
+		round.wake(steady_now());
 	for (int statements = 0; reading.missing() > 0 && part.closed_in != turn_ && statements < most_statements;
 		 statements++) {
 		const size_t before = reading.locked.tasks.size();
@@ -884,15 +884,15 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 		if (round.ends < 2)
 			continue;
 		round.ends = 0;
-		if (again_at == DT_NOEND)
+		if (again_at == never)
 			round.unfinished = false;
 		break;
 	}
-	round.unfinished |= again_at != DT_NOEND; /* who waits for a token is not announced again */
+	round.unfinished |= again_at != never; /* who waits for a token is not announced again */
 	if (part.closed_in == turn_)
 		return;
-	const TimestampTz next = round.due.empty() ? again_at : std::min(again_at, round.due.begin()->first);
-	if (reading.locked.tasks.empty() && round.hints.empty() && next != DT_NOEND && remembers_quiet_)
+	const SteadyTime next = round.due.empty() ? again_at : std::min(again_at, round.due.begin()->first);
+	if (reading.locked.tasks.empty() && round.hints.empty() && next != never && remembers_quiet_)
 		part.wait_until = next;
 	part.quiet = remembers_quiet_ && !round.unfinished && round.hints.empty() && round.due.empty();
 }
@@ -904,7 +904,7 @@ bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, Know
 		{queue_flow ? queue_flow->name : 0, queue_flow ? queue_flow->rule : Rule()},
 		{type_flow ? type_flow->name : 0, type_flow ? type_flow->rule : Rule()}};
 	if (limits[0].second.is_limit() || limits[1].second.is_limit()) {
-		TimestampTz again_at = GetCurrentTimestamp() + before_counting_us;
+		SteadyTime again_at = steady_now() + before_counting_us;
 		if (!may_admit(conditions) || count_admissible(limits, 1, &again_at) == 0) {
 			close(part, again_at);
 			return false;
@@ -916,12 +916,12 @@ bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, Know
 		return false;
 	}
 	const LaneKey key = key_of(scope, known);
-	const TimestampTz started = GetCurrentTimestamp();
+	const SteadyTime started = steady_now();
 	const Position position = enter_lane(key, scope.types);
 	IdRanges unread = position.unread;
 	const bool found = find_pending(known.lane, scope, unread);
 	if (!position.unread.empty())
-		leave_lane(key, position, unread, GetCurrentTimestamp() - started);
+		leave_lane(key, position, unread, steady_now() - started);
 	if (!found)
 		part.quiet = remembers_quiet_;
 	return found;
@@ -932,13 +932,13 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 	constexpr int most_statements = 20, heads_at_once = 256;
 	const std::string &queue = known.lane.queue;
 	if (!may_admit(conditions)) {
-		close(known.main, GetCurrentTimestamp() + before_counting_us);
+		close(known.main, steady_now() + before_counting_us);
 		return false;
 	}
 	known.main.wait_until = 0;
 	const bool held = conditions.flow.holds_groups(queue);
 	std::string latest;
-	TimestampTz wait_until = DT_NOEND;
+	SteadyTime wait_until = never;
 	for (int statements = 0; statements < most_statements; statements++) {
 		bool last;
 		const std::vector<store::GroupHead> heads = next_heads(known, latest, heads_at_once, held, &last);
@@ -952,7 +952,7 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 			std::pair<uint64, Rule> limits[counted_kinds];
 			for (size_t i = 0; i < counted_kinds; i++)
 				limits[i] = {admission.names[i], admission.rules[i]};
-			TimestampTz again_at;
+			SteadyTime again_at;
 			if (count_admissible(limits, 1, &again_at) > 0)
 				return true;
 			wait_until = std::min(wait_until, again_at);
@@ -970,7 +970,7 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 
 bool Claimer::has_work(const Scope &scope, const Conditions &conditions) {
 	discover();
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	for (KnownLane &known : lanes_) {
 		if (is_closed(scope, known, conditions.pauses))
 			continue;

@@ -15,6 +15,7 @@
 #include "engine/flow.hpp"
 #include "shared/announcements.hpp"
 #include "shared/positions.hpp"
+#include "pg/clock.hpp"
 
 #include <map>
 #include <set>
@@ -76,8 +77,8 @@ public:
 
 	/* Takes in what was announced. True if there may be something to claim. */
 	bool absorb(const Scope &scope);
-	/* When there may be something to claim that is only waiting for its time; DT_NOEND if nothing is. */
-	TimestampTz next_time() const noexcept;
+	/* When there may be something to claim that is only waiting for its time; never if nothing is. */
+	SteadyTime next_time() const noexcept;
 	/* Has anything been announced since absorb()? */
 	bool is_behind() const noexcept;
 	/* Looks at every lane again: the scope or the pauses changed. */
@@ -101,11 +102,11 @@ public:
 private:
 	/* What is known of the tasks of a lane that are read together. */
 	struct Part {
-		bool quiet = false;			/* nothing to be had until something is announced */
-		TimestampTz wait_until = 0; /* nor before this time */
-		size_t closed_in = 0;		/* nor in this turn of lock() */
+		bool quiet = false;		   /* nothing to be had until something is announced */
+		SteadyTime wait_until = 0; /* nor before this time */
+		size_t closed_in = 0;	   /* nor in this turn of lock() */
 
-		bool is_open(TimestampTz now) const noexcept { return !quiet && wait_until <= now; }
+		bool is_open(SteadyTime now) const noexcept { return !quiet && wait_until <= now; }
 	};
 	/* How far the reading of a lane of groups has come. */
 	struct Round {
@@ -120,13 +121,13 @@ private:
 		 * noticed, they are read from these ids on: who adds or gives back a task before says so.
 		 */
 		std::map<std::string, int64, std::less<>> lows;
-		TimestampTz swept_at = 0;
+		SteadyTime swept_at = 0;
 		/* Groups that wait for a token of their own: they are not looked at until it comes. */
-		std::map<std::string, TimestampTz, std::less<>> waiting;
-		std::set<std::pair<TimestampTz, std::string>> due;
+		std::map<std::string, SteadyTime, std::less<>> waiting;
+		std::set<std::pair<SteadyTime, std::string>> due;
 
-		bool wait(const std::string &group, TimestampTz again_at);
-		void wake(TimestampTz now);
+		bool wait(const std::string &group, SteadyTime again_at);
+		void wake(SteadyTime now);
 	};
 	struct KnownLane {
 		store::Lane lane;
@@ -134,7 +135,7 @@ private:
 		Part main = {};
 		std::vector<Part> limited = {}; /* of the limited scopes */
 		Round round = {};
-		TimestampTz waiting_since = 0; /* without having been served */
+		SteadyTime waiting_since = 0; /* without having been served */
 
 		bool is_quiet() const noexcept { return main.quiet && limited.empty(); }
 	};
@@ -156,14 +157,14 @@ private:
 	bool in_turn(const Flow &flow) const;
 	std::vector<size_t> reading_order(const Flow &flow) const;
 	void note_waiting(const Flow &flow);
-	void close(Part &part, TimestampTz again_at) const noexcept;
-	void close_queue(const std::string &queue, TimestampTz again_at);
-	void close_type(size_t limited, TimestampTz again_at);
+	void close(Part &part, SteadyTime again_at) const noexcept;
+	void close_queue(const std::string &queue, SteadyTime again_at);
+	void close_type(size_t limited, SteadyTime again_at);
 	void read_lane(Reading &reading, KnownLane &known);
 	void read_part(Reading &reading, KnownLane &known, size_t which);
 	void read_groups(Reading &reading, KnownLane &known);
 	size_t take_groups(Reading &reading, KnownLane &known, std::span<const store::GroupHead> heads,
-					   TimestampTz *again_at);
+					   SteadyTime *again_at);
 	bool has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, Part &part);
 	bool has_work_in_groups(const Scope &scope, const Conditions &conditions, KnownLane &known);
 	bool may_admit(const Conditions &conditions) const;

@@ -5,6 +5,7 @@
 
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "shared/announcements.hpp"
 
@@ -290,15 +291,15 @@ bool resolve_all() {
 void resolve_in_turn() {
 	constexpr int64 share = 20; /* of the time, if there is nothing to do */
 	static constinit int64 parent = 0, child = -1;
-	static constinit TimestampTz next = 0;
-	const TimestampTz began = GetCurrentTimestamp();
+	static constinit SteadyTime next = 0;
+	const SteadyTime began = steady_now();
 	if (began < next || store::open_parents(0).empty()) /* what comes next looks at finished tasks, too */
 		return;
 	const Pass pass = resolve_some({parent, PG_INT64_MAX}, child);
 	parent = pass.done ? 0 : pass.parent;
 	child = pass.done ? -1 : pass.child;
 	if (!pass.any)
-		next = began + share * (GetCurrentTimestamp() - began);
+		next = began + share * (steady_now() - began);
 }
 
 /*

@@ -3,6 +3,8 @@
  */
 #include "engine/flow.hpp"
 
+#include "pg/clock.hpp"
+
 namespace jobqueue {
 
 static uint64 name_of(std::string_view kind, std::string_view name) {
@@ -12,7 +14,8 @@ static uint64 name_of(std::string_view kind, std::string_view name) {
 static Rule rule_of(int32 max_running, const store::RateSettings &rate, TimestampTz changed_at) {
 	Rule rule;
 	rule.max_running = max_running;
-	rule.changed_at = changed_at;
+	/* What lies ahead was written by a clock that was set back since: long ago, then. */
+	rule.changed_at = changed_at <= GetCurrentTimestamp() ? steady_time_of(changed_at) : at_once;
 	if (rate.limit > 0) {
 		/* No bucket shall hold more than a few years. */
 		constexpr int64 longest_ns = 100 * INT64CONST(365) * USECS_PER_DAY * 1000 / 64;

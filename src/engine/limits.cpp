@@ -5,6 +5,7 @@
 
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
+#include "pg/clock.hpp"
 
 namespace jobqueue {
 
@@ -41,17 +42,17 @@ static constinit int64 count = 0;
 /* Of the current user, whoever's limit it is. */
 bool has_room(const store::Limits &limits, Oid owner, int64 added) {
 	static constinit Oid counted_for = InvalidOid;
-	static constinit TimestampTz valid_until = 0, again_at = 0;
+	static constinit SteadyTime valid_until = 0, again_at = 0;
 	if (!limits.max_queued)
 		return true;
 	const int32 most = *limits.max_queued;
-	const TimestampTz began = GetCurrentTimestamp();
+	const SteadyTime began = steady_now();
 	const bool full = count + added > most;
 	if (counted_for != GetUserId() || began >= valid_until || (full && began >= again_at)) {
 		const std::string user = guard([] { return GetUserNameFromId(GetUserId(), false); });
 		const Session session(owner);
 		count = store::count_waiting(user, most);
-		const TimestampTz now = GetCurrentTimestamp();
+		const SteadyTime now = steady_now();
 		again_at = now + count_share * (now - began);
 		valid_until = std::max(now + shortest_validity_us, again_at);
 	}

@@ -16,7 +16,7 @@ static int64 time_of_group_us() {
 	return static_cast<int64>(settings::fused_time_ms) * 1000;
 }
 
-bool Pace::fits_group(TimestampTz now, int runs) const noexcept {
+bool Pace::fits_group(SteadyTime now, int runs) const noexcept {
 	return !never_ && runs_ >= runs && now >= excluded_until_ && mean_us_ * longest_share <= time_of_group_us();
 }
 
@@ -30,14 +30,14 @@ void Pace::ran(int64 microseconds) noexcept {
 		runs_++;
 }
 
-void Pace::spoilt_group(TimestampTz now) noexcept {
+void Pace::spoilt_group(SteadyTime now) noexcept {
 	if (now > excluded_until_ + longest_exclusion_us)
 		exclusion_us_ = 0; /* long ago */
 	exclusion_us_ = std::clamp(2 * exclusion_us_, first_exclusion_us, longest_exclusion_us);
 	excluded_until_ = now + exclusion_us_;
 }
 
-void Pace::is_suspect(TimestampTz now) noexcept {
+void Pace::is_suspect(SteadyTime now) noexcept {
 	excluded_until_ = std::max(excluded_until_, now + first_exclusion_us);
 }
 

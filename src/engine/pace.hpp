@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "pg/server.hpp"
+#include "pg/clock.hpp"
 
 namespace jobqueue {
 
@@ -12,14 +12,14 @@ namespace jobqueue {
 class Pace {
 public:
 	/* Is it known to be short enough, from so many runs at least, and has it not spoilt a group lately? */
-	bool fits_group(TimestampTz now, int runs) const noexcept;
+	bool fits_group(SteadyTime now, int runs) const noexcept;
 	int runs() const noexcept { return runs_; }
 	/* One of its tasks has run, alone or in a group, for so long. */
 	void ran(int64 microseconds) noexcept;
 	/* Running it in a group did what running it alone does not: it is left out for a while, longer each time. */
-	void spoilt_group(TimestampTz now) noexcept;
+	void spoilt_group(SteadyTime now) noexcept;
 	/* It was in a group that failed as a whole: it may be the one. */
-	void is_suspect(TimestampTz now) noexcept;
+	void is_suspect(SteadyTime now) noexcept;
 	/* What it does is not for groups at all. */
 	void never() noexcept { never_ = true; }
 	bool is_never() const noexcept { return never_; }
@@ -36,7 +36,7 @@ private:
 	int32 runs_ = 0;
 	int batch_limit_ = PG_INT16_MAX;
 	bool never_ = false;
-	TimestampTz excluded_until_ = 0;
+	SteadyTime excluded_until_ = 0;
 	int64 exclusion_us_ = 0;
 };
 

@@ -221,6 +221,14 @@ static constinit Statement next_statement{"SELECT s.next_run_at FROM jobqueue.sc
 										  " AND s.next_run_at IS NOT NULL AND NOT s.name" EQ
 										  "ANY ($1) ORDER BY s.next_run_at LIMIT 1",
 										  TEXTARRAYOID};
+static constinit Statement later_statement{
+	"SELECT s.name, s.cron, s.time_zone, s.anchor, s.next_run_at FROM jobqueue.schedules s WHERE " ACTIVE
+	" AND s.next_run_at" GT "$1 AND s.name" GT "$2 ORDER BY s.name LIMIT $3",
+	TIMESTAMPTZOID, TEXTOID, INT4OID};
+static constinit Statement timing_statement{
+	"UPDATE jobqueue.schedules s SET next_run_at = $2, anchor = $3 FROM (SELECT l.name FROM jobqueue.schedules l WHERE "
+	"l.name" EQ "$1 AND l.next_run_at" EQ "$4 FOR UPDATE SKIP LOCKED) l WHERE s.name" EQ "l.name RETURNING s.name",
+	TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 static constinit Statement holding_statement{"SELECT s.last_task_id FROM jobqueue.schedules s WHERE " ACTIVE
 											 " AND " HOLDS " AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $1",
 											 INT4OID};
@@ -256,6 +264,25 @@ TimestampTz next_schedule(std::span<const std::string> except) {
 	Params params;
 	const Rows rows = next_statement.run(params.add(except));
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
+}
+
+std::vector<Timing> later_schedules(TimestampTz now, std::string_view after, int count) {
+	Params params;
+	const Rows rows = later_statement.run(params.add_time(now).add(after).add(static_cast<int32>(count)));
+	std::vector<Timing> timings;
+	for (uint64 i = 0; i < rows.size(); i++)
+		timings.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3),
+						   DatumGetTimestampTz(rows.datum(i, 4)), DatumGetTimestampTz(rows.datum(i, 5))});
+	return timings;
+}
+
+bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run_at) {
+	Params params;
+	params.add(std::string_view(timing.name))
+		.add_time(next_run_at)
+		.add_time(timing.anchor)
+		.add_time(timing.next_run_at);
+	return !timing_statement.run(params).empty();
 }
 
 std::vector<int64> holding_tasks(int count) {

@@ -64,6 +64,18 @@ bool put_schedule_error(std::string_view name, std::string_view message);
 /* What a schedule's task knows of it: {"schedule", "scheduled_for"}. */
 Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for);
 
+/* When one fires, and from what that was computed. */
+struct Timing {
+	std::string name;
+	std::string cron;
+	std::string time_zone;
+	TimestampTz anchor;
+	TimestampTz next_run_at;
+};
+/* Those after a name, in that order, that wait for a time after "now". */
+std::vector<Timing> later_schedules(TimestampTz now, std::string_view after, int count);
+/* Its anchor, and another time instead; false if it has been changed meanwhile, or is locked by somebody. */
+bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run_at);
 /* When the next one is due, but for some; DT_NOEND if never. */
 TimestampTz next_schedule(std::span<const std::string> except);
 /* The tasks that hold others back, at most "count". */

@@ -23,7 +23,8 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "next_run_at and anchor must be finite");
 	/* As the expression and the zone are now: the row, or the zone's rules, may have changed since. */
 	const TimestampTz after = *schedule.next_run_at - 1;
-	const TimestampTz missed_before = std::max({served_since, now - misfire_tolerance_us, *schedule.next_run_at});
+	const TimestampTz missed_before =
+		std::max({std::min(served_since, now), now - misfire_tolerance_us, *schedule.next_run_at});
 	const size_t limit = schedule.on_misfire == "all"	 ? static_cast<size_t>(schedule.misfire_limit)
 						 : schedule.on_misfire == "once" ? 1
 														 : 0;
@@ -123,7 +124,7 @@ void Schedules::add_failure(const std::string &name) {
 	failure.retry_at = GetCurrentTimestamp() + failure.delay_us;
 }
 
-bool Schedules::fire(Oid owner, TimestampTz served_since, int count) {
+Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 	const TimestampTz now = GetCurrentTimestamp();
 	const std::vector<std::string> except = failing(now);
 	std::vector<store::Schedule> schedules = store::lock_due_schedules(now, except, count);
@@ -161,7 +162,31 @@ bool Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 							  errdetail("It is tried again until it can, and the same error is not reported again.")));
 		});
 	}
-	return more;
+	return {static_cast<int>(schedules.size()), more};
+}
+
+Corrected Schedules::correct(const std::string &after, int count) {
+	const TimestampTz now = GetCurrentTimestamp();
+	std::vector<store::Timing> later = store::later_schedules(now, after, count);
+	Corrected corrected = {.after = after, .more = later.size() == static_cast<size_t>(count)};
+	for (store::Timing &timing : later) {
+		corrected.after = timing.name;
+		try {
+			/* Set back by less than this, it fires when the clock has come to where it was, and not twice. */
+			const TimestampTz latest = now + misfire_tolerance_us;
+			const cron::Expression expression(timing.cron);
+			const cron::Zone zone(timing.time_zone);
+			const TimestampTz anchor = timing.anchor > latest ? now : timing.anchor;
+			const std::optional<TimestampTz> next = expression.next(latest, zone, anchor);
+			if (timing.next_run_at <= next.value_or(DT_NOEND))
+				continue;
+			timing.anchor = anchor;
+			corrected.any |= store::put_timing(timing, expression.next(now, zone, anchor));
+		} catch (const Error &) {
+			/* fire() will say so */
+		}
+	}
+	return corrected;
 }
 
 TimestampTz Schedules::next() const {

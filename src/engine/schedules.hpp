@@ -18,13 +18,31 @@ namespace jobqueue {
  */
 inline constexpr int64 misfire_tolerance_us = USECS_PER_MINUTE;
 
+/* What one step of firing has done: "count" have been dealt with, and there may be more. */
+struct Fired {
+	int count;
+	bool more;
+};
+
+/* What one step of correcting has done: it came up to this name. */
+struct Corrected {
+	std::string after;
+	bool any = false;
+	bool more = false;
+};
+
 class Schedules {
 public:
 	/*
 	 * Fires what is due; "served_since": when this server began to run tasks here. One schedule that fails does not stop the others:
-	 * it is passed over for some seconds, and says why in last_error and, once, in the log. True: there may be more.
+	 * it is passed over for some seconds, and says why in last_error and, once, in the log.
 	 */
-	bool fire(Oid owner, TimestampTz served_since, int count);
+	Fired fire(Oid owner, TimestampTz served_since, int count);
+	/*
+	 * A schedule that waits for a time later than its expression can give, since the clock was ahead when that was
+	 * computed, waits for its next time by the clock as it is now. So many schedules after a name, in their order.
+	 */
+	static Corrected correct(const std::string &after, int count);
 	/* When there is something to fire next; DT_NOEND if never. */
 	TimestampTz next() const;
 	/* Tasks that hold back firings of their schedule: their ends are waited for. */

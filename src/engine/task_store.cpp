@@ -1645,11 +1645,9 @@ int64 archive_finished(int slot, int count) {
 	return static_cast<int64>(rows.size());
 }
 
-/* In the order of the ids, which is about that of their ends: the leaf has no index on time. */
 static constinit Statement purge_statement{
-	"DELETE FROM jobqueue.tasks_failed t USING (SELECT s.id FROM jobqueue.tasks_failed s ORDER BY s.id LIMIT $2 "
-	"FOR UPDATE SKIP LOCKED) o "
-	"WHERE t.id" EQ "o.id AND t.finished_at" LT "$1 RETURNING t.id",
+	"DELETE FROM jobqueue.tasks_failed t USING (SELECT s.id FROM jobqueue.tasks_failed s WHERE s.finished_at" LT
+	"$1 ORDER BY s.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED) o WHERE t.id" EQ "o.id RETURNING t.id",
 	TIMESTAMPTZOID, INT4OID};
 
 int64 purge_failed(TimestampTz before, int count) {

@@ -1,6 +1,7 @@
 /*
  * durability.cpp -- see durability.hpp. C region.
  */
+#include "pg/clock.hpp"
 #include "pg/durability.hpp"
 
 #include "pg/compat.hpp"
@@ -38,7 +39,7 @@ static bool has_synchronous_standbys() {
 	return SyncRepRequested() && SyncRepStandbyNames != nullptr && SyncRepStandbyNames[0] != '\0';
 }
 
-bool wait_until_safe(TimestampTz deadline) {
+bool wait_until_safe(SteadyTime deadline) {
 	constexpr int64 look_every_ms = 5;
 	if (RecoveryInProgress())
 		return true;
@@ -46,7 +47,7 @@ bool wait_until_safe(TimestampTz deadline) {
 	XLogFlush(end);
 	/* Not as a commit waits: that could not be cancelled without believing that it is done. */
 	while (has_synchronous_standbys() && !standbys_have(end)) {
-		if (GetCurrentTimestamp() >= deadline)
+		if (steady_now() >= deadline)
 			return false;
 		compat::sleep_on_latch(look_every_ms);
 		if (ConfigReloadPending) { /* perhaps nobody has to be waited for any more */

@@ -6,6 +6,7 @@
 
 #include "engine/outcome.hpp"
 #include "engine/sql_command_store.hpp"
+#include "pg/clock.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -36,9 +37,9 @@ void Worker::perform(std::span<const store::Attempt> tasks) {
 		latest_takes_row_ = executor_->takes_row(handler->function);
 		if (latest_is_procedure_)
 			change_durability(Durability::synchronous); /* its own commits are as the role's settings say */
-		const TimestampTz began = GetCurrentTimestamp();
+		const SteadyTime began = steady_now();
 		const std::vector<std::optional<Datum>> results = executor_->run(tasks, handler->function, true);
-		latest_run_us_ = GetCurrentTimestamp() - began;
+		latest_run_us_ = steady_now() - began;
 		/* Not the context of before: a procedure may have ended that transaction. */
 		MemoryContextSwitchTo(CurTransactionContext);
 		disable_timeout(STATEMENT_TIMEOUT, false);
@@ -230,7 +231,7 @@ void Worker::learn(std::span<const store::Attempt> tasks) {
 	if (latest_takes_row_)
 		scope_.ask_for_rows(token_);
 	if (suspect_type_ == type)
-		pace.spoilt_group(GetCurrentTimestamp());
+		pace.spoilt_group(steady_now());
 	KnownFunction &function = functions_[handlers_[handler].function.signature];
 	function.types += pace.runs() == 1;
 	function.pace.ran(latest_run_us_);

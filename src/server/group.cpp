@@ -8,6 +8,7 @@
 #include "server/worker.hpp"
 
 #include "engine/outcome.hpp"
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/settings.hpp"
@@ -81,8 +82,8 @@ size_t Worker::handler_index(const std::string &type) const {
 
 /* Not after a group has ended its process, for a while: then the culprit shall be alone. */
 bool Worker::may_group() const {
-	const auto alone_until = static_cast<TimestampTz>(pg_atomic_read_u64(&database_->alone_until));
-	return alone_until == 0 || GetCurrentTimestamp() >= alone_until;
+	const auto alone_until = static_cast<SteadyTime>(pg_atomic_read_u64(&database_->alone_until));
+	return alone_until == 0 || steady_now() >= alone_until;
 }
 
 int Worker::next_count() const {
@@ -112,7 +113,7 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 }
 
 /* Where some types have shown that their function is short, another one with this function is taken for short, too. */
-bool Worker::fits_group(size_t handler, TimestampTz now) const {
+bool Worker::fits_group(size_t handler, SteadyTime now) const {
 	constexpr int enough_types = 3;
 	const int runs = settings::fused_after;
 	const Pace &pace = paces_[handler];
@@ -125,7 +126,7 @@ bool Worker::fits_group(size_t handler, TimestampTz now) const {
 
 /* The locked tasks up to the first that has to run alone. */
 std::vector<Member> Worker::first_group(const Locked &locked) {
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	std::vector<Member> group;
 	if (settings::fused_time_ms == 0 || !may_group() ||
 		!leaves_time_for_group(static_cast<int64>(StatementTimeout) * 1000))
@@ -228,7 +229,7 @@ bool Worker::run_call(std::span<Member> members, GroupTime &time, bool holds_loc
 	guard(DropAllPreparedStatements); /* which no abort does */
 	if (!undisturbed) {
 		interrupt_.reset(); /* it was us */
-		pace.spoilt_group(GetCurrentTimestamp());
+		pace.spoilt_group(steady_now());
 	}
 	if (!single)
 		pace.batch_failed(static_cast<int>(members.size())); /* the next ones are fewer at a time */
@@ -321,9 +322,9 @@ void Worker::give_back(const Locked &locked, std::span<const store::Candidate> k
 /* Runs what may run together, and finishes it; what must run alone after all is claimed. */
 void Worker::run_locked(const Locked &locked, std::vector<Member> &group, GroupTime &time, Taken &taken) {
 	show(group[0].attempt, group.size() > 1 ? "tasks from" : "task");
-	const TimestampTz began = GetCurrentTimestamp();
+	const SteadyTime began = steady_now();
 	const std::optional<size_t> alone = run_group(group, time);
-	group_size_.ran(locked.tasks.size(), group.size(), GetCurrentTimestamp() - began);
+	group_size_.ran(locked.tasks.size(), group.size(), steady_now() - began);
 	batch_wanted_ = next_batch(locked.tasks[0].type, group.size());
 
 	const Session session(owner_, Session::Writes::always);
@@ -388,7 +389,7 @@ Worker::Taken Worker::take() {
 		taken.claimed.clear();
 		group_size_.reset();
 		for (const Member &member : group)
-			paces_[member.handler].is_suspect(GetCurrentTimestamp());
+			paces_[member.handler].is_suspect(steady_now());
 	}
 	if (taken.claimed.empty())
 		hold::nothing();

@@ -6,6 +6,7 @@
 #include "server/interrupts.hpp"
 #include "shared/flight_recorder.hpp"
 #include "shared/state.hpp"
+#include "pg/clock.hpp"
 
 namespace jobqueue::hold {
 
@@ -95,7 +96,7 @@ bool at_exit() noexcept {
 	}
 	DatabaseSlot *home = find_database(MyDatabaseId);
 	if (home && (out_of_group || (are_several && at_fault)))
-		pg_atomic_write_u64(&home->alone_until, static_cast<uint64>(GetCurrentTimestamp() + alone_after_crash_us));
+		pg_atomic_write_u64(&home->alone_until, static_cast<uint64>(steady_now() + alone_after_crash_us));
 	return task_id != 0;
 }
 

@@ -3,6 +3,7 @@
  */
 #include "server/interrupts.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/settings.hpp"
 #include "shared/state.hpp"
@@ -20,7 +21,7 @@ static TimeoutId attempt_timeout;
 static TimeoutId group_tick;
 
 /* Of the handler that runs in a group. */
-static volatile TimestampTz group_task_began = 0;
+static volatile SteadyTime group_task_began = 0;
 static volatile sig_atomic_t group_holds_locks = false;
 static volatile sig_atomic_t group_waited = false; /* at the latest tick, for a lock */
 static volatile sig_atomic_t group_interrupted = false;
@@ -59,7 +60,7 @@ static void on_overdue(int signal) {
 /* As statement_timeout does it; who has started processes of its own is in their group. */
 static void on_timeout() {
 	time_is_up = true;
-	pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(GetCurrentTimestamp()));
+	pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(steady_now()));
 	kill(MyProcPid, SIGINT);
 	kill(-MyProcPid, SIGINT);
 	if (DatabaseSlot *home = find_database(MyDatabaseId))
@@ -71,7 +72,7 @@ static void on_group_tick() {
 	if (!in_handler)
 		return;
 	const bool waits = group_holds_locks && waits_for_lock();
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	const bool too_long = now - group_task_began > GroupTime::longest_us();
 	if (too_long && !group_overdue) {
 		group_overdue = true;
@@ -159,7 +160,7 @@ GroupTime::~GroupTime() {
 }
 
 void GroupTime::begin(bool holds_locks) noexcept {
-	group_task_began = GetCurrentTimestamp();
+	group_task_began = steady_now();
 	group_holds_locks = holds_locks;
 	group_waited = false;
 	group_interrupted = false;

@@ -8,6 +8,7 @@
  */
 #include "server/processes.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
@@ -22,7 +23,12 @@ constexpr int64 rescan_interval_us = USECS_PER_MINUTE;
 /* A paused database is looked into that often: what put it right may not have been announced. */
 constexpr int64 paused_look_us = 20 * USECS_PER_SEC;
 constexpr int64 shortest_delay_us = 100000;
-constexpr int64 longest_delay_us = USECS_PER_MINUTE;
+/* Of a scheduler that ends again and again, each time with a line in the log. */
+constexpr int64 longest_delay_us = 5 * USECS_PER_SEC;
+/* One that lived for so long did not fail at its start: the next one is not delayed. */
+constexpr int64 long_life_us = 10 * USECS_PER_SEC;
+/* Others do not wait for one that cannot find out, since a catalog is locked. */
+constexpr int64 longest_probe_us = 2 * USECS_PER_SEC;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
 
 struct Child {
@@ -30,8 +36,8 @@ struct Child {
 	BackgroundWorkerHandle *handle = nullptr; /* null: not running */
 	bool probe = true;						  /* it is not known whether the extension is there */
 	int64 delay_us = 0;						  /* before the next start, after a failure */
-	TimestampTz started_at = 0;
-	TimestampTz not_before = 0;
+	SteadyTime started_at = at_once;
+	SteadyTime not_before = at_once;
 	uint32 interruptions = 0; /* when it was started */
 };
 
@@ -42,17 +48,19 @@ public:
 private:
 	void scan();
 	void reap();
-	void start(TimestampTz now);
-	bool needs_scheduler(const Child &child, DatabaseSlot *slot, TimestampTz now);
+	void watch_clock();
+	void start(SteadyTime now);
+	static bool needs_scheduler(const Child &child, DatabaseSlot *slot, SteadyTime now);
 	Child *child_of(Oid database);
 	bool is_probing(const Child &child);
 
 	std::vector<Child> children_;
 	std::vector<Oid> absent_;  /* databases without the extension */
 	std::vector<Oid> unknown_; /* to be looked into */
-	TimestampTz next_scan_ = 0;
-	TimestampTz next_start_ = 0;
-	TimestampTz short_since_ = 0;
+	ClockWatch clock_;
+	SteadyTime next_scan_ = at_once;
+	SteadyTime next_start_ = at_once;
+	SteadyTime short_since_ = 0; /* 0 = not */
 	int64 short_delay_us_ = 0;
 	bool warned_of_shortage_ = false;
 	bool warned_of_databases_ = false;
@@ -67,7 +75,8 @@ Child *Launcher::child_of(Oid database) {
 /* Is its scheduler still finding out whether the extension is there? */
 bool Launcher::is_probing(const Child &child) {
 	DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
-	return child.probe && child.handle != nullptr && slot && scheduler_state(slot) == SchedulerState::starting;
+	return child.probe && child.handle != nullptr && slot && scheduler_state(slot) == SchedulerState::starting &&
+		   steady_now() - child.started_at < longest_probe_us;
 }
 
 /* Which databases are there, and which have gone? */
@@ -115,12 +124,12 @@ void Launcher::scan() {
 		if (!known)
 			unknown_.push_back(database);
 	}
-	next_scan_ = GetCurrentTimestamp() + rescan_interval_us;
+	next_scan_ = steady_now() + rescan_interval_us;
 }
 
 /* What has become of the schedulers. */
 void Launcher::reap() {
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	for (Child &child : children_) {
 		if (child.handle == nullptr)
 			continue;
@@ -140,16 +149,16 @@ void Launcher::reap() {
 			/* It failed, or it was terminated. */
 			if (slot)
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
-			child.delay_us = now - child.started_at > longest_delay_us
+			child.delay_us = now - child.started_at > long_life_us
 								 ? shortest_delay_us
 								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);
 			child.not_before = now + child.delay_us;
-			next_scan_ = 0; /* is the database still there? */
+			next_scan_ = at_once; /* is the database still there? */
 		} else {
 			if (state == SchedulerState::starting)
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
 			child.delay_us = 0;
-			child.not_before = 0;
+			child.not_before = at_once;
 		}
 	}
 	std::erase_if(children_, [this](const Child &child) {
@@ -167,7 +176,7 @@ void Launcher::reap() {
 	});
 }
 
-bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, TimestampTz now) {
+bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, SteadyTime now) {
 	if (child.handle != nullptr || now < child.not_before)
 		return false;
 	if (const uint32 pid = pg_atomic_read_u32(&slot->let_go)) {
@@ -180,7 +189,7 @@ bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, Timestamp
 	case SchedulerState::none:
 		return true;
 	case SchedulerState::retired:
-		return wanted || static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)) <= now;
+		return wanted || static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)) <= GetCurrentTimestamp();
 	case SchedulerState::absent:
 		return wanted;
 	case SchedulerState::paused:
@@ -194,7 +203,16 @@ bool Launcher::needs_scheduler(const Child &child, DatabaseSlot *slot, Timestamp
 	}
 }
 
-void Launcher::start(TimestampTz now) {
+/* Where somebody has set it, retired schedulers look for themselves when they are needed. */
+void Launcher::watch_clock() {
+	if (clock_.look() == 0)
+		return;
+	for (DatabaseSlot &slot : shared()->databases)
+		if (pg_atomic_read_u32(&slot.database) != InvalidOid && scheduler_state(&slot) == SchedulerState::retired)
+			pg_atomic_write_u64(&slot.next_run, 0);
+}
+
+void Launcher::start(SteadyTime now) {
 	/* Databases whose backends announced something have a slot before we know of them. */
 	for (DatabaseSlot &slot : shared()->databases) {
 		const Oid database = pg_atomic_read_u32(&slot.database);
@@ -247,7 +265,7 @@ void Launcher::start(TimestampTz now) {
 		/* No process to be had: make room, and try again ever more rarely. */
 		pg_atomic_write_u32(&slot->state, static_cast<uint32>(before));
 		if (before == SchedulerState::retired)
-			pg_atomic_write_u64(&slot->next_run, static_cast<uint64>(now));
+			pg_atomic_write_u64(&slot->next_run, 0); /* at once */
 		make_room(InvalidOid);
 		if (short_since_ == 0)
 			short_since_ = now;
@@ -280,12 +298,14 @@ void Launcher::run() {
 		const uint32 rescan = pg_atomic_exchange_u32(&shared()->rescan, 0);
 		if (rescan == static_cast<uint32>(Rescan::from_scratch))
 			absent_.clear();
-		if (rescan != 0 || GetCurrentTimestamp() >= next_scan_)
+		if (rescan != 0 || steady_now() >= next_scan_)
 			scan();
+		watch_clock();
 		/* What is too early by this clock is waited for by it. */
-		const TimestampTz now = GetCurrentTimestamp();
+		const SteadyTime now = steady_now();
 		start(now);
-		TimestampTz until = next_scan_;
+		SteadyTime until = next_scan_;
+		TimestampTz wall_until = DT_NOEND;
 		for (const Child &child : children_) {
 			DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
 			if (child.handle != nullptr || slot == nullptr)
@@ -293,7 +313,7 @@ void Launcher::run() {
 			if (child.not_before > now)
 				until = std::min(until, child.not_before);
 			else if (scheduler_state(slot) == SchedulerState::retired)
-				until = std::min(until, static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)));
+				wall_until = std::min(wall_until, static_cast<TimestampTz>(pg_atomic_read_u64(&slot->next_run)));
 			else if (scheduler_state(slot) == SchedulerState::paused)
 				until = std::min(until, child.started_at + paused_look_us);
 			else if (pg_atomic_read_u32(&slot->let_go) != 0)
@@ -304,11 +324,13 @@ void Launcher::run() {
 		if (!unknown_.empty() && short_since_ == 0 &&
 			std::none_of(children_.begin(), children_.end(), [this](const Child &child) { return is_probing(child); }))
 			until = warned_of_databases_ ? until : now;
+		else if (!unknown_.empty())
+			until = std::min(until, now + longest_probe_us);
 		/* A lock that was waited for meanwhile may have taken the wake-up. */
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&shared()->launcher_wanted) != 0)
 			until = now;
-		guard([until] { wait_for_news(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)); });
+		guard([until, wall_until] { wait_for_news(sleep_ms_until(wall_until, until)); });
 	}
 }
 

@@ -10,13 +10,16 @@
 
 #include "engine/claimer.hpp"
 #include "engine/dependencies.hpp"
+#include "engine/maintenance_store.hpp"
 #include "engine/outcome.hpp"
 #include "engine/schedules.hpp"
 #include "engine/unique_store.hpp"
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
 
+#include <deque>
 #include <map>
 #include <set>
 #include <signal.h>
@@ -25,6 +28,8 @@ namespace jobqueue {
 
 namespace {
 
+/* Names of queues in one NOTIFY transaction; where there are more, it says that there is something somewhere. */
+constexpr size_t most_to_notify = 1000;
 constexpr int64 notify_interval_us = 10 * USECS_PER_SEC / 1000;
 constexpr int batch = 1000;
 constexpr int latest_batch = 100;
@@ -45,6 +50,17 @@ constexpr int64 narrow_after_us = 100 * USECS_PER_SEC / 1000;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
 constexpr int64 after_failure_us = USECS_PER_SEC;
 constexpr int64 complain_every_us = USECS_PER_MINUTE;
+/* What somebody has locked is no trouble, unless it stays so. */
+constexpr int64 locked_for_long_us = 10 * USECS_PER_SEC;
+/* What has failed is tried again after so long, and later ever more rarely. */
+constexpr int64 shortest_retry_us = USECS_PER_SEC / 10;
+constexpr int64 longest_retry_us = 5 * USECS_PER_SEC;
+/* What can wait gets so long at a time, all of it together; then what cannot has its turn. */
+constexpr int64 chores_us = 20 * USECS_PER_SEC / 1000;
+/* Nobody needs to be told of a clock that is set by less. */
+constexpr int64 reported_step_us = 10 * USECS_PER_SEC;
+/* A time that lies ahead by less than this is believed: clocks are set a little now and then. */
+constexpr int64 tolerated_step_us = USECS_PER_MINUTE;
 /* A process that was told to end and has not after so long never will. */
 constexpr int64 stuck_after_us = 2 * USECS_PER_SEC;
 
@@ -57,9 +73,9 @@ struct Role {
 	Claimer claimer{true};
 	/* A role whose workers end as soon as they start (its connection limit, for one) is tried ever more rarely. */
 	int64 start_delay_us = 0;
-	TimestampTz hungry_since = 0;			 /* it has work and no worker, for want of a process; 0 = not */
-	TimestampTz next_colleague = DT_NOBEGIN; /* not before: a worker beside others */
-	TimestampTz next_start = DT_NOBEGIN;
+	SteadyTime hungry_since = 0;		 /* it has work and no worker, for want of a process; 0 = not */
+	SteadyTime next_colleague = at_once; /* not before: a worker beside others */
+	SteadyTime next_start = at_once;
 	explicit Role(const store::Handler &handler) : oid(handler.role), can_login(handler.can_login) {}
 };
 
@@ -70,6 +86,22 @@ struct Started {
 	uint64 token;
 };
 
+/* A task whose worker is no more, and what is to be done with it. */
+struct Orphan {
+	int64 task;
+	int32 attempt;
+	bool charged;
+	bool unknown_crash;
+	DeathCause cause;
+};
+
+/* How far a step of something long has come. */
+enum class Progress {
+	done,
+	more,	/* not yet: others first, and then on with it */
+	failed, /* and has been reported; it will be tried again */
+};
+
 class Scheduler {
 public:
 	explicit Scheduler(DatabaseSlot *slot) : slot_(slot), position_(pg_atomic_read_u64(&slot->notified)) {}
@@ -77,25 +109,62 @@ public:
 	SchedulerState run();
 
 private:
+	/* What can wait a moment, in steps that are short. */
+	struct Chore {
+		const char *what;
+		Progress (Scheduler::*step)();
+		SteadyTime due = never;
+		Backoff backoff{shortest_retry_us, longest_retry_us};
+	};
+	/* A failure that lasts is reported once. */
+	struct Complaint {
+		std::string message;
+		SteadyTime said_at = at_once, since = at_once;
+		bool lasts = false;
+	};
+	struct Configuration {
+		std::optional<store::Extension> extension;
+		std::vector<store::Handler> handlers;
+		std::map<Oid, Queues> allowed; /* by role, where it matters */
+		std::vector<store::Limits> limits;
+		Conditions conditions;
+		std::string database;
+		store::Standing standing;
+	};
+
 	SchedulerState work();
 	std::optional<SchedulerState> configure();
+	Configuration read_configuration(uint64 configuration);
+	void watch_clock();
+	void look_at_all_times();
 	void read_announcements();
 	void read_due();
 	void promote_and_expire();
 	void fire_schedules();
 	void expire_singly();
 	void charge_suspects();
-	void recover_orphans();
-	void charge_fused(bool charged);
+	bool find_orphans();
+	Progress recover_orphans();
+	bool charge_fused(bool charged);
 	void watch_overdue();
 	void resolve_dependencies();
-	void sweep_dependencies();
-	void archive();
+	Progress count_running();
+	Progress look_at_all_dependencies();
+	Progress sweep_dependencies();
+	Progress archive();
 	void warn_of_room();
 	void poll();
-	void sweep();
-	void turn_history();
-	void remove_expired_keys();
+	void run_chores();
+	void do_all(SteadyTime looked_at);
+	void ask_for(Progress (Scheduler::*step)());
+	Progress sweep();
+	Progress turn_history();
+	bool empty_leaf(int leaf, bool turn);
+	Progress thin_leaf(bool turn);
+	void report_held_leaf();
+	Progress purge_failed();
+	Progress remove_expired_keys();
+	Progress correct_schedules();
 	void start_workers();
 	void start_workers_of(Role &role);
 	void watch_started();
@@ -104,9 +173,14 @@ private:
 	void notify();
 	void dismiss_workers();
 	bool may_retire();
-	int64 sleep_ms(TimestampTz looked_at);
-	void complain(const char *what, const PgError &error);
-	template <typename Fn> bool attempt(const char *what, Fn &&fn, Durability durability = Durability::asynchronous);
+	int64 sleep_ms(SteadyTime looked_at);
+	void complain(const char *what, int code, const std::string &message);
+	/* "locked": where it is said, instead of complaining, that somebody has locked something. */
+	template <typename Fn>
+	bool attempt_plainly(const char *what, Fn &&fn, Durability durability = Durability::asynchronous,
+						 bool *locked = nullptr);
+	template <typename Fn>
+	bool attempt(const char *what, Fn &&fn, Durability durability = Durability::asynchronous, bool *locked = nullptr);
 
 	DatabaseSlot *const slot_;
 	Oid owner_ = InvalidOid;
@@ -121,97 +195,188 @@ private:
 	uint64 position_;	 /* in the ring */
 	uint64 kept_up_ = 0; /* at the latest keep_positions() */
 	std::set<std::string> to_notify_;
-	TimestampTz notified_at_ = 0;
+	SteadyTime notified_at_ = at_once;
+	Backoff notify_backoff_{shortest_retry_us, longest_retry_us};
 
+	/* Of the wall clock, which is watched. */
+	ClockWatch clock_;
 	TimestampTz due_from_ = DT_NOBEGIN; /* no scheduled task is due before, but for those announced */
 	TimestampTz next_due_ = DT_NOBEGIN;
 	TimestampTz next_lease_ = DT_NOBEGIN;
 	TimestampTz next_schedule_ = DT_NOBEGIN;
 	Schedules schedules_;
 	WatchedTasks holding_; /* whose end lets a schedule go on */
-	TimestampTz next_poll_ = DT_NOBEGIN;
-	TimestampTz next_sweep_ = DT_NOBEGIN;
-	TimestampTz next_overdue_ = DT_NOEND;			  /* when a handler has had its grace */
+
+	Backoff configure_backoff_{shortest_retry_us, longest_retry_us};
+	/* The leaf of history that cannot be emptied: somebody has a lock on it. */
+	struct HeldLeaf {
+		int leaf = 0;
+		SteadyTime since = at_once, next_wait = at_once;
+		bool thinning = false; /* row by row, then */
+		int64 thinned = 0;	   /* up to this id */
+	};
+	HeldLeaf held_;
+	bool look_for_orphans_ = false;
+	std::deque<Orphan> orphans_;
+	size_t orphans_seen_ = 0; /* of them, in the pass that is under way */
+	SteadyTime next_poll_ = at_once;
+	SteadyTime next_count_ = at_once;
+	SteadyTime next_sweep_ = at_once;
+	SteadyTime next_correction_ = at_once;
+	std::string corrected_;							  /* schedules up to this name, in the pass that is under way */
+	int64 correction_us_ = 0;						  /* what that pass has taken */
+	SteadyTime next_overdue_ = never;				  /* when a handler has had its grace */
 	IdRanges ended_;								  /* of these ids some may have ended, and others wait for them */
 	int64 resolved_parent_ = 0, resolved_child_ = -1; /* how far the first of these ranges has been dealt with */
 	IdRanges ended_again_;							  /* likewise, when what is locked may be free again */
-	TimestampTz resolve_again_ = DT_NOEND;
-	TimestampTz narrow_at_ = DT_NOBEGIN;
-	TimestampTz next_dependency_sweep_ = DT_NOBEGIN;
-	TimestampTz resolved_at_ = 0;
-	TimestampTz hungry_since_ = 0; /* for want of a process; 0 = not */
+	SteadyTime resolve_again_ = never;
+	SteadyTime narrow_at_ = at_once;
+	SteadyTime next_dependency_sweep_ = at_once;
+	std::optional<int64> swept_dependent_; /* how far the sweep that is under way has come */
+	int64 dependency_sweep_us_ = 0;		   /* what it has taken */
+	SteadyTime resolved_at_ = at_once;
+	SteadyTime hungry_since_ = 0; /* for want of a process; 0 = not */
 	bool warned_of_shortage_ = false;
-	std::map<const char *, TimestampTz> complained_at_; /* by what failed */
-	TimestampTz busy_at_ = 0;
+	std::map<std::string_view, Complaint> complaints_; /* by what failed */
+	SteadyTime busy_at_ = at_once;
+
+	/* In the order in which they are due at a poll. */
+	std::array<Chore, 9> chores_ = {{
+		{"count the running tasks", &Scheduler::count_running},
+		{"give back the tasks of workers that ended", &Scheduler::recover_orphans},
+		{"look for tasks that others wait for", &Scheduler::look_at_all_dependencies},
+		{"archive tasks that were finished by hand", &Scheduler::archive},
+		{"turn the history", &Scheduler::turn_history},
+		{"purge failed tasks", &Scheduler::purge_failed},
+		{"remove unique keys whose period is over", &Scheduler::remove_expired_keys},
+		{"correct the times of schedules", &Scheduler::correct_schedules},
+		{"look for tasks that nobody announced", &Scheduler::sweep},
+	}};
 };
 
 bool is_live(WorkerSlot &worker) {
 	return worker_state(&worker) != WorkerState::free;
 }
 
-/* Housekeeping that fails (a lock, a full disk) is reported and tried again; it must not end the scheduler. */
-template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durability durability) {
-	std::optional<PgError> error;
+/* The extension is there, as far as one can tell at the moment. */
+bool is_installed(Oid extension) {
 	try {
-		in_transaction(durability, [&] {
-			const Session session(owner_);
-			fn();
+		return in_transaction(Durability::asynchronous, [extension] {
+			const std::optional<store::Extension> found = installed_extension();
+			return found && (!OidIsValid(extension) || found->oid == extension);
 		});
-		return true;
-	} catch (const PgError &caught) {
-		error = caught;
+	} catch (const PgError &) {
+		return true; /* pg_extension is locked */
 	}
-	if (error->sqlerrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
-		return false;
-	if (error->sqlerrcode() == ERRCODE_UNDEFINED_TABLE || error->sqlerrcode() == ERRCODE_UNDEFINED_SCHEMA)
-		throw PgError(*error);
-	complain(what, *error);
+}
+
+/*
+ * What fails (a lock, a full disk) is reported and tried again; it must not end the scheduler. But where the extension
+ * has been dropped there is nothing to try.
+ */
+template <typename Fn> bool Scheduler::attempt_plainly(const char *what, Fn &&fn, Durability durability, bool *locked) {
+	std::exception_ptr problem;
+	int code = ERRCODE_INTERNAL_ERROR;
+	std::string message;
+	try {
+		in_transaction(durability, fn);
+		if (const auto complaint = complaints_.find(what); complaint != complaints_.end())
+			complaint->second.lasts = false;
+		return true;
+	} catch (const PgError &error) {
+		problem = std::current_exception();
+		code = error.sqlerrcode();
+		message = error.what();
+	} catch (const Error &error) {
+		code = error.sqlerrcode();
+		message = error.what();
+	} catch (const std::bad_alloc &) {
+		code = ERRCODE_OUT_OF_MEMORY;
+		message = "out of memory";
+	}
+	if (code == ERRCODE_UNDEFINED_TABLE || code == ERRCODE_UNDEFINED_SCHEMA)
+		if (!is_installed(extension_))
+			std::rethrow_exception(problem);
+	if (locked && code == ERRCODE_LOCK_NOT_AVAILABLE)
+		*locked = true;
+	else
+		complain(what, code, message);
 	return false;
 }
 
-/* What fails is tried again soon, and may fail for long. */
-void Scheduler::complain(const char *what, const PgError &error) {
-	const TimestampTz now = GetCurrentTimestamp();
-	TimestampTz &said_at = complained_at_[what];
-	if (now - said_at < complain_every_us)
+template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durability durability, bool *locked) {
+	return attempt_plainly(
+		what,
+		[&] {
+			const Session session(owner_);
+			fn();
+		},
+		durability, locked);
+}
+
+/* Once, as long as it lasts, and not more often than once in a while; what is locked, when that has lasted. */
+void Scheduler::complain(const char *what, int code, const std::string &message) {
+	const SteadyTime now = steady_now();
+	Complaint &complaint = complaints_[what];
+	if (!std::exchange(complaint.lasts, true))
+		complaint.since = now;
+	if (code == ERRCODE_LOCK_NOT_AVAILABLE && now - complaint.since < locked_for_long_us)
 		return;
-	said_at = now;
-	const PgError *const reported = &error;
-	guard([what, reported] {
-		ereport(LOG, (errcode(reported->sqlerrcode()),
-					  errmsg("jobqueue could not %s and will try again: %s", what, reported->what())));
+	if (complaint.said_at != at_once && (now - complaint.said_at < complain_every_us ||
+										 (complaint.message == message && complaint.said_at >= complaint.since)))
+		return;
+	complaint.said_at = now;
+	complaint.message = message;
+	const char *const why = message.c_str();
+	guard([what, code, why] {
+		ereport(LOG, (errcode(code), errmsg("jobqueue could not %s and will try again: %s", what, why)));
 	});
 }
 
-/* Reads what there is to do; a state if there is nothing to do here for now. */
+/* Needs a transaction. */
+Scheduler::Configuration Scheduler::read_configuration(uint64 configuration) {
+	Configuration read;
+	read.extension = installed_extension();
+	const char *const name = guard([] { return get_database_name(MyDatabaseId); });
+	read.database = name ? name : "";
+	if (!read.extension || read.extension->version != library_version)
+		return read;
+	const Oid owner = read.extension->owner;
+	const Session session(owner);
+	read.handlers = store::handlers();
+	read.standing = store::standing(); /* after them: a restore may be under way */
+	for (const store::Handler &handler : read.handlers)
+		if (handler.governed && OidIsValid(handler.role) && !read.allowed.contains(handler.role))
+			read.allowed[handler.role] = queues_of_handlers(handler.role, owner);
+	read.limits = store::limits();
+	read.conditions = Conditions::read(configuration);
+	if (read.standing.own)
+		read.conditions.flow.make_ready(slot_, configuration);
+	pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
+	return read;
+}
+
+/*
+ * Reads what there is to do; a state if there is nothing to do here for now. Where that cannot be read, things go on as
+ * they were, until it can.
+ */
 std::optional<SchedulerState> Scheduler::configure() {
 	const uint64 configuration = pg_atomic_read_u64(&slot_->configuration);
 	const uint64 roles_read = roles_generation();
-	std::optional<store::Extension> extension;
-	std::vector<store::Handler> handlers;
-	std::map<Oid, Queues> allowed; /* by role, where it matters */
-	std::vector<store::Limits> limits;
-	std::string name;
-	store::Standing standing;
-	in_transaction(Durability::asynchronous, [&] {
-		extension = installed_extension();
-		name = guard([] { return get_database_name(MyDatabaseId); });
-		if (!extension || extension->version != library_version)
-			return;
-		owner_ = extension->owner;
-		const Session session(owner_);
-		handlers = store::handlers();
-		standing = store::standing(); /* after them: a restore may be under way */
-		for (const store::Handler &handler : handlers)
-			if (handler.governed && OidIsValid(handler.role) && !allowed.contains(handler.role))
-				allowed[handler.role] = queues_of_handlers(handler.role, owner_);
-		limits = store::limits();
-		conditions_ = Conditions::read(configuration);
-		if (standing.own)
-			conditions_.flow.make_ready(slot_, configuration);
-		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
-	});
+	Configuration read;
+	if (!attempt_plainly("read its configuration", [&] { read = read_configuration(configuration); })) {
+		configure_backoff_.failed(steady_now());
+		return std::nullopt;
+	}
+	configure_backoff_.succeeded();
+	const std::optional<store::Extension> &extension = read.extension;
+	const std::vector<store::Handler> &handlers = read.handlers;
+	const std::string &name = read.database;
+	const store::Standing &standing = read.standing;
 	const bool own = standing.own;
+	if (extension)
+		owner_ = extension->owner;
+	conditions_ = std::move(read.conditions);
 	const bool ours = extension && extension->version == library_version;
 	if (ours && own && !standing.settled)
 		attempt("note which server this is", [] { store::settle(); });
@@ -285,7 +450,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 		(*role)->handlers.push_back(handler);
 	}
 	for (auto &role : roles) {
-		role->scope = scope_of_handlers(role->handlers, std::move(allowed[role->oid]));
+		role->scope = scope_of_handlers(role->handlers, std::move(read.allowed[role->oid]));
 		separate_limited(role->scope, conditions_.flow);
 		const auto known = std::find_if(roles_.begin(), roles_.end(), [&](const auto &old) {
 			return old && old->oid == role->oid && old->scope.key == role->scope.key;
@@ -300,7 +465,7 @@ std::optional<SchedulerState> Scheduler::configure() {
 	}
 	for (auto &role : roles) {
 		role->max_workers = std::numeric_limits<int>::max();
-		for (const store::Limits &limit : limits)
+		for (const store::Limits &limit : read.limits)
 			if (limit.max_workers && limit.role == role->handlers[0].run_as)
 				role->max_workers = *limit.max_workers;
 	}
@@ -342,14 +507,40 @@ void Scheduler::read_announcements() {
 		if (news.kind == AnnouncementKind::sweep || news.kind == AnnouncementKind::returned ||
 			news.kind == AnnouncementKind::capacity)
 			return;
-		to_notify_.insert(news.kind == AnnouncementKind::statement ? "" : news.queue);
-		busy_at_ = GetCurrentTimestamp();
+		if (news.kind != AnnouncementKind::statement && to_notify_.size() < most_to_notify)
+			to_notify_.insert(news.queue);
+		else
+			to_notify_.insert("");
+		busy_at_ = steady_now();
 	};
 	follow_ring(position_, take, [this] { to_notify_.insert(""); });
 	if (position_ - kept_up_ > ring_size / 4) {
 		kept_up_ = position_;
 		keep_positions(MyDatabaseId);
 	}
+}
+
+/* The wall clock may be set: then all that waits for a time of it looks at it again. */
+void Scheduler::watch_clock() {
+	const int64 step = clock_.look();
+	if (step == 0)
+		return;
+	look_at_all_times();
+	atomic_min(&slot_->served_since, static_cast<uint64>(GetCurrentTimestamp()));
+	next_correction_ = at_once;
+	ask_for(&Scheduler::correct_schedules);
+	ask_for(&Scheduler::turn_history);
+	if (step < reported_step_us && step > -reported_step_us)
+		return;
+	guard([step] {
+		ereport(LOG, (errmsg("jobqueue goes by a clock that was set %s by " INT64_FORMAT " seconds",
+							 step < 0 ? "back" : "forward", (step < 0 ? -step : step) / USECS_PER_SEC)));
+	});
+}
+
+void Scheduler::look_at_all_times() {
+	due_from_ = DT_NOBEGIN;
+	next_due_ = next_lease_ = next_schedule_ = DT_NOBEGIN;
 }
 
 void Scheduler::read_due() {
@@ -361,8 +552,8 @@ void Scheduler::read_due() {
 }
 
 void Scheduler::promote_and_expire() {
-	const TimestampTz began = GetCurrentTimestamp();
-	while (next_due_ <= GetCurrentTimestamp() && GetCurrentTimestamp() - began < promotion_us) {
+	const SteadyTime began = steady_now();
+	while (next_due_ <= GetCurrentTimestamp() && steady_now() - began < promotion_us) {
 		TimestampTz from = due_from_, next = next_due_;
 		const bool done = attempt("make scheduled tasks due", [&] {
 			const TimestampTz now = GetCurrentTimestamp();
@@ -384,7 +575,8 @@ void Scheduler::promote_and_expire() {
 		due_from_ = done ? from : due_from_;
 		next_due_ = done ? next : GetCurrentTimestamp() + after_failure_us;
 	}
-	while (next_lease_ <= GetCurrentTimestamp()) {
+	const SteadyTime promoted = steady_now();
+	while (next_lease_ <= GetCurrentTimestamp() && steady_now() - promoted < promotion_us) {
 		TimestampTz next = next_lease_;
 		const bool done = attempt("take back expired leases", [&] {
 			const TimestampTz now = GetCurrentTimestamp();
@@ -410,8 +602,9 @@ void Scheduler::fire_schedules() {
 		std::vector<int64> holding;
 		const bool done = attempt("fire schedules", [&] {
 			const TimestampTz began = GetCurrentTimestamp();
-			const bool more = schedules_.fire(owner_, served_since, schedule_batch);
+			const Fired fired = schedules_.fire(owner_, served_since, schedule_batch);
 			holding = schedules_.holding_tasks(WatchedTasks::capacity);
+			const bool more = fired.more && fired.count > 0;
 			next = more ? DT_NOBEGIN : schedules_.next();
 			const TimestampTz now = GetCurrentTimestamp();
 			if (!more && next <= began)
@@ -451,7 +644,7 @@ void Scheduler::charge_suspects() {
 	while (next_suspect(MyDatabaseId, &suspect)) {
 		if (suspect.task == 0) {
 			/* One of a group, while it was being finished: alone, it will betray itself. */
-			pg_atomic_write_u64(&slot_->alone_until, static_cast<uint64>(GetCurrentTimestamp() + alone_after_crash_us));
+			pg_atomic_write_u64(&slot_->alone_until, static_cast<uint64>(steady_now() + alone_after_crash_us));
 			forget_suspect(suspect);
 			continue;
 		}
@@ -511,63 +704,105 @@ static store::Failure failure_by(DeathCause cause) {
 	}
 }
 
-/* What its worker's end means for a task that ran under its lock alone: others never saw it leave the queue. */
-void Scheduler::charge_fused(bool charged) {
+/*
+ * What its worker's end means for a task that ran under its lock alone: others never saw it leave the queue. False if some
+ * are locked by somebody.
+ */
+bool Scheduler::charge_fused(bool charged) {
 	Death death;
+	std::vector<Death> left;
 	while (guard([&death] { return take_fused_death(MyDatabaseId, &death); })) {
 		if (!charged)
 			continue;
+		bool locked = false;
 		const bool done = attempt("charge the task of a worker that ended", [&] {
+			locked = !store::lock_unless_locked(death.task);
+			if (locked)
+				return;
 			const std::optional<store::Claim> claim = store::lock_crashed_claim(death.task, death.attempt);
 			if (claim)
 				end_abandoned(*claim, failure_by(death.cause));
 		});
-		if (!done) { /* somebody has it locked: next time */
-			guard([&death] { record_death(death); });
-			pg_atomic_write_u32(&slot_->orphans, 1);
-			return;
-		}
+		if (!done || locked)
+			left.push_back(death);
 	}
+	for (const Death &again : left)
+		guard([&again] { record_death(again); });
+	return left.empty();
 }
 
-/* Tasks in the hands of workers that are no more. */
-void Scheduler::recover_orphans() {
+/* Tasks in the hands of workers that are no more; false if they could not all be found, or charged. */
+bool Scheduler::find_orphans() {
 	if (pg_atomic_exchange_u32(&slot_->orphans, 0) != 0)
 		guard(wait_for_shutdown);
 	charge_suspects();
 	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
-	charge_fused(!interrupted);
+	const bool all_charged = charge_fused(!interrupted);
 	std::vector<store::Claim> claims;
-	attempt("look for the tasks of workers that ended", [&claims] { claims = store::claims_in_server(); });
+	if (!attempt("look for the tasks of workers that ended", [&claims] { claims = store::claims_in_server(); })) {
+		if (interrupted)
+			pg_atomic_write_u32(&slot_->interrupted, 1);
+		return false;
+	}
 	/* Looked at after the claims: a worker that claimed had its slot before. */
-	std::vector<std::string> living;
+	std::set<std::string, std::less<>> living;
 	for (WorkerSlot &worker : worker_slots())
 		if (is_live(worker) && pg_atomic_read_u32(&worker.database) == MyDatabaseId)
-			living.push_back(worker_token(pg_atomic_read_u64(&worker.token)));
+			living.insert(worker_token(pg_atomic_read_u64(&worker.token)));
+	std::map<std::string_view, int> tasks_of;
+	for (const store::Claim &claim : claims)
+		tasks_of[claim.claimed_by]++;
+	std::set<std::pair<int64, int32>> known;
+	for (const Orphan &orphan : orphans_)
+		known.emplace(orphan.task, orphan.attempt);
 	for (const store::Claim &seen : claims) {
-		if (std::find(living.begin(), living.end(), seen.claimed_by) != living.end())
+		if (living.contains(seen.claimed_by) || known.contains({seen.id, seen.attempt}))
 			continue;
 		/* At a crash the one that caused it has been charged already, unless nobody could know which one it was. */
 		const TokenAge age = token_age(seen.claimed_by);
 		const bool unknown_crash = age == TokenAge::before_crash && !flight_recorder_works();
 		/* A batch: nobody knows which of them it was. They will be tried alone. */
-		const bool several = std::count_if(claims.begin(), claims.end(), [&seen](const store::Claim &other) {
-								 return other.claimed_by == seen.claimed_by;
-							 }) > 1;
+		const bool several = tasks_of[seen.claimed_by] > 1;
 		const bool charged = !several && (age == TokenAge::current ? !interrupted : unknown_crash);
 		const DeathCause cause = guard([&seen] { return death_cause(MyDatabaseId, seen.id, seen.attempt); });
-		attempt("give back the task of a worker that ended", [&] {
-			const std::optional<store::Claim> claim = store::lock_claim(seen.id, seen.attempt, true);
+		orphans_.push_back({seen.id, seen.attempt, charged, unknown_crash, cause});
+	}
+	return all_charged;
+}
+
+/* Those that somebody has locked are come back to: others do not wait for them. */
+Progress Scheduler::recover_orphans() {
+	const SteadyTime began = steady_now();
+	if (look_for_orphans_ || pg_atomic_read_u32(&slot_->orphans) != 0) {
+		look_for_orphans_ = !find_orphans();
+		orphans_seen_ = 0;
+	}
+	for (bool first = true; orphans_seen_ < orphans_.size(); first = false) {
+		if (!first && steady_now() - began >= chores_us)
+			return Progress::more;
+		const Orphan orphan = orphans_[orphans_seen_];
+		bool locked = false;
+		const bool done = attempt("give back the task of a worker that ended", [&] {
+			locked = !store::lock_unless_locked(orphan.task);
+			if (locked)
+				return;
+			const std::optional<store::Claim> claim = store::lock_claim(orphan.task, orphan.attempt, true);
 			if (!claim)
 				return;
-			if (!charged)
+			if (!orphan.charged)
 				end_released(*claim);
-			else if (cause == DeathCause::overdue)
-				end_failed(*claim, failure_by(cause), {});
+			else if (orphan.cause == DeathCause::overdue)
+				end_failed(*claim, failure_by(orphan.cause), {});
 			else
-				end_abandoned(*claim, failure_by(unknown_crash ? DeathCause::fatal : cause));
+				end_abandoned(*claim, failure_by(orphan.unknown_crash ? DeathCause::fatal : orphan.cause));
 		});
+		if (done && !locked)
+			orphans_.erase(orphans_.begin() + static_cast<ptrdiff_t>(orphans_seen_));
+		else
+			orphans_seen_++;
 	}
+	orphans_seen_ = 0;
+	return orphans_.empty() && !look_for_orphans_ ? Progress::done : Progress::failed;
 }
 
 /*
@@ -575,8 +810,8 @@ void Scheduler::recover_orphans() {
  * end, and what does not even do that is reported. Its place is made up for by another worker.
  */
 void Scheduler::watch_overdue() {
-	next_overdue_ = DT_NOEND;
-	const TimestampTz now = GetCurrentTimestamp();
+	next_overdue_ = never;
+	const SteadyTime now = steady_now();
 	const int64 grace_us = static_cast<int64>(settings::timeout_grace_ms) * 1000;
 	for (WorkerSlot &worker : worker_slots()) {
 		const uint64 task = pg_atomic_read_u64(&worker.task);
@@ -588,10 +823,10 @@ void Scheduler::watch_overdue() {
 		}
 		if (pg_atomic_read_u32(&worker.stuck) != 0 && !settings::kill_stuck)
 			continue;
-		auto over = static_cast<TimestampTz>(pg_atomic_read_u64(&worker.deadline));
+		auto over = static_cast<SteadyTime>(pg_atomic_read_u64(&worker.deadline));
 		if (pg_atomic_read_u64(&worker.cancel) == task)
-			over = std::min(over, static_cast<TimestampTz>(pg_atomic_read_u64(&worker.cancelled_at)));
-		if (over == DT_NOEND)
+			over = std::min(over, static_cast<SteadyTime>(pg_atomic_read_u64(&worker.cancelled_at)));
+		if (over == never)
 			continue;
 		const auto pid = static_cast<pid_t>(pg_atomic_read_u32(&worker.pid));
 		if (pg_atomic_read_u64(&worker.end) != task) {
@@ -605,7 +840,7 @@ void Scheduler::watch_overdue() {
 			if (pid != 0)
 				kill(pid, SIGUSR2);
 		}
-		const auto stuck_at = static_cast<TimestampTz>(pg_atomic_read_u64(&worker.ended_at)) + stuck_after_us;
+		const auto stuck_at = static_cast<SteadyTime>(pg_atomic_read_u64(&worker.ended_at)) + stuck_after_us;
 		if (now < stuck_at) {
 			next_overdue_ = std::min(next_overdue_, stuck_at);
 			continue;
@@ -632,7 +867,7 @@ void Scheduler::watch_overdue() {
 
 /* Some of it, if there is much: others wait for us, too. */
 void Scheduler::resolve_dependencies() {
-	const TimestampTz began = GetCurrentTimestamp();
+	const SteadyTime began = steady_now();
 	const IdRanges news = take_ended(slot_);
 	if (!news.empty()) {
 		ended_.add(news);
@@ -642,11 +877,11 @@ void Scheduler::resolve_dependencies() {
 	if (began >= resolve_again_) {
 		ended_.add(ended_again_);
 		ended_again_ = {};
-		resolve_again_ = DT_NOEND;
+		resolve_again_ = never;
 		resolved_child_ = -1;
 	}
 	bool any = false;
-	while (!ended_.empty() && GetCurrentTimestamp() - began < longest_resolution_us) {
+	while (!ended_.empty() && steady_now() - began < longest_resolution_us) {
 		const IdRange ids = ended_.front();
 		Pass pass{.parent = ids.low};
 		if (!attempt("let tasks go that waited for others",
@@ -672,37 +907,62 @@ void Scheduler::resolve_dependencies() {
 		busy_at_ = began;
 		narrow_at_ = std::min(narrow_at_, began + narrow_after_us);
 	}
-	if (ended_.empty() && GetCurrentTimestamp() >= narrow_at_) {
-		narrow_at_ = DT_NOEND;
+	if (ended_.empty() && steady_now() >= narrow_at_) {
+		narrow_at_ = never;
 		attempt("look for tasks that others wait for", [this] { narrow_parent_bounds(slot_); });
 	}
 }
 
-/* What is kept for tasks that are over. */
-void Scheduler::sweep_dependencies() {
-	const TimestampTz began = GetCurrentTimestamp();
-	std::optional<int64> after = -1;
-	while (after)
-		if (!attempt("remove what was kept for tasks that waited", [&after] { after = sweep_dependents(*after); }))
-			break;
-	attempt("remove the results that nobody needs", [this] { sweep_parents(slot_); });
-	next_dependency_sweep_ = GetCurrentTimestamp() + sweep_share * (GetCurrentTimestamp() - began);
+/* A poll looks at all tasks that others wait for. */
+Progress Scheduler::look_at_all_dependencies() {
+	if (steady_now() < next_dependency_sweep_)
+		return Progress::done;
+	if (!swept_dependent_) {
+		ended_.set_all();
+		resolved_child_ = -1;
+		resolve_dependencies();
+		dependency_sweep_us_ = 0;
+		swept_dependent_ = -1;
+		return Progress::more;
+	}
+	return sweep_dependencies();
 }
 
-void Scheduler::archive() {
+/* What is kept for tasks that are over. */
+Progress Scheduler::sweep_dependencies() {
+	const SteadyTime began = steady_now();
+	std::optional<int64> after = swept_dependent_;
+	if (!attempt("remove what was kept for tasks that waited", [&after] { after = sweep_dependents(*after); }))
+		return Progress::failed;
+	dependency_sweep_us_ += steady_now() - began;
+	if (after) {
+		swept_dependent_ = after;
+		return Progress::more;
+	}
+	if (!attempt("remove the results that nobody needs", [this] { sweep_parents(slot_); }))
+		return Progress::failed;
+	dependency_sweep_us_ += steady_now() - began;
+	swept_dependent_.reset();
+	next_dependency_sweep_ = steady_now() + sweep_share * dependency_sweep_us_;
+	narrow_at_ = at_once;
+	return Progress::done;
+}
+
+Progress Scheduler::archive() {
 	pg_atomic_write_u32(&slot_->by_hand, 0);
 	int64 moved = 0;
-	do {
-		moved = 0;
-		attempt("archive tasks that were finished by hand",
-				[&moved] { moved = store::archive_finished(history_slot(), batch); });
-	} while (moved == batch);
+	if (!attempt("archive tasks that were finished by hand",
+				 [&moved] { moved = store::archive_finished(history_slot(), batch); }))
+		return Progress::failed;
+	return moved == batch ? Progress::more : Progress::done;
 }
 
 /* The safety net for what nobody announced. */
-void Scheduler::sweep() {
-	const TimestampTz began = GetCurrentTimestamp();
-	attempt("look for tasks that nobody announced", [] {
+Progress Scheduler::sweep() {
+	const SteadyTime began = steady_now();
+	if (began < next_sweep_)
+		return Progress::done;
+	const bool done = attempt("look for tasks that nobody announced", [] {
 		for (const store::LaneHead &head : store::lane_heads()) {
 			if (head.lane.queue.size() >= queue_name_size)
 				continue;
@@ -718,53 +978,165 @@ void Scheduler::sweep() {
 		}
 	});
 	wake_workers(MyDatabaseId, 0);
-	next_sweep_ = GetCurrentTimestamp() + sweep_share * (GetCurrentTimestamp() - began);
+	next_sweep_ = steady_now() + sweep_share * (steady_now() - began);
+	return done ? Progress::done : Progress::failed;
 }
 
 /* The leaf that is filled changes every seventh part of the retention, so that the one being emptied is old enough. */
-void Scheduler::turn_history() {
-	attempt("turn the history", [] {
+Progress Scheduler::turn_history() {
+	const int64 retention_us = static_cast<int64>(settings::completed_retention_s) * USECS_PER_SEC;
+	int leaf = 0;
+	const bool known = attempt("turn the history", [&leaf, retention_us] {
 		const TimestampTz now = GetCurrentTimestamp();
 		const store::Ring ring = store::history_ring();
-		const int64 retention_us = static_cast<int64>(settings::completed_retention_s) * USECS_PER_SEC;
-		if (retention_us == 0) {
-			if (const int slot = store::occupied_history())
-				store::empty_history(slot);
-		} else if (now - ring.since >= retention_us / 7) {
-			const int next = ring.slot % 8 + 1;
-			store::empty_history(next);
-			store::set_history_ring({next, now});
-		}
+		if (retention_us == 0)
+			leaf = store::occupied_history();
+		else if (ring.since > now + tolerated_step_us)
+			store::set_history_ring({ring.slot, now}); /* the clock was set back since */
+		else if (time_passed(ring.since, now) >= retention_us / 7)
+			leaf = ring.slot % 8 + 1;
 	});
-	/* Only what is committed is told to others. */
-	attempt("read the history ring",
-			[this] { pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot)); });
-	if (settings::failed_retention_s >= 0) {
-		int64 purged = 0;
-		do {
-			purged = 0;
-			attempt("purge failed tasks", [&purged] {
-				purged = store::purge_failed(
-					GetCurrentTimestamp() - static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC, batch);
-			});
-		} while (purged == batch);
+	Progress progress = known ? Progress::done : Progress::failed;
+	if (held_.leaf != leaf)
+		held_ = {.leaf = leaf};
+	if (leaf != 0 && !held_.thinning && !empty_leaf(leaf, retention_us > 0)) {
+		/* Its readers are let alone for a while. */
+		const int64 patience_us = std::clamp<int64>(retention_us / 7, USECS_PER_SEC, USECS_PER_MINUTE);
+		const SteadyTime now = steady_now();
+		if (held_.since == at_once)
+			held_.since = now;
+		held_.thinning = now - held_.since >= patience_us;
+		if (held_.thinning)
+			report_held_leaf();
+		progress = Progress::failed;
 	}
+	if (held_.thinning)
+		progress = thin_leaf(retention_us > 0);
+	/* Only what is committed is told to others. */
+	const bool told = attempt("read the history ring", [this] {
+		pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
+	});
+	return told ? progress : Progress::failed;
+}
+
+/*
+ * Nobody shall wait behind us; but where reader follows upon reader, there is never a moment without one: then we wait a
+ * little, now and then.
+ */
+bool Scheduler::empty_leaf(int leaf, bool turn) {
+	const SteadyTime now = steady_now();
+	const bool patient = held_.since != at_once && now >= held_.next_wait;
+	if (patient)
+		held_.next_wait = now + longest_retry_us;
+	bool locked = false;
+	const bool emptied = attempt(
+		"empty a leaf of the history",
+		[=] {
+			if (patient)
+				store::empty_history_patiently(leaf);
+			else
+				store::empty_history(leaf);
+			if (turn)
+				store::set_history_ring({leaf, GetCurrentTimestamp()});
+		},
+		Durability::asynchronous, &locked);
+	if (emptied)
+		held_ = {};
+	return emptied;
+}
+
+/* What its holder reads goes all the same: retention is a promise, and a lock on a table is no claim to its rows. */
+Progress Scheduler::thin_leaf(bool turn) {
+	const int leaf = held_.leaf;
+	store::Thinned thinned = {};
+	bool empty = false;
+	const bool done = attempt("remove what the history has kept long enough", [&, this] {
+		thinned = store::thin_history(leaf, held_.thinned, batch);
+		empty = thinned.count < batch && store::history_is_empty(leaf);
+		if (empty && turn)
+			store::set_history_ring({leaf, GetCurrentTimestamp()});
+	});
+	if (!done)
+		return Progress::failed;
+	if (empty) {
+		held_ = {};
+		return Progress::done;
+	}
+	held_.thinned = thinned.count < batch ? 0 : thinned.last;
+	return thinned.count < batch ? Progress::failed : Progress::more; /* what is left is locked */
+}
+
+void Scheduler::report_held_leaf() {
+	const SteadyTime now = steady_now();
+	SteadyTime &said_at = complaints_["history"].said_at;
+	if (said_at != at_once && now - said_at < complain_every_us)
+		return;
+	std::string holders;
+	const int leaf = held_.leaf;
+	if (!attempt("look for those who hold the history",
+				 [&holders, leaf] { holders = store::holders_of_history(leaf); }))
+		return;
+	said_at = now;
+	const char *const who = holders.c_str();
+	guard([leaf, who] {
+		ereport(LOG,
+				(errmsg("jobqueue removes old tasks from jobqueue.tasks_history_%d one by one, for it cannot empty the "
+						"table at once",
+						leaf),
+				 errdetail("It is locked by %s.", who)));
+	});
+}
+
+Progress Scheduler::purge_failed() {
+	if (settings::failed_retention_s < 0)
+		return Progress::done;
+	int64 purged = 0;
+	const TimestampTz now = GetCurrentTimestamp();
+	const int64 retention_us = static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC;
+	if (!attempt("purge failed tasks",
+				 [&purged, now, retention_us] { purged = store::purge_failed(now - retention_us, batch); }))
+		return Progress::failed;
+	return purged == batch ? Progress::more : Progress::done;
 }
 
 /* Keys that were taken for a period which is over: nobody minds them, but they take room. */
-void Scheduler::remove_expired_keys() {
+Progress Scheduler::remove_expired_keys() {
 	int64 removed = 0;
-	do {
-		removed = 0;
-		attempt("remove unique keys whose period is over", [&removed] { removed = store::remove_expired_keys(batch); });
-	} while (removed == batch);
+	if (!attempt("remove unique keys whose period is over",
+				 [&removed] { removed = store::remove_expired_keys(batch); }))
+		return Progress::failed;
+	return removed == batch ? Progress::more : Progress::done;
+}
+
+/* What waits for a time that its expression cannot give by now: the clock was set back since that was computed. */
+Progress Scheduler::correct_schedules() {
+	const SteadyTime began = steady_now();
+	if (began < next_correction_)
+		return Progress::done;
+	Corrected corrected = {.after = corrected_};
+	const bool done = attempt("correct the times of schedules", [&] {
+		if (corrected_.empty())
+			store::correct_installation(GetCurrentTimestamp());
+		corrected = schedules_.correct(corrected_, schedule_batch);
+	});
+	if (!done)
+		return Progress::failed;
+	correction_us_ += steady_now() - began;
+	if (corrected.any)
+		next_schedule_ = DT_NOBEGIN;
+	corrected_ = std::move(corrected.after);
+	if (corrected.more)
+		return Progress::more;
+	corrected_.clear();
+	next_correction_ = steady_now() + sweep_share * std::exchange(correction_us_, 0);
+	return Progress::done;
 }
 
 /* Once in a while, as everything that may go on for long. */
 void Scheduler::warn_of_room() {
-	const TimestampTz now = GetCurrentTimestamp();
-	TimestampTz &said_at = complained_at_["room"];
-	if (now - said_at < complain_every_us)
+	const SteadyTime now = steady_now();
+	SteadyTime &said_at = complaints_["room"].said_at;
+	if (said_at != at_once && now - said_at < complain_every_us)
 		return;
 	said_at = now;
 	guard([] {
@@ -775,30 +1147,60 @@ void Scheduler::warn_of_room() {
 	});
 }
 
-void Scheduler::poll() {
-	attempt("count the running tasks", [this] {
+Progress Scheduler::count_running() {
+	const SteadyTime began = steady_now();
+	if (began < next_count_)
+		return Progress::done;
+	const bool done = attempt("count the running tasks", [this] {
 		conditions_.flow.make_ready(slot_, conditions_.configuration);
 		conditions_.flow.count_running_tasks();
 		recount_running_tasks();
 	});
+	next_count_ = steady_now() + sweep_share * (steady_now() - began);
 	if (was_without_room())
 		warn_of_room();
-	due_from_ = DT_NOBEGIN;
-	next_due_ = next_lease_ = next_schedule_ = DT_NOBEGIN;
-	recover_orphans();
-	if (GetCurrentTimestamp() >= next_dependency_sweep_) {
-		ended_.set_all();
-		resolved_child_ = -1;
-		resolve_dependencies();
-		sweep_dependencies();
-		narrow_at_ = DT_NOBEGIN;
+	return done ? Progress::done : Progress::failed;
+}
+
+/* What nobody announced is found, and what can wait is asked for. */
+void Scheduler::poll() {
+	look_at_all_times();
+	look_for_orphans_ = true;
+	const SteadyTime now = steady_now();
+	for (Chore &chore : chores_)
+		if (!chore.backoff.is_failing())
+			chore.due = std::min(chore.due, now);
+	next_poll_ = now + static_cast<int64>(settings::poll_interval_ms) * 1000;
+}
+
+/* At the next turn, before what was asked for by polls. */
+void Scheduler::ask_for(Progress (Scheduler::*step)()) {
+	for (Chore &chore : chores_)
+		if (chore.step == step)
+			chore.due = chore.backoff.is_failing() ? chore.backoff.not_before() : at_once;
+}
+
+/* In turns, a step of each; what is not done when the time is over goes on at the next turn, which is soon. */
+void Scheduler::run_chores() {
+	const SteadyTime began = steady_now();
+	for (;;) {
+		const auto first = std::min_element(chores_.begin(), chores_.end(),
+											[](const Chore &a, const Chore &b) { return a.due < b.due; });
+		const SteadyTime now = steady_now();
+		if (first->due > now || now - began >= chores_us)
+			return;
+		Chore &chore = *first;
+		chore.due = never; /* it may ask for itself */
+		const Progress progress = (this->*chore.step)();
+		if (progress == Progress::failed) {
+			chore.backoff.failed(steady_now());
+			chore.due = chore.backoff.not_before();
+			continue;
+		}
+		chore.backoff.succeeded();
+		if (progress == Progress::more)
+			chore.due = std::min(chore.due, steady_now());
 	}
-	archive();
-	turn_history();
-	remove_expired_keys();
-	if (GetCurrentTimestamp() >= next_sweep_)
-		sweep();
-	next_poll_ = GetCurrentTimestamp() + static_cast<int64>(settings::poll_interval_ms) * 1000;
 }
 
 /*
@@ -905,7 +1307,7 @@ void Scheduler::watch_started() {
 			if (role->oid != started.role)
 				continue;
 			role->start_delay_us = failed ? std::clamp<int64>(role->start_delay_us * 2, 100000, 60 * USECS_PER_SEC) : 0;
-			role->next_start = GetCurrentTimestamp() + role->start_delay_us;
+			role->next_start = steady_now() + role->start_delay_us;
 		}
 		guard([handle] { pfree(handle); });
 		return true;
@@ -916,10 +1318,10 @@ void Scheduler::watch_started() {
 void Scheduler::start_workers() {
 	watch_started();
 	std::stable_sort(roles_.begin(), roles_.end(), [](const auto &a, const auto &b) {
-		const auto rank = [](const auto &role) { return role->hungry_since ? role->hungry_since : DT_NOEND; };
+		const auto rank = [](const auto &role) { return role->hungry_since ? role->hungry_since : never; };
 		return rank(a) < rank(b);
 	});
-	TimestampTz hungry_since = 0;
+	SteadyTime hungry_since = 0;
 	for (const auto &role : roles_) {
 		start_workers_of(*role);
 		if (role->hungry_since != 0)
@@ -927,7 +1329,7 @@ void Scheduler::start_workers() {
 	}
 	pg_atomic_write_u64(&slot_->hungry_since, static_cast<uint64>(hungry_since));
 	hungry_since_ = hungry_since;
-	if (hungry_since != 0 && !warned_of_shortage_ && GetCurrentTimestamp() - hungry_since > shortage_warning_us) {
+	if (hungry_since != 0 && !warned_of_shortage_ && steady_now() - hungry_since > shortage_warning_us) {
 		warned_of_shortage_ = true;
 		guard([] {
 			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -949,7 +1351,7 @@ void Scheduler::start_workers_of(Role &role) {
 		workers++;
 		waiting |= worker_state(&worker) != WorkerState::running || pg_atomic_read_u64(&worker.task) == 0;
 	}
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	const auto patience = std::exchange(role.hungry_since, 0);
 	/* A second worker comes after every first one. */
 	if (waiting || settings::max_workers == 0 || workers >= role.max_workers || now < role.next_start ||
@@ -962,8 +1364,10 @@ void Scheduler::start_workers_of(Role &role) {
 	if (!work)
 		return;
 	if (roles_read_ != roles_generation()) { /* may the role still be served? */
-		pg_atomic_write_u32(&slot_->wanted, 1);
-		SetLatch(MyLatch);
+		if (!configure_backoff_.is_failing()) {
+			pg_atomic_write_u32(&slot_->wanted, 1);
+			SetLatch(MyLatch);
+		}
 		return;
 	}
 	busy_at_ = now;
@@ -971,7 +1375,7 @@ void Scheduler::start_workers_of(Role &role) {
 		role.next_colleague = now + USECS_PER_SEC;
 		return;
 	}
-	const TimestampTz since = patience ? patience : now;
+	const SteadyTime since = patience ? patience : now;
 	if (is_turn_of(static_cast<uint64>(since)) && start_worker_for(role)) {
 		if (workers == 0)
 			pg_atomic_write_u64(&shared()->starved_at, 0);
@@ -985,20 +1389,25 @@ void Scheduler::start_workers_of(Role &role) {
 }
 
 void Scheduler::notify() {
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	if (settings::notify_mode != static_cast<int>(NotifyMode::coalesced))
 		to_notify_.clear();
 	if (!to_notify_.empty()) {
-		if (now - notified_at_ < notify_interval_us)
+		if (now < std::max(notified_at_ + notify_interval_us, notify_backoff_.not_before()))
 			return;
-		attempt("send NOTIFY", [this] {
+		const bool sent = attempt("send NOTIFY", [this] {
 			for (const std::string &queue : to_notify_) {
 				const char *const payload = queue.c_str();
 				guard([payload] { Async_Notify("task_queue", payload); });
 			}
 		});
+		if (!sent) {
+			notify_backoff_.failed(steady_now());
+			return;
+		}
+		notify_backoff_.succeeded();
 		to_notify_.clear();
-		notified_at_ = GetCurrentTimestamp();
+		notified_at_ = steady_now();
 	}
 	pg_atomic_write_u64(&slot_->notified, position_);
 }
@@ -1006,12 +1415,17 @@ void Scheduler::notify() {
 /* May the process end? Leaves behind when it must be back. */
 bool Scheduler::may_retire() {
 	const bool asked = pg_atomic_read_u32(&slot_->retire) != 0;
-	if (!to_notify_.empty() || !ended_.empty() || !ended_again_.empty() || has_workers(MyDatabaseId) ||
+	const bool unfinished =
+		configure_backoff_.is_failing() ||
+		std::any_of(chores_.begin(), chores_.end(), [](const Chore &chore) { return chore.due != never; });
+	/* What could not be sent is read again by the next one. */
+	const bool notifies = !to_notify_.empty() && !(asked && notify_backoff_.is_failing());
+	if ((unfinished && !asked) || notifies || !ended_.empty() || !ended_again_.empty() || has_workers(MyDatabaseId) ||
 		pg_atomic_read_u32(&slot_->wanted) != 0 || (hungry_since_ != 0 && !asked))
 		return false;
 	const bool nothing =
 		roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND && next_schedule_ == DT_NOEND;
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	if (!asked && !(nothing && now - busy_at_ >= static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC))
 		return false;
 	/* Where processes are short, the safety net comes round more rarely; what is announced brings it back at once. */
@@ -1019,33 +1433,43 @@ bool Scheduler::may_retire() {
 	TimestampTz back = std::min({next_due_, next_lease_, next_schedule_});
 	const bool unsure =
 		std::any_of(roles_.begin(), roles_.end(), [now](const auto &role) { return now < role->next_start; });
+	const TimestampTz wall = GetCurrentTimestamp();
 	if (hungry_since_ != 0 || unsure)
-		back = std::min(back, now + USECS_PER_SEC);
+		back = std::min(back, wall + USECS_PER_SEC);
 	else if (!roles_.empty())
-		back = std::min(back, now + absence_us);
+		back = std::min(back, wall + absence_us);
+	if (!orphans_.empty()) /* what is known of them goes with us: nobody is charged */
+		pg_atomic_write_u32(&slot_->interrupted, 1);
 	pg_atomic_write_u64(&slot_->next_run, static_cast<uint64>(back));
 	return true;
 }
 
 /* "looked_at": what was too early then is waited for. */
-int64 Scheduler::sleep_ms(TimestampTz looked_at) {
+int64 Scheduler::sleep_ms(SteadyTime looked_at) {
 	/* While it starts others only wake the launcher, and a lock that it waited for may have taken their wake-up. */
 	pg_memory_barrier();
-	if (!ended_.empty() || pg_atomic_read_u32(&slot_->wanted) != 0)
+	if (pg_atomic_read_u32(&slot_->wanted) != 0)
 		return 0;
-	TimestampTz until =
-		std::min({next_poll_, next_due_, next_lease_, next_schedule_, next_overdue_, resolve_again_, narrow_at_});
+	if (configure_backoff_.is_failing() && !OidIsValid(extension_))
+		return sleep_ms_until(DT_NOEND, configure_backoff_.not_before());
+	if (!ended_.empty())
+		return 0;
+	SteadyTime until = std::min({next_poll_, next_overdue_, resolve_again_, narrow_at_});
+	if (configure_backoff_.is_failing())
+		until = std::min(until, configure_backoff_.not_before());
+	for (const Chore &chore : chores_)
+		until = std::min(until, chore.due);
 	if (!to_notify_.empty())
-		until = std::min(until, notified_at_ + notify_interval_us);
-	const TimestampTz now = GetCurrentTimestamp();
+		until = std::min(until, std::max(notified_at_ + notify_interval_us, notify_backoff_.not_before()));
+	const SteadyTime now = steady_now();
 	for (const auto &role : roles_)
-		for (const TimestampTz next : {role->next_colleague, role->claimer.next_time()})
+		for (const SteadyTime next : {role->next_colleague, role->claimer.next_time()})
 			if (next > looked_at)
 				until = std::min(until, next);
 	if (hungry_since_ != 0) {
 		until = std::min(until, now + std::clamp<int64>((now - hungry_since_) / 10, 20000, USECS_PER_SEC / 2));
 	}
-	return TimestampDifferenceMilliseconds(now, until);
+	return sleep_ms_until(std::min({next_due_, next_lease_, next_schedule_}), until);
 }
 
 SchedulerState Scheduler::run() {
@@ -1056,11 +1480,7 @@ SchedulerState Scheduler::run() {
 		problem = std::current_exception();
 	}
 	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
-	const bool installed = in_transaction(Durability::asynchronous, [this] {
-		const std::optional<store::Extension> extension = installed_extension();
-		return extension && (!OidIsValid(extension_) || extension->oid == extension_);
-	});
-	if (installed)
+	if (is_installed(extension_))
 		std::rethrow_exception(problem);
 	return SchedulerState::none;
 }
@@ -1069,47 +1489,56 @@ SchedulerState Scheduler::work() {
 	guard(watch_roles);
 	/* Nobody's open transaction shall stop it: what is locked is tried again later. */
 	guard([] { SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE); });
-	TimestampTz looked_at = 0;
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
 		if (pg_atomic_read_u32(&slot_->let_go) != 0)
 			return SchedulerState::none;
 		pg_atomic_write_u32(&slot_->wanted, 0);
 		pg_memory_barrier();
-		looked_at = GetCurrentTimestamp();
-		if (configuration_ != pg_atomic_read_u64(&slot_->configuration) || roles_read_ != roles_generation() ||
-			looked_at >= next_poll_) {
+		const SteadyTime looked_at = steady_now();
+		watch_clock();
+		if (looked_at >= configure_backoff_.not_before() &&
+			(configure_backoff_.is_failing() || configuration_ != pg_atomic_read_u64(&slot_->configuration) ||
+			 roles_read_ != roles_generation() || looked_at >= next_poll_)) {
 			if (const std::optional<SchedulerState> over = configure())
 				return *over;
 		}
-		read_announcements();
-		if (looked_at >= next_poll_)
-			poll();
-		if (pg_atomic_read_u32(&slot_->orphans) != 0)
-			recover_orphans();
-		resolve_dependencies();
-		if (pg_atomic_read_u32(&slot_->by_hand) != 0)
-			archive();
-		read_due();
-		fire_schedules();
-		promote_and_expire();
-		watch_overdue();
-		start_workers();
-		notify();
-		if (may_retire())
-			return SchedulerState::retired;
+		if (OidIsValid(extension_)) { /* else it is not known yet what there is to do */
+			do_all(looked_at);
+			if (may_retire())
+				return SchedulerState::retired;
+		}
 		const bool reloaded = guard([this, looked_at] {
 			pgstat_report_stat(false);
 			report_idle();
 			return wait_for_news(sleep_ms(looked_at));
 		});
 		if (reloaded)
-			next_poll_ = DT_NOBEGIN;
-		const int64 since = GetCurrentTimestamp() - looked_at;
+			next_poll_ = at_once;
+		const int64 since = steady_now() - looked_at;
 		const int64 shortest = looked_at - resolved_at_ < resolving_us ? shortest_resolution_us : shortest_look_us;
-		if (since >= 0 && since < shortest)
+		if (since < shortest)
 			pg_usleep(static_cast<long>(shortest - since));
 	}
+}
+
+/* All that there is to do now, none of which may take long. */
+void Scheduler::do_all(SteadyTime looked_at) {
+	read_announcements();
+	if (looked_at >= next_poll_)
+		poll();
+	if (pg_atomic_read_u32(&slot_->orphans) != 0)
+		ask_for(&Scheduler::recover_orphans);
+	if (pg_atomic_read_u32(&slot_->by_hand) != 0)
+		ask_for(&Scheduler::archive);
+	resolve_dependencies();
+	run_chores();
+	read_due();
+	fire_schedules();
+	promote_and_expire();
+	watch_overdue();
+	start_workers();
+	notify();
 }
 
 /* However the process ends. C region. */

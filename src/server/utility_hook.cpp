@@ -8,6 +8,7 @@
 #include "server/own_objects.hpp"
 #include "server/processes.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/leftovers.hpp"
 
@@ -147,8 +148,8 @@ void let_go(Oid database) {
 	pg_atomic_fetch_add_u32(&slot->interruptions, 1);
 	pg_atomic_write_u32(&slot->let_go, static_cast<uint32>(MyProcPid));
 	pg_memory_barrier();
-	const TimestampTz start = GetCurrentTimestamp();
-	while (terminate_processes(slot, database) && GetCurrentTimestamp() - start < patience_us)
+	const SteadyTime start = steady_now();
+	while (terminate_processes(slot, database) && steady_now() - start < patience_us)
 		compat::sleep_on_latch(10);
 }
 

@@ -7,6 +7,7 @@
 #include "server/worker.hpp"
 
 #include "engine/sql_command_store.hpp"
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/settings.hpp"
@@ -112,18 +113,18 @@ bool Worker::should_retire() {
 			pg_atomic_read_u32(&other.database) == MyDatabaseId &&
 			pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&slot_->role))
 			colleagues++;
-	if (colleagues == 0 && GetCurrentTimestamp() - started_at_ < fair_share_us)
+	if (colleagues == 0 && steady_now() - started_at_ < fair_share_us)
 		return false;
 	/* Only one leaves for each that starves. */
 	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0;
 }
 
 /* Waits for news, or for a time: what waits for a token shall have it when it comes, not a timer's tick later. */
-void Worker::wait_until(TimestampTz until) {
+void Worker::wait_until(SteadyTime until) {
 	const int64 longest_ms = std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000);
-	const int64 left_us = std::max<int64>(until == DT_NOEND ? longest_ms * 1000 : until - GetCurrentTimestamp(), 0);
+	const int64 left_us = time_left(steady_now(), until, longest_ms * 1000);
 	if (left_us >= 1000)
-		guard([left_us, longest_ms] { wait_for_news(std::min(left_us / 1000, longest_ms)); });
+		guard([left_us] { wait_for_news(left_us / 1000); });
 	else
 		pg_usleep(static_cast<long>(left_us));
 }
@@ -190,7 +191,7 @@ void Worker::work() {
 			suspect_type_.reset();
 			interrupt_.reset();
 			reset_session();
-			idle_since_ = GetCurrentTimestamp();
+			idle_since_ = steady_now();
 			if (should_retire())
 				return;
 		} else if (!sleep()) {
@@ -200,7 +201,7 @@ void Worker::work() {
 }
 
 void Worker::run() {
-	started_at_ = idle_since_ = GetCurrentTimestamp();
+	started_at_ = idle_since_ = steady_now();
 	const uint64 token = pg_atomic_read_u64(&slot_->token);
 	pg_atomic_write_u64(&slot_->connected, token);
 	token_ = worker_token(token);

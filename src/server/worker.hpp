@@ -49,9 +49,9 @@ private:
 			   roles_ == roles_generation();
 	}
 	void reset_session();
-	bool is_idle_for(int64 us) const { return GetCurrentTimestamp() - idle_since_ >= us; }
+	bool is_idle_for(int64 us) const { return steady_now() - idle_since_ >= us; }
 	bool sleep();
-	static void wait_until(TimestampTz until);
+	static void wait_until(SteadyTime until);
 	bool should_retire();
 
 	/* group.cpp */
@@ -64,7 +64,7 @@ private:
 	int next_count() const;
 	int next_batch(const std::string &type, size_t latest) const;
 	size_t handler_index(const std::string &type) const;
-	bool fits_group(size_t handler, TimestampTz now) const;
+	bool fits_group(size_t handler, SteadyTime now) const;
 	std::vector<Member> first_group(const Locked &locked);
 	std::vector<store::Candidate> first_batch(const Locked &locked) const;
 	std::vector<store::Attempt> begin(std::span<const store::Candidate> tasks);
@@ -123,8 +123,8 @@ private:
 	std::optional<Claimer> claimer_;
 	std::unique_ptr<Executor> executor_;
 	int64 nap_ms_ = 0;
-	TimestampTz started_at_ = 0;
-	TimestampTz idle_since_ = 0; /* the end of the latest task */
+	SteadyTime started_at_ = 0;
+	SteadyTime idle_since_ = 0; /* the end of the latest task */
 };
 
 } // namespace jobqueue

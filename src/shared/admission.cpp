@@ -56,7 +56,7 @@ struct Bucket {
 struct Name {
 	NameKey key;
 	Bucket bucket;
-	TimestampTz used_at;
+	SteadyTime used_at;
 	int32 running;
 };
 
@@ -75,6 +75,8 @@ struct Note {
 
 static HTAB *tasks = nullptr;
 static HTAB *names = nullptr;
+/* Set in the postmaster, whose children have it. */
+static SteadyTime started_at = at_once;
 
 static Note *notes = nullptr;
 static int note_count = 0;
@@ -87,6 +89,7 @@ Size admission_size() {
 }
 
 void startup_admission() {
+	started_at = steady_now();
 	HASHCTL control = {};
 	control.keysize = sizeof(TaskKey);
 	control.entrysize = sizeof(Task);
@@ -111,7 +114,7 @@ static Name *find_name(uint64 name, HASHACTION action = HASH_FIND, bool *found =
 /* Buckets */
 
 static int64 now_ns() noexcept {
-	return GetCurrentTimestamp() * 1000;
+	return steady_now() * 1000;
 }
 
 static int64 head_start_ns(const Rule &rule) noexcept {
@@ -127,8 +130,7 @@ static Bucket empty_at(int64 time, const Rule &rule) noexcept {
 
 static Bucket bucket_of(const Name *entry, const Rule &rule) noexcept {
 	if (entry == nullptr || entry->bucket.full_at_ns == 0) {
-		const auto start = static_cast<TimestampTz>(shared()->server_start);
-		return rule.changed_at > start ? Bucket{} : empty_at(start * 1000, rule);
+		return rule.changed_at > started_at ? Bucket{} : empty_at(started_at * 1000, rule);
 	}
 	/* A bucket that was emptied under another rule owes no more than it would hold under this one. */
 	if (entry->used_at < rule.changed_at) {
@@ -143,7 +145,7 @@ static int64 divide_up(int64 time, int64 by) noexcept {
 }
 
 /* Tokens in the bucket, and if there is none, when the next one comes. */
-static int64 tokens(const Bucket &bucket, const Rule &rule, int64 now, TimestampTz *again_at) noexcept {
+static int64 tokens(const Bucket &bucket, const Rule &rule, int64 now, SteadyTime *again_at) noexcept {
 	const int64 count = rule.rate_burst - divide_up(bucket.full_once_ns - now, rule.token_ns) -
 						std::min<int64>(bucket.taken, divide_up(bucket.full_at_ns - now, rule.token_ns));
 	if (count > 0)
@@ -151,7 +153,7 @@ static int64 tokens(const Bucket &bucket, const Rule &rule, int64 now, Timestamp
 	const int64 missing = rule.rate_burst - 1; /* when the next one comes */
 	const int64 next_ns = bucket.taken > missing ? bucket.full_at_ns - rule.token_ns * missing
 												 : bucket.full_once_ns - rule.token_ns * (missing - bucket.taken);
-	*again_at = std::max(*again_at == DT_NOEND ? DT_NOBEGIN : *again_at, (next_ns + 999) / 1000);
+	*again_at = std::max(*again_at == never ? at_once : *again_at, (next_ns + 999) / 1000);
 	return 0;
 }
 
@@ -179,14 +181,13 @@ static void evict() noexcept {
 	if (now - shared()->admission_evicted_ns < no_room_us * 1000)
 		return;
 	shared()->admission_evicted_ns = now;
-	const auto start = static_cast<TimestampTz>(shared()->server_start) * 1000;
 	HASH_SEQ_STATUS scan;
 	hash_seq_init(&scan, names);
 	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
 		/* A database that is no more; or one that has been full, which is as good as one that was never used. */
 		if (find_database(static_cast<Oid>(entry->key.database)) == nullptr ||
 			(entry->running == 0 && entry->bucket.full_at_ns <= now &&
-			 (entry->bucket.full_at_ns == 0 || entry->bucket.full_at_ns >= start)))
+			 (entry->bucket.full_at_ns == 0 || entry->bucket.full_at_ns >= started_at * 1000)))
 			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
 }
 
@@ -232,9 +233,9 @@ static int32 own_credit(uint64 name) noexcept {
 	return credit;
 }
 
-int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted, TimestampTz *again_at) noexcept {
+int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted, SteadyTime *again_at) noexcept {
 	int64 count = wanted;
-	*again_at = DT_NOEND;
+	*again_at = never;
 	if (shared() == nullptr)
 		return 0;
 	const int64 now = now_ns();
@@ -445,15 +446,15 @@ static Note *find_ended_note(int64 task) noexcept {
 }
 
 Verdict admit(const Admission &admission) {
-	Verdict verdict = {true, DT_NOEND};
+	Verdict verdict = {true, never};
 	if (shared() == nullptr)
-		return {false, DT_NOEND};
+		return {false, never};
 	prepare_note();
 	const int64 now = now_ns();
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	Note *const again = find_ended_note(admission.task);
 	if (again == nullptr && find_task(admission.task) != nullptr)
-		verdict = {false, DT_NOEND, Counted::group}; /* it ends before that does */
+		verdict = {false, never, Counted::group}; /* it ends before that does */
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];
 		if (!rule.is_limit())
@@ -464,13 +465,13 @@ Verdict admit(const Admission &admission) {
 			verdict.admitted = false;
 		else if (rule.token_ns > 0 && entry == nullptr && !has_room_for_bucket()) {
 			shared()->admission_refused = true;
-			verdict = {false, GetCurrentTimestamp() + no_room_us};
+			verdict = {false, steady_now() + no_room_us};
 		} else if (rule.token_ns > 0 && tokens(bucket_of(entry, rule), rule, now, &verdict.again_at) == 0)
 			verdict.admitted = false;
 	}
 	if (verdict.admitted && !fill_in(admission, TaskState::admitted)) {
 		shared()->admission_refused = true;
-		verdict = {false, GetCurrentTimestamp() + no_room_us};
+		verdict = {false, steady_now() + no_room_us};
 	}
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "pg/clock.hpp"
 #include "shared/state.hpp"
 
 #include <span>
@@ -22,8 +23,8 @@ namespace jobqueue {
 struct Rule {
 	int32 max_running = 0;
 	int32 rate_burst = 0;
-	int64 token_ns = 0;			/* time for one more token */
-	TimestampTz changed_at = 0; /* a bucket that is younger than the server is full at first, another one empty */
+	int64 token_ns = 0;		   /* time for one more token */
+	SteadyTime changed_at = 0; /* a bucket that is younger than the server is full at first, another one empty */
 
 	bool is_limit() const noexcept { return max_running > 0 || token_ns > 0; }
 };
@@ -42,7 +43,7 @@ struct Admission {
 
 struct Verdict {
 	bool admitted;
-	TimestampTz again_at;			/* when a token comes; DT_NOEND: when another task ends */
+	SteadyTime again_at;			/* when a token comes; never: when another task ends */
 	std::optional<Counted> by = {}; /* whose limit says no; none: there is no room to count it */
 };
 
@@ -54,7 +55,7 @@ void startup_admission();
 bool admission_is_ready(DatabaseSlot *slot, uint64 configuration) noexcept;
 
 /* How many tasks these limits would let in now, at most "wanted"; if none, when to ask again. */
-int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted, TimestampTz *again_at) noexcept;
+int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted, SteadyTime *again_at) noexcept;
 
 /* Admits the task, if all its limits let it in. C region: notes what the end of the transaction shall do. */
 Verdict admit(const Admission &admission);

@@ -6,6 +6,7 @@
  */
 #include "shared/announcements.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/settings.hpp"
 
 #include <signal.h>
@@ -257,7 +258,7 @@ static void interrupt_workers(int64 id) noexcept {
 			pg_atomic_read_u64(&slot.task) != static_cast<uint64>(id))
 			continue;
 		/* The worker believes an interrupt only if this names the task it is running. */
-		pg_atomic_write_u64(&slot.cancelled_at, static_cast<uint64>(GetCurrentTimestamp()));
+		pg_atomic_write_u64(&slot.cancelled_at, static_cast<uint64>(steady_now()));
 		pg_write_barrier();
 		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
 		pg_atomic_fetch_add_u32(&slot.cancels, 1);

@@ -3,6 +3,7 @@
  */
 #include "shared/positions.hpp"
 
+#include "pg/clock.hpp"
 #include "shared/announcements.hpp"
 
 extern "C" {
@@ -18,9 +19,9 @@ struct Entry {
 	uint64 types; /* of the scope */
 	IdRanges unread;
 	uint64 sequence;
-	TimestampTz swept_at;
+	SteadyTime swept_at;
 	int64 sweep_us;
-	TimestampTz used_at;
+	SteadyTime used_at;
 };
 
 } // namespace
@@ -46,13 +47,13 @@ void startup_positions() {
 /* Makes room by forgetting what was not used for long: a lost position costs one reading from the start. */
 static void evict() noexcept {
 	HASH_SEQ_STATUS scan;
-	TimestampTz oldest = PG_INT64_MAX, youngest = 0;
+	SteadyTime oldest = PG_INT64_MAX, youngest = 0;
 	hash_seq_init(&scan, table);
 	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan))) {
 		oldest = std::min(oldest, entry->used_at);
 		youngest = std::max(youngest, entry->used_at);
 	}
-	const TimestampTz limit = oldest + (youngest - oldest) / 2;
+	const SteadyTime limit = oldest + (youngest - oldest) / 2;
 	hash_seq_init(&scan, table);
 	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan)))
 		if (entry->used_at <= limit)
@@ -66,7 +67,7 @@ static bool concerns(const News &news, const Entry &entry) noexcept {
 		   (news.type_hash == 0 || (type_mask(news.type_hash) & entry.types) != 0);
 }
 
-static void take_over(Entry *entry, TimestampTz now, bool *swept) noexcept {
+static void take_over(Entry *entry, SteadyTime now, bool *swept) noexcept {
 	News news;
 	for (;;) {
 		switch (read_announcement(entry->sequence, &news)) {
@@ -112,7 +113,7 @@ Position enter_lane(const LaneKey &key, uint64 types) noexcept {
 	position.unread.set_all();
 	if (shared() == nullptr)
 		return position;
-	const TimestampTz now = GetCurrentTimestamp();
+	const SteadyTime now = steady_now();
 	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
 	bool found;
 	auto *entry = static_cast<Entry *>(hash_search(table, &key, HASH_ENTER_NULL, &found));

@@ -3,6 +3,7 @@
  */
 #include "shared/state.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "shared/admission.hpp"
 #include "shared/announcements.hpp"
@@ -207,7 +208,11 @@ bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_
 
 void record_death(const Death &death) {
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	state->deaths[state->death_count++ % max_deaths] = death;
+	/* One that could not be dealt with comes back to its place. */
+	const auto known = std::find_if(std::begin(state->deaths), std::end(state->deaths), [&death](const Death &other) {
+		return other.database == death.database && other.task == death.task && other.attempt == death.attempt;
+	});
+	(known != std::end(state->deaths) ? *known : state->deaths[state->death_count++ % max_deaths]) = death;
 	LWLockRelease(state->lock);
 }
 
@@ -414,12 +419,12 @@ static bool may_ask_for_room(uint64 now) noexcept {
 }
 
 void make_room_if_idle() noexcept {
-	if (may_ask_for_room(static_cast<uint64>(GetCurrentTimestamp())))
+	if (may_ask_for_room(static_cast<uint64>(steady_now())))
 		dismiss_idle_worker();
 }
 
 void make_room(Oid for_database) noexcept {
-	const auto now = static_cast<uint64>(GetCurrentTimestamp());
+	const auto now = static_cast<uint64>(steady_now());
 	if (!may_ask_for_room(now))
 		return;
 	if (dismiss_idle_worker() || dismiss_scheduler(for_database))

@@ -84,6 +84,8 @@ CREATE UNIQUE INDEX tasks_live_unique_key ON jobqueue.tasks_live (type, unique_k
 	WHERE unique_key IS NOT NULL AND coalesce(unique_scope, 'live') OPERATOR(pg_catalog.=) ANY (ARRAY['live', 'waiting'])
 		AND NOT status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled']);
 ALTER TABLE jobqueue.tasks_failed ADD CONSTRAINT tasks_failed_pkey PRIMARY KEY (id);
+-- The ones that have been kept long enough.
+CREATE INDEX tasks_failed_finished ON jobqueue.tasks_failed (finished_at);
 ALTER TABLE jobqueue.tasks_history_1 ADD CONSTRAINT tasks_history_1_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_2 ADD CONSTRAINT tasks_history_2_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_3 ADD CONSTRAINT tasks_history_3_pkey PRIMARY KEY (id);

@@ -184,6 +184,25 @@ $$;
 COMMENT ON FUNCTION jobqueue.limit_role(name, integer, integer, integer) IS
 	'limits a role: workers at once, tasks that wait, bytes of a payload; null = no limit; only for the extension''s owner';
 
+CREATE VIEW jobqueue.history_status AS
+SELECT c.relname AS leaf, n.slot OPERATOR(pg_catalog.=) coalesce(r.slot, 1::pg_catalog.int2) AS filling, r.filled_since,
+	pg_catalog.pg_total_relation_size(c.oid) AS bytes, h.held_by
+FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8)) n(slot)
+JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
+	AND c.relname OPERATOR(pg_catalog.=) ('tasks_history_' OPERATOR(pg_catalog.||) n.slot::pg_catalog.text)::pg_catalog.name
+LEFT JOIN (SELECT s.slot, s.filled_since FROM jobqueue.history_ring s ORDER BY s.filled_since LIMIT 1) r ON true
+CROSS JOIN LATERAL (
+	SELECT pg_catalog.array_agg(DISTINCT l.pid) AS held_by FROM pg_catalog.pg_locks l, pg_catalog.pg_database d
+	WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.relation OPERATOR(pg_catalog.=) c.oid AND l.granted
+		AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND l.database OPERATOR(pg_catalog.=) d.oid
+		AND coalesce(l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid(), true)) h;
+COMMENT ON VIEW jobqueue.history_status IS 'the tables of finished tasks, and who keeps them from being emptied; for the extension''s owner';
+COMMENT ON COLUMN jobqueue.history_status.leaf IS 'name of the table';
+COMMENT ON COLUMN jobqueue.history_status.filling IS 'tasks that end now go there; the next of the ring is the one to be emptied';
+COMMENT ON COLUMN jobqueue.history_status.filled_since IS 'since when the one that is filling is; null = since the installation';
+COMMENT ON COLUMN jobqueue.history_status.bytes IS 'its size on disk, with indexes';
+COMMENT ON COLUMN jobqueue.history_status.held_by IS 'processes whose transactions have a lock on it, null among them = a prepared transaction; null = nobody';
+
 CREATE VIEW jobqueue.access_status AS
 SELECT a.role, a.access, a.queue, 'grant_access' AS source
 FROM jobqueue.access a

@@ -79,6 +79,10 @@ is(check('src/api/a.cpp' => "namespace jobqueue {\ntemplate <typename A> static 
 
 is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ, MAP_SHARED, fd, 0));\n"), '1 src/shared/a.cpp:1: [mmap]', 'A4: a file that is mapped');
 is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ,\n\tMAP_SHARED | MAP_ANONYMOUS, -1, 0));\n"), '0', 'A4: memory that is no file');
+is(check('src/api/a.cpp' => "f(TimestampDifferenceMilliseconds(a, b));\n"), '1 src/api/a.cpp:1: [clock]', 'a sleep of its own');
+is(check('src/api/a.cpp' => "if (GetCurrentTimestamp() - start > 5)\n\tg(end - GetCurrentTimestamp());\n"),
+	'1 src/api/a.cpp:1: [clock] src/api/a.cpp:2: [clock]', 'a duration by the wall clock');
+is(check('src/api/a.cpp' => "run_at = GetCurrentTimestamp() + delay;\n"), '0', 'a time by the wall clock');
 
 my $empty = tempdir(CLEANUP => 1);
 like(`$program '$empty' 2>&1`, qr/no C\+\+ sources/, 'an empty tree is an error');

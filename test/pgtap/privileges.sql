@@ -101,6 +101,7 @@ SELECT results_eq(
 		('jobqueue.dependents', ''),
 		('jobqueue.handlers', 'manager'),
 		('jobqueue.history_ring', ''),
+		('jobqueue.history_status', ''),
 		('jobqueue.incarnation', ''),
 		('jobqueue.limits', ''),
 		('jobqueue.parents', ''),
