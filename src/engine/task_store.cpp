@@ -1446,7 +1446,6 @@ bool resume(const std::optional<std::string> &queue) {
 
 static constinit Statement standing_statement{
 	"SELECT pg_catalog.count(*)" EQ "1 AND pg_catalog.bool_and(i.database" EQ "$1), "
-	"coalesce(pg_catalog.bool_or(NOT i.system_identifier" EQ "$2 AND i.server_version" EQ "$3), false), "
 	"coalesce(pg_catalog.bool_or(" IS_REPLICATED "), false), "
 	"coalesce(pg_catalog.bool_or(i.server_started_at" EQ "$4), false), "
 	"coalesce(pg_catalog.bool_and(i.system_identifier" EQ "$2 AND i.server_version" EQ "$3), false) "
@@ -1495,15 +1494,13 @@ Standing standing() {
 	params.add_datum(ObjectIdGetDatum(MyDatabaseId), false);
 	const Rows rows = standing_statement.run(add_server(params).add_time(PgStartTime));
 	const bool own = rows.bool_at(0, 1);
-	const bool adopted_since_start = rows.bool_at(0, 4);
+	const bool adopted_since_start = rows.bool_at(0, 3);
 	Standing standing;
 	standing.own = own;
-	standing.settled = rows.bool_at(0, 5);
+	standing.settled = rows.bool_at(0, 4);
 	if (!own)
 		standing.reason = "it is a restored or copied database";
 	else if (rows.bool_at(0, 2))
-		standing.told_by = "it has come from another server";
-	else if (rows.bool_at(0, 3))
 		standing.told_by = "a subscription brings its tasks";
 	else if (!adopted_since_start)
 		standing.told_by = start_paused_by();

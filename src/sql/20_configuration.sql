@@ -134,7 +134,7 @@ COMMENT ON COLUMN jobqueue.incarnation.id IS 'names this installation';
 COMMENT ON COLUMN jobqueue.incarnation.database IS 'OID of the database it was made in; 0 = of none: a copy, see adopt()';
 COMMENT ON COLUMN jobqueue.incarnation.created_at IS 'when it was installed or adopted';
 COMMENT ON COLUMN jobqueue.incarnation.paused_at IS 'when all queues were paused; null = they are not';
-COMMENT ON COLUMN jobqueue.incarnation.system_identifier IS 'of the server it was seen on last; null = it has not been looked at';
+COMMENT ON COLUMN jobqueue.incarnation.system_identifier IS 'of the server it was seen on last, for who wants to know; null = it has not been looked at';
 COMMENT ON COLUMN jobqueue.incarnation.server_version IS 'major version of that server: pg_upgrade makes another identifier';
 COMMENT ON COLUMN jobqueue.incarnation.server_started_at IS 'the start of the server in which it was adopted: jobqueue.start_paused is about others';
 COMMENT ON COLUMN jobqueue.incarnation.adopted_subscriptions IS 'subscriptions that brought tasks when it was adopted: they are no reason to pause any more';
