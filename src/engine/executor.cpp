@@ -270,7 +270,8 @@ Executor::Resolved &Executor::resolve(const store::Function &function, const cha
 	}
 	auto handler = std::make_unique<Resolved>();
 	{
-		const Session session(owner_);
+		/* The extension's owner need not be a superuser, and then may not look into every schema. Only a name is looked up. */
+		const Session session(BOOTSTRAP_SUPERUSERID);
 		Resolved *const target = handler.get();
 		const char *const signature = function.signature.c_str();
 		guard([target, signature, problem_of] { look_up(target, signature, problem_of); });

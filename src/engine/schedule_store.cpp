@@ -14,7 +14,7 @@ namespace jobqueue::store {
 	"EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ                                                        \
 	"s.last_task_id AND t.origin_queue IS NULL AND NOT t.status" CCOLL EQ FINISHED ")"
 #define ROLE                                                                                                           \
-	"coalesce((SELECT a.oid FROM pg_catalog.pg_authid a WHERE a.oid" EQ "s.created_by_oid AND a.rolname" EQ            \
+	"coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.oid" EQ "s.created_by_oid AND a.rolname" EQ             \
 	"s.created_by), 0::pg_catalog.oid)"
 #define COLUMNS                                                                                                        \
 	"SELECT s.name, s.cron, s.type, s.payload, s.command, s.time_zone, s.queue, s.priority, s.timeout, "               \
@@ -125,7 +125,7 @@ static constinit Statement resume_statement{
 	"UPDATE jobqueue.schedules s SET paused_at = NULL, next_run_at = $2 WHERE s.name" EQ "$1", TEXTOID, TIMESTAMPTZOID};
 static constinit Statement adopt_statement{
 	"UPDATE jobqueue.schedules s SET incarnation = i.id, created_by_oid = coalesce((SELECT a.oid FROM "
-	"pg_catalog.pg_authid a WHERE a.rolname" EQ "s.created_by), 0::pg_catalog.oid) FROM jobqueue.incarnation i "
+	"pg_catalog.pg_roles a WHERE a.rolname" EQ "s.created_by), 0::pg_catalog.oid) FROM jobqueue.incarnation i "
 	"WHERE s.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING s.name"};
 static constinit Statement default_queue_statement{
 	"SELECT coalesce((SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ

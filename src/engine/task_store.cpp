@@ -1200,7 +1200,7 @@ int64 count_waiting(std::string_view created_by, int64 most) {
 		"h.timeout") ", 0), "                                                                                                                                                      \
 					 "coalesce(h.backoff_function, ''), a.oid, coalesce(a.rolsuper, false), "                                                                                      \
 					 "coalesce(a.rolcanlogin, false), coalesce(pg_catalog.has_database_privilege(a.oid, d.oid, 'CONNECT'), false), h.governed, h.function_owner, h.backoff_owner " \
-					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_authid a ON a.rolname" EQ                                                         \
+					 "FROM pg_catalog.pg_database d, jobqueue.handlers h LEFT JOIN pg_catalog.pg_roles a ON a.rolname" EQ                                                          \
 					 "h.run_as AND a.oid" EQ "h.run_as_oid WHERE d.datname" EQ "pg_catalog.current_database() AND "
 #define OWN_HANDLERS "h.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i LIMIT 1)"
 
@@ -1262,11 +1262,13 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 #define NO_TIMEOUT UNLESS("$11", "'0'::pg_catalog.interval")
 #define NO_SQLSTATES UNLESS("$12", "'{}'::pg_catalog.text[]")
 #define NO_QUEUE UNLESS("$13", "''")
+/* Not by to_regprocedure(): the extension's owner need not be a superuser, and then may not look into every schema. */
 #define OWNER_OF(signature)                                                                                            \
-	"coalesce((SELECT p.proowner FROM pg_catalog.pg_proc p WHERE p.oid" EQ "pg_catalog.to_regprocedure(" signature     \
-	")), 0::pg_catalog.oid)"
-#define OID_OF(role)                                                                                                   \
-	"coalesce((SELECT a.oid FROM pg_catalog.pg_authid a WHERE a.rolname" EQ role "), 0::pg_catalog.oid)"
+	"coalesce((SELECT p.proowner FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace" EQ        \
+	"n.oid WHERE pg_catalog.starts_with(" signature ", pg_catalog.quote_ident(n.nspname)" CONCAT "'.') AND "           \
+	"(pg_catalog.pg_identify_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0)).identity" EQ signature       \
+	" LIMIT 1), 0::pg_catalog.oid)"
+#define OID_OF(role) "coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname" EQ role "), 0::pg_catalog.oid)"
 
 static constinit Statement put_handler_statement{
 	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, backoff, backoff_function, first_delay, "
@@ -1483,7 +1485,7 @@ static constinit Statement adopt_handlers_statement{
 																		 "WHERE h.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING h.type"};
 
 static constinit Statement adopt_access_statement{
-	"UPDATE jobqueue.access a SET role_oid = r.oid FROM pg_catalog.pg_authid r WHERE r.rolname" EQ "a.role"};
+	"UPDATE jobqueue.access a SET role_oid = r.oid FROM pg_catalog.pg_roles r WHERE r.rolname" EQ "a.role"};
 
 static Params &add_server(Params &params) {
 	return params.add(static_cast<int64>(GetSystemIdentifier())).add(static_cast<int32>(compat::major_version()));

@@ -103,6 +103,35 @@ bool may_become(Oid member, Oid role) {
 
 #if PG_VERSION_NUM < 170000
 
+static void be_under_postmaster(int, Datum) {
+	IsUnderPostmaster = true;
+}
+
+/*
+ * Standalone backends skip the check for LOGIN, and nothing else in InitializeSessionUserId() looks at the flag. But a
+ * process that ends while it is false does not tell the postmaster that it has left everything in order, and that takes
+ * it for a crash. So whatever can be waited for, or be missing, is seen to before: nobody can drop the role, or lock its
+ * catalog, until our transaction ends. What can still fail (memory) puts the flag back on its way out.
+ */
+static void authenticate_without_login(Oid role) {
+	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
+	table_close(table_open(AuthIdRelationId, AccessShareLock), NoLock);
+	index_close(index_open(AuthIdOidIndexId, AccessShareLock), NoLock);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		ereport(FATAL, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+						errmsg("role with OID %u does not exist", role)));
+	CHECK_FOR_INTERRUPTS();
+	HOLD_INTERRUPTS();
+	PG_ENSURE_ERROR_CLEANUP(be_under_postmaster, 0);
+	{
+		IsUnderPostmaster = false;
+		InitializeSessionUserId(nullptr, role);
+		IsUnderPostmaster = true;
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(be_under_postmaster, 0);
+	RESUME_INTERRUPTS();
+}
+
 /*
  * 15 and 16 refuse to connect a background worker as a role without LOGIN, and connecting as superuser to step down
  * afterwards leaves a way back up. So: connect as superuser, put every setting back to what the postmaster gave us
@@ -124,10 +153,7 @@ static void connect_as_role_without_login(Oid database, Oid role) {
 
 	StartTransactionCommand();
 	RestoreGUCState(settings);
-	/* Standalone backends skip the check for LOGIN, and nothing else in this call looks at the flag. */
-	IsUnderPostmaster = false;
-	InitializeSessionUserId(nullptr, role);
-	IsUnderPostmaster = true;
+	authenticate_without_login(role);
 	pgstat_bestart(); /* pg_stat_activity shows the role */
 
 	if (!superuser() && !may_connect(database, role))

@@ -32,8 +32,8 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 	using Result = std::invoke_result_t<Fn &>;
 	MemoryContext caller = CurrentMemoryContext;
 	std::exception_ptr problem;
-	guard([durability] { detail::begin_transaction(durability); });
 	try {
+		guard([durability] { detail::begin_transaction(durability); }); /* what fails half way is aborted, too */
 		if constexpr (std::is_void_v<Result>) {
 			fn();
 			guard(detail::commit_transaction);
