@@ -132,6 +132,7 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 		return std::find(dead_letter_queues.begin(), dead_letter_queues.end(), queue) != dead_letter_queues.end();
 	};
 	Scope scope;
+	std::map<std::string, std::vector<std::string>> kept; /* by queue: types whose handlers have a say there only */
 	if (request.types) {
 		scope = scope_of_types(std::move(*request.types));
 	} else if (request.queue && is_for_dead_letters(*request.queue)) {
@@ -141,6 +142,8 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 		for (const store::HandledType &one : known.handled_types)
 			if (!one.governed || (request.queue && one.queue == *request.queue))
 				handled.push_back(one.type);
+			else if (!request.queue)
+				kept[one.queue].push_back(one.type);
 		scope = scope_of_unhandled(std::move(handled));
 		unhandled = true;
 	}
@@ -149,7 +152,9 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 		scope.key = hash_name("dead letters", scope.key);
 	}
 	limit_scope(scope, std::move(allowed));
-	separate_limited(scope, known.conditions.flow);
+	for (const auto &[queue, types] : kept)
+		leave_to_handlers(scope, queue, types);
+	separate_limited(scope, known.conditions.flow, request.queue);
 	count_for_limits(known.conditions);
 	claimer->absorb(scope);
 	int missing = request.count;

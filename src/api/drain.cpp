@@ -33,6 +33,7 @@ public:
 		for (const store::Handler &handler : handlers_)
 			types_.push_back(handler.type);
 		scope_ = scope_of_types(types_);
+		scope_.by_handler = true;
 		limit_scope(scope_, allowed);
 		separate_limited(scope_, Flow::read());
 	}

@@ -46,6 +46,7 @@ Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed
 	const bool limited = elsewhere.size() < types.size();
 	Scope scope = scope_of_types(std::move(types));
 	scope.role = handlers.empty() ? InvalidOid : handlers[0].role;
+	scope.by_handler = true;
 	if (limited)
 		limit_scope(scope, std::move(allowed), std::move(elsewhere));
 	return scope;
@@ -81,12 +82,52 @@ static bool exclude(store::TypeFilter &filter, const std::string &type) {
 	return true;
 }
 
-void separate_limited(Scope &scope, const Flow &flow) {
-	for (const TypeFlow &type : flow.types()) {
-		if (!type.rule.is_limit())
+void leave_to_handlers(Scope &scope, const std::string &queue, std::span<const std::string> types) {
+	store::TypeFilter filter = scope.filter_for(queue);
+	bool any = false;
+	for (const std::string &type : types) {
+		if (!exclude(filter, type))
 			continue;
+		scope.key = add_to_key(scope.key, any ? "and" : "but", type);
+		any = true;
+	}
+	if (!any)
+		return;
+	scope.key = add_to_key(scope.key, "in", queue);
+	scope.special[queue] = std::move(filter);
+}
+
+/* Of a type that is under limits in one queue only. */
+static void separate_in(Scope &scope, const std::string &type, const std::string &queue) {
+	store::TypeFilter filter = scope.filter_for(queue);
+	if (!exclude(filter, type))
+		return;
+	Scope limited;
+	limited.is_limited = true;
+	limited.key = add_to_key(add_to_key(scope.key, "only", type), "in", queue);
+	limited.types = type_mask(hash_name(type));
+	limited.role = scope.role;
+	limited.by_handler = scope.by_handler;
+	limited.queues = {false, false};
+	store::TypeFilter &only = limited.special[queue];
+	only.dead_letters = filter.dead_letters && !filter.others;
+	only.types.push_back(type);
+	scope.special[queue] = std::move(filter);
+	scope.key = add_to_key(add_to_key(scope.key, "but", type), "in", queue);
+	scope.limited.push_back(std::move(limited));
+}
+
+void separate_limited(Scope &scope, const Flow &flow, const std::optional<std::string> &queue) {
+	for (const TypeFlow &type : flow.types()) {
+		if (!type.rule.is_limit() || (queue && !scope.by_handler && !type.has_say_in(*queue)))
+			continue;
+		if (type.only_in && !scope.by_handler) {
+			separate_in(scope, type.type, *type.only_in);
+			continue;
+		}
 		Scope limited;
 		limited.is_limited = true;
+		limited.by_handler = scope.by_handler;
 		limited.key = add_to_key(scope.key, "only", type.type);
 		limited.types = type_mask(hash_name(type.type));
 		limited.role = scope.role;
@@ -98,6 +139,8 @@ void separate_limited(Scope &scope, const Flow &flow) {
 			limited.filter.types.push_back(type.type);
 		if (there)
 			limited.elsewhere.types.push_back(type.type);
+		for (auto &one : scope.special)
+			exclude(one.second, type.type);
 		if (!here && !there)
 			continue;
 		scope.key = add_to_key(scope.key, "but", type.type);
@@ -588,7 +631,9 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 	}
 	const Flow &flow = reading.conditions.flow;
 	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
-	const TypeFlow *const type_flow = scope.is_limited ? flow.type(scope.limited_type()) : nullptr;
+	const std::string &queue = known.lane.queue;
+	const TypeFlow *const type_flow =
+		scope.is_limited ? flow.type(scope.limited_type(), queue, scope.claims()) : nullptr;
 	const bool limited = reading.conditions.counts && ((queue_flow && queue_flow->rule.is_limit()) || type_flow);
 	size_t wanted_in_all = reading.missing();
 	if (limited) {
@@ -647,7 +692,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 			if (reading.is_early(candidate))
 				continue;
 			if (limited) {
-				const Admission admission = flow.admission_of(candidate.id, known.lane.queue, candidate.type, {});
+				const Admission admission = flow.admission_of(candidate.id, queue, candidate.type, {}, scope.claims());
 				if (!admit_task(reading.conditions, admission).admitted) {
 					/* Somebody was faster: it is for others, or for later. */
 					guard([&] { note_returned(known.lane.queue, known.lane.priority, candidate.id, {}); });
@@ -737,7 +782,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		const store::GroupHead &head = heads[seen];
 		if (head.held || !is_wanted(head.type, head.dead_letter) || known.round.waiting.contains(head.group))
 			continue;
-		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group);
+		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group, reading.scope.claims());
 		const bool has_limits =
 			admission.rules[0].is_limit() || admission.rules[1].is_limit() || admission.rules[2].token_ns > 0;
 		if (has_limits && remembers_quiet_ && !(admitted.empty() && reading.locked.empty())) {
@@ -792,12 +837,13 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 				admitted.begin());
 			cut = false;
 		}
-		const TypeFlow *const type_flow = flow.type(candidate.type);
+		const TypeFlow *const type_flow = flow.type(candidate.type, queue, reading.scope.claims());
 		cut |= reading.is_full() || reading.is_early(candidate) || !is_wanted(candidate.type, candidate.dead_letter) ||
 			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
 		if (!cut && !first && !remembers_quiet_) {
 			/* Whoever works outside runs them at the same time. */
-			const Admission admission = flow.admission_of(candidate.id, queue, candidate.type, candidate.group);
+			const Admission admission =
+				flow.admission_of(candidate.id, queue, candidate.type, candidate.group, reading.scope.claims());
 			cut = !admit_task(reading.conditions, admission).admitted;
 		}
 		if (cut) {
@@ -899,7 +945,8 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 
 bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, Part &part) {
 	const QueueFlow *const queue_flow = conditions.flow.queue(known.lane.queue);
-	const TypeFlow *const type_flow = scope.is_limited ? conditions.flow.type(scope.limited_type()) : nullptr;
+	const TypeFlow *const type_flow =
+		scope.is_limited ? conditions.flow.type(scope.limited_type(), known.lane.queue, scope.claims()) : nullptr;
 	const std::pair<uint64, Rule> limits[] = {
 		{queue_flow ? queue_flow->name : 0, queue_flow ? queue_flow->rule : Rule()},
 		{type_flow ? type_flow->name : 0, type_flow ? type_flow->rule : Rule()}};
@@ -948,7 +995,8 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 			};
 			if (head.held || (!wants(scope) && std::none_of(scope.limited.begin(), scope.limited.end(), wants)))
 				continue;
-			const Admission admission = conditions.flow.admission_of(head.id, queue, head.type, head.group);
+			const Admission admission =
+				conditions.flow.admission_of(head.id, queue, head.type, head.group, scope.claims());
 			std::pair<uint64, Rule> limits[counted_kinds];
 			for (size_t i = 0; i < counted_kinds; i++)
 				limits[i] = {admission.names[i], admission.rules[i]};

@@ -32,19 +32,31 @@ struct Scope {
 	Queues queues = {};
 	store::TypeFilter elsewhere = {}; /* ... and this one for the others */
 	bool is_limited = false;		  /* it is for one type, which is under limits */
+	bool by_handler = false;		  /* it takes the tasks of handlers, for them */
 	std::vector<Scope> limited = {};  /* one for each type under limits; the filters above are without them */
+	/* Queues that have a filter of their own, because there are handlers that have a say there only. */
+	std::map<std::string, store::TypeFilter, std::less<>> special = {};
 
 	const store::TypeFilter &filter_for(std::string_view queue) const noexcept {
+		if (!special.empty())
+			if (const auto found = special.find(queue); found != special.end())
+				return found->second;
 		return queues.contains(queue) ? filter : elsewhere;
 	}
+	/* Whose tasks it takes. */
+	Claims claims() const noexcept { return by_handler ? Claims::by_handler : Claims::outside; }
 	/* Of a limited scope: its type. */
 	std::string_view limited_type() const noexcept {
 		if (!is_limited)
 			return {};
+		if (!special.empty())
+			return special.begin()->second.types.front();
 		return filter.types.empty() ? elsewhere.types.front() : filter.types.front();
 	}
 	void ask_for_rows(const std::string &claimant) {
 		filter.rows_for = elsewhere.rows_for = claimant;
+		for (auto &one : special)
+			one.second.rows_for = claimant;
 		for (Scope &scope : limited)
 			scope.ask_for_rows(claimant);
 	}
@@ -53,8 +65,10 @@ struct Scope {
 Scope scope_of_types(std::vector<std::string> types);
 /* Of the handlers of one role, and the queues in which it has access. */
 Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed);
-/* Types under limits get scopes of their own. The last thing to do to a scope. */
-void separate_limited(Scope &scope, const Flow &flow);
+/* Types under limits get scopes of their own. The last thing to do to a scope. "queue": for claims from this one only. */
+void separate_limited(Scope &scope, const Flow &flow, const std::optional<std::string> &queue = {});
+/* In this queue, the scope does not take these types (sorted): they have handlers there. After limit_scope(). */
+void leave_to_handlers(Scope &scope, const std::string &queue, std::span<const std::string> types);
 /* In queues that are not allowed, only the types in "elsewhere" (sorted) remain. */
 void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere = {});
 

@@ -47,6 +47,7 @@ Flow Flow::read() {
 		type.rule = rule_of(settings.max_running, settings.rate, settings.changed_at);
 		type.group_limit = settings.group_limit;
 		type.type = std::move(settings.type);
+		type.only_in = std::move(settings.only_in);
 		flow.types_.push_back(std::move(type));
 	}
 	return flow;
@@ -59,17 +60,19 @@ const QueueFlow *Flow::queue(std::string_view name) const noexcept {
 	return found == queues_.end() || found->queue != name ? nullptr : &*found;
 }
 
-const TypeFlow *Flow::type(std::string_view name) const noexcept {
+const TypeFlow *Flow::type(std::string_view name, std::string_view queue, Claims claims) const noexcept {
 	const auto found =
 		std::lower_bound(types_.begin(), types_.end(), name,
 						 [](const TypeFlow &flow, std::string_view sought) { return flow.type < sought; });
-	return found == types_.end() || found->type != name ? nullptr : &*found;
+	if (found == types_.end() || found->type != name)
+		return nullptr;
+	return claims == Claims::by_handler || found->has_say_in(queue) ? &*found : nullptr;
 }
 
-Admission Flow::admission_of(int64 task, const std::string &queue, std::string_view type,
-							 std::string_view group) const {
+Admission Flow::admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
+							 Claims claims) const {
 	const QueueFlow *const queue_flow = this->queue(queue);
-	const TypeFlow *const type_flow = this->type(type);
+	const TypeFlow *const type_flow = this->type(type, queue, claims);
 	Admission admission = {};
 	admission.task = task;
 	admission.queue_hash = hash_name(queue);
@@ -85,7 +88,9 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 		return admission;
 	Rule rule = queue_flow ? queue_flow->group_rate : Rule();
 	const int32 of_queue = queue_flow ? queue_flow->group_limit : 1;
-	rule.max_running = type_flow && type_flow->group_limit > 0 ? type_flow->group_limit : of_queue;
+	/* The order in a group is everybody's who works in the queue. */
+	const bool by_type = type_flow && type_flow->group_limit > 0 && type_flow->has_say_in(queue);
+	rule.max_running = by_type ? type_flow->group_limit : of_queue;
 	count_as(Counted::group, name_of("group", group) ^ hash_name(queue), rule);
 	if (group.size() < sizeof(admission.group))
 		group.copy(admission.group, group.size());
@@ -100,7 +105,8 @@ void Flow::count_running_tasks() const {
 	for (const TypeFlow &flow : types_)
 		types.push_back(flow.type);
 	for (const store::CountedTask &task : store::claimed_tasks(queues, types))
-		count_running(admission_of(task.id, task.queue, task.type, task.group));
+		count_running(admission_of(task.id, task.queue, task.type, task.group,
+								   task.in_server ? Claims::by_handler : Claims::outside));
 }
 
 void Flow::make_ready(DatabaseSlot *slot, uint64 configuration) const {

@@ -25,8 +25,13 @@ struct TypeFlow {
 	std::string type;
 	uint64 name;
 	Rule rule;
-	int32 group_limit = 0; /* 0: as the queue says */
+	int32 group_limit = 0;					 /* 0: as the queue says */
+	std::optional<std::string> only_in = {}; /* the queue that its handler keeps to; none = it has a say in all */
+
+	bool has_say_in(std::string_view queue) const noexcept { return !only_in || *only_in == queue; }
 };
+/* Who claims: what a handler's limits are for its own tasks, they are not for others' in queues where it has no say. */
+enum class Claims { outside, by_handler };
 
 class Flow {
 public:
@@ -34,7 +39,8 @@ public:
 	static Flow read();
 
 	const QueueFlow *queue(std::string_view name) const noexcept;
-	const TypeFlow *type(std::string_view name) const noexcept;
+	/* What the type's handler says of such a task in this queue; null if it says nothing, or has no say. */
+	const TypeFlow *type(std::string_view name, std::string_view queue, Claims claims) const noexcept;
 	/* Types whose tasks are counted. */
 	const std::vector<TypeFlow> &types() const noexcept { return types_; }
 	bool has_weights() const noexcept { return has_weights_; }
@@ -47,7 +53,8 @@ public:
 		return flow == nullptr || (flow->holds_group && flow->group_limit == 1);
 	}
 	/* Under what a task is counted; "group" is empty for one that has none. */
-	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group) const;
+	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
+						   Claims claims) const;
 	/* Counts what runs; what is counted already stays so. Needs a Session. */
 	void count_running_tasks() const;
 	/* Likewise, and notes that it is done, unless that was done as of this configuration. */

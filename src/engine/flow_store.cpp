@@ -20,7 +20,8 @@ static constinit Statement queue_settings_statement{
 																									   "q.rate_limit, q.group_limit, q.group_rate_limit) IS NOT NULL OR q.aging IS NOT NULL "
 																									   "OR q.group_hold_on_retry IS NOT NULL"};
 static constinit Statement type_settings_statement{"SELECT h.type, coalesce(h.max_running, 0), " RATE(
-	"h.") ", coalesce(h.group_limit, 0), coalesce(h.rate_changed_at, '-infinity') "
+	"h.") ", coalesce(h.group_limit, 0), coalesce(h.rate_changed_at, '-infinity'), CASE WHEN " KEEPS_TO_ITS_QUEUE
+		  " THEN h.queue END "
 		  "FROM jobqueue.handlers h WHERE coalesce(h.max_running, h.rate_limit, h.group_limit) IS NOT NULL"};
 
 static RateSettings rate_at(const Rows &rows, uint64 row, int column) {
@@ -44,7 +45,8 @@ std::vector<TypeSettings> type_settings() {
 	const Rows rows = type_settings_statement.run_on_latest(none);
 	std::vector<TypeSettings> settings;
 	for (uint64 i = 0; i < rows.size(); i++)
-		settings.push_back({rows.text_at(i, 1), rows.int32_at(i, 2), rate_at(rows, i, 3), rows.int32_at(i, 6),
+		settings.push_back({rows.text_at(i, 1), rows.is_null(i, 8) ? std::nullopt : std::optional(rows.text_at(i, 8)),
+							rows.int32_at(i, 2), rate_at(rows, i, 3), rows.int32_at(i, 6),
 							DatumGetTimestampTz(rows.datum(i, 7))});
 	std::sort(settings.begin(), settings.end(), [](const auto &a, const auto &b) { return a.type < b.type; });
 	return settings;
@@ -127,7 +129,8 @@ void change_type(const TypeChange &change, bool replaces) {
 	change_type_statement.run(params.add(change.rate_burst).add(change.group_limit).add(replaces));
 }
 
-#define COUNTED_COLUMNS "SELECT t.id, t.queue, t.type, coalesce(t.group_key, '') FROM jobqueue.tasks_live t "
+#define COUNTED_COLUMNS                                                                                                \
+	"SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), " IN_SERVER " FROM jobqueue.tasks_live t "
 static constinit Statement claimed_statement{
 	COUNTED_COLUMNS "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND (t.group_key IS NOT NULL "
 					"OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ "ANY ($2)) ORDER BY t.lease_expires_at",
@@ -140,7 +143,8 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4)});
+		tasks.push_back(
+			{rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4), rows.bool_at(i, 5)});
 	return tasks;
 }
 

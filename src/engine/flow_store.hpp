@@ -28,6 +28,7 @@ struct QueueSettings {
 std::vector<QueueSettings> queue_settings();
 struct TypeSettings {
 	std::string type;
+	std::optional<std::string> only_in = {}; /* the queue that its handler keeps to; none = it has a say in all */
 	int32 max_running = 0;
 	RateSettings rate;
 	int32 group_limit = 0;
@@ -60,6 +61,7 @@ void change_type(const TypeChange &change, bool replaces);
 struct CountedTask {
 	int64 id;
 	std::string queue, type, group;
+	bool in_server;
 };
 /* Claimed tasks that have a group, or are of one of these queues or types. */
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types);

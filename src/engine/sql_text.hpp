@@ -29,6 +29,8 @@
 #define SERVES_ALL                                                                                                     \
 	"EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role_oid" EQ "h.run_as_oid AND a.queue IS NULL AND a.access" EQ   \
 	"ANY (ARRAY['consumer', 'manager']))"
+/* Its role has access to some queues only: it takes tasks from these, and has no say in any but its own. */
+#define KEEPS_TO_ITS_QUEUE "(h.governed AND NOT " SERVES_ALL ")"
 /* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
 #define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
 

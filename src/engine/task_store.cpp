@@ -1378,7 +1378,7 @@ bool delete_handler(std::string_view type) {
 	return !delete_handler_statement.run(params.add(type)).empty();
 }
 
-static constinit Statement handled_types_statement{"SELECT h.type, h.queue, h.governed AND NOT " SERVES_ALL
+static constinit Statement handled_types_statement{"SELECT h.type, h.queue, " KEEPS_TO_ITS_QUEUE
 												   " FROM jobqueue.handlers h"};
 
 std::vector<HandledType> handled_types() {

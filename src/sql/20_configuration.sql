@@ -154,7 +154,7 @@ COMMENT ON COLUMN jobqueue.handlers.jitter IS 'part of the wait by which it is l
 COMMENT ON COLUMN jobqueue.handlers.timeout IS 'how long an attempt may take, for tasks that do not say themselves; null = as long as it takes';
 COMMENT ON COLUMN jobqueue.handlers.discard_sqlstates IS 'SQLSTATEs, or classes of them (two characters), that are not tried again';
 COMMENT ON COLUMN jobqueue.handlers.dead_letter_queue IS 'where tasks go instead of failing; no worker serves it';
-COMMENT ON COLUMN jobqueue.handlers.max_running IS 'tasks of the type at once, in all queues; null = as many as there are workers';
+COMMENT ON COLUMN jobqueue.handlers.max_running IS 'tasks of the type at once, in all queues in which the handler has a say; null = as many as there are workers';
 COMMENT ON COLUMN jobqueue.handlers.rate_limit IS 'tasks of the type that begin in each rate_period; null = as they come';
 COMMENT ON COLUMN jobqueue.handlers.rate_period IS 'null = 1 second';
 COMMENT ON COLUMN jobqueue.handlers.rate_burst IS 'how many may begin at once after a pause; null = rate_limit';

@@ -94,7 +94,11 @@ SELECT k.queue,
 		UNION ALL
 		(SELECT t.type FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
 		 ORDER BY t.priority, t.group_key COLLATE pg_catalog."C", t.id NULLS FIRST LIMIT 1000)) c
-	 WHERE NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type OPERATOR(pg_catalog.=) c.type)) AS unhandled_types
+	 WHERE NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type OPERATOR(pg_catalog.=) c.type
+		AND (NOT h.governed OR h.queue OPERATOR(pg_catalog.=) k.queue OR EXISTS (SELECT 1 FROM jobqueue.access a
+			WHERE a.access OPERATOR(pg_catalog.=) ANY (ARRAY['consumer', 'manager'])
+				AND (a.queue IS NULL OR a.queue OPERATOR(pg_catalog.=) k.queue)
+				AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE'))))) AS unhandled_types
 FROM known k
 LEFT JOIN waiting w ON w.queue OPERATOR(pg_catalog.=) k.queue
 LEFT JOIN scheduled s ON s.queue OPERATOR(pg_catalog.=) k.queue
@@ -109,7 +113,7 @@ COMMENT ON COLUMN jobqueue.queue_status.scheduled IS 'tasks whose time has not c
 COMMENT ON COLUMN jobqueue.queue_status.running IS 'tasks that are claimed, in the server or outside';
 COMMENT ON COLUMN jobqueue.queue_status.oldest_waiting IS 'when the oldest waiting task was enqueued';
 COMMENT ON COLUMN jobqueue.queue_status.paused IS 'nothing is claimed from it; all queues of a restored copy, until adopt()';
-COMMENT ON COLUMN jobqueue.queue_status.unhandled_types IS 'types without handler among the first 1000 waiting tasks; null = none';
+COMMENT ON COLUMN jobqueue.queue_status.unhandled_types IS 'types without a handler that serves the queue, among the first 1000 waiting tasks; null = none';
 
 -- What a worker does is for those who may look into the task's queue.
 CREATE VIEW jobqueue.worker_status WITH (security_barrier) AS
