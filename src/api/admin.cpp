@@ -50,7 +50,7 @@ static void check_owner(const store::Handler &handler) {
 	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
 		return;
 	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-				OidIsValid(role) ? "must be a member of role \"" + handler.run_as +
+				OidIsValid(role) ? "must be able to SET ROLE \"" + handler.run_as +
 									   "\" to change the handler of type \"" + handler.type + "\""
 								 : "the handler of type \"" + handler.type + "\" belongs to a role that is no more");
 }
@@ -147,6 +147,9 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 						"batch_size must be between 1 and " + std::to_string(most_tasks));
 	}
+	handler.on_failure = arguments.optional_text(19);
+	if (handler.on_failure && !handler.on_failure->empty())
+		refuse_sql_type(*handler.on_failure);
 	return handler;
 }
 
@@ -202,7 +205,7 @@ static void check_role(const std::string &name, std::initializer_list<std::strin
 		throw Error(ERRCODE_UNDEFINED_OBJECT, "role \"" + name + "\" does not exist");
 	if (!role.caller_may_become)
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"must be a member of role \"" + name + "\" to register a handler that runs as it");
+					"must be able to SET ROLE \"" + name + "\" to register a handler that runs as it");
 	for (const std::string &function : functions) {
 		const char *const signature = function.c_str();
 		const Oid oid = role.oid;
@@ -214,6 +217,12 @@ static void check_role(const std::string &name, std::initializer_list<std::strin
 	if (role.superuser && !settings::allow_superuser_handlers)
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" is a superuser, and may not run handlers",
 					"Pass another role as run_as, or turn jobqueue.allow_superuser_handlers on.");
+}
+
+/* Tasks that are added when others have failed are added by the role, and only where it may. Needs a Session. */
+static void check_failure_type(const store::HandlerSettings &handler, const std::string &role, Oid owner) {
+	if (handler.on_failure && !handler.on_failure->empty())
+		require_failure_type(queues_of_failure_tasks(role_facts(role.c_str()).oid, owner), role, *handler.on_failure);
 }
 
 /* A manager of some queues only: others' queues are none of its business, nor may another role look into them for it. */
@@ -282,6 +291,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	{
 		own_handler(owner, handler.type);
 		const Session session(owner);
+		check_failure_type(handler, *handler.run_as, owner);
 		store::put_handler(handler);
 		store::change_type(read_type_limits(arguments), true);
 		check_queues();
@@ -318,6 +328,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 		check_role(role, {change.function.value_or(""), change.backoff_function.value_or("")});
 	{
 		const Session session(owner);
+		check_failure_type(change, role, owner);
 		store::change_handler(change);
 		if (!limits.says_nothing())
 			store::change_type(limits, false);

@@ -102,7 +102,7 @@ std::optional<store::Attempt> Drain::claim() {
 
 void Drain::attempt(const store::Attempt &task) {
 	const store::Handler *const handler = store::find_handler(handlers_, task.type);
-	std::optional<PgError> error;
+	std::exception_ptr problem;
 	take_own_cancel();
 	try {
 		in_subtransaction([&] {
@@ -116,16 +116,17 @@ void Drain::attempt(const store::Attempt &task) {
 				throw ClaimEnded{};
 		});
 		return;
-	} catch (const PgError &caught) {
-		error = caught;
 	} catch (const ClaimEnded &) {
+	} catch (...) {
+		problem = std::current_exception();
 	}
-	if (error) {
-		fail(task, *handler, *error);
+	if (problem) {
+		fail(task, *handler, as_pg_error(problem));
 		return;
 	}
+	const std::optional<OwnCancel> cancel = take_own_cancel();
 	const Session session(owner_);
-	end_by_own_hand(task.id, task.attempt);
+	end_by_own_hand(task.id, task.attempt, cancel);
 }
 
 void Drain::fail(const store::Attempt &task, const store::Handler &handler, const PgError &error) {
@@ -136,16 +137,24 @@ void Drain::fail(const store::Attempt &task, const store::Handler &handler, cons
 	std::optional<int64> delay_us;
 	if (!handler.backoff_function.signature.empty() && !discarded && task.attempt < task.max_attempts) {
 		struct Answered {};
+		std::exception_ptr problem;
+		int32 failed = 0;
+		{
+			const Session session(owner_);
+			failed = store::failed_attempts(task.id);
+		}
 		try {
 			in_subtransaction([&] {
-				delay_us = executor_.backoff_us(handler.backoff_function, task.attempt, error.what());
+				delay_us = executor_.backoff_us(handler.backoff_function, failed + 1, error.what());
 				throw Answered{}; /* it shall decide, and do nothing */
 			});
 		} catch (const Answered &) {
-		} catch (const PgError &problem) {
-			if (problem.sqlerrcode() == ERRCODE_QUERY_CANCELED)
-				throw;
+		} catch (...) {
+			problem = std::current_exception();
 		}
+		if (problem)
+			if (const PgError caught = as_pg_error(problem); caught.sqlerrcode() == ERRCODE_QUERY_CANCELED)
+				throw PgError(caught);
 	}
 	const Session session(owner_);
 	if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))

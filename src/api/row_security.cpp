@@ -65,6 +65,11 @@ static std::string in_queues(const Queues &queues) {
 /* Nobody writes by hand what a worker would run as SQL: only enqueue_sql() does. */
 #define NO_SQL_COMMAND "NOT pg_catalog.starts_with(type, 'sql:')"
 
+/* What a worker in the server runs is nobody else's to change, nor to lock: the worker would wait for its row. */
+#define NOT_IN_SERVER                                                                                                  \
+	"NOT (status OPERATOR(pg_catalog.=) 'processing' AND coalesce(lease_expires_at, '-infinity') "                     \
+	"OPERATOR(pg_catalog.=) 'infinity')"
+
 /* Which rows the current user may reach with the command. */
 static std::string condition_for(CmdType command, Oid owner, Oid table, Table kind) {
 	const AclMode right = command == CMD_INSERT	  ? ACL_INSERT
@@ -95,7 +100,7 @@ static std::string condition_for(CmdType command, Oid owner, Oid table, Table ki
 		return condition;
 	}
 	case CMD_UPDATE:
-		return reach({Access::consumer}) + " AND " NO_SQL_COMMAND;
+		return reach({Access::consumer}) + " AND " NO_SQL_COMMAND " AND " NOT_IN_SERVER;
 	case CMD_DELETE:
 		return reach({Access::manager});
 	default:

@@ -19,7 +19,7 @@ static void check_owner(const store::Schedule &schedule) {
 	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
 		return;
 	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-				OidIsValid(role) ? "must be a member of role \"" + schedule.created_by + "\" to change schedule \"" +
+				OidIsValid(role) ? "must be able to SET ROLE \"" + schedule.created_by + "\" to change schedule \"" +
 									   schedule.name + "\""
 								 : "schedule \"" + schedule.name + "\" belongs to a role that is no more");
 }
@@ -89,7 +89,7 @@ static void require_command(Oid owner, store::Schedule &schedule) {
 		throw Error(ERRCODE_UNDEFINED_OBJECT, "role \"" + schedule.created_by + "\" does not exist");
 	if (!guard([role] { return compat::may_become(GetUserId(), role); }))
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"must be a member of role \"" + schedule.created_by + "\" to schedule a command that runs as it");
+					"must be able to SET ROLE \"" + schedule.created_by + "\" to schedule a command that runs as it");
 	schedule.role = role;
 	check_sql_command(*schedule.command);
 	check_sql_role(role, *schedule.queue, owner);

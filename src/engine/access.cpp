@@ -138,6 +138,27 @@ Queues queues_of_schedules(Oid role, Oid owner) {
 	return queues_among(store::access_entries(), role, {Access::manager});
 }
 
+/* Who may enqueue; and managers, who could have a schedule do it. */
+Queues queues_of_failure_tasks(Oid role, Oid owner) {
+	if (is_free(role, owner))
+		return {};
+	if (guard([role] {
+			char schema[] = "jobqueue", name[] = "enqueue";
+			const Oid enqueue = LookupFuncName(list_make2(makeString(schema), makeString(name)), -1, nullptr, true);
+			return OidIsValid(enqueue) && may_call_by_hand(enqueue, role);
+		}))
+		return {};
+	return queues_among(store::access_entries(), role, {Access::producer, Access::manager});
+}
+
+void require_failure_type(const Queues &allowed, const std::string &role, std::string_view type) {
+	if (!allowed.all && allowed.names.empty())
+		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+					"role \"" + role + "\" may not have tasks of type \"" + std::string(type) + "\" added",
+					"jobqueue.grant_access() can make it a producer.");
+	require_type(allowed, store::handled_types(), type);
+}
+
 void require(const Queues &allowed, const std::optional<std::string> &queue) {
 	if (queue ? allowed.contains(*queue) : allowed.all)
 		return;

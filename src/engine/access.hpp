@@ -52,6 +52,11 @@ Queues queues_of_handlers(Oid role, Oid owner);
 /* Likewise, queues to which a schedule's role may have tasks added. */
 Queues queues_of_schedules(Oid role, Oid owner);
 
+/* Likewise, queues to which tasks may be added for a role's handlers, when tasks of these have failed. */
+Queues queues_of_failure_tasks(Oid role, Oid owner);
+/* Throws 42501 if a role that has these may not have tasks of the type added. Needs a Session. */
+void require_failure_type(const Queues &allowed, const std::string &role, std::string_view type);
+
 /* Throws 42501 if the queue is not among them; none = all queues are meant. */
 void require(const Queues &allowed, const std::optional<std::string> &queue);
 /*

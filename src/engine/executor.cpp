@@ -23,7 +23,8 @@ struct Executor::Resolved {
 	bool may_execute = false; /* checked since the catalog changed */
 	FmgrInfo call = {};
 	FmgrInfo to_jsonb = {};
-	const char *statement = nullptr; /* of a procedure */
+	PlannedStmt *statement = nullptr; /* of a procedure: CALL */
+	const char *text = nullptr;		  /* likewise, as it is shown */
 
 	Resolved() = default;
 	Resolved(const Resolved &) = delete;
@@ -140,10 +141,12 @@ void Executor::forget() noexcept {
 	resolved_.clear();
 }
 
-/* C region. */
+/* By what it is, not by how it is written: the session's settings have a say in that. C region. */
 static bool is_task_type(Oid type) {
-	return type == JSONBOID ||
-		   (get_typtype(type) == TYPTYPE_COMPOSITE && strcmp(format_type_be_qualified(type), "jobqueue.tasks") == 0);
+	if (type == JSONBOID)
+		return true;
+	const Oid table = get_typtype(type) == TYPTYPE_COMPOSITE ? get_typ_typrelid(type) : InvalidOid;
+	return OidIsValid(table) && table == get_relname_relid("tasks", get_namespace_oid("jobqueue", true));
 }
 
 /* What a batch handler takes an array of; InvalidOid of others. C region. */
@@ -202,6 +205,35 @@ static const char *backoff_problem(Oid function) {
 	return found;
 }
 
+/* A parameter that stands for the argument. C region. */
+static Param *make_argument(Oid type) {
+	Param *argument = makeNode(Param);
+	argument->paramkind = PARAM_EXTERN;
+	argument->paramid = 1;
+	argument->paramtype = type;
+	argument->paramtypmod = -1;
+	argument->location = -1;
+	return argument;
+}
+
+/*
+ * CALL, as it would have been planned. By the procedure's OID: looked up by its name, it could be another one, or one of
+ * several, as soon as somebody adds an overload. In the current memory context. C region.
+ */
+static PlannedStmt *make_call(const FormData_pg_proc *form, const char *schema) {
+	CallStmt *call = makeNode(CallStmt);
+	call->funccall = makeFuncCall(list_make2(makeString(pstrdup(schema)), makeString(pstrdup(NameStr(form->proname)))),
+								  NIL, COERCE_EXPLICIT_CALL, -1);
+	call->funcexpr = makeFuncExpr(form->oid, form->prorettype, list_make1(make_argument(form->proargtypes.values[0])),
+								  InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	PlannedStmt *statement = makeNode(PlannedStmt);
+	statement->commandType = CMD_UTILITY;
+	statement->canSetTag = true;
+	statement->utilityStmt = reinterpret_cast<Node *>(call);
+	statement->stmt_location = -1;
+	return statement;
+}
+
 /* C region. */
 static void look_up(Executor::Resolved *handler, const char *signature, const char *(*problem_of)(Oid)) {
 	handler->context = AllocSetContextCreate(TopMemoryContext, "jobqueue handler", ALLOCSET_SMALL_SIZES);
@@ -221,10 +253,14 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 	handler->result = form->prorettype;
 	handler->owner = form->proowner;
 	handler->procedure = form->prokind == PROKIND_PROCEDURE;
-	const char *name = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
-	handler->statement = MemoryContextStrdup(handler->context, psprintf("CALL %s($1)", name));
+	if (handler->procedure) {
+		MemoryContext caller = MemoryContextSwitchTo(handler->context);
+		const char *schema = get_namespace_name(form->pronamespace);
+		handler->text = psprintf("CALL %s($1)", quote_qualified_identifier(schema, NameStr(form->proname)));
+		handler->statement = make_call(form, schema);
+		MemoryContextSwitchTo(caller);
+	}
 	ReleaseSysCache(tuple);
-
 	if (handler->procedure)
 		return;
 	fmgr_info_cxt(handler->function, &handler->call, handler->context);
@@ -233,14 +269,8 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 	/* to_jsonb finds the type of its argument in the expression that calls it. */
 	MemoryContext caller = MemoryContextSwitchTo(handler->context);
 	fmgr_info_cxt(F_TO_JSONB, &handler->to_jsonb, handler->context);
-	Param *argument = makeNode(Param);
-	argument->paramkind = PARAM_EXTERN;
-	argument->paramid = 1;
-	argument->paramtype = handler->result;
-	argument->paramtypmod = -1;
-	argument->location = -1;
-	FuncExpr *expression =
-		makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(argument), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	FuncExpr *expression = makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(make_argument(handler->result)), InvalidOid,
+										InvalidOid, COERCE_EXPLICIT_CALL);
 	fmgr_info_set_expr(reinterpret_cast<Node *>(expression), &handler->to_jsonb);
 	MemoryContextSwitchTo(caller);
 }
@@ -332,11 +362,9 @@ void add_task_context(void *arg) {
 
 /* A CALL; if the procedure may commit, a top-level one, as from a client. C region. */
 static void call_procedure(const Executor::Resolved *handler, Datum argument, bool may_commit) {
-	Oid types[1] = {handler->argument};
-	List *parsed = pg_parse_query(handler->statement);
-	List *rewritten =
-		pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, parsed), handler->statement, types, 1, nullptr);
-	List *planned = pg_plan_queries(rewritten, handler->statement, CURSOR_OPT_PARALLEL_OK, nullptr);
+	/* Copies, for the current context: the procedure may change the catalog, and what was looked up is forgotten then. */
+	List *planned = list_make1(copyObjectImpl(handler->statement));
+	const char *text = pstrdup(handler->text);
 	if (may_commit)
 		PopActiveSnapshot(); /* the transaction's: none may be active at a COMMIT */
 
@@ -348,7 +376,7 @@ static void call_procedure(const Executor::Resolved *handler, Datum argument, bo
 
 	Portal portal = CreateNewPortal();
 	portal->visible = false;
-	PortalDefineQuery(portal, nullptr, handler->statement, CMDTAG_CALL, planned, nullptr);
+	PortalDefineQuery(portal, nullptr, text, CMDTAG_CALL, planned, nullptr);
 	PortalStart(portal, params, 0, InvalidSnapshot);
 	compat::run_portal(portal, may_commit, None_Receiver);
 	PortalDrop(portal, false);
@@ -526,6 +554,11 @@ void check_backoff_signature(Oid function) {
 }
 
 std::string handler_signature(Oid function) {
+	/* The same for everybody: it is compared, too. */
+	struct Quoting {
+		const bool saved = std::exchange(quote_all_identifiers, false);
+		~Quoting() { quote_all_identifiers = saved; }
+	} const quoting;
 	return guard([function] { return format_procedure_qualified(function); });
 }
 

@@ -3,10 +3,12 @@
  */
 #include "engine/outcome.hpp"
 
+#include "engine/access.hpp"
 #include "engine/dependencies.hpp"
 #include "engine/executor.hpp"
 #include "engine/retry_policy.hpp"
 #include "pg/settings.hpp"
+#include "pg/transaction.hpp"
 #include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 
@@ -134,12 +136,58 @@ bool end_succeeded(std::span<const store::Attempt> tasks, std::span<const std::o
 	return end_completed(ids, attempts, array, true).size() == tasks.size();
 }
 
-static int64 delay_before_retry(const store::FailurePolicy &policy, int attempt) {
+/* "failed": how many attempts have failed. */
+static int64 delay_before_retry(const store::FailurePolicy &policy, int failed) {
 	RetryPolicy retry = {
 		.first_delay_us = policy.first_delay_us, .max_delay_us = policy.max_delay_us, .jitter = policy.jitter};
 	if (policy.backoff != "exponential")
 		retry.backoff = policy.backoff == "fixed" ? RetryPolicy::Backoff::fixed : RetryPolicy::Backoff::linear;
-	return retry.delay_us(attempt, pg_prng_double(&pg_global_prng_state));
+	return retry.delay_us(failed, pg_prng_double(&pg_global_prng_state));
+}
+
+/*
+ * What a handler wants to be done when a task of its type has failed for good: with the rights of its role, asked now. The
+ * task fails all the same where that cannot be done.
+ */
+static void add_failure_task(const store::Claim &claim, const store::FailurePolicy &policy,
+							 const store::FailureReport &report) {
+	const Oid owner = GetUserId(); /* in a Session */
+	std::exception_ptr problem;
+	try {
+		in_subtransaction([&] {
+			const Session session(owner);
+			if (!OidIsValid(policy.role))
+				throw Error(ERRCODE_UNDEFINED_OBJECT, "role \"" + policy.run_as + "\" does not exist");
+			const Queues allowed = queues_of_failure_tasks(policy.role, owner);
+			require_failure_type(allowed, policy.run_as, *policy.on_failure);
+			store::NewTask task;
+			task.type = *policy.on_failure;
+			/* Nobody says where it goes, and not everywhere it may: to where the other one was. */
+			const std::vector<store::HandledType> types = store::handled_types();
+			if (!allowed.all && allowed.contains(claim.queue) &&
+				std::none_of(types.begin(), types.end(), [&](const store::HandledType &handled) {
+					return handled.type == task.type && allowed.contains(handled.queue);
+				}))
+				task.queue = claim.queue;
+			task.own_queues = allowed.names;
+			task.metadata = report.metadata;
+			task.created_by = policy.run_as;
+			const store::Added added = store::insert(task, report.payload);
+			require(allowed, added.queue);
+			guard([&added, &task] { note_task(added.queue, task.priority, added.id, task.type, ""); });
+		});
+		return;
+	} catch (...) {
+		problem = std::current_exception();
+	}
+	const PgError error = as_pg_error(problem);
+	const PgError *const reported = &error;
+	const char *const type = policy.on_failure->c_str();
+	guard([reported, type, &claim] {
+		ereport(WARNING, (errcode(reported->sqlerrcode()),
+						  errmsg("no task of type \"%s\" could be added for the failed task " INT64_FORMAT ": %s", type,
+								 claim.id, reported->what())));
+	});
 }
 
 const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options) {
@@ -153,6 +201,12 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 	if (!retry) {
 		const bool dead_letter = policy.dead_letter_queue && !options.discarded && !claim.dead_letter &&
 								 *policy.dead_letter_queue != claim.queue;
+		const std::optional<store::FailureReport> report =
+			policy.on_failure && !claim.dead_letter
+				? store::failure_report(claim.id, failure, dead_letter ? policy.dead_letter_queue : std::nullopt)
+				: std::nullopt;
+		if (report)
+			add_failure_task(claim, policy, *report);
 		if (dead_letter) {
 			const std::string &queue = *policy.dead_letter_queue;
 			store::dead_letter(claim.id, queue, failure);
@@ -166,7 +220,7 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 		note_end(claim.id);
 		return "failed";
 	}
-	const int64 delay = options.retry_in_us ? *options.retry_in_us : delay_before_retry(policy, claim.attempt);
+	const int64 delay = options.retry_in_us ? *options.retry_in_us : delay_before_retry(policy, claim.failed + 1);
 	if (delay <= 0) {
 		store::put_back(claim.id, std::nullopt, failure);
 		announce_task(claim);
@@ -206,8 +260,7 @@ std::optional<OwnCancel> take_own_cancel() {
 	return cancel;
 }
 
-void end_by_own_hand(int64 id, int32 attempt) {
-	const std::optional<OwnCancel> cancel = take_own_cancel();
+void end_by_own_hand(int64 id, int32 attempt, const std::optional<OwnCancel> &cancel) {
 	const std::optional<store::Claim> claim = store::lock_claim(id, attempt, true);
 	if (!claim)
 		return;

@@ -59,9 +59,9 @@ struct OwnCancel {
 std::optional<OwnCancel> take_own_cancel();
 /*
  * A handler has returned, but its claim is over, and its transaction has been rolled back. If the claim is good again,
- * the handler itself ended it: by cancel(), or by hand, which is an error.
+ * the handler itself ended it: by cancel(), which it has said, or by hand, which is an error.
  */
-void end_by_own_hand(int64 id, int32 attempt);
+void end_by_own_hand(int64 id, int32 attempt, const std::optional<OwnCancel> &cancel);
 
 /* A task that was scheduled can be claimed now. */
 void announce_due(const store::Due &task);

@@ -746,9 +746,21 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 	return complete_locked_statements[slot].run(params.add(claimed_by)).processed();
 }
 
+/*
+ * How many attempts have failed so far: those that were snoozed or released have not. Of the failures the latest 20 are
+ * kept; what came before the first of these counts as failed.
+ */
+#define FIRST_FAILED(t) "(" t "failures OPERATOR(pg_catalog.->) 0 OPERATOR(pg_catalog.->) 'attempt')"
+#define FAILED_ATTEMPTS(t)                                                                                             \
+	"CASE WHEN " t "failures IS NULL THEN 0 WHEN pg_catalog.jsonb_array_length(" t "failures)" LT "20 OR "             \
+	"coalesce(pg_catalog.jsonb_typeof(" FIRST_FAILED(t) "), '') OPERATOR(pg_catalog.<>) 'number' "                     \
+														"THEN pg_catalog.jsonb_array_length(" t                        \
+														"failures) ELSE 19" PLUS                                       \
+														"pg_catalog.int4(" FIRST_FAILED(t) ") END"
+
 #define CLAIM_COLUMNS                                                                                                                \
 	"t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL, " IN_SERVER \
-	", coalesce(t.group_key, '')"
+	", coalesce(t.group_key, ''), " FAILED_ATTEMPTS("t.")
 
 static std::vector<Claim> claims_of(const Rows &rows) {
 	std::vector<Claim> claims;
@@ -756,7 +768,7 @@ static std::vector<Claim> claims_of(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
 		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
 						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
-						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11)});
+						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11), rows.int32_at(i, 12)});
 	return claims;
 }
 
@@ -769,6 +781,24 @@ std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
 	Params params;
 	std::vector<Claim> claims = claims_of(lock_claim_statement.run(params.add(id).add(attempt).add(in_server)));
 	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
+}
+
+static constinit Statement failed_attempts_statement{
+	"SELECT " FAILED_ATTEMPTS("t.") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1", INT8OID};
+
+int32 failed_attempts(int64 id) {
+	Params params;
+	const Rows rows = failed_attempts_statement.run(params.add(id));
+	return rows.empty() ? 0 : rows.int32_at(0, 1);
+}
+
+static constinit Statement lock_free_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
+											   "ANY ($1) ORDER BY t.id FOR UPDATE SKIP LOCKED",
+											   INT8ARRAYOID};
+
+std::vector<int64> lock_free(std::span<const int64> ids) {
+	Params params;
+	return ids_of(lock_free_statement.run(params.add(ids)));
 }
 
 /*
@@ -1262,6 +1292,7 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 #define NO_TIMEOUT UNLESS("$11", "'0'::pg_catalog.interval")
 #define NO_SQLSTATES UNLESS("$12", "'{}'::pg_catalog.text[]")
 #define NO_QUEUE UNLESS("$13", "''")
+#define NO_FAILURE_TYPE UNLESS("$16", "''")
 /* Not by to_regprocedure(): the extension's owner need not be a superuser, and then may not look into every schema. */
 #define OWNER_OF(signature)                                                                                            \
 	"coalesce((SELECT p.proowner FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace" EQ        \
@@ -1272,19 +1303,19 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 
 static constinit Statement put_handler_statement{
 	"INSERT INTO jobqueue.handlers (type, handler, queue, run_as, max_attempts, backoff, backoff_function, first_delay, "
-	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, governed, run_as_oid, "
+	"max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size, governed, on_failure, run_as_oid, "
 	"function_owner, backoff_owner, incarnation) "
 	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, " NO_TIMEOUT ", " NO_SQLSTATES ", " NO_QUEUE
-	", $14, $15, " OID_OF("$4") ", " OWNER_OF("$2") ", " OWNER_OF(
+	", $14, $15, " NO_FAILURE_TYPE ", " OID_OF("$4") ", " OWNER_OF("$2") ", " OWNER_OF(
 		"$7") ", i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 "
 			  "ON CONFLICT (type) DO UPDATE SET handler = EXCLUDED.handler, queue = EXCLUDED.queue, run_as = EXCLUDED.run_as, "
 			  "max_attempts = EXCLUDED.max_attempts, backoff = EXCLUDED.backoff, backoff_function = EXCLUDED.backoff_function, "
 			  "first_delay = EXCLUDED.first_delay, max_delay = EXCLUDED.max_delay, jitter = EXCLUDED.jitter, "
 			  "timeout = EXCLUDED.timeout, discard_sqlstates = EXCLUDED.discard_sqlstates, "
 			  "dead_letter_queue = EXCLUDED.dead_letter_queue, batch_size = EXCLUDED.batch_size, governed = EXCLUDED.governed, "
-			  "run_as_oid = EXCLUDED.run_as_oid, function_owner = EXCLUDED.function_owner, backoff_owner = EXCLUDED.backoff_owner, "
+			  "on_failure = EXCLUDED.on_failure, run_as_oid = EXCLUDED.run_as_oid, function_owner = EXCLUDED.function_owner, backoff_owner = EXCLUDED.backoff_owner, "
 			  "incarnation = EXCLUDED.incarnation, updated_at = " NOW,
-	HANDLER_TYPES, BOOLOID};
+	HANDLER_TYPES, BOOLOID, TEXTOID};
 /* A kind of back-off that is given takes the place of a function. */
 static constinit Statement change_handler_statement{
 	"UPDATE jobqueue.handlers h SET handler = coalesce($2, h.handler), queue = coalesce($3, h.queue), "
@@ -1295,6 +1326,7 @@ static constinit Statement change_handler_statement{
 	"discard_sqlstates = CASE WHEN $12 IS NULL THEN h.discard_sqlstates ELSE " NO_SQLSTATES " END, "
 	"dead_letter_queue = CASE WHEN $13 IS NULL THEN h.dead_letter_queue ELSE " NO_QUEUE " END, "
 	"batch_size = coalesce($14, h.batch_size), "
+	"on_failure = CASE WHEN $16 IS NULL THEN h.on_failure ELSE " NO_FAILURE_TYPE " END, "
 	"governed = CASE WHEN $4 IS NULL THEN h.governed ELSE $15 END, "
 	"run_as_oid = CASE WHEN $4 IS NULL THEN h.run_as_oid ELSE " OID_OF(
 		"$4") " END, "
@@ -1303,7 +1335,7 @@ static constinit Statement change_handler_statement{
 						"backoff_owner = CASE WHEN $6 IS NULL AND $7 IS NULL THEN h.backoff_owner ELSE " OWNER_OF(
 							"$7") " END, "
 								  "updated_at = " NOW " WHERE h.type" EQ "$1",
-	HANDLER_TYPES, BOOLOID};
+	HANDLER_TYPES, BOOLOID, TEXTOID};
 
 static Params handler_params(const HandlerSettings &handler) {
 	Params params;
@@ -1330,12 +1362,12 @@ static Params handler_params(const HandlerSettings &handler) {
 
 void put_handler(const HandlerSettings &handler) {
 	Params params = handler_params(handler);
-	put_handler_statement.run(params.add(handler.governed));
+	put_handler_statement.run(params.add(handler.governed).add(handler.on_failure));
 }
 
 void change_handler(const HandlerSettings &change) {
 	Params params = handler_params(change);
-	change_handler_statement.run(params.add(change.governed));
+	change_handler_statement.run(params.add(change.governed).add(change.on_failure));
 }
 
 static constinit Statement unserved_queue_statement{
@@ -1352,7 +1384,9 @@ static constinit Statement failure_policy_statement{
 	"SELECT h.backoff, " MICROSECONDS("h.first_delay") ", " MICROSECONDS(
 		"h.max_delay") ", h.jitter::pg_catalog.float8, "
 					   "coalesce($2" EQ "ANY (h.discard_sqlstates) OR pg_catalog.left($2, 2)" EQ
-					   "ANY (h.discard_sqlstates), false), h.dead_letter_queue "
+					   "ANY (h.discard_sqlstates), false), h.dead_letter_queue, h.on_failure, h.run_as, "
+					   "coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname" EQ "h.run_as AND a.oid" EQ
+					   "h.run_as_oid), 0::pg_catalog.oid) "
 					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1 AND ($4 OR " HAS_SAY_IN("$3") ")",
 	TEXTOID, TEXTOID, TEXTOID, BOOLOID};
 
@@ -1362,12 +1396,37 @@ FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate) {
 	const Rows rows = failure_policy_statement.run(params);
 	if (rows.empty())
 		return {};
-	FailurePolicy policy = {rows.text_at(0, 1),	 rows.int64_at(0, 2),
-							rows.int64_at(0, 3), DatumGetFloat8(rows.datum(0, 4)),
-							rows.bool_at(0, 5),	 std::nullopt};
+	FailurePolicy policy;
+	policy.backoff = rows.text_at(0, 1);
+	policy.first_delay_us = rows.int64_at(0, 2);
+	policy.max_delay_us = rows.int64_at(0, 3);
+	policy.jitter = DatumGetFloat8(rows.datum(0, 4));
+	policy.discard = rows.bool_at(0, 5);
 	if (!rows.is_null(0, 6))
 		policy.dead_letter_queue = rows.text_at(0, 6);
+	if (!rows.is_null(0, 7))
+		policy.on_failure = rows.text_at(0, 7);
+	policy.run_as = rows.name_at(0, 8);
+	policy.role = DatumGetObjectId(rows.datum(0, 9));
 	return policy;
+}
+
+/* A payload that is large is to be had from the task. The mark is believed where it matters, of types that are added so. */
+static constinit Statement failure_report_statement{
+	"SELECT pg_catalog.jsonb_build_object('id', t.id, 'type', t.type, 'queue', t.queue, 'payload', "
+	"CASE WHEN pg_catalog.pg_column_size(t.payload)" LE "262144 THEN t.payload END, 'created_by', t.created_by, "
+	"'attempts', t.attempts, 'error', pg_catalog.left($2, 8192), 'sqlstate', $3, 'dead_letter_queue', $4), "
+	"pg_catalog.jsonb_build_object('on_failure_of', t.id) FROM jobqueue.tasks_live t WHERE t.id" EQ
+	"$1 AND NOT (coalesce(t.metadata OPERATOR(pg_catalog.?) 'on_failure_of', false) AND EXISTS "
+	"(SELECT 1 FROM jobqueue.handlers h WHERE h.on_failure" EQ "t.type))",
+	INT8OID, TEXTOID, TEXTOID, TEXTOID};
+
+std::optional<FailureReport> failure_report(int64 id, const Failure &failure,
+											const std::optional<std::string> &dead_letter_queue) {
+	Params params;
+	params.add(id).add(std::string_view(failure.message)).add(std::string_view(failure.sqlstate));
+	const Rows rows = failure_report_statement.run(params.add(dead_letter_queue));
+	return rows.empty() ? std::nullopt : std::optional(FailureReport{rows.datum(0, 1), rows.datum(0, 2)});
 }
 
 static constinit Statement delete_handler_statement{

@@ -187,11 +187,16 @@ struct Claim {
 	bool dead_letter;
 	bool in_server;
 	std::string group; /* empty = none */
+	int32 failed;	   /* attempts so far, without this one */
 };
+/* How many attempts of a task have failed so far. */
+int32 failed_attempts(int64 id);
 /* Locks the task of a claim, unless the claim is over. */
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server);
+/* Of these tasks, those that nobody else has locked. They are locked. */
+std::vector<int64> lock_free(std::span<const int64> ids);
 /*
- * Likewise for a worker's claim that is known to have existed when the server crashed, but may itself have been
+ * Like lock_claim(), for a worker's claim that is known to have existed when the server crashed, but may itself have been
  * forgotten: workers commit their claims without waiting for the disk. Then it is made again.
  */
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
@@ -321,6 +326,7 @@ struct HandlerSettings {
 	std::optional<Datum> discard_sqlstates;		 /* text[] */
 	std::optional<std::string> dead_letter_queue;
 	std::optional<int32> batch_size;
+	std::optional<std::string> on_failure; /* empty: none */
 	bool governed = false;
 };
 void put_handler(const HandlerSettings &handler);
@@ -338,9 +344,21 @@ struct FailurePolicy {
 	double jitter = 0.2;
 	bool discard = false; /* this SQLSTATE is not to be tried again */
 	std::optional<std::string> dead_letter_queue;
+	std::optional<std::string> on_failure; /* when it has failed for good, a task of this type is added by ... */
+	std::string run_as;					   /* the handler's role */
+	Oid role = InvalidOid;				   /* likewise; invalid if it is no more */
 };
 /* The defaults for a type without handler, or with one that has no say in the queue. */
 FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate);
+
+/* What is told to the task that is added when one has failed for good. jsonb, both. */
+struct FailureReport {
+	Datum payload;
+	Datum metadata;
+};
+/* None if it was itself added for such a reason: one failure leads to one such task. Before the task leaves its row. */
+std::optional<FailureReport> failure_report(int64 id, const Failure &failure,
+											const std::optional<std::string> &dead_letter_queue);
 
 /* Whoever's they are. */
 struct HandledType {

@@ -215,6 +215,20 @@ void set_synchronous_commit(int value) noexcept {
 	assign_synchronous_commit(value, nullptr); /* it tells what to wait for */
 }
 
+int transaction_timeout() noexcept {
+#if PG_VERSION_NUM >= 170000
+	return TransactionTimeout;
+#else
+	return 0;
+#endif
+}
+
+void pin_transaction_timeout() {
+#if PG_VERSION_NUM >= 170000
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+#endif
+}
+
 bool holds_lock_on(Oid table) {
 	LOCKTAG tag;
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table);

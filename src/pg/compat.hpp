@@ -45,6 +45,10 @@ void unpin_search_path(int level);
 /* As the setting does it, without making it one that has been set. "value" is a SyncCommitLevel. noexcept. */
 void set_synchronous_commit(int value) noexcept;
 
+/* The setting transaction_timeout in milliseconds, 0 = none; and turned off, whoever sets it for server, database or role. */
+int transaction_timeout() noexcept;
+void pin_transaction_timeout();
+
 /* Does this transaction hold any lock on the table? */
 bool holds_lock_on(Oid table);
 

@@ -1,5 +1,5 @@
 /*
- * guard.cpp -- the non-template half of guard.hpp. run_caught and report are C regions, throw_pending_error is C++.
+ * guard.cpp -- the non-template half of guard.hpp. run_caught and report are C regions, throw_pending_error, describe and as_pg_error are C++.
  */
 #include "pg/guard.hpp"
 
@@ -53,4 +53,46 @@ void report(const Report &report) {
 	pg_unreachable();
 }
 
+void describe(Report &report) noexcept {
+	try {
+		throw;
+	} catch (const Error &e) {
+		report.sqlerrcode = e.sqlerrcode();
+		strlcpy(report.message, e.what(), sizeof(report.message));
+		strlcpy(report.hint, e.hint().c_str(), sizeof(report.hint));
+	} catch (const std::bad_alloc &) {
+		report.sqlerrcode = ERRCODE_OUT_OF_MEMORY;
+		strlcpy(report.message, "out of memory", sizeof(report.message));
+	} catch (const std::exception &e) {
+		strlcpy(report.message, e.what(), sizeof(report.message));
+	} catch (...) {
+		strlcpy(report.message, "unknown C++ exception", sizeof(report.message));
+	}
+}
+
 } // namespace jobqueue::detail
+
+namespace jobqueue {
+
+PgError as_pg_error(const std::exception_ptr &problem) {
+	detail::Report report;
+	std::optional<PgError> error;
+	try {
+		std::rethrow_exception(problem);
+	} catch (const PgError &e) {
+		error = e;
+	} catch (...) {
+		detail::describe(report);
+	}
+	if (error)
+		return *error;
+	const detail::Report *const described = &report;
+	try {
+		guard([described] { detail::report(*described); });
+	} catch (const PgError &e) {
+		error = e;
+	}
+	return *error;
+}
+
+} // namespace jobqueue

@@ -90,6 +90,8 @@ struct Report {
 	char hint[512] = {};
 };
 [[noreturn]] void report(const Report &report);
+/* What boundary() reports of any exception but a PgError. Called while it is being handled. */
+void describe(Report &report) noexcept;
 
 } // namespace detail
 
@@ -122,6 +124,12 @@ template <typename Fn> auto guard(Fn fn) -> std::invoke_result_t<Fn &> {
 	}
 }
 
+/*
+ * What was thrown, as an error of the server's, with its code and hint: an Error is one, too, and so is want of memory.
+ * Not in a catch block. Who wants to record errors of any kind catches everything, and asks this.
+ */
+PgError as_pg_error(const std::exception_ptr &problem);
+
 /* Enters a C++ region from C. No C++ object is alive when report() jumps. */
 template <typename Fn> auto boundary(Fn &&fn) -> std::invoke_result_t<Fn &> {
 	static_assert(std::is_void_v<std::invoke_result_t<Fn &>> ||
@@ -133,17 +141,8 @@ template <typename Fn> auto boundary(Fn &&fn) -> std::invoke_result_t<Fn &> {
 		return fn();
 	} catch (const PgError &e) {
 		report.edata = e.release(caller);
-	} catch (const Error &e) {
-		report.sqlerrcode = e.sqlerrcode();
-		strlcpy(report.message, e.what(), sizeof(report.message));
-		strlcpy(report.hint, e.hint().c_str(), sizeof(report.hint));
-	} catch (const std::bad_alloc &) {
-		report.sqlerrcode = ERRCODE_OUT_OF_MEMORY;
-		strlcpy(report.message, "out of memory", sizeof(report.message));
-	} catch (const std::exception &e) {
-		strlcpy(report.message, e.what(), sizeof(report.message));
 	} catch (...) {
-		strlcpy(report.message, "unknown C++ exception", sizeof(report.message));
+		detail::describe(report);
 	}
 	MemoryContextSwitchTo(caller);
 	detail::report(report);

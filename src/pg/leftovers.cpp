@@ -61,4 +61,11 @@ bool waits_for_lock() noexcept {
 	return MyProc != nullptr && MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
 }
 
+/* Who has come to a row's turn waits for the transaction that has it. */
+bool waits_for_row() noexcept {
+	const LOCK *const lock = waits_for_lock() ? MyProc->waitLock : nullptr; /* it stays where it is while we wait */
+	return lock != nullptr &&
+		   (lock->tag.locktag_type == LOCKTAG_TRANSACTION || lock->tag.locktag_type == LOCKTAG_TUPLE);
+}
+
 } // namespace jobqueue

@@ -24,5 +24,7 @@ inline constexpr int most_subtransactions = PGPROC_MAX_CACHED_SUBXIDS;
 
 /* Is this process waiting for a lock right now? noexcept: for signal handlers. */
 bool waits_for_lock() noexcept;
+/* Likewise, for a row that somebody has changed or locked, rather than for a table. */
+bool waits_for_row() noexcept;
 
 } // namespace jobqueue

@@ -7,6 +7,7 @@
 #include "engine/outcome.hpp"
 #include "engine/sql_command_store.hpp"
 #include "pg/clock.hpp"
+#include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -24,8 +25,78 @@ struct HandlerGone {};
 /* How long a back-off function may think. */
 static constexpr int64 backoff_timeout_us = 5 * USECS_PER_SEC;
 
+/* How often we look whether it is free again, and say that rows are locked. */
+static constexpr int64 record_again_us = 200 * USECS_PER_SEC / 1000;
+static constexpr int64 report_locks_us = USECS_PER_MINUTE;
+
+void Worker::record(const Unrecorded &outcome, int64 patience_us) {
+	in_transaction(Durability::asynchronous, [&] {
+		record(patience_us, Session::Writes::as_transaction_allows, [&] {
+			if (outcome.kind == Unrecorded::Kind::ended) {
+				end_by_own_hand(outcome.id, outcome.attempt, outcome.cancel);
+				return;
+			}
+			if (outcome.kind == Unrecorded::Kind::succeeded) {
+				store::Attempt task = {};
+				task.id = outcome.id;
+				task.attempt = outcome.attempt;
+				end_sql(task, outcome.completion);
+				return;
+			}
+			const std::optional<store::Claim> claim = store::lock_claim(outcome.id, outcome.attempt, true);
+			if (claim && outcome.kind == Unrecorded::Kind::released)
+				end_released(*claim);
+			else if (claim)
+				end_failed(*claim, *outcome.failure,
+						   {.discarded = outcome.discarded, .retry_in_us = outcome.retry_in_us});
+		});
+	});
+}
+
+void Worker::remember(Unrecorded outcome) {
+	const SteadyTime now = steady_now();
+	next_record_ = now + record_again_us;
+	const int64 id = outcome.id;
+	unrecorded_.push_back(std::move(outcome));
+	if (now - reported_at_ < report_locks_us)
+		return;
+	reported_at_ = now;
+	guard([id] {
+		ereport(LOG,
+				(errmsg("the row of task " INT64_FORMAT " is locked by somebody: its outcome cannot be recorded", id),
+				 errdetail("What its handler has done in this transaction is undone, and it runs again when the lock "
+						   "is gone. The worker goes on with other tasks.")));
+	});
+}
+
+void Worker::record_or_remember(Unrecorded outcome) {
+	bool locked = false;
+	try {
+		record(outcome, shortest_patience_us);
+	} catch (const RowLocked &) {
+		locked = true;
+	}
+	if (locked)
+		remember(std::move(outcome));
+}
+
+/* Between two tasks, or before it sleeps: is a row free by now? */
+void Worker::come_back() {
+	if (unrecorded_.empty() || steady_now() < next_record_)
+		return;
+	std::erase_if(unrecorded_, [this](const Unrecorded &outcome) {
+		try {
+			record(outcome, 0);
+			return true;
+		} catch (const RowLocked &) {
+			return false;
+		}
+	});
+	next_record_ = steady_now() + record_again_us;
+}
+
 /* Runs the handler and records its success, in one transaction. */
-void Worker::perform(std::span<const store::Attempt> tasks) {
+void Worker::perform(std::span<const store::Attempt> tasks, HandlerTime &time) {
 	const Durability durability =
 		settings::worker_synchronous_commit ? Durability::synchronous : Durability::asynchronous;
 	in_transaction(durability, [&] {
@@ -33,8 +104,11 @@ void Worker::perform(std::span<const store::Attempt> tasks) {
 		if (handler == nullptr)
 			throw HandlerGone{};
 		MemoryContextSwitchTo(context_);
-		latest_is_procedure_ = executor_->is_procedure(handler->function);
-		latest_takes_row_ = executor_->takes_row(handler->function);
+		{
+			const OwnSettings own;
+			latest_is_procedure_ = executor_->is_procedure(handler->function);
+			latest_takes_row_ = executor_->takes_row(handler->function);
+		}
 		if (latest_is_procedure_)
 			change_durability(Durability::synchronous); /* its own commits are as the role's settings say */
 		const SteadyTime began = steady_now();
@@ -42,11 +116,14 @@ void Worker::perform(std::span<const store::Attempt> tasks) {
 		latest_run_us_ = steady_now() - began;
 		/* Not the context of before: a procedure may have ended that transaction. */
 		MemoryContextSwitchTo(CurTransactionContext);
-		disable_timeout(STATEMENT_TIMEOUT, false);
 
-		const Session session(owner_, Session::Writes::always);
-		if (!end_succeeded(tasks, results))
-			throw ClaimEnded{};
+		time.pause();
+		/* A handler that took long is not undone for a wait that is short beside it. */
+		record(std::max(shortest_patience_us, latest_run_us_), Session::Writes::always, [&] {
+			if (!end_succeeded(tasks, results))
+				throw ClaimEnded{};
+		});
+		time.resume();
 	});
 }
 
@@ -73,20 +150,27 @@ std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store
 		return std::nullopt;
 	struct Answered {};
 	std::optional<int64> delay_us;
-	std::optional<PgError> error;
+	std::exception_ptr problem;
 	try {
+		int32 failed = 0;
+		in_transaction(Durability::asynchronous, [&] {
+			const OwnSettings own;
+			const Session session(owner_);
+			failed = store::failed_attempts(task.id);
+		});
 		const HandlerTime time(backoff_timeout_us);
 		in_transaction(Durability::asynchronous, [&] {
-			delay_us = executor_->backoff_us(handler->backoff_function, task.attempt, failure.message);
+			delay_us = executor_->backoff_us(handler->backoff_function, failed + 1, failure.message);
 			throw Answered{};
 		});
 	} catch (const Answered &) {
-	} catch (const PgError &caught) {
-		error = caught;
+	} catch (...) {
+		problem = std::current_exception();
 	}
-	if (error) {
+	if (problem) {
+		const PgError error = as_pg_error(problem);
 		const char *const function = handler->backoff_function.signature.c_str();
-		const PgError *const reported = &*error;
+		const PgError *const reported = &error;
 		guard([function, reported] {
 			ereport(LOG, (errcode(reported->sqlerrcode()),
 						  errmsg("back-off function %s failed: %s", function, reported->what()),
@@ -94,15 +178,6 @@ std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store
 		});
 	}
 	return delay_us;
-}
-
-void Worker::record_failure(const store::Attempt &task, store::Failure failure, bool discarded) {
-	const std::optional<int64> delay_us = discarded ? std::nullopt : ask_backoff(task, failure);
-	in_transaction(Durability::asynchronous, [&] {
-		const Session session(owner_);
-		if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
-			end_failed(*claim, failure, {.discarded = discarded, .retry_in_us = delay_us});
-	});
 }
 
 int64 Worker::timeout_us(const store::Attempt &task) const {
@@ -124,8 +199,8 @@ bool Worker::process_alone(const store::Attempt &task) {
 	show(task, "task");
 
 	std::optional<PgError> error;
-	std::string problem;
-	bool ended = false, released = false;
+	std::exception_ptr problem;
+	bool ended = false, released = false, locked = false;
 	const int64 time_limit_us = timeout_us(task);
 	const uint32 cancels = pg_atomic_read_u32(&slot_->cancels);
 	take_own_cancel();
@@ -143,18 +218,18 @@ bool Worker::process_alone(const store::Attempt &task) {
 		if (handler && store::is_sql_handler(*handler))
 			perform_sql(task, time);
 		else
-			perform({&task, 1});
+			perform({&task, 1}, time);
 	} catch (const ClaimEnded &) {
 		ended = true;
 	} catch (const HandlerGone &) {
 		released = true;
-	} catch (const PgError &caught) {
-		error = caught;
-	} catch (const std::exception &caught) {
-		problem = caught.what();
+	} catch (const RowLocked &) {
+		locked = true;
 	} catch (...) {
-		problem = "unknown C++ exception";
+		problem = std::current_exception();
 	}
+	if (problem)
+		error = as_pg_error(problem);
 	const bool interrupted = error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED;
 
 	/* An interrupt that cancel() has sent: for this task, which it has ended, or too late, for one before. */
@@ -165,29 +240,30 @@ bool Worker::process_alone(const store::Attempt &task) {
 			error.reset();
 	}
 
-	if (ended || released) {
-		in_transaction(Durability::asynchronous, [&] {
-			const Session session(owner_);
-			if (ended)
-				end_by_own_hand(task.id, task.attempt);
-			else if (const std::optional<store::Claim> claim = store::lock_claim(task.id, task.attempt, true))
-				end_released(*claim);
-		});
+	if (locked) {
+		remember({task.id, task.attempt, Unrecorded::Kind::released});
+	} else if (ended || released) {
+		record_or_remember({task.id, task.attempt, ended ? Unrecorded::Kind::ended : Unrecorded::Kind::released,
+							ended ? take_own_cancel() : std::nullopt});
 	} else if (error) {
 		store::Failure failure = failure_of(*error);
 		if (interrupted && !interrupt_ && interrupts::timed_out()) {
-			char limit[32];
-			snprintf(limit, sizeof(limit), "%g s", static_cast<double>(time_limit_us) / USECS_PER_SEC);
+			const bool of_transaction = interrupts::transaction_timed_out();
+			const int64 limit_us = of_transaction ? interrupts::transaction_limit_us() : time_limit_us;
+			char limit[64];
+			snprintf(limit, sizeof(limit), "%g s%s", static_cast<double>(limit_us) / USECS_PER_SEC,
+					 of_transaction ? " (transaction_timeout)" : "");
 			failure.message = std::string("timed out after ") + limit;
 			failure.sqlstate = sqlstate::timed_out;
 		}
 		report_failure(task, *error, failure.message);
-		record_failure(task, std::move(failure), error->sqlerrcode() == errcode_discarded);
-	} else if (!problem.empty()) {
-		record_failure(task, {problem, unpack_sql_state(ERRCODE_INTERNAL_ERROR)}, false);
+		const bool discarded = error->sqlerrcode() == errcode_discarded;
+		const std::optional<int64> delay_us = discarded ? std::nullopt : ask_backoff(task, failure);
+		record_or_remember(
+			{task.id, task.attempt, Unrecorded::Kind::failed, std::nullopt, std::move(failure), discarded, delay_us});
 	}
 	hold::nothing();
-	return !ended && !released && !error && problem.empty();
+	return !ended && !released && !locked && !error;
 }
 
 /*
@@ -200,21 +276,47 @@ bool Worker::process(std::span<const store::Attempt> tasks) {
 	show(tasks[0], "tasks from");
 	write_progress(slot_, -1, "");
 	hold::running_several(tasks[0], false);
-	bool failed = false;
+	bool failed = false, locked = false;
 	try {
-		const HandlerTime time(timeout_us(tasks[0]));
-		perform(tasks);
+		HandlerTime time(timeout_us(tasks[0]));
+		perform(tasks, time);
+	} catch (const RowLocked &) {
+		locked = true;
 	} catch (...) {
 		failed = true;
 	}
 	hold::nothing();
-	if (!failed)
+	if (!failed && !locked)
 		return true;
 	guard([] { CHECK_FOR_INTERRUPTS(); });
+	if (locked) {
+		process_unlocked(tasks);
+		return false;
+	}
 	const size_t half = tasks.size() / 2;
 	process(tasks.first(half));
 	process(tasks.subspan(half));
 	return false;
+}
+
+/* Of tasks that were to be completed together: those that nobody has locked once more, the others when they are free. */
+void Worker::process_unlocked(std::span<const store::Attempt> tasks) {
+	std::vector<int64> ids;
+	for (const store::Attempt &task : tasks)
+		ids.push_back(task.id);
+	in_transaction(Durability::asynchronous, [&] {
+		const OwnSettings own;
+		const Session session(owner_);
+		ids = store::lock_free(ids);
+	});
+	std::vector<store::Attempt> rest;
+	for (const store::Attempt &task : tasks)
+		if (std::find(ids.begin(), ids.end(), task.id) != ids.end())
+			rest.push_back(task);
+		else
+			remember({task.id, task.attempt, Unrecorded::Kind::released});
+	if (!rest.empty())
+		process(rest);
 }
 
 /* What tasks that were claimed together, and succeeded at once, tell about their type. */

@@ -10,7 +10,9 @@
 #include "engine/outcome.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/foreign_connections.hpp"
 #include "pg/leftovers.hpp"
+#include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -128,8 +130,10 @@ bool Worker::fits_group(size_t handler, SteadyTime now) const {
 std::vector<Member> Worker::first_group(const Locked &locked) {
 	const SteadyTime now = steady_now();
 	std::vector<Member> group;
-	if (settings::fused_time_ms == 0 || !may_group() ||
-		!leaves_time_for_group(static_cast<int64>(StatementTimeout) * 1000))
+	/* Connections of dblink can only be closed between transactions. */
+	if (settings::fused_time_ms == 0 || !may_group() || guard(dblink_is_loaded) ||
+		!leaves_time_for_group(static_cast<int64>(StatementTimeout) * 1000) ||
+		!leaves_time_for_group(interrupts::transaction_limit_us()))
 		return group;
 	group.reserve(locked.tasks.size());
 	size_t handler = handlers_.size();
@@ -171,7 +175,12 @@ void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_
 	MemoryContextSwitchTo(member_context_);
 	in_subtransaction([&] {
 		const int settings_level = NewGUCNestLevel();
-		if (executor_->is_procedure(function))
+		bool procedure = false;
+		{
+			const OwnSettings own;
+			procedure = executor_->is_procedure(function);
+		}
+		if (procedure)
 			throw NotForGroup{}; /* it is only known for sure once it has been looked up */
 		std::vector<const store::Attempt *> attempts;
 		for (const Member &member : members)
@@ -272,7 +281,9 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 		pace.batch_ran(static_cast<int>(count));
 		const Leftovers leftovers = guard([] {
 			CHECK_FOR_INTERRUPTS();
-			return look_for_leftovers();
+			Leftovers found = look_for_leftovers();
+			found.residue |= dblink_is_loaded();
+			return found;
 		});
 		if (leftovers.residue)
 			pace.never();
@@ -327,6 +338,7 @@ void Worker::run_locked(const Locked &locked, std::vector<Member> &group, GroupT
 	group_size_.ran(locked.tasks.size(), group.size(), steady_now() - began);
 	batch_wanted_ = next_batch(locked.tasks[0].type, group.size());
 
+	const OwnSettings own;
 	const Session session(owner_, Session::Writes::always);
 	const std::span<const store::Candidate> tasks = locked.tasks; /* the group is the first of them */
 	finish_group(group, tasks);
@@ -349,6 +361,7 @@ Worker::Taken Worker::take() {
 		in_transaction(Durability::asynchronous, [&] {
 			Locked locked;
 			{
+				const OwnSettings own;
 				const Session session(owner_);
 				locked = claimer_->lock(scope_, conditions_, std::nullopt, next_count());
 				if (locked.empty())

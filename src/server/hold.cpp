@@ -17,6 +17,7 @@ static int64 task_id = 0; /* 0: none that could be accused */
 static int32 task_attempt = 0;
 static bool is_fused = false;
 static bool are_several = false;
+static bool left_behind = false;
 
 void attach(int index) noexcept {
 	worker = index;
@@ -83,6 +84,11 @@ void nothing() noexcept {
 	record_idle(worker);
 }
 
+void leave_behind(int64 task, int32 attempt) {
+	left_behind = true;
+	record_death({MyDatabaseId, task, attempt, false, DeathCause::innocent});
+}
+
 bool at_exit() noexcept {
 	record_idle(worker);
 	/* A task of a group that did not respond has not had the time it may have: it gets that when it runs alone. */
@@ -97,7 +103,7 @@ bool at_exit() noexcept {
 	DatabaseSlot *home = find_database(MyDatabaseId);
 	if (home && (out_of_group || (are_several && at_fault)))
 		pg_atomic_write_u64(&home->alone_until, static_cast<uint64>(steady_now() + alone_after_crash_us));
-	return task_id != 0;
+	return task_id != 0 || left_behind;
 }
 
 } // namespace jobqueue::hold

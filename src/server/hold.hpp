@@ -2,7 +2,7 @@
  * hold.hpp -- what a worker has in its hands, told to all who want to know: its slot (the views, cancel(), the clocks of
  * the scheduler), the flight recorder, which survives a crash, and its own exit, for which a task may be to blame.
  *
- * Everything is noexcept and allocates nothing.
+ * Everything but leave_behind() is noexcept; nothing allocates.
  */
 #pragma once
 
@@ -26,6 +26,9 @@ void between() noexcept;
 /* What was deferred to the commit may end the process: it belongs to these, which were fused. */
 void finishing(const store::Attempt *first, size_t count) noexcept;
 void nothing() noexcept;
+
+/* The worker ends, and leaves a task to the scheduler that it could not give back. */
+void leave_behind(int64 task, int32 attempt);
 
 /* For the end of the process: accuses whom it was running. True if somebody must see to a task. */
 bool at_exit() noexcept;

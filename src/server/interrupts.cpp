@@ -14,11 +14,17 @@ namespace jobqueue::interrupts {
 
 static volatile sig_atomic_t in_handler = false;
 static volatile sig_atomic_t time_is_up = false;
+static volatile sig_atomic_t transaction_is_over = false;
+static volatile sig_atomic_t row_is_locked = false;
 static volatile sig_atomic_t end_requested = false;
 static volatile sig_atomic_t is_overdue = false;
 
 static TimeoutId attempt_timeout;
+static TimeoutId transaction_timeout;
 static TimeoutId group_tick;
+static constinit int64 transaction_limit = 0;
+static constinit SteadyTime attempt_until = 0, transaction_until = 0; /* of the two clocks that run */
+static constinit bool has_time = false; /* there is a HandlerTime */
 
 /* Of the handler that runs in a group. */
 static volatile SteadyTime group_task_began = 0;
@@ -31,8 +37,20 @@ static constexpr int tick_ms = 4;
 /* A task of a group may take so many times what the whole group should. */
 static constexpr int64 patience = 20;
 
+void set_transaction_limit(int64 limit_us) noexcept {
+	transaction_limit = limit_us;
+}
+int64 transaction_limit_us() noexcept {
+	return transaction_limit;
+}
 bool timed_out() noexcept {
-	return time_is_up;
+	return time_is_up || transaction_is_over;
+}
+bool transaction_timed_out() noexcept {
+	return transaction_is_over;
+}
+bool row_was_locked() noexcept {
+	return std::exchange(row_is_locked, false);
 }
 bool told_to_end() noexcept {
 	return end_requested;
@@ -58,13 +76,22 @@ static void on_overdue(int signal) {
 }
 
 /* As statement_timeout does it; who has started processes of its own is in their group. */
-static void on_timeout() {
-	time_is_up = true;
+static void interrupt_handler() {
 	pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(steady_now()));
 	kill(MyProcPid, SIGINT);
 	kill(-MyProcPid, SIGINT);
 	if (DatabaseSlot *home = find_database(MyDatabaseId))
 		wake_scheduler(home); /* which sees to it that this helps */
+}
+
+static void on_timeout() {
+	time_is_up = true;
+	interrupt_handler();
+}
+
+static void on_transaction_timeout() {
+	transaction_is_over = true;
+	interrupt_handler();
 }
 
 /* A wait for a lock counts if two ticks in a row see it. */
@@ -88,9 +115,14 @@ static void on_group_tick() {
 	group_waited = waits;
 }
 
+/* Our own statements wait for a table as long as it takes, but for a row no longer than they were told. */
 void on_interrupt(int signal) {
-	if (in_handler)
+	if (in_handler) {
 		StatementCancelHandler(signal);
+	} else if (get_timeout_indicator(LOCK_TIMEOUT, false) && waits_for_row()) {
+		row_is_locked = true;
+		StatementCancelHandler(signal);
+	}
 }
 
 void leave() noexcept {
@@ -100,6 +132,21 @@ void leave() noexcept {
 void install() {
 	pqsignal(SIGTERM, on_terminate);
 	pqsignal(SIGUSR2, on_overdue);
+}
+
+static int milliseconds(int64 us) {
+	return static_cast<int>(std::clamp<int64>((us + 999) / 1000, 1, INT_MAX));
+}
+
+/* What a procedure does next is another transaction. */
+static void begin_transaction_time() {
+	if (transaction_limit == 0 || !has_time)
+		return;
+	if (transaction_is_over && !time_is_up)
+		pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
+	transaction_is_over = false;
+	transaction_until = steady_now() + transaction_limit;
+	enable_timeout_after(transaction_timeout, milliseconds(transaction_limit));
 }
 
 /*
@@ -114,21 +161,31 @@ static void at_transaction_event(XactEvent event, void *) {
 	} else if ((event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) && resumes) {
 		resumes = false;
 		in_handler = true;
+		begin_transaction_time();
 		if (time_is_up)
 			kill(MyProcPid, SIGINT);
+	} else if (event == XACT_EVENT_ABORT && in_handler && !transaction_is_over) {
+		begin_transaction_time(); /* a procedure's ROLLBACK; after an error it does no harm */
 	}
 }
 
 void register_timeouts() {
 	RegisterXactCallback(at_transaction_event, nullptr);
 	attempt_timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
+	transaction_timeout = RegisterTimeout(USER_TIMEOUT, on_transaction_timeout);
 	group_tick = RegisterTimeout(USER_TIMEOUT, on_group_tick);
 }
 
 HandlerTime::HandlerTime(int64 timeout_us) {
 	time_is_up = false;
+	transaction_is_over = false;
+	has_time = true;
+	attempt_until = steady_now() + timeout_us;
+	transaction_until = steady_now() + transaction_limit;
 	if (timeout_us > 0)
 		enable_timeout_at(attempt_timeout, GetCurrentTimestamp() + timeout_us);
+	if (transaction_limit > 0)
+		enable_timeout_after(transaction_timeout, milliseconds(transaction_limit));
 	if (StatementTimeout > 0)
 		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
 	in_handler = true;
@@ -141,11 +198,39 @@ HandlerTime::~HandlerTime() {
 
 void HandlerTime::end() noexcept {
 	in_handler = false;
+	has_time = false;
 	pg_atomic_write_u32(&own_worker()->in_handler, 0);
 	disable_timeout(attempt_timeout, false);
+	disable_timeout(transaction_timeout, false);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
 	QueryCancelPending = false;
+}
+
+/* What was left of it; 0 if it was not enabled. It may just have fired. */
+static int64 stop(TimeoutId timeout, bool over, SteadyTime until) noexcept {
+	const bool active = get_timeout_active(timeout);
+	disable_timeout(timeout, false);
+	return active || over ? std::max<int64>(until - steady_now(), 1) : 0;
+}
+
+void HandlerTime::pause() noexcept {
+	in_handler = false;
+	left_us_ = stop(attempt_timeout, time_is_up, attempt_until);
+	left_in_transaction_us_ = stop(transaction_timeout, transaction_is_over, transaction_until);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	pg_atomic_write_u32(&own_worker()->in_handler, 0);
+	pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
+	QueryCancelPending = false; /* it comes too late */
+}
+
+void HandlerTime::resume() noexcept {
+	in_handler = true;
+	pg_atomic_write_u32(&own_worker()->in_handler, 1);
+	if (left_us_ > 0)
+		enable_timeout_after(attempt_timeout, milliseconds(left_us_));
+	if (left_in_transaction_us_ > 0)
+		enable_timeout_after(transaction_timeout, milliseconds(left_in_transaction_us_));
 }
 
 GroupTime::GroupTime() {

@@ -19,8 +19,18 @@ void register_timeouts();
 /* The process ends: from now on no clock writes into its slot, which may soon be another's. */
 void leave() noexcept;
 
-/* The latest attempt's time was up. */
+/* A limit of the role, beside those of tasks and types: transaction_timeout, which counts from each transaction's start. */
+void set_transaction_limit(int64 limit_us) noexcept;
+int64 transaction_limit_us() noexcept;
+
+/* The latest attempt's time was up; or that of its transaction. */
 bool timed_out() noexcept;
+bool transaction_timed_out() noexcept;
+/*
+ * While none of a handler's code runs: a wait of ours for a row, with a lock_timeout, took too long. Forgotten when it is
+ * asked.
+ */
+bool row_was_locked() noexcept;
 /* Why the process ends, if it does. */
 bool told_to_end() noexcept; /* by somebody */
 bool overdue() noexcept;	 /* by the scheduler, because the task is */
@@ -38,6 +48,13 @@ public:
 	HandlerTime &operator=(const HandlerTime &) = delete;
 	/* Before it is destroyed: nothing interrupts what follows. */
 	void end() noexcept;
+	/* The handler has returned, and we do our part; then comes what it has deferred to the commit, in the time it has left. */
+	void pause() noexcept;
+	void resume() noexcept;
+
+private:
+	int64 left_us_ = 0; /* of the attempt, and of the transaction; 0: no limit */
+	int64 left_in_transaction_us_ = 0;
 };
 
 /*

@@ -10,6 +10,7 @@
 
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
 
@@ -358,6 +359,7 @@ extern "C" void jobqueue_launcher_main(Datum) {
 	prepare_process(on_lock_timeout);
 	if (shared() == nullptr)
 		proc_exit(0);
+	pin_settings();
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
 	pgstat_report_appname("jobqueue launcher");
 	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(compat::my_procno()));

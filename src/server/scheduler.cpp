@@ -16,6 +16,7 @@
 #include "engine/unique_store.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
 
@@ -763,8 +764,9 @@ bool Scheduler::find_orphans() {
 		const bool unknown_crash = age == TokenAge::before_crash && !flight_recorder_works();
 		/* A batch: nobody knows which of them it was. They will be tried alone. */
 		const bool several = tasks_of[seen.claimed_by] > 1;
-		const bool charged = !several && (age == TokenAge::current ? !interrupted : unknown_crash);
 		const DeathCause cause = guard([&seen] { return death_cause(MyDatabaseId, seen.id, seen.attempt); });
+		const bool charged = !several && cause != DeathCause::innocent &&
+							 (age == TokenAge::current ? !interrupted : unknown_crash);
 		orphans_.push_back({seen.id, seen.attempt, charged, unknown_crash, cause});
 	}
 	return all_charged;
@@ -1476,7 +1478,7 @@ SchedulerState Scheduler::run() {
 	std::exception_ptr problem;
 	try {
 		return work();
-	} catch (const PgError &) {
+	} catch (...) {
 		problem = std::current_exception();
 	}
 	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
@@ -1585,6 +1587,7 @@ extern "C" void jobqueue_scheduler_main(Datum arg) {
 	if (shared() == nullptr || !attach(DatumGetInt32(arg), database))
 		proc_exit(0);
 	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];
+	pin_settings();
 	compat::connect_as_superuser(database);
 	pgstat_report_appname("jobqueue scheduler");
 	const SchedulerState last = boundary([slot] { return Scheduler(slot).run(); });

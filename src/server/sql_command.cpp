@@ -15,6 +15,7 @@
 #include "engine/outcome.hpp"
 #include "engine/sql_command.hpp"
 #include "pg/compat.hpp"
+#include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
@@ -31,6 +32,7 @@ namespace jobqueue {
 std::string Worker::genuine_command(const store::Attempt &task) {
 	std::optional<store::SqlTask> row;
 	{
+		const OwnSettings own;
 		const Session session(owner_);
 		row = store::sql_task(task.id, task.attempt);
 	}
@@ -115,9 +117,9 @@ static Datum result_of(const QueryCompletion &completion) {
 
 /* C++ region. */
 
-void Worker::finish_sql(const store::Attempt &task, const QueryCompletion &completion) {
+/* In a visit. */
+void Worker::end_sql(const store::Attempt &task, const QueryCompletion &completion) {
 	const std::optional<Datum> result = guard([&completion] { return result_of(completion); });
-	const Session session(owner_, Session::Writes::always);
 	if (!end_succeeded({&task, 1}, {&result, 1}))
 		throw ClaimEnded{};
 }
@@ -154,8 +156,9 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 				return done;
 			});
 			MemoryContextSwitchTo(CurTransactionContext); /* another one, if that was ended */
-			disable_timeout(STATEMENT_TIMEOUT, false);
-			finish_sql(task, completion);
+			time.pause();
+			record(shortest_patience_us, Session::Writes::always, [&] { end_sql(task, completion); });
+			time.resume();
 		});
 		return;
 	} catch (const PgError &error) {
@@ -186,7 +189,9 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 		std::rethrow_exception(problem);
 	}
 	time.end(); /* it is done, and cannot be undone: the task shall say so */
-	in_transaction(durability, [&] { finish_sql(task, completion); });
+	Unrecorded outcome = {task.id, task.attempt, Unrecorded::Kind::succeeded};
+	outcome.completion = completion;
+	record_or_remember(std::move(outcome));
 }
 
 } // namespace jobqueue

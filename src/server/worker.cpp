@@ -9,7 +9,9 @@
 #include "engine/sql_command_store.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/foreign_connections.hpp"
 #include "pg/leftovers.hpp"
+#include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -31,6 +33,7 @@ bool Worker::configure() {
 	std::vector<Pace> known_paces = std::move(paces_);
 	Queues allowed;
 	const bool serve = in_transaction(Durability::asynchronous, [this, &allowed, configuration] {
+		const OwnSettings own;
 		const std::optional<store::Extension> extension = installed_extension();
 		if (!extension || extension->version != library_version ||
 			(OidIsValid(extension_) && extension->oid != extension_))
@@ -90,13 +93,27 @@ static void discard_residue() {
 	ResetSequenceCaches();
 	forget_random_seed();
 	ResetAllOptions();
-	/* A handler's NOTICE has nowhere to go but the log. */
-	if (log_min_messages > NOTICE)
-		SetConfigOption("log_min_messages", "notice", PGC_SUSET, PGC_S_SESSION);
+}
+
+/* To other servers; with what is open in them, the next task has nothing to do. */
+static void close_connections() {
+	if (!guard(dblink_is_loaded))
+		return;
+	std::exception_ptr problem;
+	try {
+		in_transaction(Durability::asynchronous, [] { guard(close_dblink_connections); });
+		return;
+	} catch (...) {
+		problem = std::current_exception();
+	}
+	/* There is none left, but for what the library itself could not close: then the process ends with it. */
+	if (const PgError error = as_pg_error(problem); error.sqlerrcode() != ERRCODE_CONNECTION_DOES_NOT_EXIST)
+		throw PgError(error);
 }
 
 void Worker::reset_session() {
 	in_transaction(Durability::asynchronous, [] { guard(discard_residue); });
+	close_connections();
 	MemoryContextReset(context_);
 	guard([] { pgstat_report_stat(false); }); /* or autovacuum would not know what we do to the tables */
 }
@@ -134,7 +151,7 @@ bool Worker::sleep() {
 	const bool nap = claimer_->took_statements();
 	nap_ms_ = nap ? std::clamp(nap_ms_ * 2, shortest_nap_ms, longest_nap_ms) : 0;
 	const int64 idle_limit_us = static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC;
-	if (is_idle_for(idle_limit_us))
+	if (unrecorded_.empty() && is_idle_for(idle_limit_us))
 		return false; /* woken again and again, and always for nothing */
 	guard([] {
 		pgstat_report_stat(true);
@@ -150,13 +167,14 @@ bool Worker::sleep() {
 	set_state(slot_, WorkerState::idle);
 	pg_memory_barrier();
 	for (;;) {
-		if (claimer_->absorb(scope_) || !is_configured() || worker_state(slot_) == WorkerState::running) {
+		const bool again = !unrecorded_.empty() && steady_now() >= next_record_;
+		if (again || claimer_->absorb(scope_) || !is_configured() || worker_state(slot_) == WorkerState::running) {
 			set_state(slot_, WorkerState::running);
 			return true;
 		}
-		if (should_retire() || is_idle_for(idle_limit_us))
+		if (should_retire() || (unrecorded_.empty() && is_idle_for(idle_limit_us)))
 			return false;
-		wait_until(claimer_->next_time());
+		wait_until(unrecorded_.empty() ? claimer_->next_time() : std::min(claimer_->next_time(), next_record_));
 	}
 }
 
@@ -175,6 +193,7 @@ void Worker::work() {
 		});
 		if (!is_configured() && !configure())
 			return;
+		come_back();
 		Taken taken;
 		try {
 			if (claimer_->absorb(scope_))
@@ -208,12 +227,16 @@ void Worker::run() {
 	std::exception_ptr problem;
 	try {
 		work();
-		return;
-	} catch (const PgError &) {
+	} catch (...) {
 		problem = std::current_exception();
 	}
+	for (const Unrecorded &outcome : unrecorded_)
+		guard([&outcome] { hold::leave_behind(outcome.id, outcome.attempt); });
+	if (!problem)
+		return;
 	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
 	const bool installed = in_transaction(Durability::asynchronous, [this] {
+		const OwnSettings own;
 		const std::optional<store::Extension> extension = installed_extension();
 		return extension && extension->oid == extension_;
 	});
@@ -291,6 +314,7 @@ extern "C" void jobqueue_worker_main(Datum arg) {
 	compat::connect_as(database, pg_atomic_read_u32(&slot->role), pg_atomic_read_u32(&slot->can_login) != 0);
 	pgstat_report_appname("jobqueue worker");
 	interrupts::register_timeouts();
+	interrupts::set_transaction_limit(static_cast<int64>(pin_settings_around_handlers()) * 1000);
 	boundary([slot, home] { Worker(slot, home).run(); });
 	proc_exit(0);
 }

@@ -9,7 +9,9 @@
 
 #include "engine/claimer.hpp"
 #include "engine/executor.hpp"
+#include "engine/outcome.hpp"
 #include "engine/pace.hpp"
+#include "pg/own_settings.hpp"
 #include "server/interrupts.hpp"
 #include "server/processes.hpp"
 
@@ -21,6 +23,21 @@ namespace jobqueue {
 struct ConfigurationChanged {};
 /* Thrown by a handler's transaction when its claim has ended meanwhile: by cancel(), of others or of its own. */
 struct ClaimEnded {};
+/* Thrown where the outcome of an attempt cannot be recorded because somebody holds a lock on the row of its task. */
+struct RowLocked {};
+
+/* An outcome that could not be recorded so far. The worker comes back to it between other tasks. */
+struct Unrecorded {
+	enum class Kind : uint8 { released, ended, failed, succeeded };
+	int64 id;
+	int32 attempt;
+	Kind kind;
+	std::optional<OwnCancel> cancel = std::nullopt;		  /* if ended */
+	std::optional<store::Failure> failure = std::nullopt; /* likewise, as are the next two */
+	bool discarded = false;
+	std::optional<int64> retry_in_us = std::nullopt;
+	QueryCompletion completion = {}; /* of an SQL command that cannot be undone */
+};
 
 /* A task of a group, from its lock to the commit. */
 struct Member {
@@ -81,10 +98,17 @@ private:
 	/* attempt.cpp */
 	bool process(std::span<const store::Attempt> tasks);
 	bool process_alone(const store::Attempt &task);
-	void perform(std::span<const store::Attempt> tasks);
+	void perform(std::span<const store::Attempt> tasks, interrupts::HandlerTime &time);
+	template <typename Fn> void record(int64 patience_us, Session::Writes writes, Fn &&fn);
+	void record(const Unrecorded &outcome, int64 patience_us);
+	/* How long we wait for a row that somebody has locked: others' tasks wait meanwhile. */
+	static constexpr int64 shortest_patience_us = USECS_PER_SEC;
+	void record_or_remember(Unrecorded outcome);
+	void remember(Unrecorded outcome);
+	void process_unlocked(std::span<const store::Attempt> tasks);
+	void come_back();
 	void learn(std::span<const store::Attempt> tasks);
 	void report_failure(const store::Attempt &task, const PgError &error, const std::string &message);
-	void record_failure(const store::Attempt &task, store::Failure failure, bool discarded);
 	std::optional<int64> ask_backoff(const store::Attempt &task, const store::Failure &failure);
 	int64 timeout_us(const store::Attempt &task) const;
 	static void show(const store::Attempt &task, const char *what);
@@ -92,7 +116,7 @@ private:
 	/* sql_command.cpp */
 	std::string genuine_command(const store::Attempt &task);
 	void perform_sql(const store::Attempt &task, interrupts::HandlerTime &time);
-	void finish_sql(const store::Attempt &task, const QueryCompletion &completion);
+	void end_sql(const store::Attempt &task, const QueryCompletion &completion);
 
 	WorkerSlot *const slot_;
 	DatabaseSlot *const database_;
@@ -115,7 +139,10 @@ private:
 	int batch_wanted_ = 1;					  /* of tasks to lock, for the sake of a batch handler */
 	std::optional<std::string> suspect_type_; /* failed in a group, and runs alone now */
 	std::optional<PgError> interrupt_;		  /* somebody interrupted it there: that holds, it does not run again */
-	int64 latest_run_us_ = 0;				  /* of the handler that ran alone last, as are the next two */
+	std::vector<Unrecorded> unrecorded_;
+	SteadyTime next_record_ = 0; /* when they are tried again */
+	SteadyTime reported_at_ = -USECS_PER_HOUR; /* that rows are locked */
+	int64 latest_run_us_ = 0;	  /* of the handler that ran alone last, as are the next two */
 	bool latest_is_procedure_ = false;
 	bool latest_takes_row_ = false;
 	Scope scope_;
@@ -126,5 +153,25 @@ private:
 	SteadyTime started_at_ = 0;
 	SteadyTime idle_since_ = 0; /* the end of the latest task */
 };
+
+/*
+ * A visit that records what came of an attempt, under settings of our own. Throws RowLocked if a row that it is about
+ * stays locked for so long.
+ */
+template <typename Fn> void Worker::record(int64 patience_us, Session::Writes writes, Fn &&fn) {
+	interrupts::row_was_locked();
+	std::exception_ptr problem;
+	try {
+		const OwnSettings own(static_cast<int>(std::clamp<int64>(patience_us / 1000, 1, INT_MAX)));
+		const Session session(owner_, writes);
+		fn();
+		return;
+	} catch (const PgError &) {
+		problem = std::current_exception();
+	}
+	if (interrupts::row_was_locked())
+		throw RowLocked{};
+	std::rethrow_exception(problem);
+}
 
 } // namespace jobqueue

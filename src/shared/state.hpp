@@ -122,6 +122,7 @@ enum class DeathCause : uint32 {
 	terminated, /* by somebody else */
 	fatal,		/* by what it ran: an error that ended the process */
 	overdue,	/* by us: it ran out of time and did not respond to cancellation */
+	innocent,	/* by nothing that the task has done: it is given back */
 };
 
 struct Death {

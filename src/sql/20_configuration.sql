@@ -49,6 +49,7 @@ CREATE TABLE jobqueue.handlers (
 	rate_burst   integer     CONSTRAINT handlers_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
 	group_limit  integer     CONSTRAINT handlers_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
 	rate_changed_at timestamptz,
+	on_failure   text        CONSTRAINT handlers_on_failure_not_empty CHECK (on_failure OPERATOR(pg_catalog.<>) ''),
 	governed     boolean     NOT NULL DEFAULT false,
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -160,6 +161,7 @@ COMMENT ON COLUMN jobqueue.handlers.rate_period IS 'null = 1 second';
 COMMENT ON COLUMN jobqueue.handlers.rate_burst IS 'how many may begin at once after a pause; null = rate_limit';
 COMMENT ON COLUMN jobqueue.handlers.group_limit IS 'tasks of the type at once that have the same group_key; null = as the queue says';
 COMMENT ON COLUMN jobqueue.handlers.rate_changed_at IS 'when the rate was changed last: the bucket is full then';
+COMMENT ON COLUMN jobqueue.handlers.on_failure IS 'a task of this type is added when one has failed for good; null = none';
 COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
 COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a role whose access jobqueue.access limits: it gets the tasks of those queues';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';

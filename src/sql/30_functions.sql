@@ -169,10 +169,10 @@ CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue
 	jitter real DEFAULT 0.2, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
 	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT 1,
 	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
-	group_limit integer DEFAULT NULL)
+	group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
 COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text, integer, integer, integer, interval, integer, integer) IS
+	real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
 	'says which function or procedure runs the tasks of a type, and how; again by the same owner: replaces';
 
 CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT NULL, queue text DEFAULT NULL,
@@ -181,10 +181,10 @@ CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT N
 	jitter real DEFAULT NULL, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
 	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT NULL,
 	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
-	group_limit integer DEFAULT NULL)
+	group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
 COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text, integer, integer, integer, interval, integer, integer) IS
+	real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
 	'changes a handler; what is left out stays; 0, no SQLSTATEs and an empty dead_letter_queue mean none';
 
 CREATE FUNCTION jobqueue.unregister_handler(type text)

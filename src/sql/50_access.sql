@@ -55,8 +55,8 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.pause_queue(text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.resume_queue(text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_queue(text, integer, integer, integer, interval, integer, integer, boolean, integer, interval, integer, interval)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer)'),
-		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text)'),
+		('{manager}', 'EXECUTE ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text)'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.unregister_handler(text)'),
 		('{manager}', 'SELECT ON jobqueue.schedules'),
 		('{manager}', 'EXECUTE ON FUNCTION jobqueue.schedule(text, text, text, jsonb, text, text, integer, text, integer, text)'),
@@ -96,7 +96,7 @@ CREATE FUNCTION jobqueue._levels_of(role name) RETURNS SETOF text
 		('producer', 'jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text)'),
 		('consumer', 'jobqueue.claim(text, integer, interval, text[], text)'),
 		('sql', 'jobqueue.enqueue_sql(text, text, interval, timestamptz)'),
-		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer)')
+		('manager', 'jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text)')
 	) l(access, function), pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a, pg_catalog.pg_roles r
 	WHERE p.oid OPERATOR(pg_catalog.=) l.function::pg_catalog.regprocedure AND r.oid OPERATOR(pg_catalog.=) a.grantee
 		AND r.rolname OPERATOR(pg_catalog.=) $1 AND p.proowner OPERATOR(pg_catalog.<>) a.grantee
