@@ -164,8 +164,14 @@ static std::optional<int32> read_limit(const Arguments &arguments, int n, const 
 	return value;
 }
 
+/* What was taken is remembered for so long. */
 static std::optional<Datum> read_period(const Arguments &arguments, int n, const char *name) {
-	return arguments.optional_duration(n, name) ? std::optional(arguments.datum(n)) : std::nullopt;
+	constexpr int64 longest_us = 366 * USECS_PER_DAY;
+	const std::optional<int64> period = arguments.optional_duration(n, name);
+	if (period && *period > longest_us)
+		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, std::string(name) + " is out of range",
+					"It is 366 days at most.");
+	return period ? std::optional(arguments.datum(n)) : std::nullopt;
 }
 
 /* The limits of a type, among the arguments of register_handler and alter_handler. */

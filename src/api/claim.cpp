@@ -15,6 +15,8 @@ namespace jobqueue {
 
 static constexpr int most_tasks = 100000;
 static constexpr size_t most_types = 1000;
+/* Who has died with a task in hand keeps what it holds for so long. */
+static constexpr int64 longest_lease_us = 366 * USECS_PER_DAY;
 
 /* Application name and pid. */
 static std::string default_claimant() {
@@ -78,6 +80,9 @@ static TimestampTz lease_end(const Arguments &arguments, int n) {
 	const int64 lease = *arguments.optional_duration(n, "lease");
 	if (lease == 0)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "lease must be longer than nothing");
+	if (lease > longest_lease_us)
+		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "lease is out of range",
+					"It is 366 days at most: call jobqueue.extend_lease() for a task that takes longer.");
 	return GetCurrentTimestamp() + lease;
 }
 

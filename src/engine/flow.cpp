@@ -76,6 +76,7 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 	Admission admission = {};
 	admission.task = task;
 	admission.queue_hash = hash_name(queue);
+	queue.copy(admission.queue, sizeof(admission.queue) - 1);
 	const auto count_as = [&admission](Counted kind, uint64 name, const Rule &rule) {
 		if (!rule.is_limit())
 			return;
@@ -104,9 +105,12 @@ void Flow::count_running_tasks() const {
 			queues.push_back(flow.queue);
 	for (const TypeFlow &flow : types_)
 		types.push_back(flow.type);
-	for (const store::CountedTask &task : store::claimed_tasks(queues, types))
-		count_running(admission_of(task.id, task.queue, task.type, task.group,
-								   task.in_server ? Claims::by_handler : Claims::outside));
+	for (const store::CountedTask &task : store::claimed_tasks(queues, types)) {
+		Admission admission = admission_of(task.id, task.queue, task.type, task.group,
+										   task.in_server ? Claims::by_handler : Claims::outside);
+		admission.role = task.role;
+		count_running(admission);
+	}
 }
 
 void Flow::make_ready(DatabaseSlot *slot, uint64 configuration) const {

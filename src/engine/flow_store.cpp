@@ -130,7 +130,9 @@ void change_type(const TypeChange &change, bool replaces) {
 }
 
 #define COUNTED_COLUMNS                                                                                                \
-	"SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), " IN_SERVER " FROM jobqueue.tasks_live t "
+	"SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), " IN_SERVER ", CASE WHEN " IN_SERVER                     \
+	" THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type" EQ                                     \
+	"t.type), 0::pg_catalog.oid) ELSE 0::pg_catalog.oid END FROM jobqueue.tasks_live t "
 static constinit Statement claimed_statement{
 	COUNTED_COLUMNS "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND (t.group_key IS NOT NULL "
 					"OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ "ANY ($2)) ORDER BY t.lease_expires_at",
@@ -143,8 +145,8 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
-		tasks.push_back(
-			{rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4), rows.bool_at(i, 5)});
+		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4),
+						 rows.bool_at(i, 5), DatumGetObjectId(rows.datum(i, 6))});
 	return tasks;
 }
 

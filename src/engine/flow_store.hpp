@@ -62,6 +62,7 @@ struct CountedTask {
 	int64 id;
 	std::string queue, type, group;
 	bool in_server;
+	Oid role; /* of its handler, if that runs it */
 };
 /* Claimed tasks that have a group, or are of one of these queues or types. */
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types);

@@ -22,6 +22,10 @@ int my_procno() noexcept {
 #endif
 }
 
+Oid role_of(int procno) noexcept {
+	return GetPGProcByNumber(procno)->roleId;
+}
+
 Latch *latch_of(int procno) noexcept {
 	return &GetPGProcByNumber(procno)->procLatch;
 }

@@ -11,6 +11,8 @@ namespace jobqueue::compat {
 
 /* This process's index in the array of PGPROCs: a name for its latch that is safe to keep in shared memory. */
 int my_procno() noexcept;
+/* The role that the process there has logged in as; InvalidOid if there is none. */
+Oid role_of(int procno) noexcept;
 /* The latch of that PGPROC, whoever owns it now: a stale number wakes a stranger, which is harmless. */
 Latch *latch_of(int procno) noexcept;
 /* Sleeps until this process's latch is set, which it resets, or for so long; then checks for interrupts. */

@@ -153,7 +153,7 @@ private:
 	Progress look_at_all_dependencies();
 	Progress sweep_dependencies();
 	Progress archive();
-	void warn_of_room();
+	void warn_of_room(const Held &who);
 	void poll();
 	void run_chores();
 	void do_all(SteadyTime looked_at);
@@ -1135,17 +1135,20 @@ Progress Scheduler::correct_schedules() {
 }
 
 /* Once in a while, as everything that may go on for long. */
-void Scheduler::warn_of_room() {
+void Scheduler::warn_of_room(const Held &who) {
 	const SteadyTime now = steady_now();
 	SteadyTime &said_at = complaints_["room"].said_at;
 	if (said_at != at_once && now - said_at < complain_every_us)
 		return;
 	said_at = now;
-	guard([] {
+	guard([&who] {
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("jobqueue has no room in shared memory to count more running tasks, or rates"),
-				 errdetail("Tasks of groups, and of limited queues and types, wait until others have ended.")));
+				 errdetail("Tasks of groups, and of limited queues and types, wait until others have ended. In queue "
+						   "\"%s\", %d running tasks and %d names are counted for the role with OID %u.",
+						   who.queue, who.held[0], who.held[1], who.holder.role),
+				 errhint("jobqueue.shared_capacity says who holds what.")));
 	});
 }
 
@@ -1159,8 +1162,8 @@ Progress Scheduler::count_running() {
 		recount_running_tasks();
 	});
 	next_count_ = steady_now() + sweep_share * (steady_now() - began);
-	if (was_without_room())
-		warn_of_room();
+	if (Held who; was_without_room(&who))
+		warn_of_room(who);
 	return done ? Progress::done : Progress::failed;
 }
 

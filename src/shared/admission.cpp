@@ -4,6 +4,7 @@
 #include "shared/admission.hpp"
 
 #include "shared/announcements.hpp"
+#include "shared/shares.hpp"
 
 extern "C" {
 #include "utils/hsearch.h"
@@ -13,11 +14,10 @@ namespace jobqueue {
 
 namespace {
 
-constexpr long most_running = 32768;
+/* See shares.hpp for who may have how many of them. */
+constexpr long most_running = capacities[static_cast<size_t>(Resource::tasks)].all;
 /* Names with tasks that run, or with a token bucket that is not full. */
-constexpr long most_names = 2 * most_running;
-/* Buckets that are not full take so many at most: the rest is for names under which something runs. */
-constexpr long most_buckets = most_names / 4 * 3;
+constexpr long most_names = capacities[static_cast<size_t>(Resource::names)].all;
 constexpr int64 no_room_us = USECS_PER_SEC;
 /* Own claims that have ended make room for new ones in the same transaction; beyond so many nobody looks. */
 constexpr int most_credits = 4096;
@@ -37,6 +37,7 @@ struct Task {
 	uint64 serial;
 	TaskState state;
 	int32 admitted_by; /* process */
+	Holder holder;
 	char group[queue_name_size];
 };
 
@@ -57,6 +58,7 @@ struct Name {
 	NameKey key;
 	Bucket bucket;
 	SteadyTime used_at;
+	Holder holder; /* who brought it here */
 	int32 running;
 };
 
@@ -73,6 +75,11 @@ struct Note {
 
 } // namespace
 
+/* Whoever claims. */
+static Holder own_holder(const Admission &admission) noexcept {
+	return holder_of(MyDatabaseId, GetOuterUserId(), admission.queue_hash);
+}
+
 static HTAB *tasks = nullptr;
 static HTAB *names = nullptr;
 /* Set in the postmaster, whose children have it. */
@@ -85,11 +92,14 @@ static int ended_count = 0;
 static bool registered = false;
 
 Size admission_size() {
-	return add_size(hash_estimate_size(most_running, sizeof(Task)), hash_estimate_size(most_names, sizeof(Name)));
+	return add_size(
+		add_size(hash_estimate_size(most_running, sizeof(Task)), hash_estimate_size(most_names, sizeof(Name))),
+		shares_size());
 }
 
 void startup_admission() {
 	started_at = steady_now();
+	startup_shares();
 	HASHCTL control = {};
 	control.keysize = sizeof(TaskKey);
 	control.entrysize = sizeof(Task);
@@ -109,6 +119,16 @@ static Task *find_task(int64 id, HASHACTION action = HASH_FIND, bool *found = nu
 static Name *find_name(uint64 name, HASHACTION action = HASH_FIND, bool *found = nullptr) noexcept {
 	const NameKey key = {name, MyDatabaseId};
 	return static_cast<Name *>(hash_search(names, &key, action, found));
+}
+
+static void remove_task(Task *task) noexcept {
+	change_held(Resource::tasks, task->holder, -1);
+	hash_search(tasks, &task->key, HASH_REMOVE, nullptr);
+}
+
+static void remove_name(Name *entry) noexcept {
+	change_held(Resource::names, entry->holder, -1);
+	hash_search(names, &entry->key, HASH_REMOVE, nullptr);
 }
 
 /* Buckets */
@@ -175,29 +195,57 @@ static void put_back_token(Bucket *bucket, int64 token_ns) noexcept {
 	bucket->taken = std::max(bucket->taken - 1, 0);
 }
 
-/* Makes room by forgetting full buckets of names under which nothing runs. */
+static bool is_gone(uint64 database) noexcept {
+	static uint64 latest = InvalidOid; /* what was looked for last, in this run of evict() */
+	static bool is_there = false;
+	if (database == InvalidOid || database != latest) {
+		latest = database;
+		is_there = find_database(static_cast<Oid>(database)) != nullptr;
+	}
+	return !is_there;
+}
+
+/* Makes room: forgets full buckets of names under which nothing runs, and databases that are no more. */
 static void evict() noexcept {
 	const int64 now = now_ns();
 	if (now - shared()->admission_evicted_ns < no_room_us * 1000)
 		return;
 	shared()->admission_evicted_ns = now;
+	is_gone(InvalidOid);
 	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, tasks);
+	while (auto *task = static_cast<Task *>(hash_seq_search(&scan)))
+		if (is_gone(task->key.database))
+			remove_task(task);
 	hash_seq_init(&scan, names);
 	while (auto *entry = static_cast<Name *>(hash_seq_search(&scan)))
-		/* A database that is no more; or one that has been full, which is as good as one that was never used. */
-		if (find_database(static_cast<Oid>(entry->key.database)) == nullptr ||
+		/* One that has been full is as good as one that was never used. */
+		if (is_gone(entry->key.database) ||
 			(entry->running == 0 && entry->bucket.full_at_ns <= now &&
 			 (entry->bucket.full_at_ns == 0 || entry->bucket.full_at_ns >= started_at * 1000)))
-			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
+			remove_name(entry);
 }
 
-static bool has_room_for_bucket() noexcept {
-	if (hash_get_num_entries(names) >= most_buckets)
+/* Buckets that are not full take so much of it at most: the rest is for names under which something runs. */
+static int64 share_for_buckets(const Holder &holder) noexcept {
+	return share_of(Resource::names, holder) / 4 * 3;
+}
+
+static bool has_room_for_bucket(const Holder &holder) noexcept {
+	if (held_by(Resource::names, holder) >= share_for_buckets(holder))
 		evict();
-	return hash_get_num_entries(names) < most_buckets;
+	return held_by(Resource::names, holder) < share_for_buckets(holder);
 }
 
-static Name *enter_name(uint64 name) noexcept {
+static bool may_hold_names(const Holder &holder, int count) noexcept {
+	if (count == 0)
+		return true;
+	if (held_by(Resource::names, holder) + count > share_of(Resource::names, holder))
+		evict();
+	return held_by(Resource::names, holder) + count <= share_of(Resource::names, holder);
+}
+
+static Name *enter_name(uint64 name, const Holder &holder, const char *queue) noexcept {
 	bool found;
 	Name *entry = find_name(name, HASH_ENTER_NULL, &found);
 	if (entry == nullptr) {
@@ -208,6 +256,8 @@ static Name *enter_name(uint64 name) noexcept {
 		entry->running = 0;
 		entry->bucket = {};
 		entry->used_at = 0;
+		entry->holder = holder;
+		change_held(Resource::names, holder, 1, queue);
 	}
 	return entry;
 }
@@ -255,50 +305,59 @@ int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted
 	return static_cast<int>(count);
 }
 
-static void count_under(const uint64 (&counted)[counted_kinds], int32 change) noexcept {
-	for (const uint64 name : counted) {
+static void count_under(const Task &task, int32 change) noexcept {
+	for (const uint64 name : task.names) {
 		if (name == 0)
 			continue;
-		Name *entry = change > 0 ? enter_name(name) : find_name(name);
+		Name *entry = change > 0 ? enter_name(name, task.holder, "") : find_name(name);
 		if (entry == nullptr)
 			continue;
 		entry->running += change;
 		if (entry->running <= 0 && entry->bucket.full_at_ns == 0)
-			hash_search(names, &entry->key, HASH_REMOVE, nullptr);
+			remove_name(entry);
 	}
 }
 
-/* Those of databases that are no more; their names go by themselves. */
-static void evict_tasks() noexcept {
-	HASH_SEQ_STATUS scan;
-	hash_seq_init(&scan, tasks);
-	while (auto *task = static_cast<Task *>(hash_seq_search(&scan)))
-		if (find_database(static_cast<Oid>(task->key.database)) == nullptr)
-			hash_search(tasks, &task->key, HASH_REMOVE, nullptr);
+/* What the task needs that is not there is in the share of who claims it. */
+static bool is_within_share(const Admission &admission, const Holder &holder) noexcept {
+	if (find_task(admission.task) == nullptr && held_by(Resource::tasks, holder) >= share_of(Resource::tasks, holder)) {
+		evict();
+		if (held_by(Resource::tasks, holder) >= share_of(Resource::tasks, holder))
+			return false;
+	}
+	const auto missing = std::count_if(std::begin(admission.names), std::end(admission.names),
+									   [](uint64 name) { return name != 0 && find_name(name) == nullptr; });
+	return may_hold_names(holder, static_cast<int>(missing));
 }
 
-/* False if there is no room: then nobody is let in. */
-static bool fill_in(const Admission &admission, TaskState state) noexcept {
+/* False if there is no room: then nobody is let in. What runs already is counted whoever's it is. */
+static bool fill_in(const Admission &admission, TaskState state, const Holder &holder) noexcept {
+	if (state == TaskState::admitted && !is_within_share(admission, holder))
+		return false;
 	for (const uint64 name : admission.names)
-		if (name != 0 && enter_name(name) == nullptr)
+		if (name != 0 && enter_name(name, holder, admission.queue) == nullptr)
 			return false;
 	bool found;
 	Task *task = find_task(admission.task, HASH_ENTER_NULL, &found);
 	if (task == nullptr) {
-		evict_tasks();
+		evict();
 		task = find_task(admission.task, HASH_ENTER_NULL, &found);
 	}
 	if (task == nullptr)
 		return false;
-	if (found)
-		count_under(task->names, -1);
+	if (found) {
+		count_under(*task, -1);
+		change_held(Resource::tasks, task->holder, -1);
+	}
+	task->holder = holder;
+	change_held(Resource::tasks, holder, 1, admission.queue);
 	std::copy(std::begin(admission.names), std::end(admission.names), task->names);
 	task->queue_hash = admission.queue_hash;
 	memcpy(task->group, admission.group, sizeof(task->group));
 	task->serial = ++shared()->admission_serial;
 	task->state = state;
 	task->admitted_by = MyProcPid;
-	count_under(task->names, 1);
+	count_under(*task, 1);
 	return true;
 }
 
@@ -345,8 +404,8 @@ static void forget_task(int64 id, Freed &freed) noexcept {
 	if (task == nullptr)
 		return;
 	freed.add(*task);
-	count_under(task->names, -1);
-	hash_search(tasks, &task->key, HASH_REMOVE, nullptr);
+	count_under(*task, -1);
+	remove_task(task);
 }
 
 /* The transaction */
@@ -452,6 +511,11 @@ Verdict admit(const Admission &admission) {
 	prepare_note();
 	const int64 now = now_ns();
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	const Holder holder = own_holder(admission);
+	const auto refuse = [&verdict, &holder] {
+		note_refused(holder);
+		verdict = {false, steady_now() + no_room_us};
+	};
 	Note *const again = find_ended_note(admission.task);
 	if (again == nullptr && find_task(admission.task) != nullptr)
 		verdict = {false, never, Counted::group}; /* it ends before that does */
@@ -463,21 +527,18 @@ Verdict admit(const Admission &admission) {
 		verdict.by = static_cast<Counted>(i);
 		if (rule.max_running > 0 && entry && entry->running - own_credit(admission.names[i]) >= rule.max_running)
 			verdict.admitted = false;
-		else if (rule.token_ns > 0 && entry == nullptr && !has_room_for_bucket()) {
-			shared()->admission_refused = true;
-			verdict = {false, steady_now() + no_room_us};
-		} else if (rule.token_ns > 0 && tokens(bucket_of(entry, rule), rule, now, &verdict.again_at) == 0)
+		else if (rule.token_ns > 0 && entry == nullptr && !has_room_for_bucket(holder))
+			refuse();
+		else if (rule.token_ns > 0 && tokens(bucket_of(entry, rule), rule, now, &verdict.again_at) == 0)
 			verdict.admitted = false;
 	}
-	if (verdict.admitted && !fill_in(admission, TaskState::admitted)) {
-		shared()->admission_refused = true;
-		verdict = {false, steady_now() + no_room_us};
-	}
+	if (verdict.admitted && !fill_in(admission, TaskState::admitted, holder))
+		refuse();
 	for (size_t i = 0; i < counted_kinds && verdict.admitted; i++) {
 		const Rule &rule = admission.rules[i];
 		if (rule.token_ns == 0)
 			continue;
-		if (Name *entry = enter_name(admission.names[i])) {
+		if (Name *entry = enter_name(admission.names[i], holder, admission.queue)) {
 			entry->bucket = bucket_of(entry, rule);
 			take_token(&entry->bucket, rule, now);
 			entry->used_at = now / 1000;
@@ -535,8 +596,10 @@ void note_begun(int64 task, int64 id) {
 		hash_search(tasks, &old->key, HASH_REMOVE, nullptr);
 		bool found;
 		if (Task *renamed = find_task(id, HASH_ENTER_NULL, &found)) {
-			if (found)
-				count_under(renamed->names, -1);
+			if (found) {
+				count_under(*renamed, -1);
+				change_held(Resource::tasks, renamed->holder, -1);
+			}
 			const TaskKey key = renamed->key;
 			*renamed = copy;
 			renamed->key = key;
@@ -575,24 +638,43 @@ void note_ended(int64 id) {
 
 void count_running(const Admission &admission) noexcept {
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	const Holder holder =
+		holder_of(MyDatabaseId, OidIsValid(admission.role) ? admission.role : unknown_role, admission.queue_hash);
 	if (Task *task = find_task(admission.task)) {
 		for (size_t i = 0; i < counted_kinds; i++) {
-			if (task->names[i] != 0 || admission.names[i] == 0 || enter_name(admission.names[i]) == nullptr)
+			if (task->names[i] != 0 || admission.names[i] == 0 ||
+				enter_name(admission.names[i], task->holder, admission.queue) == nullptr)
 				continue;
 			task->names[i] = admission.names[i];
 			find_name(admission.names[i])->running++;
 		}
-	} else if (!fill_in(admission, TaskState::begun)) {
-		shared()->admission_refused = true;
+	} else if (!fill_in(admission, TaskState::begun, holder)) {
+		note_refused(holder);
 	}
 	LWLockRelease(shared()->admission_lock);
 }
 
-bool was_without_room() noexcept {
+bool was_without_room(Held *who) noexcept {
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
-	const bool was = std::exchange(shared()->admission_refused, false);
+	const bool was = take_refused(MyDatabaseId, who);
 	LWLockRelease(shared()->admission_lock);
 	return was;
+}
+
+size_t list_shares(std::span<Held> out, int64 (*used)[resource_kinds]) noexcept {
+	LWLockAcquire(shared()->admission_lock, LW_SHARED);
+	for (size_t i = 0; i < resource_kinds; i++)
+		(*used)[i] = in_use(static_cast<Resource>(i));
+	const size_t count = list_held(out);
+	LWLockRelease(shared()->admission_lock);
+	return count;
+}
+
+int64 share_now(Resource resource, const Holder &holder) noexcept {
+	LWLockAcquire(shared()->admission_lock, LW_SHARED);
+	const int64 share = share_of(resource, holder);
+	LWLockRelease(shared()->admission_lock);
+	return share;
 }
 
 size_t list_running(std::span<Running> out) noexcept {
@@ -623,7 +705,7 @@ void check_counts() noexcept {
 	hash_seq_init(&scan, tasks);
 	while (auto *task = static_cast<Task *>(hash_seq_search(&scan)))
 		if (task->key.database == MyDatabaseId)
-			count_under(task->names, 1);
+			count_under(*task, 1);
 	LWLockRelease(shared()->admission_lock);
 }
 

@@ -13,7 +13,7 @@
 #pragma once
 
 #include "pg/clock.hpp"
-#include "shared/state.hpp"
+#include "shared/shares.hpp"
 
 #include <span>
 
@@ -39,6 +39,8 @@ struct Admission {
 	Rule rules[counted_kinds];
 	uint64 queue_hash = 0; /* for the announcement, as is the next one */
 	char group[queue_name_size] = {};
+	char queue[queue_name_size] = {};
+	Oid role = InvalidOid; /* of a task that runs: for whom, if that is known */
 };
 
 struct Verdict {
@@ -68,8 +70,11 @@ void note_ended(int64 id);
 
 /* A task that is known to be processing is counted; under what it was not yet, if it is counted already. noexcept. */
 void count_running(const Admission &admission) noexcept;
-/* Was somebody refused for want of room in shared memory since this was asked last? noexcept. */
-bool was_without_room() noexcept;
+/* Was somebody of this database refused for want of room in shared memory since this was asked last? Who? noexcept. */
+bool was_without_room(Held *who) noexcept;
+/* Who holds what: fills "out", as far as it goes; returns how many there are, and what is in use by all. noexcept. */
+size_t list_shares(std::span<Held> out, int64 (*used)[resource_kinds]) noexcept;
+int64 share_now(Resource resource, const Holder &holder) noexcept;
 void set_admission_ready(DatabaseSlot *slot, uint64 configuration) noexcept;
 /* Tasks of this database that are counted, to be compared with the table; "serial" names this counting. */
 struct Running {

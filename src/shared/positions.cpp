@@ -26,38 +26,85 @@ struct Entry {
 
 } // namespace
 
-static constexpr long most_entries = 8192;
 /* A sweep may make one scope read over many tasks of others: it is let in so rarely that it takes this share of time. */
 static constexpr int64 sweep_share = 50;
 
 static HTAB *table = nullptr;
 
 Size positions_size() {
-	return hash_estimate_size(most_entries, sizeof(Entry));
+	return hash_estimate_size(most_positions, sizeof(Entry));
 }
 
 void startup_positions() {
 	HASHCTL control = {};
 	control.keysize = sizeof(LaneKey);
 	control.entrysize = sizeof(Entry);
-	table = ShmemInitHash("jobqueue positions", most_entries, most_entries, &control,
+	table = ShmemInitHash("jobqueue positions", most_positions, most_positions, &control,
 						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 }
 
-/* Makes room by forgetting what was not used for long: a lost position costs one reading from the start. */
+/* Where most of the entries are: in which place, as "place_of" tells them apart, of so many. */
+template <size_t places, typename PlaceOf> static size_t fullest(PlaceOf &&place_of) noexcept {
+	static std::array<int32, places> counts;
+	counts.fill(0);
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, table);
+	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan)))
+		if (const std::optional<size_t> place = place_of(*entry))
+			counts[*place]++;
+	return static_cast<size_t>(std::max_element(counts.begin(), counts.end()) - counts.begin());
+}
+
+/*
+ * Makes room by forgetting what was not used for long: a lost position costs one reading from the start. It is the
+ * database with most entries that loses some, and in it the queue with most of them: who makes many lanes loses his own.
+ */
 static void evict() noexcept {
+	constexpr size_t places = 1024;
+	const size_t database =
+		fullest<places>([](const Entry &entry) { return std::optional(entry.key.database % places); });
+	const size_t queue = fullest<places>([database](const Entry &entry) {
+		return entry.key.database % places == database ? std::optional(entry.key.queue_hash % places) : std::nullopt;
+	});
+	const auto is_there = [=](const Entry &entry) {
+		return entry.key.database % places == database && entry.key.queue_hash % places == queue;
+	};
 	HASH_SEQ_STATUS scan;
 	SteadyTime oldest = PG_INT64_MAX, youngest = 0;
 	hash_seq_init(&scan, table);
 	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan))) {
+		if (!is_there(*entry))
+			continue;
 		oldest = std::min(oldest, entry->used_at);
 		youngest = std::max(youngest, entry->used_at);
 	}
 	const SteadyTime limit = oldest + (youngest - oldest) / 2;
 	hash_seq_init(&scan, table);
 	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan)))
-		if (entry->used_at <= limit)
+		if (is_there(*entry) && entry->used_at <= limit)
 			hash_search(table, &entry->key, HASH_REMOVE, nullptr);
+}
+
+size_t count_positions(std::span<PositionsHeld> out) noexcept {
+	size_t count = 0;
+	LWLockAcquire(shared()->positions_lock, LW_SHARED);
+	HASH_SEQ_STATUS scan;
+	hash_seq_init(&scan, table);
+	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan))) {
+		const auto known = out.begin() + static_cast<ptrdiff_t>(count);
+		auto place = std::find_if(out.begin(), known, [entry](const PositionsHeld &held) {
+			return held.database == entry->key.database && held.role == entry->key.role;
+		});
+		if (place == known) {
+			if (count == out.size())
+				continue;
+			*place = {entry->key.database, entry->key.role, 0};
+			count++;
+		}
+		place->count++;
+	}
+	LWLockRelease(shared()->positions_lock);
+	return count;
 }
 
 static bool concerns(const News &news, const Entry &entry) noexcept {

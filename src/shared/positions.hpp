@@ -35,6 +35,8 @@ struct Position {
 	bool swept;		 /* added to by a sweep: tell leave_lane how long the reading took */
 };
 
+inline constexpr long most_positions = 8192;
+
 Size positions_size();
 void startup_positions();
 
@@ -51,5 +53,14 @@ void leave_lane(const LaneKey &key, const Position &position, const IdRanges &un
  * would have to begin at the start.
  */
 void keep_positions(Oid database) noexcept;
+
+/* Whose they are; the role is that of the handlers, or none for claims from outside. */
+struct PositionsHeld {
+	Oid database;
+	Oid role;
+	int64 count;
+};
+/* Fills "out", as far as it goes; returns how many there are in it. */
+size_t count_positions(std::span<PositionsHeld> out) noexcept;
 
 } // namespace jobqueue

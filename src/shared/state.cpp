@@ -9,6 +9,7 @@
 #include "shared/announcements.hpp"
 #include "shared/flight_recorder.hpp"
 #include "shared/positions.hpp"
+#include "shared/shares.hpp"
 
 namespace jobqueue {
 
@@ -164,7 +165,24 @@ void free_worker(WorkerSlot *slot) noexcept {
 	set_state(slot, WorkerState::free);
 }
 
+/* Who has many leaves some to others: without a place one looks again and again, and that costs CPU. */
+static bool may_wait(Oid role) noexcept {
+	constexpr Capacity capacity = {max_waiters, 4};
+	int64 used = 0, of_database = 0, of_role = 0;
+	for (WaiterSlot &slot : state->waiter) {
+		const Oid database = pg_atomic_read_u32(&slot.database);
+		used += database != InvalidOid;
+		if (database != MyDatabaseId)
+			continue;
+		of_database++;
+		of_role += compat::role_of(static_cast<int>(pg_atomic_read_u32(&slot.procno))) == role;
+	}
+	return of_role < capacity.share(used, of_database, of_role, of_role);
+}
+
 WaiterSlot *take_waiter(int64 task) noexcept {
+	if (!may_wait(compat::role_of(compat::my_procno())))
+		return nullptr;
 	for (WaiterSlot &slot : state->waiter) {
 		uint32 nobody = 0;
 		if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
@@ -206,13 +224,36 @@ bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_
 	return false; /* its writer was stopped in the middle */
 }
 
+/* The next place, or where it is taken that of the database that has most of them: nobody's deaths hide another's. */
+static Death *place_for_death() noexcept {
+	const uint32 next = state->death_count++ % max_deaths;
+	if (!OidIsValid(state->deaths[next].database))
+		return &state->deaths[next];
+	const auto count_of = [](Oid database) {
+		return std::ranges::count_if(state->deaths,
+									 [database](const Death &other) { return other.database == database; });
+	};
+	Death *chosen = &state->deaths[next];
+	auto most = count_of(chosen->database);
+	for (uint32 i = 1; i < max_deaths; i++) {
+		Death *const other = &state->deaths[(next + i) % max_deaths];
+		if (other->database == chosen->database)
+			continue;
+		if (const auto count = count_of(other->database); count > most) {
+			chosen = other;
+			most = count;
+		}
+	}
+	return chosen;
+}
+
 void record_death(const Death &death) {
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	/* One that could not be dealt with comes back to its place. */
 	const auto known = std::find_if(std::begin(state->deaths), std::end(state->deaths), [&death](const Death &other) {
 		return other.database == death.database && other.task == death.task && other.attempt == death.attempt;
 	});
-	(known != std::end(state->deaths) ? *known : state->deaths[state->death_count++ % max_deaths]) = death;
+	(known != std::end(state->deaths) ? *known : *place_for_death()) = death;
 	LWLockRelease(state->lock);
 }
 

@@ -45,7 +45,8 @@ CREATE TABLE jobqueue.handlers (
 	batch_size   integer     NOT NULL DEFAULT 1 CONSTRAINT handlers_batch_size_range CHECK (
 		batch_size OPERATOR(pg_catalog.>) 0 AND batch_size OPERATOR(pg_catalog.<=) 1000),
 	rate_limit   integer     CONSTRAINT handlers_rate_limit_positive CHECK (rate_limit OPERATOR(pg_catalog.>) 0),
-	rate_period  interval    CONSTRAINT handlers_rate_period_positive CHECK (rate_period OPERATOR(pg_catalog.>) '0'::interval),
+	rate_period  interval    CONSTRAINT handlers_rate_period_range CHECK (
+		rate_period OPERATOR(pg_catalog.>) '0'::interval AND rate_period OPERATOR(pg_catalog.<=) '366 days'::interval),
 	rate_burst   integer     CONSTRAINT handlers_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
 	group_limit  integer     CONSTRAINT handlers_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
 	rate_changed_at timestamptz,
@@ -64,13 +65,14 @@ CREATE TABLE jobqueue.queues (
 	weight      integer CONSTRAINT queues_weight_range CHECK (
 		weight OPERATOR(pg_catalog.>) 0 AND weight OPERATOR(pg_catalog.<=) 1000),
 	rate_limit  integer CONSTRAINT queues_rate_limit_positive CHECK (rate_limit OPERATOR(pg_catalog.>) 0),
-	rate_period interval CONSTRAINT queues_rate_period_positive CHECK (rate_period OPERATOR(pg_catalog.>) '0'::interval),
+	rate_period interval CONSTRAINT queues_rate_period_range CHECK (
+		rate_period OPERATOR(pg_catalog.>) '0'::interval AND rate_period OPERATOR(pg_catalog.<=) '366 days'::interval),
 	rate_burst  integer CONSTRAINT queues_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
 	group_limit integer CONSTRAINT queues_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
 	group_hold_on_retry boolean,
 	group_rate_limit  integer CONSTRAINT queues_group_rate_limit_positive CHECK (group_rate_limit OPERATOR(pg_catalog.>) 0),
-	group_rate_period interval CONSTRAINT queues_group_rate_period_positive CHECK (
-		group_rate_period OPERATOR(pg_catalog.>) '0'::interval),
+	group_rate_period interval CONSTRAINT queues_group_rate_period_range CHECK (
+		group_rate_period OPERATOR(pg_catalog.>) '0'::interval AND group_rate_period OPERATOR(pg_catalog.<=) '366 days'::interval),
 	group_rate_burst  integer CONSTRAINT queues_group_rate_burst_positive CHECK (group_rate_burst OPERATOR(pg_catalog.>) 0),
 	aging       interval CONSTRAINT queues_aging_positive CHECK (aging OPERATOR(pg_catalog.>) '0'::interval),
 	rate_changed_at timestamptz,

@@ -228,6 +228,11 @@ CREATE FUNCTION jobqueue._workers(OUT pid integer, OUT database name, OUT role n
 	RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_workers';
 COMMENT ON FUNCTION jobqueue._workers() IS 'internal: the workers of this database, from shared memory; see worker_status';
 
+CREATE FUNCTION jobqueue._shared_capacity(OUT resource text, OUT database oid, OUT role oid, OUT queue text, OUT held bigint,
+	OUT share bigint, OUT capacity bigint)
+	RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_shared_capacity';
+COMMENT ON FUNCTION jobqueue._shared_capacity() IS 'internal: who holds how much of shared memory; see shared_capacity';
+
 CREATE FUNCTION jobqueue._installed() RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_installed';
 COMMENT ON FUNCTION jobqueue._installed() IS 'internal: tells the launcher about a new installation';
 

@@ -157,3 +157,28 @@ COMMENT ON COLUMN jobqueue.running_tasks.lease_expires_at IS 'end of an outside 
 COMMENT ON COLUMN jobqueue.running_tasks.pid IS 'the worker process that runs it; null outside';
 COMMENT ON COLUMN jobqueue.running_tasks.progress IS 'how far it has come, 0 to 1, as set_progress() said last';
 COMMENT ON COLUMN jobqueue.running_tasks.progress_message IS 'what set_progress() said last';
+
+CREATE VIEW jobqueue.shared_capacity AS
+SELECT c.resource, d.datname AS database, r.rolname AS role, c.queue, c.held, c.share, c.capacity,
+	CASE c.resource
+		WHEN 'running tasks' THEN 'tasks of groups, and of limited queues and types, wait; beyond a share, those of its holder'
+		WHEN 'names' THEN 'tasks of groups, and of limited queues and types, wait; beyond a share, those of its holder'
+		WHEN 'positions' THEN 'the queue that has most of them forgets old ones, and reads once from the start'
+		WHEN 'waiters' THEN 'wait_for looks at its task every 20 ms'
+		WHEN 'ends of workers' THEN 'the database that has most of them forgets one: a crash without a reason'
+		WHEN 'databases' THEN 'a further database is not served'
+		WHEN 'workers' THEN 'tasks wait for a worker'
+		WHEN 'announcements' THEN 'the oldest are overwritten: who has not read them looks at the tables'
+	END AS when_full
+FROM jobqueue._shared_capacity() c
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.database
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) c.role;
+COMMENT ON VIEW jobqueue.shared_capacity IS 'who holds how much of what all databases share in memory; for the extension''s owner';
+COMMENT ON COLUMN jobqueue.shared_capacity.resource IS 'what there is so much of';
+COMMENT ON COLUMN jobqueue.shared_capacity.database IS 'who holds it; null = all together';
+COMMENT ON COLUMN jobqueue.shared_capacity.role IS 'likewise; null = all, or not known';
+COMMENT ON COLUMN jobqueue.shared_capacity.queue IS 'for which queue, if that matters; null = several';
+COMMENT ON COLUMN jobqueue.shared_capacity.held IS 'how much is held';
+COMMENT ON COLUMN jobqueue.shared_capacity.share IS 'how much that may be, as things are; null = no share of its own';
+COMMENT ON COLUMN jobqueue.shared_capacity.capacity IS 'how much there is for all';
+COMMENT ON COLUMN jobqueue.shared_capacity.when_full IS 'what happens when nothing is left';

@@ -109,6 +109,7 @@ SELECT results_eq(
 		('jobqueue.queues', 'manager'),
 		('jobqueue.running_tasks', 'manager'),
 		('jobqueue.schedules', 'manager'),
+		('jobqueue.shared_capacity', ''),
 		('jobqueue.tasks', 'consumer manager'),
 		('jobqueue.unique_keys', ''),
 		('jobqueue.worker_status', 'manager')$$,

@@ -7,7 +7,7 @@ SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class 
 	'{access,dependencies,dependents,handlers,history_ring,incarnation,limits,parents,queues,schedules,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
-	'{_watched_queues,access_status,history_status,queue_status,running_tasks,worker_status}'::name[], 'the views');
+	'{_watched_queues,access_status,history_status,queue_status,running_tasks,shared_capacity,worker_status}'::name[], 'the views');
 SELECT is((SELECT array_agg(relname) FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'S'), '{tasks_id_seq}'::name[], 'the sequence');
 
 -- tasks: the columns, in the order of the documentation
@@ -276,6 +276,7 @@ SELECT columns_are('jobqueue', 'worker_status', '{pid,role,state,task_id,task_ty
 SELECT columns_are('jobqueue', 'running_tasks', '{id,type,queue,attempt,processed_at,claimed_by,lease_expires_at,pid,progress,progress_message}'::name[]);
 
 SELECT columns_are('jobqueue', 'history_status', '{leaf,filling,filled_since,bytes,held_by}'::name[]);
+SELECT columns_are('jobqueue', 'shared_capacity', '{resource,database,role,queue,held,share,capacity,when_full}'::name[]);
 SELECT columns_are('jobqueue', 'access_status', '{role,access,queue,source}'::name[]);
 SELECT columns_are('jobqueue', 'access', '{role,role_oid,access,queue,granted_by,granted_at}'::name[]);
 SELECT columns_are('jobqueue', 'limits', '{role,max_workers,max_queued,max_payload}'::name[]);
