@@ -3,6 +3,7 @@
  */
 #include "engine/claimer.hpp"
 
+#include "engine/lane_store.hpp"
 #include "pg/settings.hpp"
 
 #include <cmath>
@@ -10,6 +11,8 @@
 namespace jobqueue {
 
 static constexpr size_t many_lanes = 8192;
+/* Of one queue. */
+static constexpr size_t most_lanes = 256;
 /* Where nobody has counted yet what is running, or what is counted is not what the table says. */
 static constexpr int64 before_counting_us = 5000;
 static constexpr size_t most_hints = 64;
@@ -148,13 +151,77 @@ void separate_limited(Scope &scope, const Flow &flow, const std::optional<std::s
 	}
 }
 
+store::TypeFilter Scope::whole_filter_for(std::string_view queue) const {
+	store::TypeFilter whole = filter_for(queue);
+	for (const Scope &one : limited)
+		for (const std::string &type : one.filter_for(queue).types) {
+			const auto place = std::lower_bound(whole.types.begin(), whole.types.end(), type);
+			const bool there = place != whole.types.end() && *place == type;
+			if (whole.others && there)
+				whole.types.erase(place);
+			else if (!whole.others && !there)
+				whole.types.insert(place, type);
+		}
+	return whole;
+}
+
+std::span<Claimer::KnownLane> Claimer::lanes_of(std::string_view queue) {
+	const auto first =
+		std::lower_bound(lanes_.begin(), lanes_.end(), queue,
+						 [](const KnownLane &lane, std::string_view name) { return lane.lane.queue < name; });
+	const auto last =
+		std::find_if(first, lanes_.end(), [queue](const KnownLane &lane) { return lane.lane.queue != queue; });
+	return {first, last};
+}
+
+void Claimer::forget_lanes() {
+	lanes_.clear();
+	ahead_.clear();
+	grouped_lanes_ = 0;
+}
+
+/* Lanes beyond this priority are not known from now on. */
+void Claimer::forget_above(const std::string &queue, int32 priority) {
+	std::erase_if(lanes_, [&](const KnownLane &known) {
+		const bool is_above = known.lane.queue == queue && known.lane.priority > priority;
+		grouped_lanes_ -= is_above && known.lane.grouped;
+		return is_above;
+	});
+	ahead_[queue] = {priority};
+}
+
+/* The work that lanes make does not grow with how many there are. */
+void Claimer::bound_lanes(const std::string &queue) {
+	if (lanes_.size() <= most_lanes || lanes_of(queue).size() <= most_lanes || (reads_ahead_ && !remembers_quiet_))
+		return;
+	if (remembers_quiet_)
+		std::erase_if(lanes_, [&](const KnownLane &known) {
+			if (known.lane.queue != queue || !known.is_empty())
+				return false;
+			if (known.lane.grouped) {
+				grouped_lanes_--;
+				forgotten_groups_.insert(known.queue_hash); /* they may wait for the end of one of theirs */
+			}
+			return true;
+		});
+	const std::span<KnownLane> lanes = lanes_of(queue);
+	if (lanes.size() > most_lanes)
+		forget_above(queue, lanes[most_lanes / 2 - 1].lane.priority);
+}
+
 /* "news": there may be something in it for us; of this group, if it is named. */
 void Claimer::learn(const store::Lane &lane, bool news, std::string_view group, uint64 type_hash) {
 	auto place = std::lower_bound(lanes_.begin(), lanes_.end(), lane,
 								  [](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
 	if (place == lanes_.end() || !(place->lane == lane)) {
+		if (const auto ahead = ahead_.find(lane.queue);
+			ahead != ahead_.end() && lane.priority > ahead->second.known_up_to) {
+			ahead->second.quiet = ahead->second.quiet && !news;
+			return;
+		}
 		lanes_.insert(place, KnownLane{lane, hash_name(lane.queue)});
 		grouped_lanes_ += lane.grouped;
+		bound_lanes(lane.queue);
 		return;
 	}
 	if (lane.grouped) {
@@ -177,6 +244,9 @@ void Claimer::learn(const store::Lane &lane, bool news, std::string_view group, 
 
 /* A task has ended that was counted: what waited for its queue, its type or its group may go on. */
 void Claimer::note_capacity(const Scope &scope, const News &news) {
+	for (auto &one : ahead_)
+		one.second.quiet = false;
+	undiscovered_ |= !forgotten_groups_.empty() && forgotten_groups_.erase(news.queue_hash) > 0;
 	for (KnownLane &known : lanes_) {
 		const bool same_queue = known.queue_hash == news.queue_hash;
 		if (same_queue)
@@ -283,6 +353,8 @@ void Claimer::look_everywhere() {
 		lane.round.unfinished = true;
 		lane.round.ends = 0;
 	}
+	for (auto &one : ahead_)
+		one.second.quiet = false;
 	undiscovered_ = true;
 }
 
@@ -294,8 +366,7 @@ template <typename Visit> bool Claimer::any_part(Visit &&visit) const {
 
 bool Claimer::absorb(const Scope &scope) {
 	if (shared() == nullptr) {
-		lanes_.clear();
-		grouped_lanes_ = 0;
+		forget_lanes();
 		undiscovered_ = true;
 		return true;
 	}
@@ -311,7 +382,7 @@ bool Claimer::absorb(const Scope &scope) {
 													  [](const Part &part) { return part.quiet; });
 			});
 		else
-			lanes_.clear();
+			forget_lanes();
 		grouped_lanes_ = static_cast<size_t>(
 			std::count_if(lanes_.begin(), lanes_.end(), [](const KnownLane &lane) { return lane.lane.grouped; }));
 		passes_.clear();
@@ -333,7 +404,8 @@ bool Claimer::absorb(const Scope &scope) {
 	};
 	follow_ring(position_, take, [this] { look_everywhere(); });
 	const SteadyTime now = steady_now();
-	return undiscovered_ || any_part([now](const Part &part) { return part.is_open(now); });
+	return undiscovered_ || any_part([now](const Part &part) { return part.is_open(now); }) ||
+		   std::any_of(ahead_.begin(), ahead_.end(), [](const auto &one) { return !one.second.quiet; });
 }
 
 SteadyTime Claimer::next_time() const noexcept {
@@ -357,24 +429,38 @@ void Claimer::discover() {
 	known.reserve(lanes_.size());
 	for (const KnownLane &lane : lanes_)
 		known.push_back(lane.lane);
-	for (const store::Lane &lane : store::discover_lanes(known))
+	store::QueueEnds ends;
+	for (const auto &[queue, ahead] : ahead_)
+		ends[queue] = ahead.known_up_to;
+	const store::DiscoveredLanes discovered = store::discover_lanes(known, ends);
+	if (discovered.from_scratch)
+		ahead_.clear();
+	for (const auto &[queue, end] : discovered.ends) {
+		const auto ahead = ahead_.find(queue);
+		forget_above(queue, ahead == ahead_.end() ? end : std::min(end, ahead->second.known_up_to));
+	}
+	for (const store::Lane &lane : discovered.lanes)
 		learn(lane, true, {}, 0);
 	lane_limit_ = std::max(lane_limit_, 2 * lanes_.size());
 	undiscovered_ = false;
 }
 
 /* A closed lane has nothing to give until the configuration changes, and then forget_quiet() is called. */
+bool Claimer::is_closed(const Scope &scope, std::string_view queue, const store::Pauses &pauses) {
+	const auto contains = [queue](const std::vector<std::string> &queues) {
+		return std::find(queues.begin(), queues.end(), queue) != queues.end();
+	};
+	const store::TypeFilter &filter = scope.filter_for(queue);
+	const auto lets_nothing_through = [queue](const Scope &one) {
+		return one.filter_for(queue).lets_nothing_through();
+	};
+	return pauses.all || contains(pauses.queues) || (!filter.dead_letters && contains(pauses.dead_letter_queues)) ||
+		   (lets_nothing_through(scope) &&
+			std::all_of(scope.limited.begin(), scope.limited.end(), lets_nothing_through));
+}
+
 bool Claimer::is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const {
-	const auto contains = [&known](const std::vector<std::string> &queues) {
-		return std::find(queues.begin(), queues.end(), known.lane.queue) != queues.end();
-	};
-	const store::TypeFilter &filter = scope.filter_for(known.lane.queue);
-	const auto lets_nothing_through = [&known](const Scope &one) {
-		return one.filter_for(known.lane.queue).lets_nothing_through();
-	};
-	const bool closed =
-		pauses.all || contains(pauses.queues) || (!filter.dead_letters && contains(pauses.dead_letter_queues)) ||
-		(lets_nothing_through(scope) && std::all_of(scope.limited.begin(), scope.limited.end(), lets_nothing_through));
+	const bool closed = is_closed(scope, std::string_view(known.lane.queue), pauses);
 	if (closed) {
 		known.main.quiet = remembers_quiet_;
 		for (Part &part : known.limited)
@@ -527,6 +613,10 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 		},
 		this);
 	undiscovered_ |= own_statements();
+	if (std::exchange(reads_ahead_, false) && !remembers_quiet_) { /* it was interrupted */
+		forget_lanes();
+		undiscovered_ = true;
+	}
 	discover();
 	turn_++;
 	Reading reading{scope, conditions, static_cast<size_t>(count), by_place};
@@ -558,6 +648,8 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 			break;
 		}
 	}
+	if (reading.missing() > 0)
+		read_ahead(reading, queue);
 	if (!reading.early.empty()) {
 		store::put_aside(reading.early);
 		guard([&reading] { note_due(*reading.due); });
@@ -565,9 +657,110 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	return std::move(reading.locked);
 }
 
+/*
+ * The next lanes of a queue that have something for us; none if there are no more, or if there are so many tasks for others
+ * that it is better to come back.
+ */
+std::vector<store::Lane> Claimer::look_ahead(const Scope &scope, const std::string &queue) {
+	const auto ahead = ahead_.find(queue);
+	const store::TypeFilter filter = scope.whole_filter_for(queue);
+	std::vector<store::Lane> lanes;
+	int32 end = PG_INT32_MAX;
+	for (const bool grouped : {false, true}) {
+		const store::LanesAhead found = store::lanes_ahead(queue, ahead->second.known_up_to, grouped, filter);
+		end = std::min(end, found.end.value_or(PG_INT32_MAX));
+		for (const int16 priority : found.priorities)
+			lanes.push_back({queue, priority, grouped});
+	}
+	std::sort(lanes.begin(), lanes.end());
+	if (lanes.size() > store::lanes_at_once)
+		end = std::min<int32>(end, lanes[store::lanes_at_once - 1].priority);
+	std::erase_if(lanes, [end](const store::Lane &lane) { return lane.priority > end; });
+	if (end == PG_INT32_MAX)
+		ahead_.erase(ahead);
+	else
+		ahead->second.known_up_to = end;
+	for (const store::Lane &lane : lanes)
+		learn(lane, true, {}, 0);
+	return lanes;
+}
+
+/*
+ * visit(known lane) for the next lanes, until it returns true; queues take turns. False if it never did, and there are no more
+ * lanes, or none that are open; or if it has looked enough for once: then there are some in ahead_ that are not quiet.
+ */
+template <typename Visit>
+bool Claimer::visit_ahead(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue,
+						  Visit &&visit) {
+	/* Who does not come back looks on. */
+	const int most_scans = remembers_quiet_ ? 8 : 64;
+	std::vector<std::string> queues;
+	for (auto one = ahead_.upper_bound(last_ahead_); one != ahead_.end(); ++one)
+		queues.push_back(one->first);
+	for (auto one = ahead_.begin(); one != ahead_.end() && one->first <= last_ahead_; ++one)
+		queues.push_back(one->first);
+	int scans = 0;
+	for (const std::string &name : queues) {
+		if (queue && name != *queue)
+			continue;
+		for (auto ahead = ahead_.find(name); ahead != ahead_.end(); ahead = ahead_.find(name)) {
+			const std::span<KnownLane> known = lanes_of(name);
+			/* Enough wait that come before. */
+			const bool enough =
+				remembers_quiet_ && std::count_if(known.begin(), known.end(), [](const KnownLane &lane) {
+										return !lane.is_empty();
+									}) >= static_cast<ptrdiff_t>(most_lanes / 2);
+			if (enough || ahead->second.closed_in == turn_ ||
+				is_closed(scope, std::string_view(name), conditions.pauses)) {
+				ahead->second.quiet = remembers_quiet_;
+				break;
+			}
+			if (scans++ == most_scans)
+				return false;
+			last_ahead_ = name;
+			for (const store::Lane &lane : look_ahead(scope, name)) {
+				const auto place =
+					std::lower_bound(lanes_.begin(), lanes_.end(), lane,
+									 [](const KnownLane &a, const store::Lane &b) { return a.lane < b; });
+				if (place != lanes_.end() && place->lane == lane && visit(*place))
+					return true;
+			}
+		}
+	}
+	return false;
+}
+
+void Claimer::read_ahead(Reading &reading, const std::optional<std::string> &queue) {
+	std::set<std::string> seen;
+	reads_ahead_ = true;
+	visit_ahead(reading.scope, reading.conditions, queue, [&](KnownLane &known) {
+		seen.insert(known.lane.queue);
+		if (!known.lane.grouped)
+			known.limited.resize(std::max(known.limited.size(), reading.scope.limited.size()));
+		const size_t before = reading.locked.tasks.size();
+		read_lane(reading, known);
+		if (reading.locked.tasks.size() > before)
+			served(reading.conditions.flow, known, reading.locked.tasks.size() - before);
+		if (reading.missing() > 0)
+			return false;
+		last_queue_ = known.lane.queue;
+		return true;
+	});
+	reads_ahead_ = false;
+	if (remembers_quiet_)
+		return;
+	/* What was found is of this scope, and the next one may be another. */
+	for (const std::string &name : seen) {
+		forget_above(name, PG_INT32_MIN);
+		ahead_.erase(name);
+		undiscovered_ = true;
+	}
+}
+
 /* It has nothing to give in this turn; a worker looks again at that time, or (never) when a task has ended. */
 void Claimer::close(Part &part, SteadyTime again_at) const noexcept {
 	part.quiet = remembers_quiet_ && again_at == never;
+	part.held_up = true;
 	part.wait_until = remembers_quiet_ && again_at != never ? again_at : 0;
 	part.closed_in = turn_;
 }
@@ -577,6 +770,8 @@ void Claimer::close_queue(const std::string &queue, SteadyTime again_at) {
 	auto known =
 		std::lower_bound(lanes_.begin(), lanes_.end(), queue,
 						 [](const KnownLane &lane, const std::string &name) { return lane.lane.queue < name; });
+	if (const auto ahead = ahead_.find(queue); ahead != ahead_.end())
+		ahead->second.closed_in = turn_;
 	for (; known != lanes_.end() && known->lane.queue == queue; ++known) {
 		close(known->main, again_at);
 		for (Part &part : known->limited)
@@ -660,6 +855,7 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 		}
 		part.wait_until = 0;
 	}
+	part.held_up = false;
 	const LaneKey key = key_of(scope, known);
 	const SteadyTime started = steady_now();
 	const Position position = enter_lane(key, scope.types);
@@ -879,6 +1075,7 @@ void Claimer::read_groups(Reading &reading, KnownLane &known) {
 	constexpr int most_statements = 40;
 	Round &round = known.round;
 	Part &part = known.main;
+	part.held_up = false;
 	if (!may_admit(reading.conditions)) {
 		close(part, steady_now() + before_counting_us);
 		return;
@@ -1019,27 +1216,30 @@ bool Claimer::has_work_in_groups(const Scope &scope, const Conditions &condition
 bool Claimer::has_work(const Scope &scope, const Conditions &conditions) {
 	discover();
 	const SteadyTime now = steady_now();
-	for (KnownLane &known : lanes_) {
+	const auto has_some = [&](KnownLane &known) {
 		if (is_closed(scope, known, conditions.pauses))
-			continue;
-		if (known.lane.grouped) {
-			if (known.main.is_open(now) && has_work_in_groups(scope, conditions, known))
-				return true;
-			continue;
-		}
+			return false;
+		if (known.lane.grouped)
+			return known.main.is_open(now) && has_work_in_groups(scope, conditions, known);
 		known.limited.resize(scope.limited.size());
 		if (known.main.is_open(now) && has_work_in(scope, conditions, known, known.main))
 			return true;
 		for (size_t i = 0; i < scope.limited.size(); i++)
 			if (known.limited[i].is_open(now) && has_work_in(scope.limited[i], conditions, known, known.limited[i]))
 				return true;
-	}
-	return false;
+		return false;
+	};
+	if (std::any_of(lanes_.begin(), lanes_.end(), has_some) || visit_ahead(scope, conditions, {}, has_some))
+		return true;
+	/* Where there is much to look at, the worker that is started for it goes on. */
+	return std::any_of(ahead_.begin(), ahead_.end(), [](const auto &one) { return !one.second.quiet; });
 }
 
 bool Claimer::more_after(const Scope &scope, const Locked &locked) {
 	IdRanges unread = locked.unread;
 	if (find_pending(locked.lanes.back(), scope, unread))
+		return true;
+	if (std::any_of(ahead_.begin(), ahead_.end(), [](const auto &one) { return !one.second.quiet; }))
 		return true;
 	return std::any_of(lanes_.begin(), lanes_.end(), [&](const KnownLane &known) {
 		return !known.main.quiet && (locked.unread.empty() || !(known.lane == locked.lanes.back()));

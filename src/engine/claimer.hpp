@@ -6,6 +6,9 @@
  * Tasks of groups are in lanes of their own, which are read from group to group, one after the other all around; a group
  * that can give nothing is left alone until something is announced of it.
  *
+ * Of a queue with very many priorities, only the most urgent ones that have tasks are known, and which these are up to.
+ * When they have nothing more to give, the next ones are found with one scan of the index.
+ *
  * C++ region; lock(), has_work() and more_after() need a Session. One for each worker, for each role in the scheduler,
  * and for each backend that calls claim().
  */
@@ -37,6 +40,8 @@ struct Scope {
 	/* Queues that have a filter of their own, because there are handlers that have a say there only. */
 	std::map<std::string, store::TypeFilter, std::less<>> special = {};
 
+	/* That, with the types under limits. */
+	store::TypeFilter whole_filter_for(std::string_view queue) const;
 	const store::TypeFilter &filter_for(std::string_view queue) const noexcept {
 		if (!special.empty())
 			if (const auto found = special.find(queue); found != special.end())
@@ -117,6 +122,7 @@ private:
 	/* What is known of the tasks of a lane that are read together. */
 	struct Part {
 		bool quiet = false;		   /* nothing to be had until something is announced */
+		bool held_up = false;	   /* though it may have tasks */
 		SteadyTime wait_until = 0; /* nor before this time */
 		size_t closed_in = 0;	   /* nor in this turn of lock() */
 
@@ -152,6 +158,18 @@ private:
 		SteadyTime waiting_since = 0; /* without having been served */
 
 		bool is_quiet() const noexcept { return main.quiet && limited.empty(); }
+		/* It has no tasks for us: if it comes to have some, that is announced. */
+		bool is_empty() const noexcept {
+			const auto has_nothing = [](const Part &part) { return part.quiet && !part.held_up; };
+			return has_nothing(main) && std::all_of(limited.begin(), limited.end(), has_nothing) &&
+				   (!lane.grouped || (!round.unfinished && !round.any_end && round.hints.empty() && round.due.empty()));
+		}
+	};
+	/* Of a queue with so many priorities that not all are known. */
+	struct Ahead {
+		int32 known_up_to;
+		bool quiet = false;			 /* nothing to be had beyond until something is announced, or ends */
+		size_t closed_in = SIZE_MAX; /* nor in this turn of lock() */
 	};
 	struct Reading;
 	void look_everywhere();
@@ -165,6 +183,16 @@ private:
 													bool *last);
 	template <typename Visit> bool any_part(Visit &&visit) const;
 	void discover();
+	std::span<KnownLane> lanes_of(std::string_view queue);
+	void forget_lanes();
+	void forget_above(const std::string &queue, int32 priority);
+	void bound_lanes(const std::string &queue);
+	std::vector<store::Lane> look_ahead(const Scope &scope, const std::string &queue);
+	template <typename Visit>
+	bool visit_ahead(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue,
+					 Visit &&visit);
+	void read_ahead(Reading &reading, const std::optional<std::string> &queue);
+	static bool is_closed(const Scope &scope, std::string_view queue, const store::Pauses &pauses);
 	bool is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
 	LaneKey key_of(const Scope &scope, const KnownLane &lane) const;
 	size_t first_to_read() const;
@@ -186,6 +214,10 @@ private:
 	void served(const Flow &flow, KnownLane &known, size_t tasks);
 
 	std::vector<KnownLane> lanes_; /* sorted */
+	std::map<std::string, Ahead, std::less<>> ahead_;
+	std::string last_ahead_; /* the queue looked at last in it */
+	bool reads_ahead_ = false;
+	std::set<uint64> forgotten_groups_; /* queues, by their hashes, of which lanes of groups are not known any more */
 	std::string last_queue_;
 	std::map<std::string, double, std::less<>> passes_; /* of queues with weights: how much each has had */
 	uint64 position_ = 0;								/* in the ring */
