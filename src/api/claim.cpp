@@ -9,6 +9,7 @@
 #include "engine/held_claims.hpp"
 #include "engine/outcome.hpp"
 #include "engine/sql_command.hpp"
+#include "pg/raw_size.hpp"
 #include "shared/announcements.hpp"
 
 namespace jobqueue {
@@ -289,6 +290,10 @@ JOBQUEUE_FUNCTION(jobqueue_is_wanted) {
 		type = guard([given] { return DatumGetTextPP(given); });
 	return BoolGetDatum(
 		store::is_wanted({VARDATA_ANY(type), static_cast<size_t>(VARSIZE_ANY_EXHDR(type))}, PG_GETARG_BOOL(1)));
+}
+
+JOBQUEUE_FUNCTION(jobqueue_raw_size) {
+	return Int64GetDatum(jobqueue::raw_size(PG_GETARG_DATUM(0)));
 }
 
 JOBQUEUE_FUNCTION(jobqueue_claim) {

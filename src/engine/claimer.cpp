@@ -4,6 +4,7 @@
 #include "engine/claimer.hpp"
 
 #include "engine/lane_store.hpp"
+#include "pg/raw_size.hpp"
 #include "pg/settings.hpp"
 
 #include <cmath>
@@ -586,10 +587,20 @@ struct Claimer::Reading {
 	std::vector<int64> early = {};
 	std::optional<TimestampTz> due = {};
 
+	const int64 most_bytes;
+	int64 bytes = 0;
 	bool enough = false;
+	bool too_large = false; /* the next one, to be had together with the others */
 
-	bool is_full() const { return locked.tasks.size() >= count; }
-	size_t missing() const { return enough ? 0 : count - locked.tasks.size(); }
+	bool is_full() const { return too_large || locked.tasks.size() >= count; }
+	size_t missing() const { return enough || too_large ? 0 : count - locked.tasks.size(); }
+	/* The first one has, however large it is. */
+	bool has_room_for(const store::Candidate &candidate) {
+		too_large |= bytes > 0 && bytes + candidate.bytes > most_bytes;
+		if (!too_large)
+			bytes += candidate.bytes;
+		return !too_large;
+	}
 	bool is_early(const store::Candidate &candidate) {
 		if (candidate.not_before) {
 			early.push_back(candidate.id);
@@ -619,7 +630,14 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	}
 	discover();
 	turn_++;
-	Reading reading{scope, conditions, static_cast<size_t>(count), by_place};
+	Reading reading{scope,
+					conditions,
+					static_cast<size_t>(count),
+					by_place,
+					{},
+					{},
+					{},
+					remembers_quiet_ ? most_bytes_together : most_bytes_outside};
 	if (conditions.flow.has_order())
 		note_waiting(conditions.flow);
 	if (!scope.limited.empty())
@@ -873,14 +891,28 @@ void Claimer::read_part(Reading &reading, KnownLane &known, size_t which) {
 	unread.add(own_ids(known.queue_hash, known.lane.priority));
 	IdRange claimed;
 	size_t found = 0;
-	while (!unread.empty() && found < wanted_in_all) {
+	while (!unread.empty() && found < wanted_in_all && !reading.too_large) {
 		const int wanted = static_cast<int>(wanted_in_all - found);
 		std::vector<store::Candidate> candidates =
 			(reading.by_place && !limited ? store::see_pending : store::lock_pending)(
 				known.lane, unread.front(), scope.filter_for(known.lane.queue), wanted);
+		/* What would be too large together with the others is left for the next time. */
+		const auto rest = std::find_if(candidates.begin(), candidates.end(), [&reading](const auto &candidate) {
+			return !candidate.not_before && !reading.has_room_for(candidate);
+		});
+		std::optional<int64> rest_from;
+		if (rest != candidates.end()) {
+			rest_from = rest->id;
+			for (auto other = rest; other != candidates.end(); ++other)
+				if (other->locked)
+					guard([&] { note_returned(known.lane.queue, known.lane.priority, other->id, {}); });
+			candidates.erase(rest, candidates.end());
+		}
 		if (!candidates.empty())
 			claimed.add({candidates.front().id, candidates.back().id});
-		if (candidates.size() < static_cast<size_t>(wanted) || candidates.back().id == PG_INT64_MAX)
+		if (rest_from)
+			unread.remove_below(*rest_from);
+		else if (candidates.size() < static_cast<size_t>(wanted) || candidates.back().id == PG_INT64_MAX)
 			unread.remove_front();
 		else
 			unread.remove_below(candidates.back().id + 1);
@@ -1036,6 +1068,7 @@ size_t Claimer::take_groups(Reading &reading, KnownLane &known, std::span<const 
 		const TypeFlow *const type_flow = flow.type(candidate.type, queue, reading.scope.claims());
 		cut |= reading.is_full() || reading.is_early(candidate) || !is_wanted(candidate.type, candidate.dead_letter) ||
 			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
+		cut = cut || !reading.has_room_for(candidate);
 		if (!cut && !first && !remembers_quiet_) {
 			/* Whoever works outside runs them at the same time. */
 			const Admission admission =

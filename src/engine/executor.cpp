@@ -4,6 +4,7 @@
 #include "engine/executor.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/raw_size.hpp"
 
 extern "C" {
 #include "nodes/params.h"
@@ -405,7 +406,39 @@ Datum Executor::argument_of(const store::Attempt &task, bool row) const {
 	const std::optional<Datum> given = row ? row_of(task) : task.payload;
 	if (!given)
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the row of the task was changed while it waited");
-	return *given;
+	if (row || !VARATT_IS_COMPRESSED(DatumGetPointer(*given)))
+		return *given;
+	/* Once, and not whenever the handler looks at it. */
+	return guard([&given] { return PointerGetDatum(PG_DETOAST_DATUM(*given)); });
+}
+
+/* Of a batch handler. Throws if they are too large to be had together: then fewer are tried at a time. */
+Datum Executor::array_of(std::span<const store::Attempt *const> tasks, Oid element) const {
+	const bool rows = element != JSONBOID;
+	std::vector<Datum> arguments;
+	std::vector<char> copied;
+	arguments.reserve(tasks.size());
+	copied.reserve(tasks.size());
+	int64 bytes = 0;
+	for (const store::Attempt *task : tasks) {
+		arguments.push_back(rows ? argument_of(*task, true) : task->payload);
+		copied.push_back(rows && task->row == 0);
+		bytes += raw_size(arguments.back());
+		if (bytes > most_bytes_together && tasks.size() > 1)
+			throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "the tasks are too large for one call");
+	}
+	return guard([&arguments, &copied, element, rows] {
+		for (size_t i = 0; i < arguments.size(); i++) {
+			const Datum given = std::exchange(arguments[i], PointerGetDatum(PG_DETOAST_DATUM(arguments[i])));
+			copied[i] |= arguments[i] != given;
+		}
+		const Datum array = PointerGetDatum(construct_array(arguments.data(), static_cast<int>(arguments.size()),
+															element, -1, false, rows ? TYPALIGN_DOUBLE : TYPALIGN_INT));
+		for (size_t i = 0; i < arguments.size(); i++)
+			if (copied[i])
+				pfree(DatumGetPointer(arguments[i]));
+		return array;
+	});
 }
 
 /* The result is in the memory context of the caller. "row": of the only task, if it is known. */
@@ -463,16 +496,7 @@ std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt *
 			results[0] = result.value;
 		return results;
 	}
-	std::vector<Datum> arguments;
-	arguments.reserve(tasks.size());
-	for (const store::Attempt *task : tasks)
-		arguments.push_back(argument_of(*task, handler->element != JSONBOID));
-	const Datum array = guard([handler, &arguments] {
-		const char alignment = handler->element == JSONBOID ? TYPALIGN_INT : TYPALIGN_DOUBLE;
-		return PointerGetDatum(construct_array(arguments.data(), static_cast<int>(arguments.size()), handler->element,
-											   -1, false, alignment));
-	});
-	const Value returned = call(handler, array, handler->element == JSONBOID ? 0 : arguments[0], tasks, false);
+	const Value returned = call(handler, array_of(tasks, handler->element), tasks[0]->row, tasks, false);
 	if (returned.isnull)
 		return results;
 	guard([&returned, &results] {

@@ -59,6 +59,7 @@ private:
 	Value call(Resolved *handler, Datum argument, Datum row, std::span<const store::Attempt *const> tasks,
 			   bool may_commit);
 	Datum argument_of(const store::Attempt &task, bool row) const;
+	Datum array_of(std::span<const store::Attempt *const> tasks, Oid element) const;
 	Resolved &resolve(const store::Function &function, const char *(*problem_of)(Oid));
 
 	Oid owner_;

@@ -15,6 +15,7 @@
 #include "engine/sql_command_store.hpp"
 #include "engine/sql_text.hpp"
 #include "pg/compat.hpp"
+#include "pg/raw_size.hpp"
 #include "pg/start_pause.hpp"
 
 namespace jobqueue::store {
@@ -98,7 +99,11 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
  * From these as_claimed() makes the row of a claimed task. Columns are not listed: where nobody refuses that, an
  * administrator may have added some.
  */
-#define ROW_IF_ASKED_FOR "CASE WHEN $6 THEN t::jobqueue.tasks END, CASE WHEN $6 THEN " MAX_ATTEMPTS " END"
+#define ROW_IF_ASKED_FOR                                                                                               \
+	"CASE WHEN $6 AND " IS_SMALL " THEN t::jobqueue.tasks END, CASE WHEN $6 THEN " MAX_ATTEMPTS " END"
+
+/* Of one that is not, the row is read when it is needed: it would be there twice, for each of the tasks of a group. */
+#define IS_SMALL "(jobqueue._raw_size(t.payload)" LE "32768 AND coalesce(jobqueue._raw_size(t.metadata), 0)" LE "32768)"
 
 #define PLAIN "t.unique_key IS NULL AND t.failures IS NULL AND t.timeout IS NULL AND t.origin_queue IS NULL"
 static constinit Statement lock_statement{"SELECT t.id, t.run_at, t.run_at" GT NOW ", t.ctid, " PLAIN
@@ -111,7 +116,8 @@ static constinit Statement lock_statement{"SELECT t.id, t.run_at, t.run_at" GT N
 										  INT4OID,
 										  BOOLOID};
 static constinit Statement see_statement{"SELECT t.id, t.ctid, t.run_at" GT NOW " OR t.attempts" EQ
-										 "2147483647" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT $5",
+										 "2147483647, jobqueue._raw_size(t.payload)" PENDING_IN_LANE WANTED
+										 " ORDER BY t.id NULLS FIRST LIMIT $5",
 										 TEXTOID,
 										 INT2OID,
 										 INT8OID,
@@ -219,8 +225,11 @@ static Candidate candidate_at(const Rows &rows, uint64 row, std::string_view cla
 						rows.int32_at(row, 7),
 						rows.int32_at(row, 8),
 						rows.datum(row, 9),
-						claimed_by.empty() ? 0 : as_claimed(rows.datum(row, 10), rows.int32_at(row, 11), claimed_by),
+						claimed_by.empty() || rows.is_null(row, 10)
+							? 0
+							: as_claimed(rows.datum(row, 10), rows.int32_at(row, 11), claimed_by),
 						rows.bool_at(row, 12)};
+	candidate.bytes = raw_size(candidate.payload);
 	if (rows.bool_at(row, 3))
 		candidate.not_before = DatumGetTimestampTz(rows.datum(row, 2));
 	return candidate;
@@ -253,6 +262,7 @@ std::vector<Candidate> see_pending(const Lane &lane, IdRange ids, const TypeFilt
 		candidates[i].id = rows.int64_at(i, 1);
 		candidates[i].place = *reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 2)));
 		candidates[i].locked = false;
+		candidates[i].bytes = rows.int64_at(i, 4);
 	}
 	return candidates;
 }
@@ -398,7 +408,7 @@ void put_aside(std::span<const int64> ids) {
 	" WHERE t.ctid" EQ "ANY ($1) RETURNING "
 static constinit Statement begin_statement{
 	BEGIN(MAX_ATTEMPTS) "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
-		"t.timeout") ", 0), t.payload, t::jobqueue.tasks",
+		"t.timeout") ", 0), t.payload, CASE WHEN " IS_SMALL " THEN t::jobqueue.tasks END",
 	TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
 static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS_OUTSIDE) "t.id, t::jobqueue.tasks", TIDARRAYOID,
 										   TIMESTAMPTZOID, TEXTOID};
@@ -478,24 +488,31 @@ std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, T
 	return claimed;
 }
 
-static constinit Statement row_statement{"SELECT t::jobqueue.tasks, " MAX_ATTEMPTS
-										 " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND t.attempts" EQ
-										 "$2 AND " STATUS_IS("pending"),
-										 INT8OID, INT4OID};
+static constinit Statement row_statement{
+	"SELECT t::jobqueue.tasks, " MAX_ATTEMPTS
+	", " STATUS_IS("processing") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND (" STATUS_IS(
+		"pending") " AND t.attempts" EQ "$2 OR " STATUS_IS("processing") " AND t.attempts" EQ "($2" PLUS "1))",
+	INT8OID, INT4OID};
 
 std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by) {
 	Params params;
 	const Rows rows = row_statement.run(params.add(id).add(attempts));
 	if (rows.empty())
 		return std::nullopt;
+	if (rows.bool_at(0, 3))
+		return rows.datum(0, 1);
 	return as_claimed(rows.datum(0, 1), rows.int32_at(0, 2), claimed_by);
 }
 
 void keep(Attempt &attempt, MemoryContext context) {
 	guard([&attempt, context] {
 		MemoryContext caller = MemoryContextSwitchTo(context);
-		attempt.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
-		attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
+		/* A large one as it is on the disk: who needs it makes it larger. */
+		const auto payload = reinterpret_cast<varlena *>(DatumGetPointer(attempt.payload));
+		attempt.payload = VARATT_IS_EXTERNAL(payload) ? PointerGetDatum(detoast_external_attr(payload))
+													  : PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));
+		if (attempt.row != 0)
+			attempt.row = PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.row));
 		MemoryContextSwitchTo(caller);
 	});
 }

@@ -69,13 +69,14 @@ struct Candidate {
 	int32 attempts;
 	int32 max_attempts; /* 0 = as its handler says */
 	Datum payload;		/* jsonb */
-	Datum row;			/* jobqueue.tasks, if asked for; else 0 */
+	Datum row;			/* jobqueue.tasks, if asked for, and small; else 0 */
 	bool dead_letter;
 	std::string group = {}; /* its key; empty = none */
 	int64 admitted_as = 0;	/* the task as which it is counted under limits; 0 = it is not */
 	bool passed = false;	/* locked, and of no use: another comes before it */
 	bool limited = false;	/* under limits of its own, which say when it begins: not for groups */
 	bool locked = true;		/* by this transaction */
+	int64 bytes = 0;		/* of the payload */
 };
 /* For the SQL function that asks about each task a claim meets: does its filter let it through? */
 bool is_wanted(std::string_view type, bool dead_letter);
@@ -124,7 +125,7 @@ struct Attempt {
 	int32 max_attempts;
 	int64 timeout_us; /* 0 = as its handler says */
 	Datum payload;	  /* jsonb */
-	Datum row;		  /* jobqueue.tasks */
+	Datum row;		  /* jobqueue.tasks; 0 = it is large, or nobody needs it: row_as_claimed() has it */
 };
 /*
  * Tasks that this transaction has locked become processing; "lease" DT_NOEND: by a worker in the server. In their order,
@@ -139,8 +140,8 @@ std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, T
 							 std::string_view claimed_by);
 
 /*
- * What begin_attempts() would make of the row of a task that this transaction has locked; none if it has changed
- * meanwhile. For the handler's eyes: nothing is written.
+ * The row of a task that begin_attempts() has begun, or what it would make of it if this transaction has locked it; none if
+ * it has changed meanwhile. "attempts": before it began. For the handler's eyes: nothing is written.
  */
 std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by);
 

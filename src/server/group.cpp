@@ -13,6 +13,7 @@
 #include "pg/foreign_connections.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/own_settings.hpp"
+#include "pg/raw_size.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
 
@@ -259,6 +260,7 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 	size_t done = 0;
 	TimestampTz now = began;
 	int subtransactions = 0;
+	int64 results_bytes = 0;
 	for (bool go_on = true; go_on && done < group.size();) {
 		const size_t handler = group[done].handler;
 		Pace &pace = paces_[handler];
@@ -288,9 +290,11 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 		if (leftovers.residue)
 			pace.never();
 		const int more = leftovers.subtransactions - std::exchange(subtransactions, leftovers.subtransactions);
+		for (const Member &member : members)
+			results_bytes += member.result ? raw_size(*member.result) : 0;
 		const bool holds_group = members[0].grouped && members[0].snooze_us;
 		go_on = !leftovers.residue && !holds_group && !leftovers.others_wait && now - began < time_us &&
-				subtransactions + more < most_subtransactions;
+				subtransactions + more < most_subtransactions && results_bytes < most_bytes_together;
 	}
 	group.resize(done);
 	return alone;

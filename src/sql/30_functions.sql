@@ -239,6 +239,9 @@ COMMENT ON FUNCTION jobqueue._installed() IS 'internal: tells the launcher about
 CREATE FUNCTION jobqueue._is_wanted(type text, is_dead_letter boolean) RETURNS boolean LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_is_wanted';
 COMMENT ON FUNCTION jobqueue._is_wanted(text, boolean) IS 'internal: whether the claim that is looking takes such a task';
 
+CREATE FUNCTION jobqueue._raw_size(value jsonb) RETURNS bigint LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_raw_size';
+COMMENT ON FUNCTION jobqueue._raw_size(jsonb) IS 'internal: the bytes that a value takes in memory, without reading it';
+
 CREATE TRIGGER tasks_inserted BEFORE INSERT ON jobqueue.tasks
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._tasks_inserted();
 
