@@ -4,14 +4,13 @@ package JobQueueTest;
 use strict;
 use warnings;
 use Exporter 'import';
-use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
-  log_size log_since log_matches unexpected_in_log is_prompt watch_idle);
+  log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake);
 
 # SQL: a row of the table checked that says bad is an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
@@ -77,18 +76,20 @@ sub create_ledger {
 SQL
 }
 
+# How long a test waits only decides how soon a failure shows: the limit is the same everywhere, and long enough for a
+# busy machine. What must not be found by a poll, or by waiting for something else, is tested where that never comes.
+
 # Waits until a query gives this answer ('t' if left out). One test, with a name.
 sub wait_sql {
-	my ($node, $database, $query, $expected, $name, $seconds) = @_;
+	my ($node, $database, $query, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	local $PostgreSQL::Test::Utils::timeout_default = $seconds // $PostgreSQL::Test::Utils::timeout_default;
 	return ok($node->poll_query_until($database, $query, $expected // 't'), $name);
 }
 
 # Waits until a function returns something true. Returns that, or nothing when time is up.
 sub wait_for {
-	my ($function, $seconds) = @_;
-	my $end = time + ($seconds // $PostgreSQL::Test::Utils::timeout_default);
+	my ($function) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (1) {
 		my $result = $function->();
 		return $result if $result;
@@ -152,14 +153,15 @@ sub unexpected_in_log {
 	return join "\n", @lines;
 }
 
-# One test: the function is done within so many seconds. Returns what it returned.
+# One test: the function does not wait for what takes far longer than this limit, a handler for instance that sleeps for
+# ten minutes. Returns what it returned.
 sub is_prompt {
-	my ($function, $seconds, $name) = @_;
+	my ($function, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $start = time;
 	my $result = $function->();
 	my $took = time - $start;
-	ok($took < $seconds, $name) or diag sprintf('it took %.2f s', $took);
+	ok($took < $PostgreSQL::Test::Utils::timeout_default, $name) or diag sprintf('it took %.2f s', $took);
 	return $result;
 }
 
@@ -177,7 +179,7 @@ sub children {
 	return @found;
 }
 
-# The fields of /proc/PID/stat from the third on: state, ppid, ... utime (11), stime, cutime, cstime
+# The fields of /proc/PID/stat from the third on: state, ppid, ...
 sub proc_stat {
 	my ($pid) = @_;
 	open my $file, '<', "/proc/$pid/stat" or return;
@@ -186,35 +188,54 @@ sub proc_stat {
 	return split / /, $line;
 }
 
-sub can_measure_cpu {
-	return $^O eq 'linux' && -r '/proc/self/stat';
-}
-
-# Seconds of CPU time that our processes have used, together with all processes of the server that have ended.
-sub cpu_time {
+# How often each of our processes has gone to sleep so far, by its pid. Unlike CPU time, that does not depend on what else
+# the machine does.
+sub sleeps_of_processes {
 	my ($node) = @_;
-	my $ticks = 0;
+	my %sleeps;
 	for my $pid (children($node, qr/jobqueue/)) {
-		my @stat = proc_stat($pid);
-		$ticks += $stat[11] + $stat[12] if @stat;
+		open my $file, '<', "/proc/$pid/status" or next;
+		local $/;
+		$sleeps{$pid} = $1 if (<$file> // '') =~ /^voluntary_ctxt_switches:\s*(\d+)/m;
 	}
-	my @postmaster = proc_stat($node->{_pid});
-	return ($ticks + $postmaster[13] + $postmaster[14]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+	return \%sleeps;
 }
 
-# Leaves the server alone for so many seconds. Returns the CPU time used meanwhile (undef where it cannot be measured)
-# and what was written to the log. $sessions: how many sessions the test keeps open.
+# Leaves the server alone for so many seconds. Returns how often our processes were awake meanwhile (undef where it
+# cannot be counted; a process that never sleeps counts as awake without end) and what was written to the log.
+# $sessions: how many sessions the test keeps open.
 sub watch_idle {
 	my ($node, $seconds, $sessions) = @_;
 	my $offset = log_size($node);
 	my $before;
-	if (can_measure_cpu()) {
-		wait_for(sub { children($node, qr/\[local\]/) <= ($sessions // 0) }, 30) or die 'sessions do not end';
-		$before = cpu_time($node);
+	if ($^O eq 'linux' && -r '/proc/self/status') {
+		wait_for(sub { children($node, qr/\[local\]/) <= ($sessions // 0) }) or die 'sessions do not end';
+		$before = sleeps_of_processes($node);
 	}
 	my $end = time + $seconds;
 	usleep(100_000) while time < $end;
-	return (defined $before ? cpu_time($node) - $before : undef, log_since($node, $offset));
+	my $awake;
+	if ($before) {
+		my $after = sleeps_of_processes($node);
+		$awake = 0;
+		for my $pid (keys %$after) {
+			my $more = $after->{$pid} - ($before->{$pid} // 0);
+			my @stat = proc_stat($pid);
+			$awake += $more == 0 && @stat && $stat[0] eq 'R' ? 'inf' : $more;
+		}
+	}
+	return ($awake, log_since($node, $offset));
+}
+
+# One test: so many wake-ups at most.
+sub is_seldom_awake {
+	my ($awake, $most, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+  SKIP: {
+		skip 'wake-ups can be counted on Linux only', 1 unless defined $awake;
+		note "$name: awake $awake times";
+		ok($awake <= $most, $name) or diag "awake $awake times, not more than $most wanted";
+	}
 }
 
 1;

@@ -35,13 +35,13 @@ for my $database (@databases[3, 4]) {
 	create_ledger($node, $database);
 }
 wait_sql($node, $_, "SELECT count(*) FILTER (WHERE status = 'completed') FROM jobqueue.tasks", 20,
-	"$_: noticed without a restart, tasks completed", 30)
+	"$_: noticed without a restart, tasks completed")
   for @databases;
 
 # All five at once.
 $node->safe_psql($_, "INSERT INTO jobqueue.tasks (type) SELECT 'note' FROM generate_series(1, 200)") for @databases;
 wait_sql($node, $_, "SELECT count(*) FILTER (WHERE status = 'completed') FROM jobqueue.tasks", 220,
-	"$_: all tasks completed while the others had some, too", 30)
+	"$_: all tasks completed while the others had some, too")
   for @databases;
 for my $database (@databases) {
 	is(statuses($node, $database), 'completed 220', "$database: nothing else is there");
@@ -52,7 +52,7 @@ for my $database (@databases) {
 for my $database (@databases) {
 	my $id = $node->safe_psql($database, "SELECT jobqueue.enqueue('note')");
 	wait_sql($node, $database, "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
-		"$database: an idle worker elsewhere gives its slot away", 15);
+		"$database: an idle worker elsewhere gives its slot away");
 }
 
 # A backlog of about half a minute in one database does not keep the others waiting until it is done.
@@ -62,7 +62,7 @@ wait_sql($node, 'app1', "SELECT count(*) > 222 FROM jobqueue.tasks WHERE status 
 my %waiting = map { $_ => $node->safe_psql($_, "SELECT jobqueue.enqueue('note')") } @databases[1 .. 4];
 for my $database (sort keys %waiting) {
 	wait_sql($node, $database, "SELECT status FROM jobqueue.tasks WHERE id = $waiting{$database}", 'completed',
-		"$database: served beside a backlog in another database", 12);
+		"$database: served beside a backlog in another database");
 }
 is($node->safe_psql('app1', "SELECT count(*) > 0 FROM jobqueue.tasks WHERE status IN ('pending', 'processing')"), 't',
 	'the backlog is not done yet');
@@ -79,7 +79,7 @@ for my $database ('closed', 'mould') {
 create_queue($node, 'unused');
 $node->safe_psql('template1', 'CREATE EXTENSION jobqueue');
 wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE datname IN ('unused', 'plain')", 0,
-	'a database without handlers costs no process', 15);
+	'a database without handlers costs no process');
 $node->safe_psql('postgres', 'ALTER DATABASE mould IS_TEMPLATE true');
 $node->safe_psql('postgres', 'ALTER DATABASE closed ALLOW_CONNECTIONS false');
 
@@ -98,7 +98,7 @@ my $before = $node->safe_psql('postgres', <<'SQL');
 	FROM pg_stat_database WHERE datname IN ('template0', 'template1', 'mould', 'closed')
 SQL
 wait_sql($node, $_, "SELECT count(*) FROM jobqueue.tasks WHERE status NOT IN ('completed', 'cancelled')", 0,
-	"$_: found at the start of the server", 15)
+	"$_: found at the start of the server")
   for @databases;
 is($node->safe_psql('postgres', <<'SQL'), 0, 'no process in a template, or where no connection is allowed');
 	SELECT count(*) FROM pg_stat_activity WHERE datname IN ('template0', 'template1', 'mould', 'closed')
@@ -113,10 +113,10 @@ is(unexpected_in_log($node, undef, $offset), '', 'nothing to complain about afte
 # No longer a template: served after the next start at the latest.
 $node->safe_psql('postgres', 'ALTER DATABASE mould IS_TEMPLATE false');
 $node->restart;
-wait_sql($node, 'mould', 'SELECT status FROM jobqueue.tasks', 'completed', 'a template no more: its task is run', 30);
+wait_sql($node, 'mould', 'SELECT status FROM jobqueue.tasks', 'completed', 'a template no more: its task is run');
 
 wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE datname IN ('unused', 'plain')", 0,
-	'still no process where there is nothing to do, once all are looked at', 15)
+	'still no process where there is nothing to do, once all are looked at')
   or diag processes($node);
 is(unexpected_in_log($node, qr/no process for a worker/), '', 'nothing unexpected in the log');
 cmp_ok(scalar(log_matches($node, qr/no process for a worker/)), '<=', 10, 'a shortage of slots is not reported over and over');

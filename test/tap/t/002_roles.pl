@@ -52,7 +52,7 @@ $expected{settled} = { work_mem => '7MB', path => 'private, public', super => 'o
 $expected{nologin}{work_mem} = '9MB';
 $expected{boss}{super} = 'on';
 for my $role (@roles) {
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $ids{$role}", 'completed', "$role: run", 20);
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $ids{$role}", 'completed', "$role: run");
 	is($node->safe_psql('app', <<SQL), join('|', $role, $role, @{ $expected{$role} }{qw(work_mem path super)}, 'German, DMY'),
 		SELECT result->>'session', result->>'current', result->>'work_mem', result->>'path', result->>'super', result->>'style'
 		FROM jobqueue.tasks WHERE id = $ids{$role}
@@ -133,14 +133,14 @@ $node->safe_psql('app', <<'SQL');
 	GRANT TEMP ON DATABASE app TO nologin;
 SQL
 my $first = $node->safe_psql('app', "SELECT jobqueue.enqueue('tidy')");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $first", 'completed', 'a tidy process', 20);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $first", 'completed', 'a tidy process');
 my $clean = $node->safe_psql('app', "SELECT result - 'pid' FROM jobqueue.tasks WHERE id = $first");
 like($clean, qr/"user": "nologin nologin"/, 'as it should be');
 for my $mess ('mess', 'mess procedure', 'mess and fail', 'mess') {
 	my ($dirty, $after) = split /\n/, $node->safe_psql('app', "SELECT jobqueue.enqueue('$mess'); SELECT jobqueue.enqueue('tidy')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $dirty", $mess =~ /fail/ ? 'failed' : 'completed', "$mess: ran", 10)
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $dirty", $mess =~ /fail/ ? 'failed' : 'completed', "$mess: ran")
 	  or diag $node->safe_psql('app', "SELECT last_error FROM jobqueue.tasks WHERE id = $dirty");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', "$mess: the next task runs", 20);
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', "$mess: the next task runs");
 	is($node->safe_psql('app', "SELECT result - 'pid' FROM jobqueue.tasks WHERE id = $after"), $clean, "$mess: nothing is left");
 }
 is($node->safe_psql('app', "SELECT count(DISTINCT result->>'pid') FROM jobqueue.tasks WHERE type = 'tidy'"), 1,
@@ -169,11 +169,11 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.register_handler('grab', 'grab(jsonb)', run_as => 'nologin', max_attempts => 1);
 SQL
 my ($watch, $escape, $grab) = map { $node->safe_psql('app', "SELECT jobqueue.enqueue('$_')") } qw(watch escape grab);
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $watch", 'completed', 'deferred trigger', 20);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $watch", 'completed', 'deferred trigger');
 is($node->safe_psql('app', "SELECT what FROM seen WHERE type = 'deferred'"), 'nologin nologin off', 'deferred triggers run as the role');
-wait_sql($node, 'app', "SELECT result FROM jobqueue.tasks WHERE id = $escape", '"nologin nologin"', 'RESET leads nowhere', 20);
+wait_sql($node, 'app', "SELECT result FROM jobqueue.tasks WHERE id = $escape", '"nologin nologin"', 'RESET leads nowhere');
 wait_sql($node, 'app', "SELECT status, last_sqlstate FROM jobqueue.tasks WHERE id = $grab", 'failed|42501',
-	'SET SESSION AUTHORIZATION is refused', 20);
+	'SET SESSION AUTHORIZATION is refused');
 $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 8');
 $node->reload;
 
@@ -192,7 +192,7 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.register_handler('of ' || r, 'nothing(jsonb)', run_as => r) FROM unnest(ARRAY['leaver', 'stranger', 'weak', 'plain']::name[]) r;
 	SELECT jobqueue.enqueue('of ' || r) FROM unnest(ARRAY['leaver', 'stranger', 'weak', 'plain']) r;
 SQL
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type ~ '^of ' AND status = 'completed'", 4, 'all four are served', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type ~ '^of ' AND status = 'completed'", 4, 'all four are served');
 my $offset = log_size($node);
 # Their processes are still there, idle: the change must reach them.
 $node->safe_psql('app', 'DROP ROLE leaver');
@@ -201,13 +201,13 @@ $node->safe_psql('app', 'REVOKE EXECUTE ON FUNCTION nothing(jsonb) FROM PUBLIC; 
 my %left = map { $_ => $node->safe_psql('app', "SELECT jobqueue.enqueue('of $_')") } qw(leaver stranger weak);
 for my $round (1 .. 20) {
 	my $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('of plain')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'others are served', 20)
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'others are served')
 	  if $round == 1 || $round == 20;
 }
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role IN ('leaver', 'stranger') AND state = 'running'", 0,
-	'no process runs anything for them', 20);
+	'no process runs anything for them');
 # The fallback poll (1 s) and every enqueue tries again: still one message each.
-ok(wait_for(sub { log_matches($node, qr/leaver|role with OID/, $offset) && log_matches($node, qr/stranger/, $offset) }, 20), 'the log says so');
+ok(wait_for(sub { log_matches($node, qr/leaver|role with OID/, $offset) && log_matches($node, qr/stranger/, $offset) }), 'the log says so');
 for my $round (1 .. 5) {
 	$node->safe_psql('app', "SELECT jobqueue.enqueue('of $_') FROM pg_sleep(0.5)") for qw(leaver stranger);
 }
@@ -223,16 +223,16 @@ is(scalar(log_matches($node, qr/jobqueue \w+: FATAL:/, $offset)), 0, 'no process
   or diag join "\n", log_matches($node, qr/jobqueue \w+: FATAL:/, $offset);
 
 # No right to run the function: that is the handler's error, with its SQLSTATE.
-wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $left{weak}", '42501', 'EXECUTE revoked: an error of the task', 20);
+wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $left{weak}", '42501', 'EXECUTE revoked: an error of the task');
 
 # Given back: served again, without a restart.
 $node->safe_psql('app', 'GRANT CONNECT ON DATABASE app TO stranger');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'of stranger' AND status <> 'completed'", 0,
-	'CONNECT granted again: served again', 60);
+	'CONNECT granted again: served again');
 $node->safe_psql('app', "CREATE ROLE leaver LOGIN IN ROLE crowd; GRANT EXECUTE ON FUNCTION nothing(jsonb) TO leaver");
 $node->safe_psql('app', "SET client_min_messages = error; SELECT jobqueue.register_handler('of leaver', 'nothing(jsonb)', run_as => 'leaver')");
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'of leaver' AND status <> 'completed'", 0,
-	'a new role of that name, registered anew: served', 60);
+	'a new role of that name, registered anew: served');
 
 # Superusers can be excluded.
 $node->append_conf('postgresql.conf', 'jobqueue.allow_superuser_handlers = off');
@@ -240,16 +240,16 @@ $node->reload;
 wait_sql($node, 'app', 'SHOW jobqueue.allow_superuser_handlers', 'off', 'superusers are excluded');
 # Every process has had the time to notice when something that is due in a second was done.
 my $plain = $node->safe_psql('app', "SELECT jobqueue.enqueue('of plain', delay => '1 s')");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $plain", 'completed', 'all are told', 20);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $plain", 'completed', 'all are told');
 my $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('who boss')");
 my ($status, $out, $err) = $node->psql('app', "SELECT jobqueue.register_handler('new boss', 'who(jsonb)', run_as => 'boss')");
 isnt($status, 0, 'a superuser cannot register a handler then');
 $plain = $node->safe_psql('app', "SELECT jobqueue.enqueue('of plain', delay => '1 s')");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $plain", 'completed', 'others are served', 20);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $plain", 'completed', 'others are served');
 is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'pending|0', 'its tasks wait');
 $node->append_conf('postgresql.conf', 'jobqueue.allow_superuser_handlers = on');
 $node->reload;
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'and run when it is allowed again', 20);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'and run when it is allowed again');
 
 is(unexpected_in_log($node, qr/leaver|stranger|superuser|jobqueue worker: (ERROR|WARNING|LOG): .*(on purpose|permission denied)/), '', 'nothing unexpected in the log');
 $node->stop;

@@ -44,7 +44,7 @@ sub run_gated {
 	$type //= 'gated';
 	my $id = sql($database, qq{SELECT jobqueue.enqueue('$type', '{"mark": "$mark"}')});
 	wait_sql($node, $database, "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $id AND pid IS NOT NULL", 1,
-		"$database: task $mark is running", 15);
+		"$database: task $mark is running");
 	return $id;
 }
 
@@ -64,9 +64,9 @@ sub is_marked {
 }
 
 sub all_completed {
-	my ($database, $name, $seconds) = @_;
+	my ($database, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_sql($node, $database, "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, $name, $seconds // 15)
+	wait_sql($node, $database, "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, $name)
 	  or diag sql($database, "SELECT id, type, status, attempts, max_attempts, run_at - now(), last_error FROM jobqueue.tasks "
 		. "WHERE status <> 'completed' ORDER BY id"), "\n", sql($database, 'SELECT * FROM jobqueue.worker_status'), "\n", processes($node);
 }
@@ -106,15 +106,15 @@ sql('app', $gated);
 close_gate('app');
 my $old = run_gated('app', 'old');
 sql('app', "SELECT count(jobqueue.enqueue('gated', '{\"mark\": \"old too\"}')) FROM generate_series(1, 2)");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 3, 'three busy workers', 15);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 3, 'three busy workers');
 my $session = $node->background_psql('app');
-is_prompt(sub { $session->query_safe('DROP EXTENSION jobqueue') }, 10, 'DROP EXTENSION does not wait for handlers to end');
+is_prompt(sub { $session->query_safe('DROP EXTENSION jobqueue') }, 'DROP EXTENSION does not wait for handlers to end');
 $session->query_safe("CREATE EXTENSION jobqueue");
 $session->query_safe("SET client_min_messages = error; $gated");
 my $new = $session->query_safe(q{SELECT jobqueue.enqueue('gated', '{"mark": "new"}')});
 is($new, $old, 'the new task has the number of the old one');
 # Both may be behind the gate now. One handler, in a worker of the new extension, is enough to open it.
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $new", 'processing', 'the new task is running', 30);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $new", 'processing', 'the new task is running');
 open_gate('app');
 all_completed('app', 'created again: the task is completed');
 is_marked('app', 'new', 'handlers of the extension that was dropped left no effect');
@@ -122,12 +122,12 @@ $session->query_safe('BEGIN; DROP EXTENSION jobqueue; CREATE EXTENSION jobqueue;
 $session->query_safe("$gated");
 $session->query_safe(q{SELECT jobqueue.enqueue('gated', '{"mark": "newer"}'); COMMIT});
 $session->quit;
-all_completed('app', 'dropped and created in one transaction: the task is completed', 30);
+all_completed('app', 'dropped and created in one transaction: the task is completed');
 is_marked('app', 'new newer', 'and ran once');
 
 sql('app', 'DROP EXTENSION jobqueue');
 wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobqueue' AND datname = 'app'", 0,
-	'after DROP EXTENSION no process of ours stays in the database', 15);
+	'after DROP EXTENSION no process of ours stays in the database');
 sql('app', 'CREATE EXTENSION jobqueue; DELETE FROM marks');
 sql('app', $gated);
 sql('app', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"last\"}')");
@@ -175,13 +175,13 @@ for my $command ('DROP DATABASE app', 'ALTER DATABASE app RENAME TO other', 'CRE
 	refused('postgres', $command, qr/is being accessed by other users|pg_global cannot be used/, $command);
 	$client->quit;
 	open_gate('app');
-	all_completed('app', "$command: fails, the task is completed nevertheless", 20);
+	all_completed('app', "$command: fails, the task is completed nevertheless");
 }
 close_gate('app');
 run_gated('app', 'from within');
 refused('app', 'DROP DATABASE app', qr/cannot drop the currently open database/, 'DROP DATABASE from within');
 open_gate('app');
-all_completed('app', 'DROP DATABASE from within: fails, the task is completed nevertheless', 20);
+all_completed('app', 'DROP DATABASE from within: fails, the task is completed nevertheless');
 is_marked('app', 'ALTER DATABASE app RENAME TO other ALTER DATABASE app SET TABLESPACE pg_global '
 	. 'CREATE DATABASE other TEMPLATE app DROP DATABASE app from within steady', 'each once');
 
@@ -193,8 +193,8 @@ sub run_four {
 	close_gate($database);
 	sql($database, "SELECT count(jobqueue.enqueue('gated', '{\"mark\": \"$mark\"}')) FROM generate_series(1, 6)");
 	wait_sql($node, $database, "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 4,
-		"$database: four busy workers", 20);
-	wait_sql($node, 'postgres', <<SQL, 4, "$database: asleep in their handlers", 20);
+		"$database: four busy workers");
+	wait_sql($node, 'postgres', <<SQL, 4, "$database: asleep in their handlers");
 		SELECT count(*) FROM pg_stat_activity
 		WHERE backend_type = 'jobqueue worker' AND datname = '$database' AND wait_event = 'PgSleep'
 SQL
@@ -202,13 +202,13 @@ SQL
 
 sql('app', 'DELETE FROM marks');
 run_four('app', 'r');
-is_prompt(sub { sql('postgres', 'ALTER DATABASE app RENAME TO renamed') }, 2, 'RENAME with busy workers is done in under 2 s');
+is_prompt(sub { sql('postgres', 'ALTER DATABASE app RENAME TO renamed') }, 'RENAME does not wait for busy workers');
 open_gate('renamed');
-all_completed('renamed', 'RENAME: interrupted tasks run again', 10);
+all_completed('renamed', 'RENAME: interrupted tasks run again');
 is_marked('renamed', 'r r r r r r', 'RENAME: each once');
 sql('postgres', 'ALTER DATABASE renamed RENAME TO app');
 sql('app', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"s\"}')");
-all_completed('app', 'RENAME back: served', 20);
+all_completed('app', 'RENAME back: served');
 
 # Whoever is interrupted by us is not to blame.
 close_gate('app');
@@ -216,37 +216,37 @@ my $once = run_gated('app', 'once', 'once');
 sql('postgres', 'ALTER DATABASE app RENAME TO renamed');
 open_gate('renamed');
 wait_sql($node, 'renamed', "SELECT status FROM jobqueue.tasks WHERE id = $once", 'completed',
-	'RENAME: an interrupted task runs again though it had one attempt only', 10);
+	'RENAME: an interrupted task runs again though it had one attempt only');
 sql('postgres', 'ALTER DATABASE renamed RENAME TO app');
 sql('app', "DELETE FROM jobqueue.tasks WHERE type = 'once'");
 
 sql('app', 'DELETE FROM marks');
 sql('postgres', "SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''");
 run_four('app', 't');
-is_prompt(sub { sql('postgres', 'ALTER DATABASE app SET TABLESPACE elsewhere') }, 5, 'SET TABLESPACE with busy workers');
+is_prompt(sub { sql('postgres', 'ALTER DATABASE app SET TABLESPACE elsewhere') }, 'SET TABLESPACE does not wait for busy workers');
 open_gate('app');
-all_completed('app', 'SET TABLESPACE: interrupted tasks run again', 10);
+all_completed('app', 'SET TABLESPACE: interrupted tasks run again');
 is_marked('app', 't t t t t t', 'SET TABLESPACE: each once');
 
 sql('app', 'DELETE FROM marks');
 run_four('app', 'c');
 $offset = log_size($node);
-is_prompt(sub { sql('postgres', 'CREATE DATABASE copy TEMPLATE app') }, 5, 'CREATE DATABASE … TEMPLATE with busy workers');
+is_prompt(sub { sql('postgres', 'CREATE DATABASE copy TEMPLATE app') }, 'CREATE DATABASE … TEMPLATE does not wait for busy workers');
 open_gate('app');
-all_completed('app', 'TEMPLATE: interrupted tasks of the original run again', 10);
+all_completed('app', 'TEMPLATE: interrupted tasks of the original run again');
 is_marked('app', 'c c c c c c', 'TEMPLATE: each once');
 
 open_gate('copy');
-wait_sql($node, 'copy', 'SELECT bool_and(paused) FROM jobqueue.queue_status', 't', 'the copy says that it is paused', 5);
+wait_sql($node, 'copy', 'SELECT bool_and(paused) FROM jobqueue.queue_status', 't', 'the copy says that it is paused');
 sql('copy', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"d\"}')");
 # By now the copy has had every opportunity: the original is asked to do something meanwhile, and does it.
 sql('app', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"meanwhile\"}')");
-all_completed('app', 'the original is served', 10);
-ok(wait_for(sub { log_matches($node, qr/adopt/, $offset) }, 20), 'the log names the command that starts the copy');
+all_completed('app', 'the original is served');
+ok(wait_for(sub { log_matches($node, qr/adopt/, $offset) }), 'the log names the command that starts the copy');
 is(sql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE status IN ('pending', 'processing')"), 7, 'nothing of the copy has run');
 is_marked('copy', '', 'and nothing had an effect');
 is(sql('copy', 'SELECT jobqueue.adopt()'), 't', 'adopt() says that it changed something');
-all_completed('copy', 'after adopt() the tasks of the copy run, also those that were running when it was made', 20);
+all_completed('copy', 'after adopt() the tasks of the copy run, also those that were running when it was made');
 is_marked('copy', 'c c c c c c d', 'each once');
 is(sql('copy', 'SELECT bool_or(paused) FROM jobqueue.queue_status'), 'f', 'the copy is paused no more');
 is(sql('copy', 'SELECT jobqueue.adopt()'), 'f', 'there is nothing more to adopt');
@@ -257,40 +257,36 @@ is(scalar(log_matches($node, qr/adopt/, $offset)), 1, 'it was said once');
 
 sql('postgres', 'CREATE ROLE owner LOGIN; ALTER DATABASE copy OWNER TO owner; ALTER DATABASE app OWNER TO owner');
 sql('copy', qq{SELECT count(jobqueue.enqueue('gated', '{"mark": "e"}')) FROM generate_series(1, 20)});
-all_completed('copy', 'copy: idle workers', 20);
-is_prompt(sub { sql('postgres', 'DROP DATABASE copy', extra_params => [ '-U', 'owner' ]) }, 2,
-	'DROP DATABASE with idle workers, by its owner, is done in under 2 s');
+all_completed('copy', 'copy: idle workers');
+is_prompt(sub { sql('postgres', 'DROP DATABASE copy', extra_params => [ '-U', 'owner' ]) },
+	'DROP DATABASE with idle workers, by its owner');
 run_four('app', 'x');
 $offset = log_size($node);
-is_prompt(sub { sql('postgres', 'DROP DATABASE app', extra_params => [ '-U', 'owner' ]) }, 2,
-	'DROP DATABASE with busy workers, by its owner, is done in under 2 s');
+is_prompt(sub { sql('postgres', 'DROP DATABASE app', extra_params => [ '-U', 'owner' ]) },
+	'DROP DATABASE does not wait for busy workers, by its owner');
 is(processes($node), 'launcher', 'no process is left');
 
 # The same again, ten times: it must not depend on the moment.
-my ($failed, $longest) = (0, 0);
+my $failed = 0;
 for my $round (1 .. 10) {
 	create_queue($node, 'brief');
 	sql('brief', $gated);
 	sql('brief', "INSERT INTO gate VALUES (true)") if $round % 2;
 	sql('brief', qq{SELECT count(jobqueue.enqueue('gated', '{"mark": "e"}')) FROM generate_series(1, 20)});
-	my $start = Time::HiRes::time();
 	my ($status) = $node->psql('postgres', 'DROP DATABASE brief');
-	my $took = Time::HiRes::time() - $start;
-	$longest = $took if $took > $longest;
 	if ($status != 0) {
 		$failed++;
 		sql('postgres', 'DROP DATABASE brief WITH (FORCE)');
 	}
 }
 is($failed, 0, 'DROP DATABASE right after the tasks were enqueued');
-cmp_ok($longest, '<', 2, 'each in under 2 s');
 
 create_queue($node, 'app');
 sql('app', $gated);
 sql('app', "SELECT jobqueue.enqueue('gated')");
-all_completed('app', 'a new database with an old name is served', 10);
+all_completed('app', 'a new database with an old name is served');
 run_four('app', 'y');
-is_prompt(sub { sql('postgres', 'DROP DATABASE app WITH (FORCE)') }, 2, 'WITH (FORCE), too');
+is_prompt(sub { sql('postgres', 'DROP DATABASE app WITH (FORCE)') }, 'nor does WITH (FORCE)');
 
 is(unexpected_in_log($node, qr/restored or copied database|^\S+ \S+ \S+ \[\d+\] jobqueue (worker|scheduler): (ERROR|FATAL|WARNING): .*(dropped|removed|gone|does not exist|renamed)/i),
 	'', 'nothing unexpected in the log');

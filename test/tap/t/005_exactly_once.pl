@@ -52,7 +52,7 @@ sub query {
 		next if defined $result;
 		eval { $session->{run}->kill_kill } if defined $session;
 		undef $session;
-		wait_for(sub { $node->psql('app', 'SELECT 1') == 0 }, 60) or die 'the server does not come back';
+		wait_for(sub { $node->psql('app', 'SELECT 1') == 0 }) or die 'the server does not come back';
 	}
 	return $result;
 }
@@ -82,7 +82,7 @@ while (time < $deadline) {
 		my $offset = log_size($node);
 		if ($victim && kill 'KILL', $victim) {
 			++$killed;
-			wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) }, 60)
+			wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) })
 			  or die 'the server does not come back';
 			next;
 		}

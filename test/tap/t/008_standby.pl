@@ -19,7 +19,7 @@ $primary->start;
 create_queue($primary, 'app');
 create_ledger($primary, 'app');
 $primary->safe_psql('app', "INSERT INTO jobqueue.tasks (type) SELECT 'note' FROM generate_series(1, 50)");
-wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 50, 'completed on the primary', 20);
+wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 50, 'completed on the primary');
 
 $primary->backup('copy');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -31,10 +31,10 @@ $standby->start;
 $primary->safe_psql('app', <<'SQL');
 	SELECT jobqueue.enqueue('note', '{"sleep": 1000}') FROM generate_series(1, 2);
 SQL
-wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'processing'", 2, 'both workers are busy', 20);
+wait_sql($primary, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'processing'", 2, 'both workers are busy');
 $primary->safe_psql('app', <<'SQL');
 	SELECT jobqueue.enqueue('note') FROM generate_series(1, 30);
-	SELECT jobqueue.enqueue('note', delay => '1 s');
+	SELECT jobqueue.enqueue('note', delay => '1 hour');
 	SELECT jobqueue.pause_queue('paused');
 	SELECT jobqueue.enqueue('note', queue => 'paused');
 SQL
@@ -56,11 +56,12 @@ $primary->stop('immediate');
 my $offset = log_size($standby);
 $standby->promote;
 wait_sql($standby, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running' AND task_type = 'note'", 2,
-	'promoted: takes over, and begins with what the primary was running', 20);
+	'promoted: takes over, and begins with what the primary was running');
 is($standby->safe_psql('app', "SELECT bool_or(jobqueue.cancel(id, 'they would take too long')) FROM jobqueue.tasks WHERE payload ? 'sleep'"),
 	't', 'the long tasks are cancelled');
-wait_sql($standby, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 81, 'the waiting and the scheduled ones run', 20);
-wait_sql($standby, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'cancelled'", 2, 'the long ones do not', 20);
+is($standby->safe_psql('app', "SELECT jobqueue.retry(id, now() + '1 s') FROM jobqueue.tasks WHERE status = 'scheduled'"), 't', 'the scheduled one gets a time that comes soon');
+wait_sql($standby, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 81, 'the waiting and the scheduled ones run');
+wait_sql($standby, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'cancelled'", 2, 'the long ones do not');
 is(statuses($standby, 'app'), 'cancelled 2, completed 81, pending 1', 'the paused one waits');
 is($standby->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE last_sqlstate = '23505'"), 0, 'nothing ran again');
 is($standby->safe_psql('app', "SELECT count(*) FROM ledger l JOIN jobqueue.tasks t ON t.id = l.task WHERE t.status = 'completed'"), 81,
@@ -68,7 +69,7 @@ is($standby->safe_psql('app', "SELECT count(*) FROM ledger l JOIN jobqueue.tasks
 is($standby->safe_psql('app', "SELECT count(*) FROM ledger"), 81, 'and no other');
 is($standby->safe_psql('app', "SELECT jobqueue.adopt()"), 'f', 'there is nothing to adopt');
 my $id = $standby->safe_psql('app', "SELECT jobqueue.enqueue('note')");
-wait_sql($standby, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'new tasks run', 20);
+wait_sql($standby, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'new tasks run');
 is(unexpected_in_log($standby, qr/canceling statement|task \d+ .*cancel/, $offset), '', 'nothing unexpected in the log');
 $standby->stop;
 done_testing();

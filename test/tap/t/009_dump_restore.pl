@@ -28,7 +28,7 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.grant_access('handy', 'manager');
 	CREATE FUNCTION fails(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'it''s "broken"' USING ERRCODE = 'AB123'; END $$;
 	SELECT jobqueue.register_handler('fails', 'fails(jsonb)', max_attempts => 1);
-	SELECT jobqueue.register_handler('retries', 'fails(jsonb)');
+	SELECT jobqueue.register_handler('retries', 'fails(jsonb)', first_delay => '1 day', max_delay => '1 day');
 	CREATE FUNCTION "Odd" (task jobqueue.tasks) RETURNS jsonb LANGUAGE sql AS 'SELECT task.payload';
 	SELECT jobqueue.register_handler('odd "type"', '"Odd"(jobqueue.tasks)', queue => 'a queue, é', run_as => 'handy', max_attempts => 3);
 	CREATE TABLE orders (id int);
@@ -41,9 +41,9 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.enqueue('note', run_at => '2100-01-01', priority => 5::smallint);
 	SELECT jobqueue.enqueue('odd "type"', '{"text": "line\nbreak \\ \" ''quoted'' é"}');
 SQL
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 31, 'completed', 20);
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'failed'", 1, 'failed', 20);
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE attempts > 0 AND status = 'scheduled'", 1, 'waiting to retry', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 31, 'completed');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'failed'", 1, 'failed');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE attempts > 0 AND status = 'scheduled'", 1, 'waiting to retry');
 $node->safe_psql('app', <<'SQL');
 	-- pending behind a pause, cancelled, claimed from outside with a lease and without; in every leaf of the history
 	SELECT jobqueue.pause_queue('held');
@@ -58,7 +58,7 @@ $node->safe_psql('app', <<'SQL');
 	INSERT INTO jobqueue.tasks (type, status) VALUES ('odd', 'blocked');
 	SELECT jobqueue.enqueue('note', '{"sleep": 1000}');
 SQL
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 1, 'one is running', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 1, 'one is running');
 $node->safe_psql('app', "SELECT nextval('jobqueue.tasks_id_seq') FROM generate_series(1, 10)");
 
 # Everything that a dump must keep, as text, in order; each leaf by itself.
@@ -107,7 +107,7 @@ sub check_copy {
 	my ($where, $database) = @_;
 	my $what = $where->name . ' ' . $database;
 	is(difference(contents($where, $database), $expected), '', "$what: every row as it was");
-	wait_sql($where, $database, 'SELECT bool_and(paused) FROM jobqueue.queue_status', 't', "$what: says that it is paused", 5);
+	wait_sql($where, $database, 'SELECT bool_and(paused) FROM jobqueue.queue_status', 't', "$what: says that it is paused");
 	is($where->safe_psql($database, "SELECT nextval('jobqueue.tasks_id_seq') > max(id) FROM jobqueue.tasks"), 't', "$what: new ids are new");
 }
 
@@ -138,7 +138,7 @@ for my $where ($node, $other) {
 }
 for (1 .. 8) {
 	my $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('odd \"type\"', queue => 'default')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'the original goes on', 20) if $_ == 8;
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'the original goes on') if $_ == 8;
 	$other->safe_psql('postgres', 'SELECT pg_sleep(0.3)');
 }
 for my $where ($node, $other) {
@@ -171,17 +171,17 @@ for my $where ($node, $other) {
 		$where->safe_psql($database, "UPDATE jobqueue.tasks SET payload = '{\"sleep\": 0}' WHERE payload ? 'sleep'");
 		my $id = $where->safe_psql($database, "SELECT jobqueue.enqueue('note')");
 		is($where->safe_psql($database, 'SELECT jobqueue.adopt()'), 't', "$what: adopt()");
-		wait_sql($where, $database, "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "$what: tasks run", 20);
+		wait_sql($where, $database, "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "$what: tasks run");
 		wait_sql($where, $database, "SELECT status FROM jobqueue.tasks WHERE payload ? 'sleep'", 'completed',
-			"$what: also the one that the original was running", 20);
+			"$what: also the one that the original was running");
 		is($where->safe_psql($database, "SELECT status FROM jobqueue.tasks WHERE queue = 'held' GROUP BY status"), 'pending',
 			"$what: the queue that was paused still is");
 		is($where->safe_psql($database, "SELECT jobqueue.resume_queue('held')"), 't', "$what: until it is resumed");
 		wait_sql($where, $database, "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'held' AND status <> 'completed'", 0,
-			"$what: then its tasks run", 20);
+			"$what: then its tasks run");
 		my $odd = $where->safe_psql($database, "SELECT jobqueue.enqueue('odd \"type\"', '[1]')");
 		wait_sql($where, $database, "SELECT status, queue, result FROM jobqueue.tasks WHERE id = $odd", 'completed|a queue, é|[1]',
-			"$what: handlers of other roles, with odd names, work", 20);
+			"$what: handlers of other roles, with odd names, work");
 		my $receipt = $where->safe_psql($database, "INSERT INTO orders VALUES (9); SELECT count(*) FROM jobqueue.tasks WHERE payload->'new'->>'id' = '9'");
 		is($receipt, 1, "$what: triggers with enqueue_row() work");
 		is($where->safe_psql($database, "SET ROLE handy; SELECT jobqueue.enqueue('unhandled') > 0"), 't', "$what: rights were kept");
@@ -191,16 +191,16 @@ for my $where ($node, $other) {
 }
 $other->restart;
 my $after = $other->safe_psql('from_plain', "SELECT jobqueue.enqueue('note')");
-wait_sql($other, 'from_plain', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', 'adopted for good', 20);
+wait_sql($other, 'from_plain', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', 'adopted for good');
 
 # An adopted copy can be dumped and restored again.
 $other->safe_psql('postgres', 'CREATE DATABASE again');
 $other->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/again", 'from_plain' ], 'dump of an adopted copy');
 $other->command_ok([ 'pg_restore', '-e', '-d', 'again', "$dir/again" ], 'restored');
-wait_sql($other, 'again', 'SELECT bool_and(paused) FROM jobqueue.queue_status', 't', 'paused again', 20);
+wait_sql($other, 'again', 'SELECT bool_and(paused) FROM jobqueue.queue_status', 't', 'paused again');
 is($other->safe_psql('again', 'SELECT jobqueue.adopt()'), 't', 'adopted again');
 $after = $other->safe_psql('again', "SELECT jobqueue.enqueue('note')");
-wait_sql($other, 'again', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', 'and works', 20);
+wait_sql($other, 'again', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', 'and works');
 
 # The schema alone is a new, empty installation.
 $other->safe_psql('postgres', 'CREATE DATABASE empty');
@@ -209,7 +209,7 @@ is($other->safe_psql('empty', 'SELECT count(*) FROM jobqueue.tasks'), 0, 'has no
 is($other->safe_psql('empty', 'SELECT jobqueue.adopt()'), 'f', 'and is no copy');
 create_ledger($other, 'empty') if $other->psql('empty', 'DROP TABLE ledger; DROP FUNCTION note') == 0;
 $after = $other->safe_psql('empty', "SELECT jobqueue.enqueue('note')");
-wait_sql($other, 'empty', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', 'it works', 20);
+wait_sql($other, 'empty', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', 'it works');
 
 is(unexpected_in_log($_, qr/restored or copied database|broken/), '', 'nothing unexpected in the log') for ($node, $other);
 $_->stop for ($node, $other);

@@ -26,9 +26,9 @@ sub sql {
 }
 
 sub runs {
-	my ($id, $name, $seconds) = @_;
+	my ($id, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', $name, $seconds // 10);
+	return wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', $name);
 }
 
 # Changes a setting for all, and waits until this session has seen it.
@@ -53,7 +53,7 @@ sub hear_until {
 	my ($session, $queue, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my @all;
-	ok(wait_for(sub { push @all, heard($session); grep { ($_->[0] // '') eq $queue } @all }, 10), $name)
+	ok(wait_for(sub { push @all, heard($session); grep { ($_->[0] // '') eq $queue } @all }), $name)
 	  or diag 'heard: ', join ' ', map { "'" . ($_->[0] // '') . "' from $_->[1]" } @all;
 	$session->query_safe('SELECT pg_sleep(0.3)');
 	return (@all, heard($session));
@@ -74,10 +74,10 @@ my $id = $long->query_safe("SELECT jobqueue.enqueue('work')");
 # The launcher was here in between: the other database, created after ours, is served.
 create_ledger($node, 'other');
 $node->safe_psql('other', "SELECT jobqueue.enqueue('note')");
-wait_sql($node, 'other', 'SELECT status FROM jobqueue.tasks', 'completed', 'another database is served meanwhile', 20);
+wait_sql($node, 'other', 'SELECT status FROM jobqueue.tasks', 'completed', 'another database is served meanwhile');
 $node->safe_psql('postgres', 'DROP DATABASE woken');
 $long->query_safe('COMMIT');
-runs($id, 'CREATE EXTENSION, handler and task in one long transaction', 20);
+runs($id, 'CREATE EXTENSION, handler and task in one long transaction');
 $long->quit;
 
 # In a transaction that is prepared, while others come and go.
@@ -93,7 +93,7 @@ $node->safe_psql('prepared', <<'SQL');
 SQL
 $node->safe_psql('postgres', 'CREATE DATABASE woken');
 $node->safe_psql('prepared', "COMMIT PREPARED 'installation'");
-wait_sql($node, 'prepared', 'SELECT status FROM jobqueue.tasks', 'completed', 'the same in a prepared transaction', 20);
+wait_sql($node, 'prepared', 'SELECT status FROM jobqueue.tasks', 'completed', 'the same in a prepared transaction');
 
 create_ledger($node, 'app');
 
@@ -147,7 +147,7 @@ for my $round (1 .. 40) {
 			$claimed += grep { /^\d+$/ } split /\n/, $listener->query_safe("SELECT id FROM jobqueue.claim('pairs', 100)");
 		}
 		$claimed >= $enqueued
-	}, 5);
+	});
 	last unless $all;
 }
 is($claimed, 80, 'coalesced: no commit goes unheard');
@@ -171,7 +171,7 @@ $enqueuer->query_safe("SELECT jobqueue.retry($a)");
 hear_until($listener, 'pairs', 'coalesced: a task that is retried');
 
 set_everywhere('jobqueue.notify_mode', 'immediate');
-wait_for(sub { $enqueuer->query_safe('SHOW jobqueue.notify_mode') eq 'immediate' }, 10);
+wait_for(sub { $enqueuer->query_safe('SHOW jobqueue.notify_mode') eq 'immediate' });
 $enqueuer->query_safe("SELECT jobqueue.enqueue('outside', queue => 'i')");
 @heard = hear_until($listener, 'i', 'immediate: the listener hears of a task');
 is(join(' ', map { "$_->[0] $_->[1]" } @heard), "i $me", 'immediate: from the session that enqueued it, once');
@@ -186,7 +186,7 @@ $enqueuer->query_safe("SELECT jobqueue.enqueue('outside', queue => 'late', delay
 hear_until($listener, 'late', 'immediate: a task that is due');
 
 set_everywhere('jobqueue.notify_mode', 'off');
-wait_for(sub { $enqueuer->query_safe('SHOW jobqueue.notify_mode') eq 'off' }, 10);
+wait_for(sub { $enqueuer->query_safe('SHOW jobqueue.notify_mode') eq 'off' });
 $enqueuer->query_safe("SELECT jobqueue.enqueue('outside', queue => 'o')");
 $enqueuer->query_safe("INSERT INTO jobqueue.tasks (type, queue) VALUES ('outside', 'o')");
 $enqueuer->query_safe("SELECT jobqueue.enqueue('outside', queue => 'o', delay => '0.1 s')");
@@ -196,7 +196,7 @@ my $note = sql("SELECT jobqueue.enqueue('note')");
 runs($note, 'off: workers of the server are woken all the same');
 
 set_everywhere('jobqueue.notify_mode', 'coalesced');
-wait_for(sub { $enqueuer->query_safe('SHOW jobqueue.notify_mode') eq 'coalesced' }, 10);
+wait_for(sub { $enqueuer->query_safe('SHOW jobqueue.notify_mode') eq 'coalesced' });
 $enqueuer->query_safe("SELECT jobqueue.enqueue('outside', queue => 'again')");
 @heard = hear_until($listener, 'again', 'coalesced again: the listener hears of a task');
 is(join(' ', map { $_->[0] } @heard), 'again', 'and of nothing else');
@@ -243,7 +243,7 @@ $slow->query_safe('COMMIT');
 runs($low, 'so does the lower one, when it is committed');
 $slow->quit;
 sql("COPY jobqueue.tasks (type) FROM STDIN;\nnote\nnote\n\\.\n");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COPY', 10);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COPY');
 sql(<<'SQL');
 	CREATE FUNCTION chain(payload jsonb) RETURNS bigint LANGUAGE sql AS $$SELECT jobqueue.enqueue('note')$$;
 	SET client_min_messages = error;
@@ -260,7 +260,7 @@ for my $statement ("SELECT jobqueue.enqueue('note')", "INSERT INTO jobqueue.task
 	runs(sql("SELECT jobqueue.enqueue('note')"), 'others run meanwhile');
 	is(sql("SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'"), 0, 'a prepared task is not there yet');
 	sql("COMMIT PREPARED 'p'");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, "COMMIT PREPARED: runs ($statement)", 10);
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, "COMMIT PREPARED: runs ($statement)");
 }
 sql("BEGIN; SELECT jobqueue.enqueue('note', '{\"never\": 1}'); PREPARE TRANSACTION 'p'");
 sql("ROLLBACK PREPARED 'p'");
@@ -268,10 +268,10 @@ is(sql("SELECT count(*) FROM jobqueue.tasks WHERE payload ? 'never'"), 0, 'ROLLB
 sql("BEGIN; SELECT jobqueue.enqueue('note'); PREPARE TRANSACTION 'p'");
 $node->restart;
 sql("COMMIT PREPARED 'p'");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COMMIT PREPARED after a restart: runs', 10);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COMMIT PREPARED after a restart: runs');
 sql("BEGIN; SELECT jobqueue.enqueue('note', delay => '0.2 s'); PREPARE TRANSACTION 'p'");
 sql("COMMIT PREPARED 'p'");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COMMIT PREPARED of a scheduled task: runs', 10);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COMMIT PREPARED of a scheduled task: runs');
 sql("BEGIN; SELECT jobqueue.pause_queue('default'); PREPARE TRANSACTION 'p'");
 sql("COMMIT PREPARED 'p'");
 my $held = sql("SELECT jobqueue.enqueue('note')");
@@ -295,7 +295,7 @@ for my $way (
 	is(sql("SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 5)"), '{3,4,5,6,7}', "$name: others claim beyond");
 	$session->query_safe($after);
 	$session->quit;
-	wait_sql($node, 'app', "SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 3)", '{0,1,2}', "$name: a claim is given back", 1);
+	wait_sql($node, 'app', "SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 3)", '{0,1,2}', "$name: a claim is given back");
 	is(sql("SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 100)"), '{8,9,10,11,12,13,14,15,16,17,18,19}', "$name: the rest");
 }
 # and runs in the server, where it has a handler
@@ -307,7 +307,7 @@ sql("SELECT jobqueue.resume_queue('mine')");
 runs(sql("SELECT jobqueue.enqueue('note', queue => 'mine')"), 'a task passes by one that a prepared transaction holds');
 $claimer->query_safe("ROLLBACK PREPARED 'p'");
 $claimer->quit;
-runs($id, 'ROLLBACK PREPARED of a claim: it runs in the server', 10);
+runs($id, 'ROLLBACK PREPARED of a claim: it runs in the server');
 
 # --------------------------------------------------------------------------------------------------------------------
 # Scheduled tasks, while no poll helps
@@ -357,12 +357,12 @@ for my $case (
 {
 	my ($name, $statement) = @$case;
 	$id = sql("SET session_replication_role = replica; $statement");
-	runs($id, "replicated: $name", 10);
+	runs($id, "replicated: $name");
 }
 # With no worker there to look.
 sql("SELECT pg_terminate_backend(pid, 10000) FROM jobqueue.worker_status");
 $id = sql("SET session_replication_role = replica; INSERT INTO jobqueue.tasks (type) VALUES ('note') RETURNING id");
-runs($id, 'replicated: found when no worker is there', 10);
+runs($id, 'replicated: found when no worker is there');
 set_everywhere('jobqueue.poll_interval', '1h');
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ is(scalar(entries(qr/a debug line/)), 0, 'RAISE DEBUG: not in the log');
 
 my $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "beta"}')});
 for my $attempt (1 .. 3) {
-	wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", "failed|$attempt", "attempt $attempt fails", 10);
+	wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", "failed|$attempt", "attempt $attempt fails");
 	my @entries = entries(qr/tripped over beta/);
 	is(scalar @entries, $attempt, "one entry in the log for each of $attempt attempts") or diag join "\n\n", @entries;
 	my $entry = $entries[-1] // '';
@@ -432,11 +432,11 @@ is(sql("SELECT last_error, last_sqlstate FROM jobqueue.tasks WHERE id = $failing
 # An attempt that will be repeated leaves one entry, too.
 sql('SELECT jobqueue.register_handler(\'stumble\', \'stumble(jsonb)\', max_attempts => 5)');
 $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "gamma"}')});
-wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", 'scheduled|1', 'an attempt that will be repeated', 10);
+wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", 'scheduled|1', 'an attempt that will be repeated');
 is(scalar(entries(qr/tripped over gamma/)), 1, 'one entry in the log for it');
 # A message must not be taken for a format.
 $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "100%s %n"}')});
-wait_sql($node, 'app', "SELECT last_error FROM jobqueue.tasks WHERE id = $failing", 'tripped over 100%s %n', 'percent signs', 10);
+wait_sql($node, 'app', "SELECT last_error FROM jobqueue.tasks WHERE id = $failing", 'tripped over 100%s %n', 'percent signs');
 is(scalar(entries(qr/tripped over 100%s %n/)), 1, 'in the log as well');
 
 is(unexpected_in_log($node, qr/a warning: alpha/), '', 'nothing unexpected in the log');
@@ -487,14 +487,14 @@ is(bare("SELECT id FROM jobqueue.claim('n')"), $two, 'claim');
 is(bare("SELECT jobqueue.release($two, 1)"), 't', 'release');
 is(bare("SELECT id FROM jobqueue.claim('n')"), $two, 'claim again');
 is(bare("SELECT jobqueue.fail($two, 2, 'no', retry_in => '0.3 s')"), 'scheduled', 'fail');
-wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 1) WHERE id = $two", 1, 'claim makes scheduled tasks due', 10);
+wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 1) WHERE id = $two", 1, 'claim makes scheduled tasks due');
 is(bare("SELECT jobqueue.fail($two, 3, 'no', retryable => false)"), 'failed', 'failed for good');
 is(bare("SELECT jobqueue.retry($two)"), 't', 'retry');
 is(bare("SELECT jobqueue.cancel($two, 'why not')"), 't', 'cancel');
 is(bare("SELECT status, last_error FROM jobqueue.tasks WHERE id = $two"), 'cancelled|why not', 'cancelled');
 my $third = bare("SELECT jobqueue.enqueue('outside', queue => 'n')");
 is(bare("SELECT id FROM jobqueue.claim('n', lease => '0.2 s')"), $third, 'claim with a short lease');
-wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 100, lease => '1 hour') WHERE id = $third", 1, 'claim ends expired leases', 10);
+wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 100, lease => '1 hour') WHERE id = $third", 1, 'claim ends expired leases');
 is(bare("SELECT count(*) FROM jobqueue.complete_many(ARRAY[$third], ARRAY[2])"), 1, 'complete_many');
 is(bare("SELECT jobqueue.pause_queue('default')"), 't', 'pause_queue');
 is(bare("SELECT count(*) FROM jobqueue.claim()"), 0, 'holds claims back');
@@ -511,7 +511,7 @@ my $waiter = $bare->background_psql('postgres');
 $waiter->{stdin} .= "SELECT 'was ' || status FROM jobqueue.wait_for($handled);\n";
 $waiter->{run}->pump_nb;
 wait_sql($bare, 'postgres',
-	"SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''was%' AND state = 'active'", 1, 'somebody waits', 10);
+	"SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''was%' AND state = 'active'", 1, 'somebody waits');
 bare("SELECT jobqueue.complete($handled, 1)");
 like($waiter->query_until(qr/was completed/, ''), qr/was completed/, 'wait_for without preloading');
 is(bare("SELECT jobqueue.unregister_handler('handled')"), 't', 'unregister_handler');

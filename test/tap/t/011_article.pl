@@ -135,7 +135,7 @@ while ($rounds++ < 20 && $node->safe_psql('app', "SELECT count(*) FROM jobqueue.
 	finish_pgbench(pgbench('clerk', 8, 60, "$autocommit\@4", "$one_transaction\@4", "$failing\@1"), 'the rest');
 }
 is($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks'), $total, 'no task came or went');
-wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.tasks_live', 0, 'all were moved out of the live ones, though nothing has a handler', 30);
+wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.tasks_live', 0, 'all were moved out of the live ones, though nothing has a handler');
 
 is($node->safe_psql('app', 'SELECT count(*), count(DISTINCT task) FROM claims'), "$total|$total", 'each task was claimed once');
 is($node->safe_psql('app', 'SELECT count(*) FROM claims WHERE before <> $$processing$$ OR attempts <> 0'), 0, 'RETURNING shows the claim; no attempt is counted');
@@ -179,7 +179,7 @@ for my $status ('completed', 'failed', 'cancelled') {
 	wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%wait_for($id,%' AND state = 'active' AND pid <> pg_backend_pid() AND wait_event IS NOT NULL", 1,
 		"$status: somebody waits for it");
 	$clerk->query_safe("UPDATE jobqueue.tasks SET status = '$status' WHERE id = $id");
-	is_prompt(sub { $waiter->finish }, 10, "$status: wait_for learns of it");
+	is_prompt(sub { $waiter->finish }, "$status: wait_for learns of it");
 	is("$out$err", "$status\n", "$status: and says so");
 	wait_sql($node, 'app', "SELECT slot <> 0 FROM jobqueue.tasks WHERE id = $id", 't', "$status: archived");
 }
@@ -236,7 +236,7 @@ my $run = pgbench('clerk', 8, 80, "$autocommit\@4", "$one_transaction\@4");
 wait_sql($node, 'app', 'SELECT count(*) > 20 FROM claims', 't', 'clients are at it');
 $node->safe_psql('app', "SELECT jobqueue.resume_queue('default')");
 finish_pgbench($run, 'consumers beside workers');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live", 0, 'all are done', 60);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live", 0, 'all are done');
 is($node->safe_psql('app', 'SELECT count(*), count(DISTINCT task), count(DISTINCT payload) FROM claims'), '3000|3000|3000', 'each task by one of them');
 is($node->safe_psql('app', <<'SQL'), '0|t|t', 'all completed, by both kinds');
 	SELECT count(*) FILTER (WHERE t.status <> 'completed' OR t.attempts <> (c.what = 'handler')::int OR t.finished_at IS NULL),

@@ -214,8 +214,8 @@ for my $call ('guard_sleep(600)', 'guard_spin(600)', q{guard_try('SELECT guard_s
 	$pid = query('SELECT pg_backend_pid()');
 	my $offset = log_size($node);
 	interrupt('pg_terminate_backend', $call);
-	wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0, "$call: terminated", 20);
-	ok(wait_for(sub { log_matches($node, qr/\[$pid\].*FATAL:  terminating connection due to administrator command/, $offset) }, 20),
+	wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0, "$call: terminated");
+	ok(wait_for(sub { log_matches($node, qr/\[$pid\].*FATAL:  terminating connection due to administrator command/, $offset) }),
 		"$call: in the orderly way");
 	eval { $session->{run}->kill_kill };
 	undef $session;

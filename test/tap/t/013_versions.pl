@@ -32,7 +32,7 @@ sub let_time_pass {
 	my ($seconds, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $id = $node->safe_psql('clock', "SELECT jobqueue.enqueue('tick', delay => '$seconds s')");
-	wait_sql($node, 'clock', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "$name: another database goes on", 30);
+	wait_sql($node, 'clock', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "$name: another database goes on");
 }
 
 sub enqueue {
@@ -43,7 +43,7 @@ sub enqueue {
 sub is_completed {
 	my ($id, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', $name, 20);
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', $name);
 }
 
 sub set {
@@ -59,7 +59,7 @@ is_completed(enqueue('note'), 'run');
 for my $other ('0.0.1', "$version.1") {
 	my $offset = log_size($node);
 	$node->safe_psql('app', "UPDATE pg_extension SET extversion = '$other' WHERE extname = 'jobqueue'");
-	ok(wait_for(sub { log_matches($node, qr/jobqueue .*\Q$other\E/, $offset) }, 20), "version $other: the log says so");
+	ok(wait_for(sub { log_matches($node, qr/jobqueue .*\Q$other\E/, $offset) }), "version $other: the log says so");
 	let_time_pass(1, "version $other");
 	my @ids = map { enqueue('note') } 1 .. 5;
 	$node->safe_psql('app', "COPY jobqueue.tasks (type) FROM STDIN;\nnote\n\\.\n");
@@ -77,7 +77,7 @@ for my $other ('0.0.1', "$version.1") {
 	cmp_ok(scalar(@starts), '<', 20, "version $other: processes do not come and go");
 
 	$node->safe_psql('app', "UPDATE pg_extension SET extversion = '$version' WHERE extname = 'jobqueue'");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, "version $version again: all run", 20)
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, "version $version again: all run")
 	  or $node->restart;
 }
 
@@ -87,12 +87,12 @@ $node->stop;
 my $offset = log_size($node);
 $node->start;
 my $id = enqueue('note');
-ok(wait_for(sub { log_matches($node, qr/jobqueue .*0\.0\.2/, $offset) }, 20), 'another version at the start: the log says so');
+ok(wait_for(sub { log_matches($node, qr/jobqueue .*0\.0\.2/, $offset) }), 'another version at the start: the log says so');
 let_time_pass(2, 'another version at the start');
 is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'pending|0', 'another version at the start: nothing runs');
 is(scalar(log_matches($node, qr/jobqueue \w+: \w+:.*0\.0\.2/, $offset)), 1, 'another version at the start: one message');
 $node->safe_psql('app', "UPDATE pg_extension SET extversion = '$version' WHERE extname = 'jobqueue'");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'repaired: it runs, without a restart', 20)
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'repaired: it runs, without a restart')
   or $node->restart;
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -139,13 +139,13 @@ sub run_gated {
 my ($gated) = run_gated();
 is_completed(enqueue('note'), 'another worker is there, idle');
 set('jobqueue.max_workers' => 0);
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'idle'", 0, 'max_workers 0: idle workers leave', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'idle'", 0, 'max_workers 0: idle workers leave');
 $id = enqueue('note');
 my $time = $node->safe_psql('app', 'SELECT clock_timestamp()');
 wait_sql($node, 'app', "SELECT clock_timestamp() > '$time'::timestamptz + interval '1.5 s'", 't', 'max_workers 0: seven polls later');
 is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'pending|0', 'max_workers 0: nothing runs');
 $gate->quit;
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status", 0, 'max_workers 0: the busy one leaves, too', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status", 0, 'max_workers 0: the busy one leaves, too');
 is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'pending|0', 'max_workers 0: and takes nothing else');
 is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.claim()"), 0, 'max_workers 0: claim() still leaves types with a handler');
 is($node->safe_psql('app', "SELECT waiting FROM jobqueue.queue_status WHERE queue = 'default'"), 1, 'max_workers 0: it is there to see');
@@ -192,11 +192,11 @@ $of_plain = enqueue('of plain');
 let_time_pass(1, 'a role became a superuser');
 is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $of_plain"), 'pending|0', 'a role that becomes a superuser is excluded, too');
 $node->safe_psql('app', 'ALTER ROLE plain NOSUPERUSER');
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $of_plain", 'completed', 'and served again when it is none', 60);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $of_plain", 'completed', 'and served again when it is none');
 $node->safe_psql('app', "SELECT count(jobqueue.cancel(id)) FROM (SELECT id FROM jobqueue.tasks WHERE type = 'of boss' AND status = 'pending' ORDER BY id OFFSET 20) t");
 set('jobqueue.allow_superuser_handlers' => 'on');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'of boss' AND status NOT IN ('completed', 'cancelled')", 0,
-	'superusers allowed again: the rest runs', 60);
+	'superusers allowed again: the rest runs');
 
 # --------------------------------------------------------------------------------------------------------------------
 # DROP EXTENSION that fails
@@ -213,7 +213,7 @@ for my $case ([ 'a handler takes jobqueue.tasks', 'DROP EXTENSION jobqueue', qr/
 	$err = is_prompt(sub {
 			my (undef, undef, $stderr) = $node->psql('app', "\\set VERBOSITY verbose\n$drop", on_error_stop => 0, timeout => 60);
 			$stderr;
-		}, 10, "DROP EXTENSION, $name: answered at once");
+		}, "DROP EXTENSION, $name: answered at once");
 	like($err, $expected, "DROP EXTENSION, $name: refused");
 	my $next = enqueue('note');
 	is_completed($next, "DROP EXTENSION, $name: workers go on");
@@ -252,11 +252,11 @@ for my $round (1 .. 3) {
 	is($session->query_safe('SELECT jobqueue.current_task() IS NULL'), 't', "round $round: no current task");
 	is($session->query_safe('SELECT string_agg(status, $$ $$) FROM jobqueue.tasks'), 'completed completed', "round $round: history");
 	if ($round != 2) {
-		is_prompt(sub { $session->query_safe('DROP EXTENSION jobqueue') }, 10, "round $round: dropped");
+		is_prompt(sub { $session->query_safe('DROP EXTENSION jobqueue') }, "round $round: dropped");
 		is($session->query_safe("SELECT to_regnamespace('jobqueue') IS NULL"), 't', "round $round: nothing is left, nor is the schema");
 	}
 }
-wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE datname = 'again' AND backend_type LIKE 'jobqueue%'", 0, 'no process is left', 20);
+wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE datname = 'again' AND backend_type LIKE 'jobqueue%'", 0, 'no process is left');
 $session->quit;
 is_completed(enqueue('note'), 'the other database is served as ever');
 

@@ -53,7 +53,7 @@ sub enqueue {
 sub ends {
 	my ($id, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_sql($node, 'app', "SELECT concat_ws(' ', status, attempts, last_sqlstate) FROM jobqueue.tasks WHERE id = $id AND status NOT IN ('pending', 'processing')", $expected, $name, 20);
+	return wait_sql($node, 'app', "SELECT concat_ws(' ', status, attempts, last_sqlstate) FROM jobqueue.tasks WHERE id = $id AND status NOT IN ('pending', 'processing')", $expected, $name);
 }
 
 sub effects {
@@ -323,8 +323,8 @@ for my $type (sort keys %after) {
 	# not before it is committed, and not at all if it never is
 	sql("BEGIN; SELECT jobqueue.cancel($id); ROLLBACK");
 	my $next = enqueue('look');
-	is_prompt(sub { is(sql("SELECT jobqueue.cancel($id, 'enough')"), 't', "$type: cancelled while it runs") }, 5, "$type: nobody waits for that");
-	is_prompt(sub { ends($id, 'cancelled 1', "$type: it is cancelled") }, 10, "$type: interrupted at once");
+	is_prompt(sub { is(sql("SELECT jobqueue.cancel($id, 'enough')"), 't', "$type: cancelled while it runs") }, "$type: nobody waits for that");
+	is_prompt(sub { ends($id, 'cancelled 1', "$type: it is cancelled") }, "$type: interrupted at once");
 	is(effects($id), $after{$type}, "$type: its effects are rolled back");
 	is(sql("SELECT last_error FROM jobqueue.tasks WHERE id = $id"), 'enough', "$type: with the reason");
 	ends($next, 'completed 1', "$type: the next one is not hit");
@@ -353,7 +353,7 @@ for my $round (1 .. 3) {
 $id = enqueue('sleeps');
 running($id, 'pg_cancel_backend of a busy worker');
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($worker)");
-my $how = wait_for(sub { sql("SELECT status || ' ' || coalesce(last_sqlstate, '') FROM jobqueue.tasks WHERE id = $id AND (status <> 'processing' OR processed_at < now() - interval '3 s')") }, 20);
+my $how = wait_for(sub { sql("SELECT status || ' ' || coalesce(last_sqlstate, '') FROM jobqueue.tasks WHERE id = $id AND (status <> 'processing' OR processed_at < now() - interval '3 s')") });
 like($how // '', qr/^(?:scheduled 57014|processing )$/, 'pg_cancel_backend of a busy worker: the error of an attempt, or nothing');
 sql("SELECT jobqueue.cancel($id)");
 leaves_nothing('pg_cancel_backend');

@@ -21,7 +21,7 @@ use Test::More;
 
 my $node = start_node('charging', init => { allows_streaming => 1 }, restart_after_crash => 'on', autovacuum => 'off',
 	shared_buffers => '8MB', checkpoint_timeout => '1h', full_page_writes => 'off', wal_log_hints => 'off',
-	wal_writer_delay => '10s', wal_writer_flush_after => '1GB', 'jobqueue.max_workers' => 4);
+	wal_writer_delay => '10s', wal_writer_flush_after => '1GB', 'jobqueue.max_workers' => 4, 'jobqueue.poll_interval' => '1h');
 create_queue($node, 'app');
 create_ledger($node, 'app');
 $node->safe_psql('app', <<'SQL');
@@ -148,9 +148,6 @@ for my $round (1 .. 10) {
 	wait_sql($node, 'app', "SELECT status, attempts, crashes FROM jobqueue.tasks WHERE id = $victim", 'completed|2|1', 'it is completed, too');
 }
 note sprintf 'from "ready to accept connections" to the next attempt: %s s', join ', ', map { sprintf '%.2f', $_ } @delays;
-my @sorted = sort { $a <=> $b } @delays;
-cmp_ok($sorted[0], '<', 1, 'a task runs again within a second of the server being back');
-cmp_ok($sorted[-1], '<', 10, '... and waits for no poll and no lease');
 ok($remembered{t} && $remembered{f}, 'some crashes forgot the claims, some did not')
   or diag explain \%remembered;
 
@@ -199,7 +196,7 @@ for my $way ([ leave => '{}', 0 ], [ vanish => '{"code": 0}', 0 ], [ vanish => '
 		next;
 	}
 	wait_sql($node, 'app', "SELECT status, crashes, attempts, last_sqlstate, last_error ~ 'after 3 crashes' FROM jobqueue.tasks WHERE id = $bad",
-		'failed|3|3|JQ005|t', "$what: failed after three crashes", 10);
+		'failed|3|3|JQ005|t', "$what: failed after three crashes");
 	is(scalar(log_matches($node, $ready, $offset)), $restarts, "$what: $restarts restarts of the server");
 }
 wait_running(@$beside);
@@ -255,12 +252,11 @@ are_done_uncharged('immediate stop, twice', @$beside);
 
 # Kills the postmaster alone. Its children notice, and end. Returns those that have not.
 sub kill_postmaster {
-	my ($seconds) = @_;
 	my ($postmaster, @children) = ($node->{_pid}, JobQueueTest::children($node, qr/./));
 	$node->kill9;
 	wait_for(sub { !kill 0, $postmaster }) or die 'it is still there';
 	my @lingering;
-	wait_for(sub { !(@lingering = grep { is_alive($_) } @children) }, $seconds // 60);
+	wait_for(sub { !(@lingering = grep { is_alive($_) } @children) });
 	return @lingering;
 }
 

@@ -106,7 +106,6 @@ my @times = split /\n/, $node->safe_psql('app', "SELECT t FROM jobqueue.tasks, L
 	WHERE id IN ($list) AND (failures->0->>'seconds')::float8 BETWEEN 1 AND t + 1 ORDER BY 1");
 is(scalar(@times), 4, '... the failure says how long it took');
 note "after @times s";
-cmp_ok($times[0], '<', 2, '... in less than two seconds');
 is($node->safe_psql('app', "SELECT count(*) > 1, count(*) = max(step) FROM steps WHERE task = $ids[3]"), 't|t', 'a procedure keeps what it had committed');
 my $steps = $node->safe_psql('app', 'SELECT count(*) FROM steps');
 my $id = enqueue('deaf', '{"once": 1}', "timeout => '0.5 s'");
@@ -173,7 +172,7 @@ is(scalar(@lines), 1, '... one line in the log');
 like($lines[0], qr/worker $pid, which runs task $id, /, '... which names it');
 my ($at) = $lines[0] =~ /^(\S+ \S+ \S+) /;
 my $took = $node->safe_psql('app', "SELECT extract(epoch FROM '$at' - processed_at) FROM jobqueue.tasks WHERE id = $id");
-cmp_ok($took, '<', 10, '... within ten seconds') and note "after $took s";
+note "after $took s";
 
 # A second one: its place is made up for, too. This one is cancelled.
 my $second = spin('second');

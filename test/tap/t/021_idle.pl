@@ -16,11 +16,11 @@ create_ledger($node, 'busy', 'lazy');
 
 # Two idle workers here, one busy one there: all that there may be.
 $node->safe_psql('lazy', "SELECT jobqueue.enqueue('note', '{\"sleep\": 1}') FROM generate_series(1, 2)");
-wait_sql($node, 'lazy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status", 'idle,idle', 'two idle workers', 20);
+wait_sql($node, 'lazy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status", 'idle,idle', 'two idle workers');
 $node->safe_psql('busy', "SELECT jobqueue.enqueue('note', '{\"sleep\": 600}')");
-wait_sql($node, 'busy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status", 'running', 'a busy one in another database', 20);
+wait_sql($node, 'busy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status", 'running', 'a busy one in another database');
 $node->safe_psql('busy', "SELECT jobqueue.enqueue('note', '{\"sleep\": 600}')");
-wait_sql($node, 'busy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status", 'running,running', 'the idle one makes room for its colleague', 20);
+wait_sql($node, 'busy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status", 'running,running', 'the idle one makes room for its colleague');
 my @left = pids($node, 'worker', 'lazy');
 is(scalar @left, 1, 'by leaving');
 # The other stays, however many tasks there are elsewhere.
@@ -36,10 +36,10 @@ is($node->safe_psql('busy', "SELECT string_agg(state, ',') FROM jobqueue.worker_
 $node->append_conf('postgresql.conf', "jobqueue.worker_idle_timeout = '2s'");
 $node->reload;
 $node->safe_psql('busy', "SELECT jobqueue.cancel_tasks(type => 'note')");
-wait_sql($node, 'busy', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 0, 'cancelled', 20);
+wait_sql($node, 'busy', "SELECT count(*) FROM jobqueue.worker_status WHERE state = 'running'", 0, 'cancelled');
 $node->safe_psql('lazy', "SELECT jobqueue.enqueue('nobody'), jobqueue.enqueue('note')");
-wait_sql($node, 'lazy', "SELECT string_agg(status, ',' ORDER BY id) FROM (SELECT id, status FROM jobqueue.tasks ORDER BY id DESC LIMIT 2) t", 'pending,completed', 'done', 20);
-wait_sql($node, 'lazy', "SELECT count(*) FROM jobqueue.worker_status", 0, 'the worker leaves although a task waits', 20);
+wait_sql($node, 'lazy', "SELECT string_agg(status, ',' ORDER BY id) FROM (SELECT id, status FROM jobqueue.tasks ORDER BY id DESC LIMIT 2) t", 'pending,completed', 'done');
+wait_sql($node, 'lazy', "SELECT count(*) FROM jobqueue.worker_status", 0, 'the worker leaves although a task waits');
 
 is(unexpected_in_log($node), '', 'nothing unexpected in the log');
 $node->stop;

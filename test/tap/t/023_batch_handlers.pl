@@ -90,9 +90,9 @@ sub resume {
 my $rest = "SELECT count(*) FROM jobqueue.tasks_live WHERE status IN ('pending', 'processing') OR run_at < now() + interval '1 minute'";
 
 sub at_rest {
-	my ($name, $seconds) = @_;
+	my ($name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return wait_sql($node, 'app', $rest, 0, "$name: all are done", $seconds // 60) || diag $node->safe_psql('app', 'SELECT t FROM jobqueue.tasks_live t ORDER BY id LIMIT 5');
+	return wait_sql($node, 'app', $rest, 0, "$name: all are done") || diag $node->safe_psql('app', 'SELECT t FROM jobqueue.tasks_live t ORDER BY id LIMIT 5');
 }
 
 sub run {
@@ -323,7 +323,7 @@ sub run_gated {
 		$pid = sql("SELECT w.pid FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.task_type = 'gated' AND a.wait_event = 'PgSleep'")
 			&& sql("SELECT count(*) FROM jobqueue.tasks WHERE id BETWEEN $ids[0] AND $ids[-1] AND status = 'processing'") > 1
 			&& sql("SELECT pid FROM jobqueue.worker_status WHERE task_type = 'gated'");
-	}, 30) or die 'it does not run: ' . $node->safe_psql('app', 'SELECT t FROM jobqueue.tasks_live t');
+	}) or die 'it does not run: ' . $node->safe_psql('app', 'SELECT t FROM jobqueue.tasks_live t');
 	return ($pid, @ids);
 }
 
@@ -351,7 +351,7 @@ has_effects('all cancelled', $mark);
 # A fast shutdown, an immediate stop: nobody is charged.
 for my $how ('fast', 'immediate') {
 	($pid, @ids) = run_gated();
-	is_prompt(sub { $node->stop($how) }, 10, "$how stop: prompt");
+	is_prompt(sub { $node->stop($how) }, "$how stop: prompt");
 	$node->start;
 	open_gate();
 	at_rest("$how stop");
@@ -412,7 +412,7 @@ for my $mode ('fused', 'durable') {
 		my $offset = log_size($node);
 		@ids = fill('ends', 5, "{\"$how\": 1}");
 		eval { $node->psql('app', 'SELECT FROM jobqueue.resume_queue(NULL)') }; # the server may crash before it can say so
-		ok(wait_for(sub { my (undef, $out) = eval { $node->psql('app', $rest) }; ($out // '') eq '0' }, 60), "$what: all are done") or diag $node->psql('app', 'SELECT t FROM jobqueue.tasks_live t');
+		ok(wait_for(sub { my (undef, $out) = eval { $node->psql('app', $rest) }; ($out // '') eq '0' }), "$what: all are done") or diag $node->psql('app', 'SELECT t FROM jobqueue.tasks_live t');
 		$node->poll_query_until('app', 'SELECT true');
 		is(become_whatever_it_took(@ids), "others: completed - own failures 0 crashes 0; culprit: $expected", "$what: only the culprit is charged");
 		is(sql("SELECT bool_and(max_attempts - attempts = 2) FROM jobqueue.tasks WHERE id BETWEEN $ids[0] AND $ids[-1] AND id <> $ids[2]"), 't', "$what: the others have all their attempts");

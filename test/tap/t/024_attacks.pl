@@ -82,7 +82,7 @@ sub enqueue {
 # of the same role and the scheduler has looked twice (poll_interval).
 sub wait_a_look {
 	my $id = enqueue('bystander', '{}', "delay => '1.2 s'");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', '... a bystander is served', 20);
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', '... a bystander is served');
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -631,7 +631,7 @@ sub inside {
 
 # Other processes: pg_signal_backend() compares their roles; a worker's is that of its handlers, and ours are a superuser's
 admin("SELECT jobqueue.enqueue('bystander')");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'bystander'", 1, 'a neighbour has a process', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'bystander'", 1, 'a neighbour has a process');
 for my $kind (qw(launcher scheduler worker)) {
 	my $pid = admin("SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue $kind'" . ($kind eq 'worker' ? " AND usename = 'bystander'" : '') . ' LIMIT 1');
 	inside("terminates the $kind", ["SELECT pg_terminate_backend($pid)"], '42501');
@@ -640,7 +640,7 @@ for my $kind (qw(launcher scheduler worker)) {
 # what a neighbour's process does: pg_stat_activity, for members of the role only
 my $long = admin("SELECT jobqueue.register_handler('slow', 'attack(jsonb)', run_as => 'victor', queue => 'victor'); SELECT jobqueue.enqueue('slow', '[\"SELECT pg_sleep(600)\", \"$secret\"]')");
 $long = (split /\n/, $long)[-1];
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $long", 1, 'a long task runs', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $long", 1, 'a long task runs');
 is(admin("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker' AND query = 'task $long of type slow'"), 1, '... whose id and type are shown to a superuser');
 is(admin("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'jobqueue' AND query ~ 'secret'"), 0, '... but no payload');
 refuse(
@@ -781,7 +781,7 @@ my $random = "SELECT string_agg(random()::text, ' ') FROM generate_series(1, 3)"
 admin('GRANT TEMP ON DATABASE app TO eve');
 admin("SELECT jobqueue.limit_role('eve', max_workers => 1)");
 admin("SELECT pg_terminate_backend(pid) FROM jobqueue.worker_status WHERE role = 'eve' AND pid IS NOT NULL");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'eve'", 0, 'one process for eve', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'eve'", 0, 'one process for eve');
 
 sub result_of {
 	my ($id) = @_;
@@ -828,7 +828,7 @@ SQL
 admin(<<'SQL');
 	SELECT count(jobqueue.enqueue('either', to_jsonb(n % 2), 'eve')) FROM generate_series(1, 100) n;
 SQL
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'either' AND status = 'completed'", 100, 'residue: many short tasks', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'either' AND status = 'completed'", 100, 'residue: many short tasks');
 is(admin(q{SELECT string_agg(DISTINCT regexp_replace(result#>>'{}', ' [0-9.e-]+$', ''), '; ') FROM jobqueue.tasks WHERE type = 'either' AND payload = '0'}),
 	'eve eve 4MB "$user", public 0', '... leave nothing to each other');
 is(admin(q{SELECT max(n) FROM (SELECT count(*) AS n FROM jobqueue.tasks WHERE type = 'either' AND payload = '0' GROUP BY substring(result#>>'{}' from '[0-9.e-]+$')) d}),
@@ -911,11 +911,11 @@ admin(<<'SQL');
 	SELECT jobqueue.register_handler('short', 'short(jsonb)', run_as => 'many', max_attempts => 1);
 	SELECT count(jobqueue.enqueue('short')) FROM generate_series(1, 2000);
 SQL
-wait_sql($node, 'app', "SELECT count(*) >= 3 FROM jobqueue.worker_status WHERE role = 'many'", 't', 'many: has several processes', 20);
+wait_sql($node, 'app', "SELECT count(*) >= 3 FROM jobqueue.worker_status WHERE role = 'many'", 't', 'many: has several processes');
 admin("SELECT jobqueue.limit_role('many', max_workers => 1)");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'many'", 1, 'many: has one when it may have no more', 8);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'many'", 1, 'many: has one when it may have no more');
 admin("SELECT jobqueue.limit_role('many', max_workers => 0)");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'many'", 0, 'many: has none when it may have none', 8);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'many'", 0, 'many: has none when it may have none');
 admin("SELECT jobqueue.purge_queue('default'), jobqueue.unregister_handler('short')");
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -977,7 +977,7 @@ admin("SELECT jobqueue.grant_access('rex', 'consumer', 'rex')");
 my $awaited = admin("SELECT jobqueue.enqueue('errand', queue => 'rex')");
 my $waits = open_session('rex');
 $waits->query_until(qr/begins/, "\\echo begins\nSELECT (jobqueue.wait_for($awaited)).status;\n");
-wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE usename = 'rex' AND state = 'active'", 1, 'rex: waits for a task', 10);
+wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE usename = 'rex' AND state = 'active'", 1, 'rex: waits for a task');
 admin("SELECT jobqueue.revoke_access('rex', 'consumer')");
 admin("SELECT jobqueue.cancel($awaited)");
 unlike($waits->query('SELECT 1'), qr/cancelled/, '... and is not told how it ended when it may not read it any more');
@@ -1055,7 +1055,7 @@ my %changes = (
 );
 admin("CREATE ROLE $_ LOGIN; SELECT jobqueue.register_handler('of $_', 'attack(jsonb)', run_as => '$_', max_attempts => 1)") for sort keys %changes;
 my %running = map { $_ => admin("SELECT jobqueue.enqueue('of $_', '[\"SELECT pg_sleep(3)\", \"SELECT 1\"]')") } sort keys %changes;
-wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status WHERE task_id IN (' . join(',', values %running) . ')', 4, 'four roles run something', 20);
+wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status WHERE task_id IN (' . join(',', values %running) . ')', 4, 'four roles run something');
 admin($changes{$_}) for sort keys %changes;
 like(outcome($running{changed}), qr/^(completed \["changed_since", "changed_since", "off", "1"\]|failed )/, 'changed: who was renamed stays who it was');
 like(outcome($running{dropped}), qr/^failed /, 'dropped: who was dropped is nobody');
@@ -1090,14 +1090,14 @@ admin(<<'SQL');
 	CREATE FUNCTION a_minute(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)';
 	SELECT jobqueue.unregister_handler(type) FROM jobqueue.handlers WHERE run_as NOT IN ('big', 'small');
 SQL
-wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status', 0, 'nothing runs', 30);
+wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status', 0, 'nothing runs');
 $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 3');
 $node->reload;
 attempt('big', "SELECT jobqueue.register_handler('a minute', 'a_minute(jsonb)', 'big')");
 attempt('small', "SELECT jobqueue.register_handler('a moment', 'nothing(jsonb)', 'small')");
 attempt('big', "SELECT count(jobqueue.enqueue('a minute')) FROM generate_series(1, 500)");
 my $held = "SELECT count(*) FROM jobqueue.worker_status WHERE role = 'big'";
-wait_sql($node, 'app', $held, 2, 'big: has all places but one', 20);
+wait_sql($node, 'app', $held, 2, 'big: has all places but one');
 my $most = 2;
 my $watch = sub {
 	my $now = admin($held);
@@ -1109,7 +1109,7 @@ for (my $end = time + 2.5; time < $end; usleep(100_000)) {
 }
 my $began = time;
 attempt('small', "SELECT count(jobqueue.enqueue('a moment')) FROM generate_series(1, 10)");
-my $done = wait_for(sub { $watch->(); admin("SELECT count(*) FROM jobqueue.tasks WHERE type = 'a moment' AND status = 'completed'") == 10 }, 20);
+my $done = wait_for(sub { $watch->(); admin("SELECT count(*) FROM jobqueue.tasks WHERE type = 'a moment' AND status = 'completed'") == 10 });
 ok($done, 'small: its ten tasks are done at once') and note sprintf 'after %.1f s', time - $began;
 is($most, 2, 'big: has never had all places');
 

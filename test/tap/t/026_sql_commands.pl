@@ -42,7 +42,7 @@ sub enqueue_as {
 # transaction of wait_for().
 sub outcome {
 	my ($id, $database) = @_;
-	return wait_for(sub { admin(<<SQL, $database) }, 30);
+	return wait_for(sub { admin(<<SQL, $database) });
 		SELECT CASE status WHEN 'completed' THEN concat_ws(' ', status, result->>'command_tag', result->>'rows')
 			ELSE format('%s %s, attempt %s', status, last_sqlstate, attempts) END
 		FROM jobqueue.tasks WHERE id = $id AND status IN ('completed', 'failed', 'cancelled')
@@ -112,7 +112,7 @@ is(admin('SELECT task FROM ledger'), $current, 'current_task() is the task');
 is(admin('SELECT l.xmin = t.xmin FROM ledger l JOIN jobqueue.tasks t ON t.id = l.task'), 't', 'what a command does and the completion of its task are one transaction');
 runs('app', 'SELECT jobqueue.discard(\'never\')', 'failed JQ003, attempt 1');
 my $snoozed = enqueue_as('app', 'SELECT jobqueue.snooze(\'1 day\')');
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $snoozed", 'scheduled', 'snooze() puts it off', 20);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $snoozed", 'scheduled', 'snooze() puts it off');
 
 # --------------------------------------------------------------------------------------------------------------------
 # Those that cannot run in a transaction block
@@ -158,36 +158,36 @@ runs('app', 'DO $$BEGIN FOR i IN 10..12 LOOP INSERT INTO steps VALUES (i); COMMI
 
 runs('app', 'INSERT INTO nowhere VALUES (1)', 'failed 42P01, attempt 1', 'an error that will come again is not tried again');
 my $fails = enqueue_as('app', 'INSERT INTO ledger SELECT n / (n - 1) FROM generate_series(3, 1, -1) n');
-wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate, attempts, run_at > now() + '3 s') FROM jobqueue.tasks WHERE id = $fails", 'scheduled 22012 1 t', 'another one is, after a while', 20);
+wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate, attempts, run_at > now() + '3 s') FROM jobqueue.tasks WHERE id = $fails", 'scheduled 22012 1 t', 'another one is, after a while');
 is(admin('SELECT count(*) FROM ledger'), 1, '... and is rolled back');
 admin("SELECT jobqueue.retry($fails)");
-wait_sql($node, 'app', "SELECT attempts FROM jobqueue.tasks WHERE id = $fails AND status = 'scheduled'", 2, '... twice', 20);
+wait_sql($node, 'app', "SELECT attempts FROM jobqueue.tasks WHERE id = $fails AND status = 'scheduled'", 2, '... twice');
 admin("SELECT jobqueue.retry($fails)");
 is(outcome($fails), 'failed 22012, attempt 3', '... three times');
 like(admin("SELECT failures->0->>'context' FROM jobqueue.tasks WHERE id = $fails"), qr/task $fails of type "sql:\d+"/, '... with its context');
 admin('SET ROLE app; CREATE TABLE deferred (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)');
 my $deferred = enqueue_as('app', 'INSERT INTO deferred VALUES (1), (1)');
-wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate) FROM jobqueue.tasks WHERE id = $deferred", 'scheduled 23505', 'a constraint that is checked at the commit', 20);
+wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate) FROM jobqueue.tasks WHERE id = $deferred", 'scheduled 23505', 'a constraint that is checked at the commit');
 admin("SELECT jobqueue.cancel($deferred)");
 
 admin('SET ROLE app; CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(1000); RETURN 1; END$$; CREATE TABLE one AS SELECT 1 AS a');
 for my $case ([ 'inside', 'SELECT pg_sleep(1000) AS %s' ], [ 'outside', 'CREATE INDEX CONCURRENTLY slow_%s ON one (slow(a))' ]) {
 	my ($where, $command) = @$case;
 	my $timed = enqueue_as('app', sprintf($command, 'timed'), "timeout => '300 ms'");
-	wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate, last_error) FROM jobqueue.tasks WHERE id = $timed", 'scheduled JQ004 timed out after 0.3 s', "$where: a time limit", 20);
+	wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate, last_error) FROM jobqueue.tasks WHERE id = $timed", 'scheduled JQ004 timed out after 0.3 s', "$where: a time limit");
 	admin("SELECT jobqueue.cancel($timed)");
 	my $cancelled = enqueue_as('app', sprintf($command, 'cancelled'));
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status w JOIN jobqueue.tasks t ON t.id = w.task_id JOIN pg_stat_activity a ON a.pid = w.pid WHERE t.id = $cancelled AND t.status = 'processing' AND a.wait_event = 'PgSleep'", 1, "$where: it runs, for all to see", 20);
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status w JOIN jobqueue.tasks t ON t.id = w.task_id JOIN pg_stat_activity a ON a.pid = w.pid WHERE t.id = $cancelled AND t.status = 'processing' AND a.wait_event = 'PgSleep'", 1, "$where: it runs, for all to see");
 	unlike(admin("SELECT string_agg(query, '') FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'"), qr/slow|pg_sleep/, "$where: ... but for what it does");
 	admin("SELECT jobqueue.cancel($cancelled, 'enough')");
 	is(outcome($cancelled), 'cancelled , attempt 1', "$where: cancelled");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $cancelled", 0, "$where: ... and the worker is free", 20);
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $cancelled", 0, "$where: ... and the worker is free");
 }
 is(admin("SELECT count(*) FROM pg_index WHERE indrelid = 'one'::regclass AND NOT indisvalid"), 2, 'CREATE INDEX CONCURRENTLY leaves invalid indexes behind, as anywhere');
 admin('DROP TABLE one; DROP FUNCTION slow');
 admin('ALTER ROLE part SET statement_timeout = \'200ms\'');
 my $limited = enqueue_as('part', 'SELECT pg_sleep(1000)', '\'part\'');
-wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate) FROM jobqueue.tasks WHERE id = $limited", 'scheduled 57014', 'the statement_timeout of the role', 20);
+wait_sql($node, 'app', "SELECT concat_ws(' ', status, last_sqlstate) FROM jobqueue.tasks WHERE id = $limited", 'scheduled 57014', 'the statement_timeout of the role');
 admin("SELECT jobqueue.cancel($limited); ALTER ROLE part RESET statement_timeout");
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -198,10 +198,10 @@ my $task = '(jobqueue.current_task())';
 my @crashed = (enqueue_as('app', "INSERT INTO ledger SELECT $task.id FROM pg_sleep(CASE WHEN $task.attempts = 1 THEN 1000 ELSE 0 END)"));
 admin("SET ROLE app; CREATE TABLE two AS SELECT 1 AS a; CREATE TABLE how_long (seconds int); INSERT INTO how_long VALUES (1000); CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS \$\$BEGIN PERFORM pg_sleep(seconds) FROM public.how_long; RETURN 1; END\$\$");
 push @crashed, enqueue_as('app', 'CREATE INDEX CONCURRENTLY IF NOT EXISTS crashed ON two (slow(a))');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE a.wait_event = 'PgSleep'", 2, 'two commands run', 20);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE a.wait_event = 'PgSleep'", 2, 'two commands run');
 my $pid = admin("SELECT pid FROM jobqueue.worker_status WHERE task_id = $crashed[0]");
 kill 9, $pid;
-ok(wait_for(sub { log_matches($node, qr/all server processes terminated; reinitializing/) && ($node->psql('app', 'SELECT 1'))[0] == 0 }, 30), 'the server comes back');
+ok(wait_for(sub { log_matches($node, qr/all server processes terminated; reinitializing/) && ($node->psql('app', 'SELECT 1'))[0] == 0 }), 'the server comes back');
 admin('UPDATE how_long SET seconds = 0');
 is(outcome($crashed[0]), 'completed INSERT 0 1 1', 'killed with -9: it is done after all');
 is(admin("SELECT count(*), min(task) = $crashed[0] FROM ledger"), '1|t', '... once');
@@ -332,7 +332,7 @@ admin(<<'SQL');
 	CREATE FUNCTION planted.get(jsonb, text) RETURNS text LANGUAGE sql AS $$INSERT INTO public.spied VALUES (current_user) RETURNING 'SELECT 2'$$;
 	CREATE OPERATOR planted.->> (LEFTARG = jsonb, RIGHTARG = text, FUNCTION = planted.get);
 SQL
-wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status WHERE role = \'app\' AND pg_terminate_backend(pid)', 0, 'app: gets a new process, with another path', 20);
+wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status WHERE role = \'app\' AND pg_terminate_backend(pid)', 0, 'app: gets a new process, with another path');
 runs('app', 'SELECT 1 AS a UNION SELECT 2', 'completed SELECT 2 2', 'app: operators in its own path');
 is(admin('SELECT count(*) FROM spied'), 0, '... are not called by us');
 admin('ALTER ROLE app RESET search_path');

@@ -155,8 +155,8 @@ for my $signal (qw(TERM KILL)) {
 	my $pid = $node->safe_psql('app', "SELECT pid FROM jobqueue.worker_status WHERE task_id = $first");
 	my $offset = log_size($node);
 	kill $signal, $pid;
-	ok(wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) }, 60), 'the server is back') if $signal eq 'KILL';
-	wait_for(sub { $node->psql('app', 'SELECT 1') == 0 }, 60);
+	ok(wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) }), 'the server is back') if $signal eq 'KILL';
+	wait_for(sub { $node->psql('app', 'SELECT 1') == 0 });
 	wait_sql($node, 'app', "SELECT string_agg(concat_ws(' ', status, attempts, unique_scope), ', ' ORDER BY id) FROM jobqueue.tasks WHERE id IN ($first, $second)",
 		'completed 2 started, completed 1 started', "$signal: both are done");
 }

@@ -147,13 +147,13 @@ for my $round (1 .. 12) {
 		SELECT jobqueue.cancel(id) FROM names WHERE name IN ($cancelled); COMMIT});
 	my $states = q{SELECT string_agg(n.name || ' ' || t.status, ', ' ORDER BY n.name) FROM names n JOIN jobqueue.tasks t USING (id)};
 	my $expected = join ', ', map { "$_ $end{$_}" } @names;
-	wait_sql($node, 'app', $states, $expected, "random graph $round, $size tasks: as in the model", 30)
+	wait_sql($node, 'app', $states, $expected, "random graph $round, $size tasks: as in the model")
 	  or diag join "\n", (map { "$_ ($does{$_}, $policy{$_}) after @{$after{$_}}: $end{$_}" } @names), sql($states);
 	# Retries: only once, of what failed; the model for it is simple where nothing fails anew.
 	if (!grep { $end{$_} eq 'blocked' && $does{$_} eq 'fail' } @names) {
 		sql(q{UPDATE jobqueue.tasks_failed SET metadata = '{}'; SELECT jobqueue.retry(id) FROM jobqueue.tasks_failed});
 		$expected = join ', ', map { "$_ $later{$_}" } @names;
-		wait_sql($node, 'app', $states, $expected, "... and after the failed ones were retried", 30)
+		wait_sql($node, 'app', $states, $expected, "... and after the failed ones were retried")
 		  or diag join "\n", (map { "$_ ($does{$_}, $policy{$_}) after @{$after{$_}}: $end{$_}, $later{$_}" } @names), sql($states);
 	}
 	is(sql(q{SELECT count(*) FROM ran WHERE missing > 0 AND parents !~ 'failed|cancelled|pending|processing'}), '0', '... in order');
