@@ -19,13 +19,20 @@ max_connections = 100
 max_worker_processes = 16
 max_prepared_transactions = 50
 max_wal_senders = 5
+max_wal_size = '96MB'
+min_wal_size = '32MB'
 wal_retrieve_retry_interval = '200ms'
 log_line_prefix = '%m %b[%p] %e %q%a '
 log_checkpoints = off
 restart_after_crash = on
 jobqueue.max_workers = 6
 jobqueue.poll_interval = 1000
+# what the clock is set to and back shall not empty the history, with which the ledger is compared
+jobqueue.completed_retention = '9000d'
 """
+
+# Of the file systems that the primary gets, if it gets its own.
+DATA_SIZE, WAL_SIZE = '1500m', '256m'
 
 # A child of a killed postmaster that is still there after this time, in seconds, does not notice.
 LINGERING = 10
@@ -62,9 +69,10 @@ class Process:
 
 
 class Server:
-    def __init__(self, bindir, directory, fsync, report):
+    def __init__(self, bindir, directory, fsync, report, own_disks=False):
         self.bindir, self.directory, self.fsync, self.report = bindir, directory, fsync, report
-        self.data, self.log = directory + '/data', directory + '/log'
+        self.data, self.wal, self.log = directory + '/data', directory + '/wal', directory + '/log'
+        self.own_disks = own_disks  # data and WAL have a file system each
         self.postmaster = None
 
     def program(self, name, *arguments):
@@ -76,7 +84,11 @@ class Server:
 
     def init(self):
         os.mkdir(self.directory)
-        self.program('initdb', '-D', self.data, '-U', 'postgres', '-A', 'trust', '--locale=C', '-E', 'UTF8', '-N')
+        for path, size in ((self.data, DATA_SIZE), (self.wal, WAL_SIZE)):
+            os.mkdir(path, 0o700)
+            if self.own_disks:
+                subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size},mode=0700', 'tmpfs', path], check=True)
+        self.program('initdb', '-D', self.data, '-X', self.wal, '-U', 'postgres', '-A', 'trust', '--locale=C', '-E', 'UTF8', '-N')
         self.configure(SETTINGS.format(directory=self.directory, fsync=self.fsync))
         if 'TEMP_CONFIG' in os.environ:
             with open(os.environ['TEMP_CONFIG'], encoding='utf-8') as file:
@@ -144,6 +156,18 @@ class Server:
                     child.kill(signal.SIGKILL)
             time.sleep(0.02)
 
+    def fill_disk(self, path):
+        """Takes the room that is left there. Returns the file that has it."""
+        name = path + '/ballast'
+        with open(name, 'wb', buffering=0) as file:
+            size = 1 << 20
+            while size >= 4096:
+                try:
+                    file.write(b'\0' * size)
+                except OSError:
+                    size //= 2
+        return name
+
     def children(self, title=''):
         """The processes of the server whose title matches, in the order of their numbers."""
         found = []
@@ -166,14 +190,15 @@ class Server:
 class Cluster:
     """The current server, and connections to it."""
 
-    def __init__(self, bindir, directory, fsync, report):
+    def __init__(self, bindir, directory, fsync, report, own_disks):
         self.bindir, self.directory, self.fsync, self.report = bindir, directory, fsync, report
+        self.own_disks = own_disks
         self.servers = []
-        self.current = self.new_server('primary')
+        self.current = self.new_server('primary', own_disks)
         self.giving_up = threading.Event()
 
-    def new_server(self, name):
-        server = Server(self.bindir, f'{self.directory}/{name}', self.fsync, self.report)
+    def new_server(self, name, own_disks=False):
+        server = Server(self.bindir, f'{self.directory}/{name}', self.fsync, self.report, own_disks)
         self.servers.append(server)
         return server
 

@@ -1,5 +1,7 @@
 """The tormentor: a schedule of actions drawn from a seed, and what they do to the server."""
+import os
 import random
+import resource
 import signal
 import threading
 import time
@@ -16,6 +18,7 @@ ACTIONS = {
     'term_scheduler': 2, 'kill_scheduler': 1, 'term_launcher': 2, 'kill_launcher': 1,
     'term_backend': 4, 'kill_backend': 1, 'kill_other': 1,
     'stop_immediate': 2, 'stop_fast': 1, 'kill_postmaster': 2, 'kill_starting': 1,
+    'fill_disk': 1, 'fill_wal': 1, 'limit_memory': 2,
     'fill_slots': 1, 'no_workers': 1, 'reload': 4, 'old_snapshot': 2, 'lock_table': 1,
     'vacuum_full': 1, 'reindex': 1, 'vacuum': 1, 'checkpoint': 1,
     'replace_functions': 2, 'register': 2, 'unregister': 1, 'pause': 2, 'role': 1, 'database': 1,
@@ -205,6 +208,52 @@ class Tormentor:
         self.cluster.current.start()
 
     # Resources
+
+    def fill_disk(self):
+        """No room for tables; clients and handlers get errors meanwhile."""
+        if not self.cluster.current.own_disks:
+            return 'it has no disk of its own'
+        ballast = self.cluster.current.fill_disk(self.cluster.current.data)
+        self.hold(self.random.uniform(0.5, 3), lambda: os.unlink(ballast), 'fill_disk')
+        return ''
+
+    def fill_wal(self):
+        """The server panics, and cannot start, until there is room again."""
+        server = self.cluster.current
+        if not server.own_disks:
+            return 'it has no disk of its own'
+        ballast = server.fill_disk(server.wal)
+        deadline = time.monotonic() + 15
+        while server.postmaster.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.unlink(ballast)
+        if server.postmaster.poll() is None:
+            return 'it goes on'
+        server.start()
+        return 'it gave up'
+
+    def limit_memory(self):
+        """One of our processes can have hardly more memory than it has."""
+        victim = self.victim('^jobqueue (worker|scheduler|launcher)')
+        if victim is None:
+            return 'nobody there'
+        try:
+            with open(f'/proc/{victim.pid}/statm', encoding='ascii') as file:
+                size = int(file.read().split()[0]) * resource.getpagesize()
+            before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
+            resource.prlimit(victim.pid, resource.RLIMIT_AS, (size + self.random.choice([0, 1 << 20, 16 << 20]), before[1]))
+        except (OSError, ValueError, IndexError):
+            return 'it is gone'
+        self.hold(self.random.uniform(0.5, 3), lambda: self.unlimit_memory(victim, before), 'limit_memory')
+        return victim.title
+
+    @staticmethod
+    def unlimit_memory(victim, before):
+        try:
+            if victim.is_there():
+                resource.prlimit(victim.pid, resource.RLIMIT_AS, before)
+        except ProcessLookupError:
+            pass
 
     def fill_slots(self):
         self.cluster.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'")

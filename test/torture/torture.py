@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,10 @@ from ledger import FINISHED, TASKS, Ledger, Task
 from load import FUNCTIONS, HANDLERS, SCHEMA, Load, register
 from server import Cluster
 from torment import ACTIONS, LARGE, Tormentor
+
+
+# Bytes that our processes may write into the log, whatever happens.
+MOST_LOG = 1 << 20
 
 
 def arguments():
@@ -35,6 +40,7 @@ def arguments():
     parser.add_argument('--producers', type=int, default=4)
     parser.add_argument('--workers', type=int, default=3)
     parser.add_argument('--pace', type=float, default=1, help='factor on the pauses between actions')
+    parser.add_argument('--own-disks', action='store_true', help='set by the program itself, when it has the right to mount')
     options = parser.parse_args()
     options.only = re.split('[, ]+', options.only.strip(', ')) if options.only.strip(', ') else []
     if unknown := set(options.only) - {*ACTIONS, *LARGE, 'promote'}:
@@ -47,7 +53,7 @@ class Run:
         self.options = options
         os.makedirs(options.directory)
         self.ledger = Ledger()
-        self.cluster = Cluster(options.bindir, options.directory, options.fsync, self.ledger.report)
+        self.cluster = Cluster(options.bindir, options.directory, options.fsync, self.ledger.report, options.own_disks)
         self.load = Load(self.cluster, self.ledger, options.seed, options.producers, options.workers)
         # pylint: disable-next=consider-using-with
         journal = open(options.directory + '/actions', 'w', encoding='utf-8')
@@ -127,6 +133,19 @@ class Run:
                 steps.setdefault(token, {}).setdefault(attempt, set()).add(step)
         connection.close()
         self.rows = self.ledger.audit(tasks, effects, steps, outside)
+        charged = self.cluster.ask('SELECT coalesce(sum(crashes), 0) FROM jobqueue.tasks')[0][0]
+        self.ledger.counts['crashes charged'] = charged
+        if charged > (killed := self.killed_processes()):
+            self.ledger.report(f'tasks are charged {charged} crashes, and only {killed} processes were killed')
+
+    def killed_processes(self):
+        """By us, or by the server: it kills those that do not end when it crashes."""
+        killed = 0
+        for server in self.cluster.servers:
+            if os.path.exists(server.log):
+                with open(server.log, encoding='utf-8', errors='replace') as log:
+                    killed += sum('was terminated by signal 9' in line for line in log)
+        return max(killed, self.ledger.kills)
 
     def look_for_orphans(self):
         """When all is done nobody is left; and from nothing it begins again."""
@@ -184,10 +203,11 @@ class Run:
 
     def read_logs(self):
         """What must never be in a log; and, for the reader, what else there is."""
-        crash = re.compile(r'PANIC:|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d |runtime error:'
+        # A full disk for the WAL is a PANIC, and nothing else may be.
+        crash = re.compile(r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d |runtime error:'
                            r'|was terminated by signal (?!9\b)\d+')
         problem = re.compile(r'\] \w{5} .*?(WARNING|ERROR|FATAL|PANIC):  (.*)')
-        killed, seen = 0, Counter()
+        seen, size = Counter(), 0
         for server in self.cluster.servers:
             if not os.path.exists(server.log):
                 continue
@@ -195,13 +215,14 @@ class Run:
                 for line in log:
                     if crash.search(line):
                         self.ledger.report(f'in the log: {line.strip()[:300]}', 'log ' + re.sub(r'\d+', 'N', line)[30:90])
-                    killed += 'was terminated by signal 9' in line
+                    size += len(line) if ' jobqueue ' in line[:60] else 0
                     self.ledger.counts['starts of the server'] += 'database system is ready to accept connections' in line
                     if 'jobqueue' in line and (found := problem.search(line)):
                         seen[found[1] + ': ' + re.sub(r'\d+', 'N', found[2])[:110]] += 1
-        if killed > self.ledger.kills:
-            # A process that does not end when the server crashes is killed by it, some seconds later.
-            self.ledger.counts['processes killed by the server'] = killed - self.ledger.kills
+        self.ledger.counts['processes killed by the server'] = self.killed_processes() - self.ledger.kills
+        self.ledger.counts['bytes of log by processes of ours'] = size
+        if size > MOST_LOG:
+            self.ledger.report(f'our processes have written {size} bytes of log')
         return seen
 
     def print_report(self, log):
@@ -237,13 +258,28 @@ class Run:
                 print(f'{time.monotonic() - began:.0f} s: {step.__name__} ended', flush=True)
         except (psycopg2.Error, RuntimeError) as error:
             self.ledger.report(f'it cannot go on: {error}')
-        self.cluster.giving_up.set()
-        self.cluster.shut_down()
+        finally:
+            self.cluster.giving_up.set()
+            self.cluster.shut_down()
         self.print_report(self.read_logs())
         return 1 if self.ledger.kinds else 0
 
 
+def get_own_disks():
+    """Starts this program again where it may mount: in namespaces of its own, whose processes and disks end with it."""
+    namespaces = ['unshare', '--user', '--map-current-user', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc',
+                  '--keep-caps']
+    try:
+        subprocess.run([*namespaces, 'mount', '-t', 'tmpfs', 'tmpfs', '/tmp'], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f'no disks of its own, which could be filled: {error}', flush=True)
+        return
+    os.execvp(namespaces[0], [*namespaces, sys.executable, '-B', *sys.argv, '--own-disks'])
+
+
 if __name__ == '__main__':
+    if '--own-disks' not in sys.argv:
+        get_own_disks()
     threading.excepthook = lambda args: sys.__excepthook__(args.exc_type, args.exc_value, args.exc_traceback)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(Run(arguments()).run())
