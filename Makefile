@@ -4,14 +4,14 @@
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
 #   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
-#   make demo, bench [QUICK=1], torture, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
+#   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
 #   make format, make check-format, make check-layers    about the source text
 
 .DEFAULT_GOAL := all
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test valgrind demo bench torture fuzz format check-format check-layers
+SCRIPT_GOALS := test valgrind demo bench torture hostile fuzz format check-format check-layers
 
 .PHONY: $(SCRIPT_GOALS)
 test:
@@ -26,6 +26,8 @@ fuzz:
 	@'$(top)/scripts/fuzz'
 torture:
 	@'$(top)/scripts/torture'
+hostile:
+	@'$(top)/scripts/hostile'
 format:
 	@'$(top)/scripts/format'
 check-format:

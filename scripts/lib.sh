@@ -125,7 +125,7 @@ tools_for() {
 		cron) echo g++ make server-headers server node npm ;;
 		bench) echo g++ make server-headers server python3 ;;
 		bench-peers) echo npm pgq pgqd redis-server ;;
-		fuzz | torture) echo g++ make server-headers server psycopg2 ;;
+		fuzz | torture | hostile) echo g++ make server-headers server psycopg2 ;;
 		tap | ubsan) echo g++ make server-headers server prove IPC::Run ;;
 		fused) echo g++ make server-headers server prove IPC::Run psycopg2 ;;
 		pgtap) echo g++ make server-headers server prove pg_prove pgtap ;;
