@@ -148,8 +148,6 @@ std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view c
 /* Copies its Datums to where they outlive the Session. */
 void keep(Attempt &attempt, MemoryContext context);
 
-/* Lanes that have pending tasks and are not among the known ones, which are sorted. */
-std::vector<Lane> discover_lanes(std::span<const Lane> known);
 struct LaneHead {
 	Lane lane;
 	int64 id;

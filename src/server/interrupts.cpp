@@ -24,7 +24,7 @@ static TimeoutId transaction_timeout;
 static TimeoutId group_tick;
 static constinit int64 transaction_limit = 0;
 static constinit SteadyTime attempt_until = 0, transaction_until = 0; /* of the two clocks that run */
-static constinit bool has_time = false; /* there is a HandlerTime */
+static constinit bool has_time = false;								  /* there is a HandlerTime */
 
 /* Of the handler that runs in a group. */
 static volatile SteadyTime group_task_began = 0;

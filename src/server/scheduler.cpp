@@ -765,8 +765,8 @@ bool Scheduler::find_orphans() {
 		/* A batch: nobody knows which of them it was. They will be tried alone. */
 		const bool several = tasks_of[seen.claimed_by] > 1;
 		const DeathCause cause = guard([&seen] { return death_cause(MyDatabaseId, seen.id, seen.attempt); });
-		const bool charged = !several && cause != DeathCause::innocent &&
-							 (age == TokenAge::current ? !interrupted : unknown_crash);
+		const bool charged =
+			!several && cause != DeathCause::innocent && (age == TokenAge::current ? !interrupted : unknown_crash);
 		orphans_.push_back({seen.id, seen.attempt, charged, unknown_crash, cause});
 	}
 	return all_charged;

@@ -140,9 +140,9 @@ private:
 	std::optional<std::string> suspect_type_; /* failed in a group, and runs alone now */
 	std::optional<PgError> interrupt_;		  /* somebody interrupted it there: that holds, it does not run again */
 	std::vector<Unrecorded> unrecorded_;
-	SteadyTime next_record_ = 0; /* when they are tried again */
+	SteadyTime next_record_ = 0;			   /* when they are tried again */
 	SteadyTime reported_at_ = -USECS_PER_HOUR; /* that rows are locked */
-	int64 latest_run_us_ = 0;	  /* of the handler that ran alone last, as are the next two */
+	int64 latest_run_us_ = 0;				   /* of the handler that ran alone last, as are the next two */
 	bool latest_is_procedure_ = false;
 	bool latest_takes_row_ = false;
 	Scope scope_;

@@ -148,7 +148,6 @@ struct SharedState {
 	LWLock *admission_lock;
 	uint64 admission_serial;	/* under that lock, as are the next two */
 	int64 admission_evicted_ns; /* when room was made last */
-	bool admission_refused;		/* for want of room */
 	uint64 server_start;		/* names this start of the server's shared memory */
 	int worker_count;			/* of slots */
 	pg_atomic_uint32 launcher_procno;

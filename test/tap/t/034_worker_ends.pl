@@ -53,16 +53,16 @@ SKIP: {
 			$locker->query_safe('DROP ROLE ghost');
 		} else {
 			kill 'TERM', $pid or die 'it is gone';
-			ok(wait_for(sub { !kill 0, $pid }, 30), "A1: $how: it ends");
+			ok(wait_for(sub { !kill 0, $pid }), "A1: $how: it ends");
 		}
 		$locker->query_safe('COMMIT');
-		ok(wait_for(sub { !kill 0, $pid }, 30), "A1: $how: the worker ends") if $how eq 'dropped';
+		ok(wait_for(sub { !kill 0, $pid }), "A1: $how: the worker ends") if $how eq 'dropped';
 		eval { $_->quit } for $locker, $other;
 		$node->poll_query_until('app', 'SELECT true');
 		server_goes_on("A1: a role without LOGIN is $how while its worker authenticates: the server goes on", $offset);
 	}
 	my $id = sql("SELECT jobqueue.enqueue('of guest')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'A1: its next worker runs its tasks', 30);
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'A1: its next worker runs its tasks');
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ sub works {
 SQL
 	is($err =~ s/^.*NOTICE:.*\n//gmr, '', "B4: $name: everything can be called");
 	wait_sql($node, 'owned', "SELECT count(*) >= 3 FROM jobqueue.tasks WHERE type = '$type' AND status = 'completed'", 't',
-		"B4: $name: tasks run, delayed ones too, and schedules fire", 30);
+		"B4: $name: tasks run, delayed ones too, and schedules fire");
 	$node->safe_psql('owned', "SELECT jobqueue.unschedule('$type')");
 }
 my $offset = log_size($node);

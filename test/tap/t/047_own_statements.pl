@@ -335,7 +335,7 @@ SQL
 		ALTER DATABASE readonly SET default_transaction_deferrable = on;
 SQL
 	my $id = $ro->("SELECT jobqueue.enqueue('parts')");
-	wait_sql($node, 'readonly', "SELECT concat_ws(' ', status, last_error) FROM jobqueue.tasks WHERE id = $id", 'completed', 'E7: a procedure that commits runs in a database that is read-only by default', 60);
+	wait_sql($node, 'readonly', "SELECT concat_ws(' ', status, last_error) FROM jobqueue.tasks WHERE id = $id", 'completed', 'E7: a procedure that commits runs in a database that is read-only by default');
 	is($ro->("SELECT string_agg(what, ', ' ORDER BY what) FROM parts"), 'one read committed off off, three read committed off off',
 		'E7: each of its transactions is like the first');
 }
@@ -366,7 +366,7 @@ SQL
 	is(added_for($id, "concat_ws(' ', queue, created_by, priority, metadata, payload - 'created_by')"),
 		qq(default app 0 {"on_failure_of": $id} {"id": $id, "type": "fails", "error": "no use", "queue": "default", "payload": {"a": 1}, "attempts": 2, "sqlstate": "XX123", "dead_letter_queue": null}),
 		'E11: which is told about it');
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE metadata->>'on_failure_of' = '$id'", 'completed', 'E11: it runs', 60);
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE metadata->>'on_failure_of' = '$id'", 'completed', 'E11: it runs');
 	becomes($id = sql("SELECT jobqueue.enqueue('dies')"), 'pending 1 1 XX123', 'E11: likewise a dead letter');
 	is(added_for($id, "payload->>'dead_letter_queue'"), 'dead', 'E11: ... that is told');
 	becomes($id = sql("SELECT jobqueue.enqueue('discards')"), 'failed 1 1 XX123', 'E11: likewise one that is discarded');
@@ -376,7 +376,7 @@ SQL
 	is(added_for($id), '', 'E11: ... nothing is added');
 	for my $case ([ 'self', 'self' ], [ 'ping', 'pong' ]) {
 		$id = sql("SELECT jobqueue.enqueue('$case->[0]')");
-		wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE metadata->>'on_failure_of' = '$id'", 'failed', "E11: $case->[0] fails, then $case->[1]", 60);
+		wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE metadata->>'on_failure_of' = '$id'", 'failed', "E11: $case->[0] fails, then $case->[1]");
 		is(sql("SELECT count(*) FROM jobqueue.tasks WHERE type = '$case->[1]'"), $case->[0] eq 'self' ? 2 : 1, 'E11: and that is the end of it');
 	}
 	# forged: it matters only for types that are added so
@@ -500,7 +500,7 @@ SKIP: {
 SQL
 	my $who = sub {
 		my $id = sql("SELECT jobqueue.enqueue('who')");
-		wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', '... who runs them', 60);
+		wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', '... who runs them');
 		return sql("SELECT result FROM jobqueue.tasks WHERE id = $id");
 	};
 	my $pid = $who->();
