@@ -160,15 +160,15 @@ COMMENT ON COLUMN jobqueue.running_tasks.progress_message IS 'what set_progress(
 
 CREATE VIEW jobqueue.shared_capacity AS
 SELECT c.resource, d.datname AS database, r.rolname AS role, c.queue, c.held, c.share, c.capacity,
-	CASE c.resource
-		WHEN 'running tasks' THEN 'tasks of groups, and of limited queues and types, wait; beyond a share, those of its holder'
-		WHEN 'names' THEN 'tasks of groups, and of limited queues and types, wait; beyond a share, those of its holder'
-		WHEN 'positions' THEN 'the queue that has most of them forgets old ones, and reads once from the start'
-		WHEN 'waiters' THEN 'wait_for looks at its task every 20 ms'
-		WHEN 'ends of workers' THEN 'the database that has most of them forgets one: a crash without a reason'
-		WHEN 'databases' THEN 'a further database is not served'
-		WHEN 'workers' THEN 'tasks wait for a worker'
-		WHEN 'announcements' THEN 'the oldest are overwritten: who has not read them looks at the tables'
+	CASE
+		WHEN c.resource OPERATOR(pg_catalog.=) 'running tasks' THEN 'tasks of groups, and of limited queues and types, wait; beyond a share, those of its holder'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'names' THEN 'tasks of groups, and of limited queues and types, wait; beyond a share, those of its holder'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'positions' THEN 'the queue that has most of them forgets old ones, and reads once from the start'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'waiters' THEN 'wait_for looks at its task every 20 ms'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'ends of workers' THEN 'the database that has most of them forgets one: a crash without a reason'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'databases' THEN 'a further database is not served'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'workers' THEN 'tasks wait for a worker'
+		WHEN c.resource OPERATOR(pg_catalog.=) 'announcements' THEN 'the oldest are overwritten: who has not read them looks at the tables'
 	END AS when_full
 FROM jobqueue._shared_capacity() c
 LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.database

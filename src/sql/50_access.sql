@@ -248,22 +248,22 @@ DECLARE
 BEGIN
 	FOR command IN
 		SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s CASCADE', g.object,
-			CASE WHEN g.grantee OPERATOR(pg_catalog.=) 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END)
+			CASE WHEN g.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END)
 		FROM (
 			SELECT 'SCHEMA jobqueue' AS object, a.grantee, n.nspowner AS owner
 			FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
 			WHERE n.oid OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
 			UNION
-			SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END OPERATOR(pg_catalog.||) c.oid::pg_catalog.regclass::text,
+			SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END OPERATOR(pg_catalog.||) c.oid::pg_catalog.regclass::pg_catalog.text,
 				a.grantee, c.relowner
 			FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
 			UNION
-			SELECT 'ROUTINE ' OPERATOR(pg_catalog.||) p.oid::pg_catalog.regprocedure::text, a.grantee, p.proowner
+			SELECT 'ROUTINE ' OPERATOR(pg_catalog.||) p.oid::pg_catalog.regprocedure::pg_catalog.text, a.grantee, p.proowner
 			FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
 			WHERE p.pronamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
 			UNION
-			SELECT 'TYPE ' OPERATOR(pg_catalog.||) t.oid::pg_catalog.regtype::text, a.grantee, t.typowner
+			SELECT 'TYPE ' OPERATOR(pg_catalog.||) t.oid::pg_catalog.regtype::pg_catalog.text, a.grantee, t.typowner
 			FROM pg_catalog.pg_type t, pg_catalog.aclexplode(t.typacl) a
 			WHERE t.typnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
 		) g
