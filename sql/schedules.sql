@@ -198,15 +198,44 @@ CREATE SCHEMA cron
 INSERT INTO cron.job (jobid, schedule, command, jobname) VALUES (1, '30 3 * * 6', 'DELETE FROM events', NULL), (2, '30 seconds', 'SELECT 1', 's-pg'), (3, '0 12 $ * *', 'SELECT 2', NULL);
 INSERT INTO cron.job (jobid, schedule, command, database, active) VALUES (4, '@daily', 'SELECT 3', 'elsewhere', true), (5, '@daily', 'SELECT 4', current_database(), false);
 SET cron.timezone = 'GMT';
-SELECT jobqueue.schedule_sql(coalesce(jobname, 'pg_cron ' || jobid), schedule, command, current_setting('cron.timezone'),
-	on_misfire => 'skip', on_overlap => 'queue', run_as => username)
-FROM cron.job WHERE active AND database = current_database();
-SELECT name, cron, payload, time_zone, on_misfire, on_overlap FROM jobqueue.schedules WHERE type = 'sql' ORDER BY name;
+-- E4: one name of two users, and jobs that are refused: the others are taken
+CREATE ROLE s_user;
+SELECT jobqueue.grant_access('s_user', 'sql');
+INSERT INTO cron.job (jobid, schedule, command, jobname, username) VALUES (6, '1 hour', 'SELECT 5', 's-pg', 's_user'), (7, '@daily', 'SELECT 6; SELECT 7', 's-two', CURRENT_USER), (8, '@daily', 'SELECT 8', 's-who', 's_nobody_at_all'),
+	(9, '@reboot', 'SELECT 9', 's-boot', CURRENT_USER), (10, '@daily', 'SELECT 10', 's-last', 's_user');
+CREATE PROCEDURE pg_temp.migrate() LANGUAGE plpgsql AS $migrate$
+DECLARE
+	job record;
+	title text;
+BEGIN
+	FOR job IN SELECT * FROM cron.job WHERE active AND database = current_database() ORDER BY jobid LOOP
+		title := coalesce(job.jobname, 'pg_cron ' || job.jobid);
+		IF EXISTS (SELECT FROM jobqueue.schedules WHERE name = title AND created_by <> job.username) THEN
+			title := format('%s (%s, job %s)', title, job.username, job.jobid);
+		END IF;
+		BEGIN
+			PERFORM jobqueue.schedule_sql(title, job.schedule, job.command, current_setting('cron.timezone'),
+				on_misfire => 'skip', on_overlap => 'queue', run_as => job.username);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'job % of %, "%", is not taken: %', job.jobid, job.username, title, sqlerrm;
+		END;
+	END LOOP;
+END $migrate$;
+CALL pg_temp.migrate();
+SELECT name, cron, payload, time_zone, on_misfire, on_overlap, created_by = 's_user' AS "s_user's" FROM jobqueue.schedules WHERE type = 'sql' ORDER BY name;
+CALL pg_temp.migrate(); -- again
+SELECT count(*) FROM jobqueue.schedules WHERE type = 'sql';
+-- what a superuser takes from another role is not taken without a word
+SET client_min_messages = notice;
+SELECT jobqueue.schedule_sql('s-last', '@daily', 'SELECT 11');
+SET client_min_messages = warning;
 SET client_min_messages = error;
 DROP SCHEMA cron CASCADE;
 RESET client_min_messages;
 
 SELECT count(jobqueue.unschedule(name)) FROM jobqueue.schedules;
+SELECT jobqueue.revoke_access('s_user', 'sql');
+DROP ROLE s_user;
 DELETE FROM jobqueue.tasks WHERE type LIKE 's-%';
 SELECT jobqueue.unregister_handler('s-foreign');
 SELECT jobqueue.revoke_access(r, l) FROM (VALUES ('s_manager', 'manager'), ('s_stranger', 'manager'), ('s_limited', 'manager'), ('s_producer', 'producer')) v(r, l);

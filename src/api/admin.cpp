@@ -10,6 +10,7 @@
 #include "engine/outcome.hpp"
 #include "engine/schedule_store.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/waiting_store.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "pg/start_pause.hpp"
@@ -65,6 +66,11 @@ static void hint_at_preloading() {
 
 JOBQUEUE_FUNCTION(jobqueue_version) {
 	return jobqueue::guard([] { return CStringGetTextDatum(JOBQUEUE_VERSION); });
+}
+
+JOBQUEUE_FUNCTION(jobqueue_serves_all) {
+	using namespace jobqueue;
+	return BoolGetDatum(serves_all_by_hand(DatumGetObjectId(Arguments(fcinfo).datum(0)), function_owner(fcinfo)));
 }
 
 JOBQUEUE_FUNCTION(jobqueue_installed) {
@@ -291,7 +297,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	const Oid owner = function_owner(fcinfo);
 	const Queues allowed = managers_queues(fcinfo);
 	check_queues_of(handler, allowed);
-	handler.governed = !allowed.by_hand && *handler.run_as == caller_name();
+	handler.governed = *handler.run_as == caller_name();
 	check_batch_size(owner, *handler.function, *handler.batch_size);
 	check_role(*handler.run_as, {*handler.function, handler.backoff_function.value_or("")});
 	{
@@ -321,7 +327,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	const Queues allowed = managers_queues(fcinfo);
 	require(allowed, old->queue);
 	check_queues_of(change, allowed);
-	change.governed = !allowed.by_hand && change.run_as && *change.run_as == caller_name();
+	change.governed = change.run_as && *change.run_as == caller_name();
 	if (change.function || change.batch_size)
 		check_batch_size(owner, change.function.value_or(old->function.signature),
 						 change.batch_size.value_or(old->batch_size));
@@ -564,6 +570,7 @@ JOBQUEUE_FUNCTION(jobqueue_adopt) {
 		guard([replicated] { warn_of_causes(replicated); });
 	if (store::adopt_schedules() == 0 && !adopted)
 		return BoolGetDatum(false);
+	store::index_waiting();
 	guard(note_everything);
 	return BoolGetDatum(true);
 }

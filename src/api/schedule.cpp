@@ -75,6 +75,30 @@ static void read_policies(const Arguments &arguments, int first, store::Schedule
 	schedule.on_overlap = one_of(arguments, first + 2, "on_overlap", {"allow", "skip", "queue"});
 }
 
+/* Two who add at once count one after the other. */
+static void check_count(Oid owner, const store::Schedule &schedule) {
+	const Oid role = schedule.role;
+	if (is_free(role, owner))
+		return;
+	const Session session(owner);
+	std::optional<int32> most = store::max_schedules(schedule.created_by);
+	if (!most)
+		return;
+	guard([role] {
+		LockDatabaseObject(get_relname_relid("schedules", get_namespace_oid("jobqueue", false)), role, 0,
+						   ExclusiveLock);
+	});
+	if (store::count_schedules(schedule.created_by, schedule.name, *most) >= *most)
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "role \"" + schedule.created_by + "\" has too many schedules",
+					"It may have " + std::to_string(*most) + " (jobqueue.limit_role).");
+}
+
+/* C region. */
+static void say_whose_it_was(const char *name, const char *before, const char *now) {
+	ereport(NOTICE, (errmsg("schedule \"%s\" belonged to role \"%s\", and belongs to role \"%s\" from now on", name,
+							before, now)));
+}
+
 /* C region. */
 static void hint_at_preloading() {
 	ereport(NOTICE, (errmsg("jobqueue is not preloaded: no schedule fires"),
@@ -115,6 +139,7 @@ static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
 		limits->max_queued.reset(); /* asked at each firing */
 		check_limits(*limits, owner, {&schedule.payload, 1}, std::nullopt);
 	}
+	check_count(owner, schedule);
 	const cron::Expression expression(schedule.cron);
 	const cron::Zone zone(schedule.time_zone);
 	schedule.anchor = GetCurrentTimestamp();
@@ -126,6 +151,12 @@ static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
 		if (old && old->cron == schedule.cron && old->time_zone == schedule.time_zone && old->next_run_at) {
 			schedule.anchor = old->anchor;
 			schedule.next_run_at = old->next_run_at;
+		}
+		if (old && old->created_by != schedule.created_by) {
+			const char *const name = schedule.name.c_str();
+			const char *const before = old->created_by.c_str();
+			const char *const now = schedule.created_by.c_str();
+			guard([name, before, now] { say_whose_it_was(name, before, now); });
 		}
 		const Session session(owner);
 		if (old)

@@ -4,10 +4,12 @@
 #include "engine/access.hpp"
 
 #include "engine/kept_configuration.hpp"
+#include "pg/compat.hpp"
 
 extern "C" {
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
+#include "utils/catcache.h"
 }
 
 namespace jobqueue {
@@ -53,6 +55,23 @@ static bool is_granted_by_hand(HeapTuple tuple, int cache, AttrNumber column, Ac
 					(has_privs_of_role(role, item.ai_grantee) && !has_mark(item.ai_grantee)));
 		});
 	});
+}
+
+/* The function of that name in our schema; InvalidOid if there is none, or several. */
+Oid own_function(const char *name) {
+	const Oid schema = get_namespace_oid("jobqueue", true);
+	CatCList *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	Oid found = InvalidOid;
+	int count = 0;
+	for (int i = 0; i < list->n_members; i++) {
+		const auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(&list->members[i]->tuple));
+		if (form->pronamespace != schema)
+			continue;
+		found = form->oid;
+		count++;
+	}
+	ReleaseSysCacheList(list);
+	return count == 1 ? found : InvalidOid;
 }
 
 static bool may_call_by_hand(Oid function, Oid role) {
@@ -126,14 +145,28 @@ Queues queues_by_right(Oid owner, Oid table, AclMode right, bool by_column, std:
 	return kept_queues(role, owner, levels);
 }
 
+static bool is_free_or_by_hand(Oid role, Oid owner, std::initializer_list<const char *> functions) {
+	return is_free(role, owner) || guard([=] {
+			   return std::ranges::any_of(functions, [role](const char *name) {
+				   const Oid function = own_function(name);
+				   return OidIsValid(function) && compat::may_execute(function, role) &&
+						  may_call_by_hand(function, role);
+			   });
+		   });
+}
+
+bool serves_all_by_hand(Oid role, Oid owner) {
+	return is_free_or_by_hand(role, owner, {"register_handler", "claim"});
+}
+
 Queues queues_of_handlers(Oid role, Oid owner) {
-	if (is_free(role, owner))
+	if (serves_all_by_hand(role, owner))
 		return {};
 	return queues_among(store::access_entries(), role, {Access::consumer, Access::manager});
 }
 
 Queues queues_of_schedules(Oid role, Oid owner) {
-	if (is_free(role, owner))
+	if (is_free_or_by_hand(role, owner, {"schedule"}))
 		return {};
 	return queues_among(store::access_entries(), role, {Access::manager});
 }

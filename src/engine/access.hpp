@@ -45,11 +45,15 @@ Queues queues_of_function(Oid function, Oid owner, std::initializer_list<Access>
 Queues queues_by_right(Oid owner, Oid table, AclMode right, bool by_column, std::initializer_list<Access> levels);
 
 /*
- * Queues whose tasks a role gets that has registered a handler as a manager of some: none when it has lost all its access,
- * and the mark with it. Needs a Session.
+ * Queues whose tasks a role gets by now that has registered a handler for itself: all, if it may do everything or was granted
+ * registering or claiming by hand; none when it has lost all that. Needs a Session.
  */
 Queues queues_of_handlers(Oid role, Oid owner);
-/* Likewise, queues to which a schedule's role may have tasks added. */
+/* The function of that name in our schema; InvalidOid if there is none, or several. C region. */
+Oid own_function(const char *name);
+/* The first of these. Outside of a Session, too. */
+bool serves_all_by_hand(Oid role, Oid owner);
+/* Likewise, queues to which a schedule's role may have tasks added by now. */
 Queues queues_of_schedules(Oid role, Oid owner);
 
 /* Likewise, queues to which tasks may be added for a role's handlers, when tasks of these have failed. */

@@ -5,11 +5,12 @@
 
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
+#include "engine/waiting_store.hpp"
 #include "pg/clock.hpp"
 
 namespace jobqueue {
 
-/* Counting may read everything that waits: it is let in so rarely that it takes this share of a session's time. */
+/* Counting reads all of the role's tasks that wait: it is let in so rarely that it takes this share of a session's time. */
 static constexpr int64 count_share = 20;
 static constexpr int64 shortest_validity_us = USECS_PER_SEC;
 
@@ -51,7 +52,7 @@ bool has_room(const store::Limits &limits, Oid owner, int64 added) {
 	if (counted_for != GetUserId() || began >= valid_until || (full && began >= again_at)) {
 		const std::string user = guard([] { return GetUserNameFromId(GetUserId(), false); });
 		const Session session(owner);
-		count = store::count_waiting(user, most);
+		count = store::count_waiting_by_role(user, most);
 		const SteadyTime now = steady_now();
 		again_at = now + count_share * (now - began);
 		valid_until = std::max(now + shortest_validity_us, again_at);

@@ -20,7 +20,7 @@ namespace jobqueue::store {
 	"SELECT s.name, s.cron, s.type, s.payload, s.command, s.time_zone, s.queue, s.priority, s.timeout, "               \
 	"s.on_misfire, s.misfire_limit, s.on_overlap, s.created_by, " ROLE                                                 \
 	", s.governed, s.anchor, s.next_run_at, s.last_run_at, s.last_task_id, s.held, s.paused_at IS NOT NULL, " BUSY     \
-	" FROM jobqueue.schedules s WHERE "
+	", s.last_error IS NOT NULL FROM jobqueue.schedules s WHERE "
 /* Neither a copy nor a restore that is half done fires anything, even before it is known to be one. */
 #define OWN                                                                                                            \
 	"s.incarnation" EQ "(SELECT i.id FROM jobqueue.incarnation i WHERE i.database" EQ                                  \
@@ -94,6 +94,7 @@ static std::vector<Schedule> schedules_from(const Rows &rows) {
 		schedule.held = times_of(rows.datum(i, 20));
 		schedule.paused = rows.bool_at(i, 21);
 		schedule.busy = rows.bool_at(i, 22);
+		schedule.failing = rows.bool_at(i, 23);
 		schedules.push_back(std::move(schedule));
 	}
 	return schedules;
@@ -196,13 +197,37 @@ std::string default_queue(std::string_view type, std::span<const std::string> ow
 
 /* Firing */
 
-static constinit Statement lock_due_statement{COLUMNS ACTIVE " AND s.next_run_at" LE "$1 AND NOT s.name" EQ
-															 "ANY ($2) ORDER BY s.next_run_at LIMIT $3 "
-															 "FOR UPDATE OF s SKIP LOCKED",
-											  TIMESTAMPTZOID, TEXTARRAYOID, INT4OID};
-static constinit Statement lock_held_statement{COLUMNS ACTIVE " AND " HOLDS " AND NOT " BUSY " AND NOT s.name" EQ
-															  "ANY ($1) LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
-											   TEXTARRAYOID, INT4OID};
+/* The names of roles, each with its first row in an index that begins with them: one step from each to the next. */
+#define ROLES(columns, condition, order)                                                                               \
+	"WITH RECURSIVE r AS ((SELECT " columns " FROM jobqueue.schedules s WHERE " condition " ORDER BY " order           \
+	" LIMIT 1) UNION ALL (SELECT n.* FROM r CROSS JOIN LATERAL (SELECT " columns                                       \
+	" FROM jobqueue.schedules s WHERE " condition " AND s.created_by" GT "r.created_by ORDER BY " order                \
+	" LIMIT 1) n)) SELECT * FROM r"
+#define HEALTHY ACTIVE " AND s.last_error IS NULL"
+#define DUE HEALTHY " AND s.next_run_at IS NOT NULL"
+#define HELD HEALTHY " AND " HOLDS
+#define FAILING ACTIVE " AND s.last_error IS NOT NULL"
+/* $1: roles; each sees at most $2 of its rows. */
+#define EACH_OF_ROLES "pg_catalog.unnest($1) u(role) CROSS JOIN LATERAL "
+#define OF_ROLE " AND s.created_by" EQ "u.role::pg_catalog.name "
+/* $1: roles, $2: names, behind which each sees at most $3 of its rows. */
+#define PAGES(condition, ready)                                                                                        \
+	"SELECT x.* FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(role, after) CROSS JOIN LATERAL ("     \
+	"SELECT s.created_by, s.name, " ready " FROM jobqueue.schedules s WHERE " condition OF_ROLE "AND s.name" GT        \
+	"u.after ORDER BY s.name LIMIT $3) x"
+
+static constinit Statement roles_due_statement{
+	ROLES("s.created_by, s.next_run_at", DUE, "s.created_by, s.next_run_at")};
+static constinit Statement roles_holding_statement{ROLES("s.created_by", HELD, "s.created_by")};
+static constinit Statement roles_failing_statement{ROLES("s.created_by", FAILING, "s.created_by")};
+static constinit Statement lock_due_statement{"SELECT x.* FROM " EACH_OF_ROLES "(" COLUMNS DUE OF_ROLE
+											  "AND s.next_run_at" LE
+											  "$3 ORDER BY s.next_run_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED) x",
+											  TEXTARRAYOID, INT4OID, TIMESTAMPTZOID};
+static constinit Statement holding_pages_statement{PAGES(HELD, "NOT " BUSY), TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement failing_pages_statement{PAGES(FAILING, "true"), TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement lock_named_statement{COLUMNS ACTIVE " AND s.name" EQ "ANY ($1) FOR UPDATE OF s SKIP LOCKED",
+												TEXTARRAYOID};
 static constinit Statement firing_statement{
 	"UPDATE jobqueue.schedules s SET next_run_at = $2, last_run_at = $3, last_task_id = $4, held = $5, "
 	"last_error = NULL WHERE s.name" EQ "$1",
@@ -217,10 +242,6 @@ static constinit Statement error_statement{"UPDATE jobqueue.schedules s SET last
 										   TEXTOID, TEXTOID};
 static constinit Statement metadata_statement{
 	"SELECT pg_catalog.jsonb_build_object('schedule', $1, 'scheduled_for', $2)", TEXTOID, TIMESTAMPTZOID};
-static constinit Statement next_statement{"SELECT s.next_run_at FROM jobqueue.schedules s WHERE " ACTIVE
-										  " AND s.next_run_at IS NOT NULL AND NOT s.name" EQ
-										  "ANY ($1) ORDER BY s.next_run_at LIMIT 1",
-										  TEXTARRAYOID};
 static constinit Statement later_statement{
 	"SELECT s.name, s.cron, s.time_zone, s.anchor, s.next_run_at FROM jobqueue.schedules s WHERE " ACTIVE
 	" AND s.next_run_at" GT "$1 AND s.name" GT "$2 ORDER BY s.name LIMIT $3",
@@ -229,18 +250,71 @@ static constinit Statement timing_statement{
 	"UPDATE jobqueue.schedules s SET next_run_at = $2, anchor = $3 FROM (SELECT l.name FROM jobqueue.schedules l WHERE "
 	"l.name" EQ "$1 AND l.next_run_at" EQ "$4 FOR UPDATE SKIP LOCKED) l WHERE s.name" EQ "l.name RETURNING s.name",
 	TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-static constinit Statement holding_statement{"SELECT s.last_task_id FROM jobqueue.schedules s WHERE " ACTIVE
-											 " AND " HOLDS " AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $1",
-											 INT4OID};
+static constinit Statement holding_statement{"SELECT x.last_task_id FROM " EACH_OF_ROLES
+											 "(SELECT s.last_task_id FROM jobqueue.schedules s WHERE " HELD OF_ROLE
+											 "AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $2) x",
+											 TEXTARRAYOID, INT4OID};
+static constinit Statement max_schedules_statement{
+	"SELECT l.max_schedules FROM jobqueue.limits l WHERE l.role" EQ "$1 AND l.max_schedules IS NOT NULL", NAMEOID};
+static constinit Statement count_schedules_statement{
+	"SELECT pg_catalog.count(*) FROM (SELECT 1 FROM jobqueue.schedules s WHERE s.created_by" EQ
+	"$1 AND s.name OPERATOR(pg_catalog.<>) $2 LIMIT $3) c",
+	NAMEOID, TEXTOID, INT8OID};
 
-std::vector<Schedule> lock_due_schedules(TimestampTz now, std::span<const std::string> except, int count) {
-	Params params;
-	return schedules_from(lock_due_statement.run(params.add_time(now).add(except).add(static_cast<int32>(count))));
+std::vector<DueRole> roles_due() {
+	Params none;
+	const Rows rows = roles_due_statement.run(none);
+	std::vector<DueRole> roles;
+	for (uint64 i = 0; i < rows.size(); i++)
+		roles.push_back({rows.name_at(i, 1), DatumGetTimestampTz(rows.datum(i, 2))});
+	return roles;
 }
 
-std::vector<Schedule> lock_held_schedules(std::span<const std::string> except, int count) {
+static std::vector<std::string> roles_from(Statement &statement) {
+	Params none;
+	const Rows rows = statement.run(none);
+	std::vector<std::string> roles;
+	for (uint64 i = 0; i < rows.size(); i++)
+		roles.push_back(rows.name_at(i, 1));
+	return roles;
+}
+
+std::vector<std::string> roles_holding() {
+	return roles_from(roles_holding_statement);
+}
+
+std::vector<std::string> roles_failing() {
+	return roles_from(roles_failing_statement);
+}
+
+std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each) {
 	Params params;
-	return schedules_from(lock_held_statement.run(params.add(except).add(static_cast<int32>(count))));
+	return schedules_from(lock_due_statement.run(params.add(roles).add(static_cast<int32>(each)).add_time(now)));
+}
+
+static std::vector<ScheduleName> page_of(Statement &statement, std::span<const std::string> roles,
+										 std::span<const std::string> after, int each) {
+	Params params;
+	const Rows rows = statement.run(params.add(roles).add(after).add(static_cast<int32>(each)));
+	std::vector<ScheduleName> names;
+	for (uint64 i = 0; i < rows.size(); i++)
+		names.push_back({rows.name_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3)});
+	return names;
+}
+
+std::vector<ScheduleName> holding_schedules(std::span<const std::string> roles, std::span<const std::string> after,
+											int each) {
+	return page_of(holding_pages_statement, roles, after, each);
+}
+
+std::vector<ScheduleName> failing_schedules(std::span<const std::string> roles, std::span<const std::string> after,
+											int each) {
+	return page_of(failing_pages_statement, roles, after, each);
+}
+
+std::vector<Schedule> lock_schedules(std::span<const std::string> names) {
+	Params params;
+	return schedules_from(lock_named_statement.run(params.add(names)));
 }
 
 void put_firing(const Schedule &schedule) {
@@ -258,12 +332,6 @@ bool put_schedule_error(std::string_view name, std::string_view message) {
 Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for) {
 	Params params;
 	return metadata_statement.run(params.add(schedule).add_time(scheduled_for)).datum(0, 1);
-}
-
-TimestampTz next_schedule(std::span<const std::string> except) {
-	Params params;
-	const Rows rows = next_statement.run(params.add(except));
-	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 
 std::vector<Timing> later_schedules(TimestampTz now, std::string_view after, int count) {
@@ -285,13 +353,24 @@ bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run
 	return !timing_statement.run(params).empty();
 }
 
-std::vector<int64> holding_tasks(int count) {
+std::vector<int64> holding_tasks(std::span<const std::string> roles, int each) {
 	Params params;
-	const Rows rows = holding_statement.run(params.add(static_cast<int32>(count)));
+	const Rows rows = holding_statement.run(params.add(roles).add(static_cast<int32>(each)));
 	std::vector<int64> ids;
 	for (uint64 i = 0; i < rows.size(); i++)
 		ids.push_back(rows.int64_at(i, 1));
 	return ids;
+}
+
+std::optional<int32> max_schedules(std::string_view role) {
+	Params params;
+	const Rows rows = max_schedules_statement.run_on_latest(params.add_name(role));
+	return rows.empty() ? std::nullopt : std::optional(rows.int32_at(0, 1));
+}
+
+int64 count_schedules(std::string_view role, std::string_view but, int64 most) {
+	Params params;
+	return count_schedules_statement.run_on_latest(params.add_name(role).add(but).add(most)).int64_at(0, 1);
 }
 
 } // namespace jobqueue::store

@@ -25,7 +25,7 @@ struct Schedule {
 	std::string on_overlap;
 	std::string created_by;
 	Oid role = InvalidOid; /* InvalidOid: there is no such role any more, or another one of that name */
-	bool governed = false;
+	bool governed = false; /* not asked: what its role may do by now is */
 	TimestampTz anchor = 0;
 	std::optional<TimestampTz> next_run_at;
 	std::optional<TimestampTz> last_run_at;
@@ -33,6 +33,7 @@ struct Schedule {
 	std::vector<TimestampTz> held;
 	bool paused = false;
 	bool busy = false; /* its latest task is not finished */
+	bool failing = false;
 };
 
 /* By people */
@@ -53,10 +54,30 @@ std::string default_queue(std::string_view type, std::span<const std::string> ow
 
 /* Firing */
 
-/* Those that are due, but for some, in order of time. Locked; those that others have locked are passed over. */
-std::vector<Schedule> lock_due_schedules(TimestampTz now, std::span<const std::string> except, int count);
-/* Likewise, those that hold tasks back whose turn has come. */
-std::vector<Schedule> lock_held_schedules(std::span<const std::string> except, int count);
+/* A role of which a schedule is not failing, and when the first of these is due. */
+struct DueRole {
+	std::string role;
+	TimestampTz next_run_at;
+};
+struct ScheduleName {
+	std::string role;
+	std::string name;
+	bool ready; /* its latest task is finished */
+};
+/* Each in the order of their names. */
+std::vector<DueRole> roles_due();
+/* Of those that hold something back, and of those that have failed. */
+std::vector<std::string> roles_holding();
+std::vector<std::string> roles_failing();
+/* What is due, "each" for each role at most, in order of time. Locked; those that others have locked are passed over. */
+std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each);
+/* Those that hold something back, or have failed: for each role "each" at most whose names come after the one given. */
+std::vector<ScheduleName> holding_schedules(std::span<const std::string> roles, std::span<const std::string> after,
+											int each);
+std::vector<ScheduleName> failing_schedules(std::span<const std::string> roles, std::span<const std::string> after,
+											int each);
+/* Likewise locked. */
+std::vector<Schedule> lock_schedules(std::span<const std::string> names);
 /* What a firing leaves behind: next_run_at, last_run_at, last_task_id, held, and no error. */
 void put_firing(const Schedule &schedule);
 /* False if it says so already. */
@@ -76,9 +97,12 @@ struct Timing {
 std::vector<Timing> later_schedules(TimestampTz now, std::string_view after, int count);
 /* Its anchor, and another time instead; false if it has been changed meanwhile, or is locked by somebody. */
 bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run_at);
-/* When the next one is due, but for some; DT_NOEND if never. */
-TimestampTz next_schedule(std::span<const std::string> except);
-/* The tasks that hold others back, at most "count". */
-std::vector<int64> holding_tasks(int count);
+/* The tasks that hold others back, at most "each" for each role. */
+std::vector<int64> holding_tasks(std::span<const std::string> roles, int each);
+
+/* limit_role() */
+std::optional<int32> max_schedules(std::string_view role);
+/* The role's, but for one; counts up to "most". */
+int64 count_schedules(std::string_view role, std::string_view but, int64 most);
 
 } // namespace jobqueue::store

@@ -7,6 +7,7 @@
 #include "engine/cron.hpp"
 #include "engine/sql_command.hpp"
 #include "engine/task_store.hpp"
+#include "engine/waiting_store.hpp"
 #include "pg/transaction.hpp"
 #include "shared/announcements.hpp"
 
@@ -14,6 +15,17 @@ namespace jobqueue {
 
 static constexpr int64 shortest_retry_us = USECS_PER_SEC;
 static constexpr int64 longest_retry_us = 10 * USECS_PER_SEC;
+static constexpr int64 after_lock_us = 100 * USECS_PER_SEC / 1000;
+/* A step is in one transaction, and everything else of the database waits for it. */
+static constexpr int64 longest_step_us = 20 * USECS_PER_SEC / 1000;
+/* But so many, however slow the machine is. */
+static constexpr int least_in_step = 25;
+static constexpr int64 most_times = 100;
+/* Waiting tasks of a role that are counted in a step. */
+static constexpr int64 most_counted = 10000;
+/* In the log, about a role's schedules: last_error says the rest. */
+static constexpr int most_lines = 3;
+static constexpr int64 most_lines_for_us = USECS_PER_MINUTE;
 
 /* The times of a schedule that have come, by its policy for those that were missed; moves next_run_at on. */
 static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampTz now, TimestampTz served_since) {
@@ -37,19 +49,64 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 	return times;
 }
 
-/* What the schedule's role may not do by now, it does not do. */
-static void check_role(const store::Schedule &schedule, Oid owner, const Queues &allowed) {
-	if (!OidIsValid(schedule.role))
-		throw Error(ERRCODE_UNDEFINED_OBJECT, "its role \"" + schedule.created_by + "\" is no more");
-	if (!schedule.command)
-		require_type(allowed, store::handled_types(), schedule.type);
-	if (is_free(schedule.role, owner))
-		return;
-	for (const store::Limits &limit : store::limits())
-		if (limit.max_queued && limit.role == schedule.created_by &&
-			store::count_waiting(schedule.created_by, *limit.max_queued) >= *limit.max_queued)
-			throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of its role wait (jobqueue.limit_role)");
-}
+/* What a step has read of roles, types and limits. */
+class Schedules::Rights {
+public:
+	Rights(Oid owner, Schedules &schedules) : owner_(owner), schedules_(schedules) {}
+	/* Where a role may have tasks added by now. */
+	const Queues &of(Oid role) {
+		const auto known = queues_.find(role);
+		return known != queues_.end() ? known->second
+									  : queues_.emplace(role, queues_of_schedules(role, owner_)).first->second;
+	}
+	/* What the schedule's role may not do by now, it does not do. Returns how many tasks may be added, at least one. */
+	int64 check(const store::Schedule &schedule) {
+		if (!OidIsValid(schedule.role))
+			throw Error(ERRCODE_UNDEFINED_OBJECT, "its role \"" + schedule.created_by + "\" is no more");
+		if (!schedule.command) {
+			const Queues &allowed = of(schedule.role);
+			if (!types_ && !allowed.all)
+				types_ = store::handled_types();
+			if (!allowed.all)
+				require_type(allowed, *types_, schedule.type);
+			if (schedule.queue)
+				require(allowed, schedule.queue);
+		}
+		if (is_free(schedule.role, owner_))
+			return PG_INT32_MAX;
+		if (!limits_)
+			limits_ = store::limits();
+		for (const store::Limits &limit : *limits_) {
+			if (!limit.max_queued || limit.role != schedule.created_by)
+				continue;
+			if (counted_.insert(schedule.created_by).second)
+				schedules_.count_waiting(schedule.created_by, *limit.max_queued);
+			const Role &role = schedules_.roles_[schedule.created_by];
+			if (!role.counted) /* soon */
+				throw Error(ERRCODE_LOCK_NOT_AVAILABLE, "the tasks of its role are being counted");
+			const int64 room = *limit.max_queued - role.waiting;
+			if (room <= 0)
+				throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of its role wait (jobqueue.limit_role)");
+			return room;
+		}
+		return PG_INT32_MAX;
+	}
+
+	void added(const store::Schedule &schedule) {
+		schedules_.added_++;
+		const auto role = schedules_.roles_.find(schedule.created_by);
+		if (role != schedules_.roles_.end())
+			role->second.waiting++;
+	}
+
+private:
+	const Oid owner_;
+	Schedules &schedules_;
+	std::set<std::string> counted_; /* roles, in this step */
+	std::map<Oid, Queues> queues_;
+	std::optional<std::vector<store::HandledType>> types_;
+	std::optional<std::vector<store::Limits>> limits_;
+};
 
 /* Its role's right has been looked at. */
 static void add_command(store::Schedule &schedule, TimestampTz scheduled_for) {
@@ -77,8 +134,24 @@ static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const
 	schedule.last_task_id = added.id;
 }
 
+/*
+ * How many of a role's tasks wait: some of them are counted in each step, until all are, and then again. Until the first time
+ * nobody knows. What schedules add meanwhile is added; what others do shows with the next count.
+ */
+void Schedules::count_waiting(const std::string &name, int64 limit) {
+	Role &role = roles_[name];
+	const store::Counted some = store::count_waiting_after(name, role.counted_to, most_counted);
+	role.counting += some.count;
+	role.counted_to = some.last_id;
+	if (some.all || role.counting >= limit) {
+		role.waiting = std::exchange(role.counting, 0);
+		role.counted_to = PG_INT64_MIN;
+		role.counted = true;
+	}
+}
+
 /* Adds the tasks of a locked schedule whose times have come, or those that were held back. */
-static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz served_since, Oid owner) {
+void Schedules::fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz served_since, Rights &rights) {
 	std::vector<TimestampTz> times;
 	if (schedule.next_run_at && *schedule.next_run_at <= now)
 		times = take_times(schedule, now, served_since);
@@ -96,13 +169,17 @@ static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz ser
 		times.resize(schedule.busy ? 0 : 1); /* the first is the previous one of those that follow */
 	}
 	if (!times.empty()) {
-		const Queues allowed = schedule.governed ? queues_of_schedules(schedule.role, owner) : Queues{};
-		check_role(schedule, owner, allowed);
+		const auto most = static_cast<size_t>(std::min(rights.check(schedule), most_times));
+		if (times.size() > most) { /* the others are due still */
+			schedule.next_run_at = times[most];
+			times.resize(most);
+		}
 		for (const TimestampTz time : times) {
 			if (schedule.command)
 				add_command(schedule, time);
 			else
-				add_task(schedule, time, allowed);
+				add_task(schedule, time, rights.of(schedule.role));
+			rights.added(schedule);
 			schedule.last_run_at = time;
 			schedule.busy = true;
 		}
@@ -110,40 +187,157 @@ static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz ser
 	store::put_firing(schedule);
 }
 
-std::vector<std::string> Schedules::failing(TimestampTz now) const {
-	std::vector<std::string> names;
-	for (const auto &[name, failure] : failures_)
-		if (failure.retry_at > now)
-			names.push_back(name);
-	return names;
+/* In turn, beginning with the one after which the latest step ended: each has the first place once. */
+static std::vector<std::string> in_turn(const std::set<std::string> &roles, const std::string &last, size_t most) {
+	std::vector<std::string> ordered(roles.upper_bound(last), roles.end());
+	ordered.insert(ordered.end(), roles.begin(), roles.upper_bound(last));
+	if (ordered.size() > most)
+		ordered.resize(most);
+	return ordered;
 }
 
-void Schedules::add_failure(const std::string &name) {
-	Failure &failure = failures_[name];
-	failure.delay_us = std::clamp(failure.delay_us * 2, shortest_retry_us, longest_retry_us);
-	failure.retry_at = GetCurrentTimestamp() + failure.delay_us;
+/* The pages of names that come next, and where each goes on. True: one of them was full. */
+template <typename Pages>
+bool Schedules::turn_pages(const std::vector<std::string> &roles, std::string Role::*place, Pages &&pages, int each,
+						   std::vector<std::string> &names) {
+	std::vector<std::string> after;
+	for (const std::string &role : roles)
+		after.push_back(roles_[role].*place);
+	std::map<std::string, int> seen;
+	std::map<std::string, std::string> last;
+	if (!roles.empty())
+		for (store::ScheduleName &one : pages(roles, after, each)) {
+			seen[one.role]++;
+			last[one.role] = one.name;
+			if (one.ready)
+				names.push_back(std::move(one.name));
+		}
+	bool full = false;
+	for (const std::string &role : roles) {
+		const bool more = seen[role] == each;
+		roles_[role].*place = more ? last[role] : std::string();
+		full |= more;
+	}
+	return full;
+}
+
+/* What there is to fire by now, as much as a step can do; every role's first ones come first. */
+std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &more) {
+	const SteadyTime steady = steady_now();
+	std::set<std::string> due, failing, all;
+	for (const store::DueRole &one : store::roles_due())
+		if (one.next_run_at <= now && roles_[one.role].locked_until <= steady)
+			due.insert(one.role);
+	for (const std::string &role : store::roles_failing())
+		if (roles_[role].retry_at <= steady)
+			failing.insert(role);
+	const std::vector<std::string> holding = store::roles_holding();
+	all.insert(due.begin(), due.end());
+	all.insert(failing.begin(), failing.end());
+	all.insert(holding.begin(), holding.end());
+	const std::vector<std::string> roles = in_turn(all, last_role_, static_cast<size_t>(count));
+	if (roles.empty())
+		return {};
+	const int each = std::max(1, count / static_cast<int>(roles.size()));
+	more = roles.size() < all.size();
+
+	const auto among = [&roles](const auto &some) {
+		std::vector<std::string> found;
+		for (const std::string &role : roles)
+			if (std::find(some.begin(), some.end(), role) != some.end())
+				found.push_back(role);
+		return found;
+	};
+	std::vector<store::Schedule> taken;
+	const std::vector<std::string> due_now = among(due);
+	if (!due_now.empty())
+		taken = store::lock_due_schedules(due_now, now, each);
+	std::map<std::string, int> of_role;
+	for (const store::Schedule &schedule : taken)
+		more |= ++of_role[schedule.created_by] == each;
+	std::vector<std::string> names;
+	more |= turn_pages(among(holding), &Role::held_after, store::holding_schedules, each, names);
+	turn_pages(among(failing), &Role::failing_after, store::failing_schedules, each, names);
+	std::erase_if(names, [&taken](const std::string &name) {
+		return std::any_of(taken.begin(), taken.end(), [&name](const auto &one) { return one.name == name; });
+	});
+	if (!names.empty())
+		for (store::Schedule &schedule : store::lock_schedules(names))
+			taken.push_back(std::move(schedule));
+
+	of_role.clear();
+	std::map<std::string, size_t> place;
+	for (size_t i = 0; i < roles.size(); i++)
+		place[roles[i]] = i;
+	std::vector<std::pair<std::pair<int, size_t>, size_t>> order;
+	for (size_t i = 0; i < taken.size(); i++)
+		order.push_back({{of_role[taken[i].created_by]++, place[taken[i].created_by]}, i});
+	std::sort(order.begin(), order.end());
+	std::vector<store::Schedule> ordered;
+	for (const auto &[rank, i] : order)
+		ordered.push_back(std::move(taken[i]));
+	return ordered;
+}
+
+/* A role's schedules that fail are tried again together, ever more rarely. */
+void Schedules::put_off(Role &role, SteadyTime now) {
+	role.delay_us = std::clamp(role.delay_us * 2, shortest_retry_us, longest_retry_us);
+	role.retry_at = now + role.delay_us;
+}
+
+void Schedules::report(const store::Schedule &schedule, const std::string &problem, int code) {
+	Role &role = roles_[schedule.created_by];
+	const SteadyTime now = steady_now();
+	if (now - role.said_at > most_lines_for_us) {
+		role.lines = 0;
+		role.said_at = now;
+	}
+	if (!store::put_schedule_error(schedule.name, problem) || role.said == problem || role.lines >= most_lines)
+		return;
+	role.said = problem;
+	role.lines++;
+	const char *const name = schedule.name.c_str();
+	const char *const why = problem.c_str();
+	guard([name, why, code] {
+		ereport(WARNING, (errcode(code), errmsg("jobqueue could not fire schedule \"%s\": %s", name, why),
+						  errdetail("It is tried again until it can, and the same error is not reported again."),
+						  errhint("jobqueue.schedules.last_error says which schedules fail, and why.")));
+	});
 }
 
 Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 	const TimestampTz now = GetCurrentTimestamp();
-	const std::vector<std::string> except = failing(now);
-	std::vector<store::Schedule> schedules = store::lock_due_schedules(now, except, count);
-	std::vector<store::Schedule> held = store::lock_held_schedules(except, count);
-	const bool more = std::max(schedules.size(), held.size()) == static_cast<size_t>(count);
-	for (store::Schedule &one : held)
-		if (std::none_of(schedules.begin(), schedules.end(), [&one](const auto &due) { return due.name == one.name; }))
-			schedules.push_back(std::move(one));
-	for (store::Schedule &schedule : schedules) {
+	const SteadyTime began = steady_now();
+	bool more = false;
+	size_t done = 0;
+	std::map<std::string, std::pair<int, int>>
+		outcomes; /* by role: how many of what failed before fired, and did not */
+	Rights rights(owner, *this);
+	bool late = false;
+	added_ = 0;
+	in_step_ = std::clamp(in_step_, std::min(least_in_step, count), count);
+	for (store::Schedule &schedule : take(now, in_step_, more)) {
+		const SteadyTime time = steady_now();
+		late |= done + added_ >= least_in_step && time - began > longest_step_us;
+		if (late) {
+			more = true;
+			roles_[schedule.created_by].held_after.clear();
+			continue;
+		}
+		Role &role = roles_[schedule.created_by];
 		std::string problem;
 		int code = 0;
+		last_role_ = schedule.created_by;
+		done++;
 		try {
 			in_subtransaction([&] {
 				if (schedule.command && OidIsValid(schedule.role))
 					check_sql_role(schedule.role, schedule.queue.value_or("default"), owner);
 				const Session session(owner);
-				fire_one(schedule, now, served_since, owner);
+				fire_one(schedule, now, served_since, rights);
 			});
-			failures_.erase(schedule.name);
+			if (schedule.failing)
+				outcomes[schedule.created_by].first++;
 			continue;
 		} catch (const PgError &error) {
 			code = error.sqlerrcode();
@@ -152,17 +346,25 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 			code = error.sqlerrcode();
 			problem = error.what();
 		}
-		add_failure(schedule.name);
-		if (code == ERRCODE_LOCK_NOT_AVAILABLE || !store::put_schedule_error(schedule.name, problem))
+		if (code == ERRCODE_LOCK_NOT_AVAILABLE) {
+			role.locked_until = time + after_lock_us;
 			continue;
-		const char *const name = schedule.name.c_str();
-		const char *const why = problem.c_str();
-		guard([name, why, code] {
-			ereport(WARNING, (errcode(code), errmsg("jobqueue could not fire schedule \"%s\": %s", name, why),
-							  errdetail("It is tried again until it can, and the same error is not reported again.")));
-		});
+		}
+		if (schedule.failing)
+			outcomes[schedule.created_by].second++;
+		else if (role.retry_at <= began)
+			role.retry_at = began + shortest_retry_us;
+		report(schedule, problem, code);
 	}
-	return {static_cast<int>(schedules.size()), more};
+	for (const auto &[name, outcome] : outcomes) {
+		Role &role = roles_[name];
+		if (outcome.first == 0)
+			put_off(role, began);
+		else if (outcome.second == 0)
+			role.delay_us = 0; /* so will the others, at once */
+	}
+	in_step_ = late ? static_cast<int>(done) + 1 : in_step_ * 2;
+	return {static_cast<int>(done), more};
 }
 
 Corrected Schedules::correct(const std::string &after, int count) {
@@ -189,13 +391,40 @@ Corrected Schedules::correct(const std::string &after, int count) {
 	return corrected;
 }
 
-TimestampTz Schedules::next() const {
+TimestampTz Schedules::next() {
 	const TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = store::next_schedule(failing(now));
-	for (const auto &[name, failure] : failures_)
-		if (failure.retry_at > now)
-			next = std::min(next, failure.retry_at);
+	const SteadyTime steady = steady_now();
+	const auto wall = [now, steady](SteadyTime time) { return now + time_left(steady, time, longest_sleep_us); };
+	TimestampTz next = DT_NOEND;
+	std::set<std::string> known, failing;
+	for (const store::DueRole &one : store::roles_due()) {
+		const auto role = roles_.find(one.role);
+		next = std::min(next, role == roles_.end() || role->second.locked_until <= steady
+								  ? one.next_run_at
+								  : std::max(one.next_run_at, wall(role->second.locked_until)));
+		known.insert(one.role);
+	}
+	for (const std::string &name : store::roles_failing()) {
+		next = std::min(next, wall(roles_[name].retry_at));
+		failing.insert(name);
+	}
+	known.insert(failing.begin(), failing.end());
+	for (auto &[name, role] : roles_)
+		if (!failing.contains(name))
+			role.said.clear();
+	for (const std::string &role : store::roles_holding())
+		known.insert(role);
+	std::erase_if(roles_, [&known](const auto &role) { return !known.contains(role.first); });
 	return next;
+}
+
+std::vector<int64> Schedules::holding_tasks(int count) {
+	const std::vector<std::string> found = store::roles_holding();
+	if (found.empty())
+		return {};
+	const std::vector<std::string> roles =
+		in_turn(std::set(found.begin(), found.end()), last_role_, static_cast<size_t>(count));
+	return store::holding_tasks(roles, std::max(1, count / static_cast<int>(roles.size())));
 }
 
 } // namespace jobqueue

@@ -7,8 +7,10 @@
 #pragma once
 
 #include "engine/schedule_store.hpp"
+#include "pg/clock.hpp"
 
 #include <map>
+#include <set>
 
 namespace jobqueue {
 
@@ -34,8 +36,9 @@ struct Corrected {
 class Schedules {
 public:
 	/*
-	 * Fires what is due; "served_since": when this server began to run tasks here. One schedule that fails does not stop the others:
-	 * it is passed over for some seconds, and says why in last_error and, once, in the log.
+	 * Fires what is due, for some milliseconds, and "count" schedules at most: the roles to which they belong take turns.
+	 * "served_since": when this server began to run tasks here. What fails does not stop the others: it is passed over for some
+	 * seconds, and says why in last_error and, once, in the log.
 	 */
 	Fired fire(Oid owner, TimestampTz served_since, int count);
 	/*
@@ -44,19 +47,38 @@ public:
 	 */
 	static Corrected correct(const std::string &after, int count);
 	/* When there is something to fire next; DT_NOEND if never. */
-	TimestampTz next() const;
+	TimestampTz next();
 	/* Tasks that hold back firings of their schedule: their ends are waited for. */
-	static std::vector<int64> holding_tasks(int count) { return store::holding_tasks(count); }
+	std::vector<int64> holding_tasks(int count);
 
 private:
-	struct Failure {
-		TimestampTz retry_at;
-		int64 delay_us;
+	class Rights;
+	/* Where a role's schedules stand that are not simply due. */
+	struct Role {
+		SteadyTime locked_until = at_once;
+		SteadyTime retry_at = at_once; /* those that failed */
+		int64 delay_us = 0;
+		std::string failing_after, held_after; /* names: the next ones come after them */
+		std::string said;					   /* the latest in the log */
+		SteadyTime said_at = at_once;		   /* since then so many lines */
+		int lines = 0;
+		bool counted = false; /* its tasks that wait, where they are limited */
+		int64 waiting = 0, counting = 0;
+		int64 counted_to = PG_INT64_MIN;
 	};
-	void add_failure(const std::string &name);
-	std::vector<std::string> failing(TimestampTz now) const;
+	static void fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz served_since, Rights &rights);
+	template <typename Pages>
+	bool turn_pages(const std::vector<std::string> &roles, std::string Role::*place, Pages &&pages, int each,
+					std::vector<std::string> &names);
+	std::vector<store::Schedule> take(TimestampTz now, int count, bool &more);
+	void count_waiting(const std::string &name, int64 limit);
+	static void put_off(Role &role, SteadyTime now);
+	void report(const store::Schedule &schedule, const std::string &problem, int code);
 
-	std::map<std::string, Failure> failures_;
+	std::map<std::string, Role> roles_;
+	std::string last_role_; /* whose schedule was the latest */
+	size_t added_ = 0;		/* tasks, in this step */
+	int in_step_ = 0;		/* how many schedules the next one looks at */
 };
 
 } // namespace jobqueue

@@ -25,10 +25,10 @@
 	"CASE WHEN " interval " IS NOT NULL THEN (least(pg_catalog.date_part('epoch', " interval                           \
 	"), 3e9::pg_catalog.float8)" TIMES "1e6::pg_catalog.float8)::pg_catalog.int8 END"
 
-/* Access to all queues, of the role of a handler. */
+/* Access to all queues by now, of the role of a handler that it has registered for itself. */
 #define SERVES_ALL                                                                                                     \
-	"EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role_oid" EQ "h.run_as_oid AND a.queue IS NULL AND a.access" EQ   \
-	"ANY (ARRAY['consumer', 'manager']))"
+	"(jobqueue._serves_all(h.run_as_oid) OR EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role_oid" EQ               \
+	"h.run_as_oid AND a.queue IS NULL AND a.access" EQ "ANY (ARRAY['consumer', 'manager'])))"
 /* Its role has access to some queues only: it takes tasks from these, and has no say in any but its own. */
 #define KEEPS_TO_ITS_QUEUE "(h.governed AND NOT " SERVES_ALL ")"
 /* May a handler say what becomes of tasks in a queue that it does not itself take them from? */

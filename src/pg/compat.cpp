@@ -5,6 +5,7 @@
 
 extern "C" {
 #include "catalog/pg_db_role_setting.h"
+#include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "replication/syncrep.h"
 #if PG_VERSION_NUM >= 160000
@@ -51,10 +52,13 @@ void sleep_on_latch(int64 milliseconds) {
 }
 
 bool may_execute(Oid function, Oid role) {
+	const Oid schema = get_func_namespace(function);
 #if PG_VERSION_NUM >= 160000
-	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK && OidIsValid(schema) &&
+		   object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK;
 #else
-	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK && OidIsValid(schema) &&
+		   pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
 #endif
 }
 

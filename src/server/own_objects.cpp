@@ -24,9 +24,10 @@ namespace jobqueue {
 namespace {
 
 /* Those of 10_tasks.sql and the like that no constraint owns. A test drops each index that there is. */
-constexpr const char *own_indexes[] = {"tasks_live_next",	  "tasks_live_group",	 "tasks_live_due",
-									   "tasks_live_lease",	  "tasks_live_finished", "tasks_live_unique_key",
-									   "unique_keys_expired", "schedules_next",		 "schedules_held"};
+constexpr const char *own_indexes[] = {"tasks_live_next",	  "tasks_live_group",	  "tasks_live_due",
+									   "tasks_live_lease",	  "tasks_live_finished",  "tasks_live_unique_key",
+									   "unique_keys_expired", "schedules_next",		  "schedules_held",
+									   "schedules_failing",	  "tasks_failed_finished"};
 constexpr AttrNumber task_columns = 30;
 
 Oid extension_if_installed() {

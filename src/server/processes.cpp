@@ -3,6 +3,7 @@
  */
 #include "server/processes.hpp"
 
+#include "engine/access.hpp"
 #include "pg/compat.hpp"
 #include "shared/flight_recorder.hpp"
 
@@ -172,10 +173,26 @@ static void role_changed(Datum, int, uint32) {
 	role_changes++;
 }
 
+/* What is granted by hand: the rights to our schema, and to what makes a role a worker of all queues. */
+static constinit uint32 rights_hashes[3] = {};
+
+static void rights_changed(Datum, int, uint32 hash) {
+	if (hash == 0 || std::find(std::begin(rights_hashes), std::end(rights_hashes), hash) != std::end(rights_hashes))
+		role_changes++;
+}
+
 void watch_roles() {
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, role_changed, 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, 0);
+	CacheRegisterSyscacheCallback(PROCOID, rights_changed, 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, rights_changed, 0);
+}
+
+void watch_rights() {
+	rights_hashes[0] = GetSysCacheHashValue1(NAMESPACEOID, ObjectIdGetDatum(get_namespace_oid("jobqueue", false)));
+	rights_hashes[1] = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(own_function("register_handler")));
+	rights_hashes[2] = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(own_function("claim")));
 }
 
 void report_running(const char *what) {

@@ -51,6 +51,8 @@ TokenAge token_age(std::string_view token);
 /* Grows with every change of roles and their rights that this process hears of, at the start of a transaction. */
 uint64 roles_generation();
 void watch_roles();
+/* Likewise rights that are granted by hand. In a transaction, when the configuration has been read. */
+void watch_rights();
 
 /* Shows in pg_stat_activity what the process is doing. C region. */
 void report_running(const char *what);

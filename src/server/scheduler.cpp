@@ -190,6 +190,8 @@ private:
 	uint64 roles_read_ = 0;
 	std::vector<std::unique_ptr<Role>> roles_;
 	std::vector<std::string> refused_; /* roles that were reported as not being served */
+	std::map<Oid, std::optional<std::vector<std::string>>>
+		rights_; /* where roles with handlers may work; none = everywhere */
 	Conditions conditions_;
 	std::vector<Started> started_;
 
@@ -349,6 +351,13 @@ Scheduler::Configuration Scheduler::read_configuration(uint64 configuration) {
 	for (const store::Handler &handler : read.handlers)
 		if (handler.governed && OidIsValid(handler.role) && !read.allowed.contains(handler.role))
 			read.allowed[handler.role] = queues_of_handlers(handler.role, owner);
+	std::map<Oid, std::optional<std::vector<std::string>>> rights;
+	for (const auto &[role, queues] : read.allowed)
+		rights[role] = queues.all ? std::nullopt : std::optional(queues.names);
+	if (rights != rights_ && configuration_ != 0)
+		guard(note_configuration); /* GRANT and REVOKE tell nobody else */
+	rights_ = std::move(rights);
+	guard(watch_rights);
 	read.limits = store::limits();
 	read.conditions = Conditions::read(configuration);
 	if (read.standing.own)
@@ -432,6 +441,9 @@ std::optional<SchedulerState> Scheduler::configure() {
 			reason = "the role may not connect to this database";
 		else if (handler.superuser && !settings::allow_superuser_handlers)
 			reason = "jobqueue.allow_superuser_handlers is off";
+		else if (const auto found = read.allowed.find(handler.role);
+				 handler.governed && found != read.allowed.end() && !found->second.all && found->second.names.empty())
+			reason = "the role has registered them, and may not work in any queue any more";
 		if (reason != nullptr) {
 			if (std::find(refused.begin(), refused.end(), handler.run_as) != refused.end())
 				continue;
@@ -615,7 +627,7 @@ void Scheduler::fire_schedules() {
 		});
 		next_schedule_ = done ? next : GetCurrentTimestamp() + after_failure_us;
 		if (done && holding_.watch(std::move(holding)))
-			next_schedule_ = DT_NOBEGIN; /* one may have ended before it was watched */
+			next_schedule_ = GetCurrentTimestamp(); /* one may have ended before it was watched */
 	}
 }
 

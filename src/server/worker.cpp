@@ -47,6 +47,7 @@ bool Worker::configure() {
 		const Session session(owner_);
 		handlers_ = store::handlers_of(role);
 		allowed = queues_of_handlers(GetSessionUserId(), owner_);
+		guard(watch_rights);
 		conditions_ = Conditions::read(configuration);
 		return store::is_own_incarnation(); /* after them: a restore may be under way */
 	});

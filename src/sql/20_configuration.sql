@@ -97,7 +97,8 @@ CREATE TABLE jobqueue.limits (
 	role        name    NOT NULL CONSTRAINT limits_pkey PRIMARY KEY,
 	max_workers integer CONSTRAINT limits_max_workers_positive CHECK (max_workers OPERATOR(pg_catalog.>=) 0),
 	max_queued  integer CONSTRAINT limits_max_queued_positive CHECK (max_queued OPERATOR(pg_catalog.>=) 0),
-	max_payload integer CONSTRAINT limits_max_payload_positive CHECK (max_payload OPERATOR(pg_catalog.>=) 0)
+	max_payload integer CONSTRAINT limits_max_payload_positive CHECK (max_payload OPERATOR(pg_catalog.>=) 0),
+	max_schedules integer CONSTRAINT limits_max_schedules_positive CHECK (max_schedules OPERATOR(pg_catalog.>=) 0)
 );
 CREATE DOMAIN jobqueue.governed AS text;
 REVOKE ALL ON TYPE jobqueue.governed FROM PUBLIC;
@@ -165,7 +166,7 @@ COMMENT ON COLUMN jobqueue.handlers.group_limit IS 'tasks of the type at once th
 COMMENT ON COLUMN jobqueue.handlers.rate_changed_at IS 'when the rate was changed last: the bucket is full then';
 COMMENT ON COLUMN jobqueue.handlers.on_failure IS 'a task of this type is added when one has failed for good; null = none';
 COMMENT ON COLUMN jobqueue.handlers.batch_size IS 'how many tasks a batch handler is given at once, at most';
-COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by a role whose access jobqueue.access limits: it gets the tasks of those queues';
+COMMENT ON COLUMN jobqueue.handlers.governed IS 'registered by the role that it runs as: it gets the tasks of those queues in which that role may work by now';
 COMMENT ON COLUMN jobqueue.handlers.incarnation IS 'the installation it was registered in; others'' handlers do not run';
 COMMENT ON COLUMN jobqueue.handlers.created_at IS 'when it was registered first';
 COMMENT ON COLUMN jobqueue.handlers.updated_at IS 'when it was registered last';
@@ -194,6 +195,7 @@ COMMENT ON COLUMN jobqueue.limits.role IS 'the role; not its members';
 COMMENT ON COLUMN jobqueue.limits.max_workers IS 'worker processes that run its handlers at once';
 COMMENT ON COLUMN jobqueue.limits.max_queued IS 'tasks it has added that wait';
 COMMENT ON COLUMN jobqueue.limits.max_payload IS 'bytes of a payload, as text';
+COMMENT ON COLUMN jobqueue.limits.max_schedules IS 'schedules that belong to it';
 COMMENT ON TABLE jobqueue.unique_keys IS 'the unique keys that were taken for a period (unique_for); the scheduler removes those whose period is over';
 COMMENT ON COLUMN jobqueue.unique_keys.type IS 'the type that the key belongs to';
 COMMENT ON COLUMN jobqueue.unique_keys.unique_key IS 'the key';

@@ -220,6 +220,9 @@ CREATE FUNCTION jobqueue._tasks_inserted() RETURNS trigger LANGUAGE C AS 'MODULE
 COMMENT ON FUNCTION jobqueue._tasks_inserted() IS 'internal: notes that a plain statement adds tasks, so that its commit wakes workers';
 CREATE FUNCTION jobqueue._task_updated() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_task_updated';
 COMMENT ON FUNCTION jobqueue._task_updated() IS 'internal: stamps the times of a task that is updated by hand';
+CREATE FUNCTION jobqueue._serves_all(role oid) RETURNS boolean LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_serves_all';
+COMMENT ON FUNCTION jobqueue._serves_all(oid) IS 'internal: may the role work in all queues, by rights that jobqueue.access does not limit?';
+
 CREATE FUNCTION jobqueue._configuration_changed() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_configuration_changed';
 COMMENT ON FUNCTION jobqueue._configuration_changed() IS 'internal: makes the processes read their configuration again';
 

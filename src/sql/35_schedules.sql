@@ -32,8 +32,11 @@ CREATE TABLE jobqueue.schedules (
 	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-CREATE INDEX schedules_next ON jobqueue.schedules (next_run_at) WHERE paused_at IS NULL;
-CREATE INDEX schedules_held ON jobqueue.schedules (name) WHERE paused_at IS NULL AND held OPERATOR(pg_catalog.<>) '{}';
+-- Each begins with the role: roles take turns. What has failed is tried again apart from the rest.
+CREATE INDEX schedules_next ON jobqueue.schedules (created_by, next_run_at) WHERE paused_at IS NULL AND last_error IS NULL;
+CREATE INDEX schedules_held ON jobqueue.schedules (created_by, name)
+	WHERE paused_at IS NULL AND last_error IS NULL AND held OPERATOR(pg_catalog.<>) '{}';
+CREATE INDEX schedules_failing ON jobqueue.schedules (created_by, name) WHERE paused_at IS NULL AND last_error IS NOT NULL;
 
 COMMENT ON TABLE jobqueue.schedules IS 'tasks that are added at certain times: see schedule()';
 COMMENT ON COLUMN jobqueue.schedules.name IS 'name of the schedule';
@@ -56,7 +59,7 @@ COMMENT ON COLUMN jobqueue.schedules.last_error IS 'why it does not fire; null =
 COMMENT ON COLUMN jobqueue.schedules.paused_at IS 'when it was paused; null = it is not';
 COMMENT ON COLUMN jobqueue.schedules.created_by IS 'the role that it belongs to, which adds its tasks';
 COMMENT ON COLUMN jobqueue.schedules.created_by_oid IS 'that role, and no other that comes to bear its name; set anew by adopt()';
-COMMENT ON COLUMN jobqueue.schedules.governed IS 'made by a role whose access jobqueue.access limits: that is asked at each firing';
+COMMENT ON COLUMN jobqueue.schedules.governed IS 'made by a role whose access jobqueue.access limited then; what the role may do is asked at each firing';
 COMMENT ON COLUMN jobqueue.schedules.anchor IS 'when the expression was given; intervals count from here';
 COMMENT ON COLUMN jobqueue.schedules.incarnation IS 'the installation it was made in; others'' schedules do not fire';
 COMMENT ON COLUMN jobqueue.schedules.created_at IS 'when it was made first';

@@ -98,7 +98,14 @@ SELECT k.queue,
 		AND (NOT h.governed OR h.queue OPERATOR(pg_catalog.=) k.queue OR EXISTS (SELECT 1 FROM jobqueue.access a
 			WHERE a.access OPERATOR(pg_catalog.=) ANY (ARRAY['consumer', 'manager'])
 				AND (a.queue IS NULL OR a.queue OPERATOR(pg_catalog.=) k.queue)
-				AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE'))))) AS unhandled_types
+				AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE'))
+			-- As _serves_all() has it, which not everybody may call who reads this.
+			OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) g
+				WHERE p.pronamespace OPERATOR(pg_catalog.=) (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'jobqueue')
+					AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY['register_handler', 'claim']::pg_catalog.name[])
+					AND g.privilege_type OPERATOR(pg_catalog.=) 'EXECUTE'
+					AND (g.grantee OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_has_role(h.run_as_oid, g.grantee, 'USAGE'))
+					AND NOT EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.role_oid OPERATOR(pg_catalog.=) g.grantee))))) AS unhandled_types
 FROM known k
 LEFT JOIN waiting w ON w.queue OPERATOR(pg_catalog.=) k.queue
 LEFT JOIN scheduled s ON s.queue OPERATOR(pg_catalog.=) k.queue

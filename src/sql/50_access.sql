@@ -162,27 +162,40 @@ $$;
 COMMENT ON FUNCTION jobqueue.revoke_access(name, text, text) IS
 	'takes the rights of a level in a queue from a role, null = in all; what its other levels include stays';
 
+-- Where max_queued limits anybody, what a role has waiting is counted by an index, at the cost of an entry for each task.
+CREATE FUNCTION jobqueue._index_waiting() RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM jobqueue.limits l WHERE l.max_queued IS NOT NULL) AND to_regclass('jobqueue.tasks_live_waiting_of') IS NULL THEN
+		CREATE INDEX tasks_live_waiting_of ON jobqueue.tasks_live (created_by, id)
+			WHERE status = ANY ('{pending,scheduled,blocked}'::text[]);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION jobqueue._index_waiting() IS 'internal: the index that max_queued needs';
+
 CREATE FUNCTION jobqueue.limit_role(role name, max_workers integer DEFAULT NULL, max_queued integer DEFAULT NULL,
-	max_payload integer DEFAULT NULL) RETURNS void
+	max_payload integer DEFAULT NULL, max_schedules integer DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF role IS NULL THEN
 		RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	IF max_workers < 0 OR max_queued < 0 OR max_payload < 0 THEN
+	IF max_workers < 0 OR max_queued < 0 OR max_payload < 0 OR max_schedules < 0 THEN
 		RAISE EXCEPTION 'limits must not be negative' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = role) THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
 	END IF;
 	DELETE FROM jobqueue.limits l WHERE l.role = $1;
-	IF max_workers IS NOT NULL OR max_queued IS NOT NULL OR max_payload IS NOT NULL THEN
-		INSERT INTO jobqueue.limits (role, max_workers, max_queued, max_payload) VALUES ($1, $2, $3, $4);
+	IF max_workers IS NOT NULL OR max_queued IS NOT NULL OR max_payload IS NOT NULL OR max_schedules IS NOT NULL THEN
+		INSERT INTO jobqueue.limits (role, max_workers, max_queued, max_payload, max_schedules) VALUES ($1, $2, $3, $4, $5);
+		PERFORM jobqueue._index_waiting();
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION jobqueue.limit_role(name, integer, integer, integer) IS
-	'limits a role: workers at once, tasks that wait, bytes of a payload; null = no limit; only for the extension''s owner';
+COMMENT ON FUNCTION jobqueue.limit_role(name, integer, integer, integer, integer) IS
+	'limits a role: workers at once, tasks that wait, bytes of a payload, schedules; null = no limit; only for the extension''s owner';
 
 CREATE VIEW jobqueue.history_status AS
 SELECT c.relname AS leaf, n.slot OPERATOR(pg_catalog.=) coalesce(r.slot, 1::pg_catalog.int2) AS filling, r.filled_since,
@@ -224,7 +237,8 @@ REVOKE ALL ON FUNCTION jobqueue._levels_of(name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION jobqueue._is_governed(name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION jobqueue.grant_access(name, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION jobqueue.revoke_access(name, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION jobqueue.limit_role(name, integer, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue._index_waiting() FROM PUBLIC;
+REVOKE ALL ON FUNCTION jobqueue.limit_role(name, integer, integer, integer, integer) FROM PUBLIC;
 
 ALTER TABLE jobqueue.tasks ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.tasks_live ENABLE ROW LEVEL SECURITY;
@@ -240,6 +254,14 @@ ALTER TABLE jobqueue.tasks_history_8 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.handlers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.queues ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.schedules ENABLE ROW LEVEL SECURITY;
+-- Nobody's but the owner's: no policy lets anybody in. pg_read_all_data and pg_write_all_data have rights to every table.
+ALTER TABLE jobqueue.access ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.limits ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.history_ring ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.unique_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.dependencies ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.dependents ENABLE ROW LEVEL SECURITY;
+ALTER TABLE jobqueue.parents ENABLE ROW LEVEL SECURITY;
 
 -- Nor to anybody else: default privileges may have granted what was created here to roles, or to PUBLIC.
 DO $$

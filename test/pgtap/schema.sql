@@ -240,7 +240,7 @@ SELECT results_eq(
 		('extend_lease', 'id bigint, attempt integer, lease interval DEFAULT ''00:05:00''::interval', 'boolean'),
 		('fail', 'id bigint, attempt integer, error text, sqlstate text DEFAULT NULL::text, retry_in interval DEFAULT NULL::interval, retryable boolean DEFAULT true', 'text'),
 		('grant_access', 'role name, access text, queue text DEFAULT NULL::text', 'void'),
-		('limit_role', 'role name, max_workers integer DEFAULT NULL::integer, max_queued integer DEFAULT NULL::integer, max_payload integer DEFAULT NULL::integer', 'void'),
+		('limit_role', 'role name, max_workers integer DEFAULT NULL::integer, max_queued integer DEFAULT NULL::integer, max_payload integer DEFAULT NULL::integer, max_schedules integer DEFAULT NULL::integer', 'void'),
 		('next_runs', 'cron text, n integer DEFAULT 5, time_zone text DEFAULT ''UTC''::text, after timestamp with time zone DEFAULT now()', 'SETOF timestamp with time zone'),
 		('parent_results', '', 'TABLE(parent_id bigint, name text, status text, result jsonb)'),
 		('parent_results', 'id bigint, attempt integer', 'TABLE(parent_id bigint, name text, status text, result jsonb)'),
@@ -279,7 +279,7 @@ SELECT columns_are('jobqueue', 'history_status', '{leaf,filling,filled_since,byt
 SELECT columns_are('jobqueue', 'shared_capacity', '{resource,database,role,queue,held,share,capacity,when_full}'::name[]);
 SELECT columns_are('jobqueue', 'access_status', '{role,access,queue,source}'::name[]);
 SELECT columns_are('jobqueue', 'access', '{role,role_oid,access,queue,granted_by,granted_at}'::name[]);
-SELECT columns_are('jobqueue', 'limits', '{role,max_workers,max_queued,max_payload}'::name[]);
+SELECT columns_are('jobqueue', 'limits', '{role,max_workers,max_queued,max_payload,max_schedules}'::name[]);
 
 -- comments: everything that somebody may look up says what it is
 SELECT isnt(obj_description('jobqueue'::regnamespace, 'pg_namespace'), NULL, 'the schema has a comment');
