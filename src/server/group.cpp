@@ -370,8 +370,12 @@ Worker::Taken Worker::take() {
 				locked = claimer_->lock(scope_, conditions_, std::nullopt, next_count());
 				if (locked.empty())
 					return;
-				if (!is_configured())
+				if (!is_configured()) {
+					for (const store::Candidate &task : locked.tasks)
+						if (task.admitted_as != 0)
+							return_tokens(task.admitted_as);
 					throw ConfigurationChanged{}; /* the abort gives them back, and says so */
+				}
 				taken.any = true;
 				group = first_group(locked);
 				more = help_is_possible() && claimer_->more_after(scope_, locked);

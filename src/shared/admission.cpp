@@ -565,16 +565,30 @@ Verdict admit(const Admission &admission) {
 	return verdict;
 }
 
+/* Under the lock. */
+static void put_back_tokens(Note &note) noexcept {
+	for (size_t i = 0; i < counted_kinds; i++)
+		if (const int64 token_ns = std::exchange(note.tokens_ns[i], 0); token_ns != 0)
+			if (Name *entry = find_name(note.names[i]))
+				put_back_token(&entry->bucket, token_ns);
+}
+
+void return_tokens(int64 id) noexcept {
+	Note *note = find_note(id);
+	if (note == nullptr)
+		return;
+	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
+	put_back_tokens(*note);
+	LWLockRelease(shared()->admission_lock);
+}
+
 void take_back(int64 id) noexcept {
 	Note *note = find_note(id);
 	if (note == nullptr)
 		return;
 	Freed unannounced; /* or we would hear of it, look again, and again in vain */
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
-	for (size_t i = 0; i < counted_kinds; i++)
-		if (note->tokens_ns[i] != 0)
-			if (Name *entry = find_name(note->names[i]))
-				put_back_token(&entry->bucket, note->tokens_ns[i]);
+	put_back_tokens(*note);
 	if (!note->again)
 		forget_task(id, unannounced);
 	LWLockRelease(shared()->admission_lock);

@@ -4,7 +4,7 @@
  *
  * A claimer admits a task when it locks it. From then on the task is counted: until the end of the transaction if it is
  * not begun in it (a task of a fused group ends with it, one that is given back was never run), else until the commit
- * of the transaction that ends its claim. Tokens are never given back but by take_back(). All of it is in shared memory:
+ * of the transaction that ends its claim. Tokens are never given back but by take_back() and return_tokens(). All of it is in shared memory:
  * after a start of the server the scheduler counts the tasks that are processing (see engine/flow.hpp), and what
  * somebody changes by hand is found by its poll.
  *
@@ -63,6 +63,8 @@ int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted
 Verdict admit(const Admission &admission);
 /* It was not locked after all: as if it had not been admitted. Nobody is told: ask again in a moment. noexcept. */
 void take_back(int64 task) noexcept;
+/* Its transaction is about to be aborted before the task has begun: what it took of rates is given back. noexcept. */
+void return_tokens(int64 task) noexcept;
 /* A task that was admitted as "task" has been claimed, with this id: it is counted until its claim ends. C region. */
 void note_begun(int64 task, int64 id);
 /* The claim of a task ends, at commit. C region. */
