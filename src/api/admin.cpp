@@ -92,6 +92,9 @@ JOBQUEUE_FUNCTION(jobqueue_installed) {
 namespace jobqueue {
 
 static void check_sqlstates(const std::vector<std::string> &codes) {
+	if (codes.size() > bounds::sqlstates)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"discard_sqlstates must not have more than " + std::to_string(bounds::sqlstates) + " elements");
 	for (const std::string &code : codes)
 		if ((code.size() != 2 && code.size() != 5) ||
 			code.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != std::string::npos)
@@ -153,7 +156,7 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 						"batch_size must be between 1 and " + std::to_string(most_tasks));
 	}
-	handler.on_failure = arguments.optional_text(19);
+	handler.on_failure = arguments.optional_text(19, "on_failure", bounds::type);
 	if (handler.on_failure && !handler.on_failure->empty())
 		refuse_sql_type(*handler.on_failure);
 	return handler;
@@ -286,7 +289,7 @@ static std::optional<store::Handler> own_handler(Oid owner, const std::string &t
 JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	arguments.text_at(0, "type");
+	arguments.text_at(0, "type", bounds::type);
 	const char *const required[] = {"handler", "queue",		  "run_as",	   "max_attempts", "backoff",
 									nullptr,   "first_delay", "max_delay", "jitter"};
 	for (int n = 1; n <= 9; n++)
@@ -414,7 +417,7 @@ JOBQUEUE_FUNCTION(jobqueue_cancel) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	const int64 id = arguments.int64_at(0, "id");
-	const std::optional<std::string> reason = arguments.optional_text(1);
+	const std::optional<std::string> reason = arguments.optional_remark(1, bounds::reason);
 	const Queues allowed = managers_queues(fcinfo);
 	const Session session(function_owner(fcinfo));
 	return BoolGetDatum(require_tasks(allowed, {&id, 1}) && end_cancelled(id, reason));

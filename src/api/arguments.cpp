@@ -30,13 +30,31 @@ std::optional<std::string> Arguments::optional_text(int n) const {
 
 std::string Arguments::text_at(int n, const char *name, size_t longest) const {
 	require(n, name);
+	check_size(n, name, longest);
 	std::string value = *optional_text(n);
 	if (value.empty())
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must not be empty");
-	if (value.size() > longest)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					std::string(name) + " must have at most " + std::to_string(longest) + " bytes");
 	return value;
+}
+
+void Arguments::check_size(int n, const char *name, size_t longest) const {
+	if (!is_null(n))
+		bounds::check(name, bounds::size_of(datum(n)), longest);
+}
+
+std::optional<std::string> Arguments::optional_text(int n, const char *name, size_t longest) const {
+	check_size(n, name, longest);
+	return optional_text(n);
+}
+
+std::optional<std::string> Arguments::optional_remark(int n, size_t longest) const {
+	if (is_null(n))
+		return std::nullopt;
+	const Datum value = datum(n);
+	/* No more than can be kept is looked at; what is behind tells only that it is longer. */
+	const auto most = static_cast<int32>(longest + MAX_MULTIBYTE_CHAR_LEN);
+	text *plain = guard([value, most] { return reinterpret_cast<text *>(PG_DETOAST_DATUM_SLICE(value, 0, most)); });
+	return bounds::cut({VARDATA_ANY(plain), static_cast<size_t>(VARSIZE_ANY_EXHDR(plain))}, longest);
 }
 
 std::vector<std::string> Arguments::texts_at(int n, const char *name) const {
@@ -75,10 +93,12 @@ float4 Arguments::fraction_at(int n) const {
 }
 
 std::optional<std::string> Arguments::optional_queue(int n) const {
-	std::optional<std::string> value = optional_text(n);
-	if (value && (value->empty() || value->size() > 63))
+	if (is_null(n))
+		return std::nullopt;
+	const size_t size = bounds::size_of(datum(n));
+	if (size == 0 || size > bounds::queue)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the name of a queue must have 1 to 63 bytes");
-	return value;
+	return optional_text(n);
 }
 
 std::optional<TimestampTz> Arguments::optional_time(int n, const char *name) const {

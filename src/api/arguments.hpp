@@ -3,12 +3,10 @@
  */
 #pragma once
 
+#include "engine/bounds.hpp"
 #include "engine/task_store.hpp"
 
 namespace jobqueue {
-
-/* Of a unique_key or group_key, in bytes: they go into indexes. */
-inline constexpr size_t longest_key = 1024;
 
 /* The arguments of a call, by position from 0. "name" is for the error message. */
 class Arguments {
@@ -24,6 +22,12 @@ public:
 	/* Throws 22004 if null, 22023 if empty, or longer than so many bytes. */
 	std::string text_at(int n, const char *name, size_t longest = std::string::npos) const;
 	std::optional<std::string> optional_text(int n) const;
+	/* Likewise, what is longer is refused, with 22023. */
+	std::optional<std::string> optional_text(int n, const char *name, size_t longest) const;
+	/* What is longer is cut, see bounds::cut(). */
+	std::optional<std::string> optional_remark(int n, size_t longest) const;
+	/* Throws 22023 if a text or jsonb is longer; it may be null. */
+	void check_size(int n, const char *name, size_t longest) const;
 	/* Of a text[] that is not null; throws 22004 if an element is. */
 	std::vector<std::string> texts_at(int n, const char *name) const;
 	/* 0 to 1; throws 22004 if null, 22023 if it is something else. */

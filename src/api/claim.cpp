@@ -105,7 +105,7 @@ struct ClaimRequest {
 		lease = lease_end(arguments, first + 2);
 		if (!arguments.is_null(first + 3))
 			types = read_types(arguments, first + 3);
-		const std::optional<std::string> given = arguments.optional_text(first + 4);
+		const std::optional<std::string> given = arguments.optional_text(first + 4, "claimed_by", bounds::claimed_by);
 		claimant = given ? *given : default_claimant();
 	}
 };
@@ -374,7 +374,8 @@ JOBQUEUE_FUNCTION(jobqueue_fail) {
 		const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 		/* P0001: what RAISE EXCEPTION would have had */
 		if (claim)
-			status = end_failed(*claim, {*arguments.optional_text(2), valid ? sqlstate : "P0001"}, options);
+			status =
+				end_failed(*claim, {*arguments.optional_remark(2, bounds::error), valid ? sqlstate : "P0001"}, options);
 	}
 	if (status == nullptr) {
 		fcinfo->isnull = true;
@@ -427,7 +428,7 @@ JOBQUEUE_FUNCTION(jobqueue_discard_claim) {
 	const ClaimSession session(fcinfo, name);
 	const std::optional<store::Claim> claim = store::lock_claim(name.id, name.attempt, false);
 	if (claim)
-		end_failed(*claim, {*arguments.optional_text(2), sqlstate::discarded}, {.discarded = true});
+		end_failed(*claim, {*arguments.optional_remark(2, bounds::error), sqlstate::discarded}, {.discarded = true});
 	return BoolGetDatum(claim.has_value());
 }
 
@@ -436,7 +437,7 @@ JOBQUEUE_FUNCTION(jobqueue_set_progress_claim) {
 	const Arguments arguments(fcinfo);
 	const ClaimName name(arguments);
 	const float4 fraction = arguments.fraction_at(2);
-	const std::optional<std::string> message = arguments.optional_text(3);
+	const std::optional<std::string> message = arguments.optional_remark(3, bounds::progress_message);
 	const ClaimSession session(fcinfo, name);
 	return BoolGetDatum(store::set_progress(name.id, name.attempt, fraction, message));
 }

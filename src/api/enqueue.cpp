@@ -61,7 +61,8 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 		task.timeout = arguments.datum(7);
 	}
 	if (!arguments.is_null(places.group_key))
-		task.group_key = arguments.text_at(places.group_key, "group_key", longest_key);
+		task.group_key = arguments.text_at(places.group_key, "group_key", bounds::key);
+	arguments.check_size(places.metadata, "metadata", bounds::metadata);
 	if (!arguments.is_null(places.metadata))
 		task.metadata = arguments.datum(places.metadata);
 	task.created_by = caller_name();
@@ -156,7 +157,7 @@ static KeyArguments read_key(const Arguments &arguments) {
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for and unique_scope \"waiting\" exclude each other");
 	if (arguments.is_null(unique_key_place))
 		return result;
-	result.key = {arguments.text_at(unique_key_place, "unique_key", longest_key), waiting, std::nullopt};
+	result.key = {arguments.text_at(unique_key_place, "unique_key", bounds::key), waiting, std::nullopt};
 	if (period)
 		result.key->until = GetCurrentTimestamp() + *period;
 	return result;
@@ -205,7 +206,7 @@ static std::span<const Datum> elements_of(Datum array) {
 JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const std::string type = arguments.text_at(0, "type");
+	const std::string type = arguments.text_at(0, "type", bounds::type);
 	arguments.require(1, "payload");
 	store::NewTask task = read_task(arguments, type, of_enqueue);
 	const Datum payload = arguments.datum(1);
@@ -223,7 +224,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 JOBQUEUE_FUNCTION(jobqueue_enqueue_unique) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const std::string type = arguments.text_at(0, "type");
+	const std::string type = arguments.text_at(0, "type", bounds::type);
 	arguments.require(1, "payload");
 	arguments.require(unique_key_place, "unique_key");
 	store::NewTask task = read_task(arguments, type, of_enqueue);
@@ -241,7 +242,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_unique) {
 JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	const std::string type = arguments.text_at(0, "type");
+	const std::string type = arguments.text_at(0, "type", bounds::type);
 	arguments.require(1, "payloads");
 	const Datum payloads = arguments.datum(1);
 	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))

@@ -9,7 +9,7 @@
 JOBQUEUE_FUNCTION(jobqueue_enqueue_sql) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
-	NewSqlTask task = {GetUserId(), arguments.text_at(0, "command")};
+	NewSqlTask task = {GetUserId(), arguments.text_at(0, "command", bounds::command)};
 	task.queue = arguments.optional_queue(1).value_or(task.queue);
 	if (const std::optional<int64> timeout = arguments.optional_duration(2, "timeout")) {
 		if (*timeout == 0)

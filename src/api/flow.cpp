@@ -10,7 +10,7 @@
 #include "engine/sql_command.hpp"
 #include "shared/announcements.hpp"
 
-#include <unordered_map>
+#include <map>
 
 extern "C" {
 #include "utils/numeric.h"
@@ -146,9 +146,10 @@ public:
 	void read(std::span<Pair> pairs);
 
 private:
-	std::string text(const char *key, const JsonbValue &value) const {
+	std::string text(const char *key, const JsonbValue &value, size_t longest) const {
 		if (value.type != jbvString || value.val.string.len == 0)
 			refuse(name(), std::string(key) + " must be a string that is not empty");
+		bounds::check("task \"" + name() + "\" of the flow: " + key, text_of(value).size(), longest);
 		return std::string(text_of(value));
 	}
 	int64 number(const char *key, const JsonbValue &value, int64 low, int64 high) const;
@@ -190,7 +191,7 @@ int64 Reader::number(const char *key, const JsonbValue &value, int64 low, int64 
 }
 
 template <typename Convert> Datum Reader::converted(const char *key, const JsonbValue &value, Convert &&convert) const {
-	const std::string given = text(key, value);
+	const std::string given = text(key, value, bounds::key);
 	const char *const input = given.c_str();
 	std::optional<PgError> error;
 	try {
@@ -228,7 +229,7 @@ void Reader::read_after(const JsonbValue &value) {
 	JsonbContainer *const container = value.val.binary.data;
 	for (const Pair &element : guard([container] { return pairs_of(container); })) {
 		if (element.value.type == jbvString)
-			member_.names.emplace_back(text_of(element.value));
+			member_.names.push_back(text("a name in after", element.value, bounds::flow_name));
 		else
 			member_.ids.push_back(number("an id in after", element.value, 1, PG_INT64_MAX));
 	}
@@ -248,14 +249,16 @@ void Reader::read_one(std::string_view key, const JsonbValue &value) {
 	}
 	if (key == "metadata") {
 		task.metadata = as_json();
+		bounds::check("task \"" + name() + "\" of the flow: metadata", bounds::size_of(*task.metadata),
+					  bounds::metadata);
 		return;
 	}
 	if (value.type == jbvNull) /* as if it had been left out */
 		return;
 	if (key == "queue") {
-		task.queue = text("queue", value);
-		if (task.queue->size() > 63)
+		if (value.type == jbvString && text_of(value).size() > bounds::queue)
 			refuse(name(), "the name of a queue must have 1 to 63 bytes");
+		task.queue = text("queue", value, bounds::queue);
 	} else if (key == "priority") {
 		task.priority = static_cast<int16>(number("priority", value, PG_INT16_MIN, PG_INT16_MAX));
 	} else if (key == "run_at" || key == "delay") {
@@ -281,11 +284,11 @@ void Reader::read_one(std::string_view key, const JsonbValue &value) {
 			refuse(name(), "timeout must be longer than nothing");
 		task.timeout = span;
 	} else if (key == "group_key") {
-		task.group_key = text("group_key", value);
+		task.group_key = text("group_key", value, bounds::key);
 	} else if (key == "after") {
 		read_after(value);
 	} else if (key == "on_parent_failure") {
-		const std::string given = text("on_parent_failure", value);
+		const std::string given = text("on_parent_failure", value, bounds::queue);
 		if (policy_named(given) == nullptr)
 			refuse(name(), "unknown on_parent_failure \"" + given + "\"", policy_hint);
 		member_.task.policy = given;
@@ -313,10 +316,11 @@ private:
 };
 
 void Flow::add(std::string name, const JsonbValue &settings) {
-	if (!is_object(settings))
-		refuse(name, "it must be an object");
 	if (name.empty())
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "the name of a task of a flow must not be empty");
+	bounds::check("the name of a task of a flow", name.size(), bounds::flow_name);
+	if (!is_object(settings))
+		refuse(name, "it must be an object");
 	Member member;
 	member.task.name = std::move(name);
 	member.task.policy = "cancel";
@@ -330,6 +334,7 @@ void Flow::add(std::string name, const JsonbValue &settings) {
 			type = text_of(pair.value);
 	if (type.empty())
 		refuse(member.task.name, "type must be a string that is not empty");
+	bounds::check("task \"" + member.task.name + "\" of the flow: type", type.size(), bounds::type);
 	types.push_back(std::move(type));
 	members.push_back(std::move(member));
 }
@@ -384,7 +389,7 @@ Flow::Flow(Datum json) {
 
 /* Finds the others by their names, and refuses what could never run. */
 void Flow::link() {
-	std::unordered_map<std::string_view, size_t> places;
+	std::map<std::string_view, size_t> places; /* no hash: users choose the names */
 	for (size_t i = 0; i < members.size(); i++)
 		if (!places.emplace(members[i].task.name, i).second)
 			refuse(members[i].task.name, "there are two of this name");

@@ -175,11 +175,12 @@ JOBQUEUE_FUNCTION(jobqueue_schedule) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	store::Schedule schedule;
-	schedule.name = arguments.text_at(0, "name");
+	schedule.name = arguments.text_at(0, "name", bounds::schedule_name);
 	schedule.cron = arguments.text_at(1, "cron");
-	schedule.type = arguments.text_at(2, "type");
+	schedule.type = arguments.text_at(2, "type", bounds::type);
 	refuse_sql_type(schedule.type);
 	arguments.require(3, "payload");
+	arguments.check_size(3, "payload", bounds::schedule_payload);
 	schedule.payload = arguments.datum(3);
 	schedule.time_zone = arguments.text_at(4, "time_zone");
 	schedule.queue = arguments.optional_queue(5);
@@ -196,10 +197,10 @@ JOBQUEUE_FUNCTION(jobqueue_schedule_sql) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	store::Schedule schedule;
-	schedule.name = arguments.text_at(0, "name");
+	schedule.name = arguments.text_at(0, "name", bounds::schedule_name);
 	schedule.cron = arguments.text_at(1, "cron");
 	schedule.type = "sql";
-	schedule.command = arguments.text_at(2, "command");
+	schedule.command = arguments.text_at(2, "command", bounds::command);
 	schedule.payload = sql_payload(*schedule.command);
 	schedule.time_zone = arguments.text_at(3, "time_zone");
 	schedule.queue = arguments.optional_queue(4).value_or("default");

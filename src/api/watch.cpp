@@ -166,7 +166,7 @@ JOBQUEUE_FUNCTION(jobqueue_discard) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	arguments.require(0, "reason");
-	const std::string reason = *arguments.optional_text(0);
+	const std::string reason = *arguments.optional_remark(0, bounds::error);
 	require_handler("discard");
 	const char *const message = reason.c_str();
 	guard([message] { ereport(ERROR, (errcode(errcode_discarded), errmsg_internal("%s", message))); });
@@ -177,13 +177,15 @@ JOBQUEUE_FUNCTION(jobqueue_set_progress) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	const float4 fraction = arguments.fraction_at(0);
-	const std::string message = arguments.optional_text(1).value_or("");
+	/* More than can be kept, so that there is something to cut: here without a mark. */
+	const std::string message = arguments.optional_remark(1, 2 * bounds::progress_message).value_or("");
 	require_handler("set_progress");
 	WorkerSlot *slot = own_worker();
 	if (slot == nullptr)
 		return 0; /* drain(): nobody else sees the task */
+	static_assert(bounds::progress_message < progress_message_size);
 	const int length = guard([&message] {
-		return pg_mbcliplen(message.data(), static_cast<int>(message.size()), progress_message_size - 1);
+		return pg_mbcliplen(message.data(), static_cast<int>(message.size()), bounds::progress_message);
 	});
 	write_progress(slot, fraction, message.substr(0, static_cast<size_t>(length)).c_str());
 	return 0;

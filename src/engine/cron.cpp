@@ -7,6 +7,9 @@
  */
 #include "engine/cron.hpp"
 
+#include "engine/bounds.hpp"
+#include "pg/compat.hpp"
+
 extern "C" {
 #include "pgtime.h"
 #include "utils/datetime.h"
@@ -22,7 +25,6 @@ constexpr int64 cycle_seconds = 146097 * day_seconds;
 constexpr int64 epoch_difference = static_cast<int64>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * day_seconds;
 /* No zone's clock has ever been changed by more than a day. */
 constexpr int64 longest_change = 2 * day_seconds;
-constexpr size_t longest_text = 1000;
 /* Where the calendar ends: about the year 200000, far from where sums of microseconds overflow. */
 constexpr TimestampTz last_time = INT64CONST(198000) * 365 * USECS_PER_DAY;
 
@@ -394,6 +396,9 @@ uint64 read_item(const FieldKind &kind, const Token &item) {
 		high = read_value(kind, part(base, dash + 1));
 		if (&kind == &weekday_field && high == 0 && low > 0)
 			high = 7; /* fri-sun */
+		if (low > high && &kind == &weekday_field && low == 7)
+			refuse(kind, base, "ends before it begins",
+				   "Here Sunday is 0: write it as 0-" + std::to_string(high) + ".");
 		if (low > high)
 			refuse(kind, base, "ends before it begins",
 				   "Write it as two ranges: " + std::to_string(low) + "-" +
@@ -537,24 +542,40 @@ Period read_period(const std::string &text) {
 
 } // namespace
 
+static bool equal_names(const std::string &given, std::string_view name) noexcept {
+	return std::equal(given.begin(), given.end(), name.begin(), name.end(),
+					  [](char a, char b) { return lower(a) == b; });
+}
+
 Zone::Zone(const std::string &name) {
 	const char *const given = name.c_str();
+	/*
+	 * Only names: the server takes whatever looks like POSIX rules for a zone, a name with a typo for instance, and keeps
+	 * each of them in memory for as long as the process lives.
+	 */
 	zone_ = guard([given]() -> const pg_tz * {
-		const pg_tz *const zone = strlen(given) > TZ_STRLEN_MAX ? nullptr : pg_tzset(given);
+		const pg_tz *const zone =
+			strlen(given) <= bounds::time_zone && compat::is_time_zone_name(given) ? pg_tzset(given) : nullptr;
 		return zone != nullptr && pg_tz_acceptable(const_cast<pg_tz *>(zone)) ? zone : nullptr;
 	});
 	if (zone_ == nullptr)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "time zone " + quoted(name) + " is not known",
-					"See pg_timezone_names.");
+					"It is one of the names in pg_timezone_names; abbreviations and POSIX rules are not taken.");
 }
 
 Expression::Expression(const std::string &written) {
-	if (written.size() > longest_text)
+	if (written.size() > bounds::cron)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"invalid cron expression: it is longer than " + std::to_string(longest_text) + " bytes");
+					"invalid cron expression: it is longer than " + std::to_string(bounds::cron) + " bytes");
 	std::vector<Token> tokens = split(written);
 	if (tokens.empty())
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: it is empty");
+	const std::string beginning = tokens[0].text.substr(0, tokens[0].text.find('='));
+	if (beginning.size() < tokens[0].text.size() && (equal_names(beginning, "cron_tz") || equal_names(beginning, "tz")))
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					"invalid cron expression: " + quoted(beginning + "=") + " at position " +
+						std::to_string(tokens[0].place + 1) + " is not supported",
+					"Pass the time zone as the argument time_zone, and leave it out here.");
 	if (tokens[0].text[0] == '@') {
 		const std::optional<const char *> fields = expand(tokens[0].text);
 		const std::string where = quoted(tokens[0].text) + " at position " + std::to_string(tokens[0].place + 1) + " ";

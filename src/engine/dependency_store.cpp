@@ -93,6 +93,8 @@ static constinit Statement insert_flow_statement{
 	TEXTARRAYOID};
 
 std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
+	for (const FlowTask &task : tasks)
+		check_bounds(task.task);
 	using Text = std::optional<std::string_view>;
 	const auto optional = [](const std::optional<Datum> &value, bool *isnull) {
 		*isnull = !value;

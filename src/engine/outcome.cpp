@@ -4,6 +4,7 @@
 #include "engine/outcome.hpp"
 
 #include "engine/access.hpp"
+#include "engine/bounds.hpp"
 #include "engine/dependencies.hpp"
 #include "engine/executor.hpp"
 #include "engine/retry_policy.hpp"
@@ -192,14 +193,17 @@ static void add_failure_task(const store::Claim &claim, const store::FailurePoli
 
 const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options) {
 	const store::FailurePolicy policy = store::failure_policy(claim, failure.sqlstate);
-	bool retry = options.retryable && !options.discarded && !policy.discard && claim.attempt < claim.max_attempts;
+	const bool countable = claim.attempt <= bounds::attempts; /* if not, it cannot wait any more */
+	bool retry =
+		options.retryable && !options.discarded && !policy.discard && claim.attempt < claim.max_attempts && countable;
 	if (failure.crash && claim.crashes + 1 >= settings::max_crashes) {
 		retry = false;
 		failure.message +=
 			"; after " + std::to_string(claim.crashes + 1) + " crashes it is not tried again (jobqueue.max_crashes)";
 	}
+	failure.message = bounds::cut(failure.message, bounds::error);
 	if (!retry) {
-		const bool dead_letter = policy.dead_letter_queue && !options.discarded && !claim.dead_letter &&
+		const bool dead_letter = policy.dead_letter_queue && !options.discarded && !claim.dead_letter && countable &&
 								 *policy.dead_letter_queue != claim.queue;
 		const std::optional<store::FailureReport> report =
 			policy.on_failure && !claim.dead_letter
@@ -247,7 +251,7 @@ void end_removed(std::span<const store::Removed> tasks) {
 	});
 }
 
-static constinit char own_reason[1024] = {};
+static constinit char own_reason[bounds::reason + 1] = {};
 static constinit bool own_reason_given = false;
 static constinit bool own_cancel = false;
 
@@ -273,15 +277,12 @@ void end_by_own_hand(int64 id, int32 attempt, const std::optional<OwnCancel> &ca
 				   {});
 }
 
-bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
+bool end_cancelled(int64 id, const std::optional<std::string> &given) {
+	const std::optional<std::string> reason = given ? std::optional(bounds::cut(*given, bounds::reason)) : std::nullopt;
 	if (current_task_id() == id)
 		own_cancel = true;
 	if (reason && current_task_id() == id) {
-		const int length = guard([&reason] {
-			return pg_mbcliplen(reason->data(), static_cast<int>(reason->size()), sizeof(own_reason) - 1);
-		});
-		memcpy(own_reason, reason->data(), static_cast<size_t>(length));
-		own_reason[length] = '\0';
+		strlcpy(own_reason, reason->c_str(), sizeof(own_reason));
 		own_reason_given = true;
 	}
 	const int slot = history_slot();
@@ -303,13 +304,14 @@ bool end_cancelled(int64 id, const std::optional<std::string> &reason) {
 }
 
 /* Cut where a character ends; a C function may have said what is no text in this encoding. */
-static std::string cut(const char *text, int most) {
+static std::string cut(const char *text, size_t most) {
 	const int length = static_cast<int>(strlen(text));
 	std::string result;
 	if (guard([text, length] { return pg_verifymbstr(text, length, true); })) {
-		result.assign(text, static_cast<size_t>(length <= most ? length : pg_mbcliplen(text, length, most)));
+		const auto limit = static_cast<int>(most);
+		result.assign(text, static_cast<size_t>(length <= limit ? length : pg_mbcliplen(text, length, limit)));
 	} else {
-		result.assign(text, static_cast<size_t>(std::min(length, most)));
+		result.assign(text, std::min(static_cast<size_t>(length), most));
 		std::replace_if(
 			result.begin(), result.end(), [](char c) { return IS_HIGHBIT_SET(c); }, '?');
 	}
@@ -317,9 +319,8 @@ static std::string cut(const char *text, int most) {
 }
 
 store::Failure failure_of(const PgError &error) {
-	constexpr int longest_message = 8192, longest_detail = 2000;
 	const ErrorData &data = error.data();
-	store::Failure failure = {cut(error.what(), longest_message), unpack_sql_state(error.sqlerrcode())};
+	store::Failure failure = {cut(error.what(), bounds::error), unpack_sql_state(error.sqlerrcode())};
 	const std::pair<const char *, const char *> details[] = {
 		{"detail", data.detail},		  {"hint", data.hint},
 		{"context", data.context},		  {"schema", data.schema_name},
@@ -330,7 +331,7 @@ store::Failure failure_of(const PgError &error) {
 		if (value == nullptr)
 			continue;
 		failure.keys.emplace_back(key);
-		failure.values.push_back(cut(value, longest_detail));
+		failure.values.push_back(cut(value, bounds::failure_detail));
 	}
 	return failure;
 }
@@ -339,12 +340,24 @@ void announce_due(const store::Due &task) {
 	guard([&task] { note_task(task.queue, task.priority, task.id, task.type, task.group); });
 }
 
+/* One that has been tried so often that the attempts cannot be counted any more (see bounds.hpp) does not wait again. */
+static bool end_uncountable(const store::Claim &claim) {
+	if (claim.attempt <= bounds::attempts)
+		return false;
+	end_failed(claim, {"it has been tried too often to count", unpack_sql_state(ERRCODE_PROGRAM_LIMIT_EXCEEDED)}, {});
+	return true;
+}
+
 void end_released(const store::Claim &claim) {
+	if (end_uncountable(claim))
+		return;
 	store::put_back(claim.id, std::nullopt, std::nullopt);
 	announce_task(claim);
 }
 
 void end_snoozed(const store::Claim &claim, TimestampTz until) {
+	if (end_uncountable(claim))
+		return;
 	store::put_back(claim.id, until, std::nullopt);
 	announce_waiting(claim, until);
 }

@@ -5,6 +5,7 @@
  */
 #include "engine/schedule_store.hpp"
 
+#include "engine/bounds.hpp"
 #include "engine/sql_text.hpp"
 
 namespace jobqueue::store {
@@ -17,8 +18,8 @@ namespace jobqueue::store {
 	"coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.oid" EQ "s.created_by_oid AND a.rolname" EQ             \
 	"s.created_by), 0::pg_catalog.oid)"
 #define COLUMNS                                                                                                        \
-	"SELECT s.name, s.cron, s.type, s.payload, s.command, s.time_zone, s.queue, s.priority, s.timeout, "               \
-	"s.on_misfire, s.misfire_limit, s.on_overlap, s.created_by, " ROLE                                                 \
+	"SELECT s.name, s.cron, s.type, s.created_by_oid, s.command IS NOT NULL, s.time_zone, s.queue, s.priority, "       \
+	"s.timeout, s.on_misfire, s.misfire_limit, s.on_overlap, s.created_by, " ROLE                                      \
 	", s.governed, s.anchor, s.next_run_at, s.last_run_at, s.last_task_id, s.held, s.paused_at IS NOT NULL, " BUSY     \
 	", s.last_error IS NOT NULL FROM jobqueue.schedules s WHERE "
 /* Neither a copy nor a restore that is half done fires anything, even before it is known to be one. */
@@ -73,8 +74,8 @@ static std::vector<Schedule> schedules_from(const Rows &rows) {
 		schedule.name = rows.text_at(i, 1);
 		schedule.cron = rows.text_at(i, 2);
 		schedule.type = rows.text_at(i, 3);
-		schedule.payload = rows.datum(i, 4);
-		schedule.command = text(5);
+		schedule.role_then = DatumGetObjectId(rows.datum(i, 4));
+		schedule.has_command = rows.bool_at(i, 5);
 		schedule.time_zone = rows.text_at(i, 6);
 		schedule.queue = text(7);
 		schedule.priority = rows.int16_at(i, 8);
@@ -317,6 +318,19 @@ std::vector<Schedule> lock_schedules(std::span<const std::string> names) {
 	return schedules_from(lock_named_statement.run(params.add(names)));
 }
 
+static constinit Statement contents_statement{
+	"SELECT s.payload, s.command FROM jobqueue.schedules s WHERE s.name" EQ "$1", TEXTOID};
+
+void fetch_contents(Schedule &schedule) {
+	Params params;
+	const Rows rows = contents_statement.run(params.add(std::string_view(schedule.name)));
+	if (rows.empty())
+		throw Error(ERRCODE_INTERNAL_ERROR, "a locked schedule is gone");
+	schedule.payload = rows.datum(0, 1);
+	if (!rows.is_null(0, 2))
+		schedule.command = rows.text_at(0, 2);
+}
+
 void put_firing(const Schedule &schedule) {
 	Params params;
 	params.add(std::string_view(schedule.name)).add_time(schedule.next_run_at).add_time(schedule.last_run_at);
@@ -326,7 +340,8 @@ void put_firing(const Schedule &schedule) {
 
 bool put_schedule_error(std::string_view name, std::string_view message) {
 	Params params;
-	return !error_statement.run(params.add(name).add(message)).empty();
+	const std::string text = bounds::cut(message, bounds::error);
+	return !error_statement.run(params.add(name).add(std::string_view(text))).empty();
 }
 
 Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for) {

@@ -14,8 +14,10 @@ struct Schedule {
 	std::string name;
 	std::string cron;
 	std::string type;
+	/* What it adds. It may be long: who reads schedules gets it by fetch_contents(). */
 	Datum payload = 0; /* jsonb */
 	std::optional<std::string> command;
+	bool has_command = false;
 	std::string time_zone;
 	std::optional<std::string> queue;
 	int16 priority = 0;
@@ -24,8 +26,9 @@ struct Schedule {
 	int32 misfire_limit = 0;
 	std::string on_overlap;
 	std::string created_by;
-	Oid role = InvalidOid; /* InvalidOid: there is no such role any more, or another one of that name */
-	bool governed = false; /* not asked: what its role may do by now is */
+	Oid role = InvalidOid;		/* InvalidOid: there is no such role any more, or another one of that name */
+	Oid role_then = InvalidOid; /* when it was made; it may have another name by now */
+	bool governed = false;		/* not asked: what its role may do by now is */
 	TimestampTz anchor = 0;
 	std::optional<TimestampTz> next_run_at;
 	std::optional<TimestampTz> last_run_at;
@@ -78,6 +81,8 @@ std::vector<ScheduleName> failing_schedules(std::span<const std::string> roles, 
 											int each);
 /* Likewise locked. */
 std::vector<Schedule> lock_schedules(std::span<const std::string> names);
+/* Of one that is locked: payload and command, for as long as the Session lives. */
+void fetch_contents(Schedule &schedule);
 /* What a firing leaves behind: next_run_at, last_run_at, last_task_id, held, and no error. */
 void put_firing(const Schedule &schedule);
 /* False if it says so already. */

@@ -49,6 +49,17 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 	return times;
 }
 
+/* A role that was renamed is not followed: its name is what a dump keeps. */
+[[noreturn]] static void refuse_lost_role(const store::Schedule &schedule) {
+	const Oid role = schedule.role_then;
+	const char *const now = guard([role] { return OidIsValid(role) ? GetUserNameFromId(role, true) : nullptr; });
+	const std::string name = "its role \"" + schedule.created_by + "\"";
+	if (now == nullptr)
+		throw Error(ERRCODE_UNDEFINED_OBJECT, name + " is no more");
+	throw Error(ERRCODE_UNDEFINED_OBJECT,
+				name + " is no more: it is called \"" + now + "\" now; the schedule has to be made again as that role");
+}
+
 /* What a step has read of roles, types and limits. */
 class Schedules::Rights {
 public:
@@ -62,8 +73,8 @@ public:
 	/* What the schedule's role may not do by now, it does not do. Returns how many tasks may be added, at least one. */
 	int64 check(const store::Schedule &schedule) {
 		if (!OidIsValid(schedule.role))
-			throw Error(ERRCODE_UNDEFINED_OBJECT, "its role \"" + schedule.created_by + "\" is no more");
-		if (!schedule.command) {
+			refuse_lost_role(schedule);
+		if (!schedule.has_command) {
 			const Queues &allowed = of(schedule.role);
 			if (!types_ && !allowed.all)
 				types_ = store::handled_types();
@@ -174,8 +185,9 @@ void Schedules::fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz
 			schedule.next_run_at = times[most];
 			times.resize(most);
 		}
+		store::fetch_contents(schedule);
 		for (const TimestampTz time : times) {
-			if (schedule.command)
+			if (schedule.has_command)
 				add_command(schedule, time);
 			else
 				add_task(schedule, time, rights.of(schedule.role));
@@ -285,14 +297,24 @@ void Schedules::put_off(Role &role, SteadyTime now) {
 	role.retry_at = now + role.delay_us;
 }
 
-void Schedules::report(const store::Schedule &schedule, const std::string &problem, int code) {
+void Schedules::report(const store::Schedule &schedule, Oid owner, const std::string &problem, int code) {
 	Role &role = roles_[schedule.created_by];
 	const SteadyTime now = steady_now();
 	if (now - role.said_at > most_lines_for_us) {
 		role.lines = 0;
 		role.said_at = now;
 	}
-	if (!store::put_schedule_error(schedule.name, problem) || role.said == problem || role.lines >= most_lines)
+	bool is_news = false;
+	try {
+		in_subtransaction([&] {
+			const Session session(owner);
+			is_news = store::put_schedule_error(schedule.name, problem);
+		});
+	} catch (const PgError &) { /* its row cannot be changed: that is what is wrong with it */
+		is_news = true;
+		role.locked_until = now + after_lock_us;
+	}
+	if (!is_news || role.said == problem || role.lines >= most_lines)
 		return;
 	role.said = problem;
 	role.lines++;
@@ -331,7 +353,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 		done++;
 		try {
 			in_subtransaction([&] {
-				if (schedule.command && OidIsValid(schedule.role))
+				if (schedule.has_command && OidIsValid(schedule.role))
 					check_sql_role(schedule.role, schedule.queue.value_or("default"), owner);
 				const Session session(owner);
 				fire_one(schedule, now, served_since, rights);
@@ -354,7 +376,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 			outcomes[schedule.created_by].second++;
 		else if (role.retry_at <= began)
 			role.retry_at = began + shortest_retry_us;
-		report(schedule, problem, code);
+		report(schedule, owner, problem, code);
 	}
 	for (const auto &[name, outcome] : outcomes) {
 		Role &role = roles_[name];

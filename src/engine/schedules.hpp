@@ -73,7 +73,7 @@ private:
 	std::vector<store::Schedule> take(TimestampTz now, int count, bool &more);
 	void count_waiting(const std::string &name, int64 limit);
 	static void put_off(Role &role, SteadyTime now);
-	void report(const store::Schedule &schedule, const std::string &problem, int code);
+	void report(const store::Schedule &schedule, Oid owner, const std::string &problem, int code);
 
 	std::map<std::string, Role> roles_;
 	std::string last_role_; /* whose schedule was the latest */

@@ -10,6 +10,7 @@
  */
 #include "engine/task_store.hpp"
 
+#include "engine/bounds.hpp"
 #include "engine/held_claims.hpp"
 #include "engine/lane_store.hpp"
 #include "engine/sql_command_store.hpp"
@@ -39,7 +40,19 @@ static constinit Statement insert_many_special_statement{
 	", group_key) SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
 	INSERT_TYPES(JSONBARRAYOID), TEXTOID, BOOLOID};
 
+/* Whatever door it came through. */
+void check_bounds(const NewTask &task) {
+	bounds::check("type", task.type.size(), bounds::type);
+	if (task.queue)
+		bounds::check("queue", task.queue->size(), bounds::queue);
+	if (task.group_key)
+		bounds::check("group_key", task.group_key->size(), bounds::key);
+	if (task.metadata)
+		bounds::check("metadata", bounds::size_of(*task.metadata), bounds::metadata);
+}
+
 void describe(Params &params, const NewTask &task, Datum payload) {
+	check_bounds(task);
 	params.add(task.type).add_datum(payload, false);
 	params.add(task.queue);
 	params.add(task.priority);

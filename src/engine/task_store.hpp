@@ -33,6 +33,8 @@ struct Added {
 	bool scheduled;
 	bool blocked;
 };
+/* Throws 22023 if a text of it is longer than it may be: every way to add a task asks this. */
+void check_bounds(const NewTask &task);
 /* For statements of the stores: the first ten parameters of those that add a task. */
 void describe(Params &params, const NewTask &task, Datum payload);
 /* Likewise what they return: id, queue and status. */

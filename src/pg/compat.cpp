@@ -6,12 +6,19 @@
 extern "C" {
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_namespace.h"
+#include "pgtime.h"
 #include "executor/executor.h"
 #include "replication/syncrep.h"
 #if PG_VERSION_NUM >= 160000
 #include "utils/guc_hooks.h"
 #endif
 }
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* In every version; its header (timezone/pgtz.h) is not installed. */
+extern "C" int pg_open_tzfile(const char *name, char *canonname);
 
 namespace jobqueue::compat {
 
@@ -272,6 +279,19 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 #endif
 		LWLockRelease(LockHashPartitionLockByIndex(i));
 	}
+}
+
+bool is_time_zone_name(const char *name) {
+	if (pg_strcasecmp(name, "GMT") == 0)
+		return true;				   /* the server knows it without a file */
+	char canonical[TZ_STRLEN_MAX + 1]; /* with it, it looks at nothing outside of the directory */
+	const int file = pg_open_tzfile(name, canonical);
+	if (file < 0)
+		return false;
+	struct stat status;
+	const bool found = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+	close(file);
+	return found;
 }
 
 IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot, int keys) {

@@ -40,6 +40,9 @@ void connect_as(Oid database, Oid role, bool can_login);
 /* Connects a background worker to a database as the bootstrap superuser. */
 void connect_as_superuser(Oid database);
 
+/* Is it one of pg_timezone_names, in whatever case? Those among them that have leap seconds are not told apart. */
+bool is_time_zone_name(const char *name);
+
 /* Pins search_path to pg_catalog. "level" is for unpin, which is skipped when an error is under way: abort undoes it. */
 int pin_search_path();
 void unpin_search_path(int level);

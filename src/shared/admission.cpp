@@ -41,7 +41,7 @@ struct Task {
 	char group[queue_name_size];
 };
 
-struct NameKey {
+struct CountedName {
 	uint64 name;
 	uint64 database;
 };
@@ -55,7 +55,7 @@ struct Bucket {
 	int64 full_once_ns; /* when those before them are back */
 };
 struct Name {
-	NameKey key;
+	CountedName key;
 	Bucket bucket;
 	SteadyTime used_at;
 	Holder holder; /* who brought it here */
@@ -105,7 +105,7 @@ void startup_admission() {
 	control.entrysize = sizeof(Task);
 	tasks = ShmemInitHash("jobqueue running tasks", most_running, most_running, &control,
 						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
-	control.keysize = sizeof(NameKey);
+	control.keysize = sizeof(CountedName);
 	control.entrysize = sizeof(Name);
 	names =
 		ShmemInitHash("jobqueue limits", most_names, most_names, &control, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
@@ -117,7 +117,7 @@ static Task *find_task(int64 id, HASHACTION action = HASH_FIND, bool *found = nu
 }
 
 static Name *find_name(uint64 name, HASHACTION action = HASH_FIND, bool *found = nullptr) noexcept {
-	const NameKey key = {name, MyDatabaseId};
+	const CountedName key = {name, MyDatabaseId};
 	return static_cast<Name *>(hash_search(names, &key, action, found));
 }
 

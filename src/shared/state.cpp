@@ -48,6 +48,7 @@ static void initialize(SharedState *fresh) {
 	fresh->positions_lock = &locks[1].lock;
 	fresh->admission_lock = &locks[2].lock;
 	fresh->server_start = static_cast<uint64>(GetCurrentTimestamp());
+	fresh->name_key = draw_name_key();
 	fresh->worker_count = max_worker_processes;
 	pg_atomic_init_u32(&fresh->launcher_procno, static_cast<uint32>(no_procno));
 	pg_atomic_init_u32(&fresh->launcher_wanted, 0);
@@ -132,6 +133,7 @@ static void startup_shared_memory() {
 		initialize(fresh);
 		open_flight_recorder();
 	}
+	set_name_key(fresh->name_key);
 	startup_ring();
 	startup_positions();
 	startup_admission();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "shared/id_ranges.hpp"
+#include "shared/name_hash.hpp"
 
 namespace jobqueue {
 
@@ -17,14 +18,6 @@ inline constexpr int queue_name_size = 64;
 inline constexpr int no_procno = -1;
 inline constexpr int max_deaths = 256;
 inline constexpr int progress_message_size = 200;
-
-/* 64-bit FNV-1a: names of queues and types are compared by it in shared memory. 0 is never returned. */
-constexpr uint64 hash_name(std::string_view name, uint64 seed = 14695981039346656037ULL) noexcept {
-	uint64 hash = seed;
-	for (const char c : name)
-		hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-	return hash ? hash : 1;
-}
 
 /* A small set of types that may answer yes wrongly, never no. */
 constexpr uint64 type_mask(uint64 type_hash) noexcept {
@@ -149,6 +142,7 @@ struct SharedState {
 	uint64 admission_serial;	/* under that lock, as are the next two */
 	int64 admission_evicted_ns; /* when room was made last */
 	uint64 server_start;		/* names this start of the server's shared memory */
+	NameKey name_key;			/* of the names' hashes in it */
 	int worker_count;			/* of slots */
 	pg_atomic_uint32 launcher_procno;
 	pg_atomic_uint32 launcher_wanted;

@@ -20,8 +20,9 @@ INSERT INTO jobqueue.incarnation (database, system_identifier, server_version)
 
 CREATE TABLE jobqueue.handlers (
 	type         text        NOT NULL CONSTRAINT handlers_pkey PRIMARY KEY
-		CONSTRAINT handlers_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) ''),
-	handler      text        NOT NULL,
+		CONSTRAINT handlers_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) '')
+		CONSTRAINT handlers_type_length CHECK (pg_catalog.octet_length(type) OPERATOR(pg_catalog.<=) 255),
+	handler      text        NOT NULL CONSTRAINT handlers_handler_length CHECK (pg_catalog.octet_length(handler) OPERATOR(pg_catalog.<=) 1024),
 	queue        text        NOT NULL DEFAULT 'default' CONSTRAINT handlers_queue_length CHECK (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	run_as       name        NOT NULL,
@@ -31,13 +32,14 @@ CREATE TABLE jobqueue.handlers (
 	max_attempts integer     NOT NULL DEFAULT 20 CONSTRAINT handlers_max_attempts_positive CHECK (max_attempts OPERATOR(pg_catalog.>) 0),
 	backoff      text        NOT NULL DEFAULT 'exponential' CONSTRAINT handlers_backoff_known CHECK (
 		backoff OPERATOR(pg_catalog.=) ANY (ARRAY['fixed', 'linear', 'exponential'])),
-	backoff_function text,
+	backoff_function text CONSTRAINT handlers_backoff_function_length CHECK (pg_catalog.octet_length(backoff_function) OPERATOR(pg_catalog.<=) 1024),
 	first_delay  interval    NOT NULL DEFAULT '5 seconds',
 	max_delay    interval    NOT NULL DEFAULT '1 hour',
 	jitter       real        NOT NULL DEFAULT 0.2 CONSTRAINT handlers_jitter_range CHECK (
 		jitter OPERATOR(pg_catalog.>=) 0::real AND jitter OPERATOR(pg_catalog.<=) 1::real),
 	timeout      interval    CONSTRAINT handlers_timeout_positive CHECK (timeout OPERATOR(pg_catalog.>) '0'::interval),
-	discard_sqlstates text[],
+	discard_sqlstates text[] CONSTRAINT handlers_discard_sqlstates_length CHECK (
+		pg_catalog.pg_column_size(discard_sqlstates) OPERATOR(pg_catalog.<=) 16384),
 	dead_letter_queue text CONSTRAINT handlers_dead_letter_queue_length CHECK (
 		pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.>=) 1
 		AND pg_catalog.octet_length(dead_letter_queue) OPERATOR(pg_catalog.<=) 63),
@@ -50,7 +52,8 @@ CREATE TABLE jobqueue.handlers (
 	rate_burst   integer     CONSTRAINT handlers_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
 	group_limit  integer     CONSTRAINT handlers_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
 	rate_changed_at timestamptz,
-	on_failure   text        CONSTRAINT handlers_on_failure_not_empty CHECK (on_failure OPERATOR(pg_catalog.<>) ''),
+	on_failure   text        CONSTRAINT handlers_on_failure_not_empty CHECK (on_failure OPERATOR(pg_catalog.<>) '')
+		CONSTRAINT handlers_on_failure_length CHECK (pg_catalog.octet_length(on_failure) OPERATOR(pg_catalog.<=) 255),
 	governed     boolean     NOT NULL DEFAULT false,
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -113,8 +116,8 @@ CREATE TABLE jobqueue.history_ring (
 
 -- Keys that were taken for a period, whatever becomes of the task. No foreign key: tasks have no constraint to refer to.
 CREATE TABLE jobqueue.unique_keys (
-	type       text        NOT NULL,
-	unique_key text        NOT NULL,
+	type       text        NOT NULL CONSTRAINT unique_keys_type_length CHECK (pg_catalog.octet_length(type) OPERATOR(pg_catalog.<=) 255),
+	unique_key text        NOT NULL CONSTRAINT unique_keys_unique_key_length CHECK (pg_catalog.octet_length(unique_key) OPERATOR(pg_catalog.<=) 1024),
 	task_id    bigint      NOT NULL,
 	expires_at timestamptz NOT NULL,
 	CONSTRAINT unique_keys_pkey PRIMARY KEY (type, unique_key)

@@ -2,12 +2,15 @@
 
 CREATE TABLE jobqueue.schedules (
 	name           text        NOT NULL CONSTRAINT schedules_pkey PRIMARY KEY
-		CONSTRAINT schedules_name_not_empty CHECK (name OPERATOR(pg_catalog.<>) ''),
-	cron           text        NOT NULL,
-	type           text        NOT NULL CONSTRAINT schedules_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) ''),
-	payload        jsonb       NOT NULL DEFAULT '{}',
-	command        text,
-	time_zone      text        NOT NULL DEFAULT 'UTC',
+		CONSTRAINT schedules_name_not_empty CHECK (name OPERATOR(pg_catalog.<>) '')
+		CONSTRAINT schedules_name_length CHECK (pg_catalog.octet_length(name) OPERATOR(pg_catalog.<=) 255),
+	cron           text        NOT NULL CONSTRAINT schedules_cron_length CHECK (pg_catalog.octet_length(cron) OPERATOR(pg_catalog.<=) 1000),
+	type           text        NOT NULL CONSTRAINT schedules_type_not_empty CHECK (type OPERATOR(pg_catalog.<>) '')
+		CONSTRAINT schedules_type_length CHECK (pg_catalog.octet_length(type) OPERATOR(pg_catalog.<=) 255),
+	payload        jsonb       NOT NULL DEFAULT '{}' CONSTRAINT schedules_payload_length CHECK (
+		pg_catalog.pg_column_size(payload) OPERATOR(pg_catalog.<=) 1048580),
+	command        text        CONSTRAINT schedules_command_length CHECK (pg_catalog.octet_length(command) OPERATOR(pg_catalog.<=) 1000000),
+	time_zone      text        NOT NULL DEFAULT 'UTC' CONSTRAINT schedules_time_zone_length CHECK (pg_catalog.octet_length(time_zone) OPERATOR(pg_catalog.<=) 63),
 	queue          text        CONSTRAINT schedules_queue_length CHECK (
 		pg_catalog.octet_length(queue) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.octet_length(queue) OPERATOR(pg_catalog.<=) 63),
 	priority       smallint    NOT NULL DEFAULT 0,
@@ -22,7 +25,7 @@ CREATE TABLE jobqueue.schedules (
 	last_run_at    timestamptz,
 	last_task_id   bigint,
 	held           timestamptz[] NOT NULL DEFAULT '{}',
-	last_error     text,
+	last_error     text        CONSTRAINT schedules_last_error_length CHECK (pg_catalog.octet_length(last_error) OPERATOR(pg_catalog.<=) 8192),
 	paused_at      timestamptz,
 	created_by     name        NOT NULL DEFAULT CURRENT_USER,
 	created_by_oid oid         NOT NULL DEFAULT 0,

@@ -11,7 +11,8 @@ CREATE TABLE jobqueue.dependencies (
 CREATE TABLE jobqueue.dependents (
 	id                bigint   NOT NULL CONSTRAINT dependents_pkey PRIMARY KEY,
 	parents           bigint[] NOT NULL,
-	names             text[],
+	names             text[]   CONSTRAINT dependents_names_length CHECK (
+		pg_catalog.pg_column_size(names) OPERATOR(pg_catalog.<=) 33554432),
 	waits_for         integer  NOT NULL,
 	on_parent_failure text     NOT NULL CONSTRAINT dependents_policy_known CHECK (
 		on_parent_failure OPERATOR(pg_catalog.=) ANY (ARRAY['cancel', 'run', 'wait'])),

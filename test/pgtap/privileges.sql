@@ -3,16 +3,16 @@ BEGIN;
 SELECT no_plan();
 
 -- nothing for PUBLIC
-SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'jobqueue'::regnamespace AND a.grantee = 0$$, 'no function is for PUBLIC');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'jobqueue'::regnamespace AND a.grantee = 0 AND proname <> '_check_task'$$, 'no function is for PUBLIC, but for the check of a row');
 SELECT is_empty($$SELECT oid::regclass FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) a WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p', 'v') AND a.grantee = 0$$, 'no table is for PUBLIC');
 SELECT is_empty($$SELECT oid::regclass FROM pg_class, aclexplode(coalesce(relacl, acldefault('s', relowner))) a WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'S' AND a.grantee = 0$$, 'no sequence is for PUBLIC');
 SELECT is_empty($$SELECT attrelid::regclass, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid, aclexplode(attacl) a WHERE c.relnamespace = 'jobqueue'::regnamespace AND a.grantee = 0$$, 'no column is for PUBLIC');
 SELECT is_empty($$SELECT nspname FROM pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) a WHERE nspname = 'jobqueue' AND a.grantee = 0$$, 'the schema is not for PUBLIC');
 -- nor for any other role but the owner
-SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, aclexplode(proacl) a WHERE pronamespace = 'jobqueue'::regnamespace AND a.grantee <> proowner$$, 'functions: the owner''s only');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc, aclexplode(proacl) a WHERE pronamespace = 'jobqueue'::regnamespace AND a.grantee <> proowner AND proname <> '_check_task'$$, 'functions: the owner''s only, but for the check of a row');
 SELECT is_empty($$SELECT oid::regclass FROM pg_class, aclexplode(relacl) a WHERE relnamespace = 'jobqueue'::regnamespace AND a.grantee <> relowner$$, 'tables: the owner''s only');
 CREATE ROLE pgtap_nobody;
-SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND has_function_privilege('pgtap_nobody', oid, 'EXECUTE')$$, 'a role without rights calls nothing');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND proname <> '_check_task' AND has_function_privilege('pgtap_nobody', oid, 'EXECUTE')$$, 'a role without rights calls nothing, but for the check of a row');
 SELECT is_empty($$SELECT oid::regclass FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p', 'v')
 	AND has_table_privilege('pgtap_nobody', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')$$, '... and reads and writes nothing');
 SELECT ok(NOT has_schema_privilege('pgtap_nobody', 'jobqueue', 'USAGE, CREATE'), '... and does not get in');
@@ -124,7 +124,7 @@ SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_man
 SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r,
 	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text,text)","jobqueue.revoke_access(name,text,text)","jobqueue.limit_role(name,integer,integer,integer,integer)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
 SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_proc
-	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> '_workers' AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
+	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> ALL ('{_workers,_check_task}') AND has_function_privilege(r, oid, 'EXECUTE')$$, 'internal functions are not for calling');
 SELECT is_empty($$SELECT r, a.privilege_type FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r JOIN pg_roles ON rolname = r,
 	pg_class, aclexplode(relacl) a WHERE relnamespace = 'jobqueue'::regnamespace AND a.grantee = pg_roles.oid AND a.is_grantable$$, 'no right can be passed on');
 SELECT lives_ok($$SELECT jobqueue.revoke_access('pgtap_producer', 'producer'), jobqueue.revoke_access('pgtap_consumer', 'consumer'), jobqueue.revoke_access('pgtap_manager', 'manager'), jobqueue.revoke_access('pgtap_sql', 'sql')$$, 'the levels are revoked');

@@ -93,7 +93,7 @@ for my $refused ('ALTER TABLE jobqueue.tasks ADD COLUMN extra text', 'ALTER TABL
 	'ALTER TABLE jobqueue.tasks ALTER payload DROP DEFAULT', 'ALTER TABLE jobqueue.tasks DETACH PARTITION jobqueue.tasks_history_8',
 	'ALTER TABLE jobqueue.tasks_live SET UNLOGGED', 'ALTER TABLE jobqueue.tasks_live REPLICA IDENTITY NOTHING',
 	'ALTER TABLE jobqueue.tasks_live FORCE ROW LEVEL SECURITY', 'ALTER TABLE jobqueue.tasks DISABLE ROW LEVEL SECURITY',
-	'ALTER TABLE jobqueue.tasks DROP CONSTRAINT tasks_status_known', 'ALTER TABLE jobqueue.tasks_live DROP CONSTRAINT tasks_live_pkey',
+	'ALTER TABLE jobqueue.tasks DROP CONSTRAINT tasks_status_known', 'ALTER TABLE jobqueue.tasks DROP CONSTRAINT tasks_bounds', 'ALTER TABLE jobqueue.tasks_live DROP CONSTRAINT tasks_live_pkey',
 	'ALTER TABLE jobqueue.tasks RENAME CONSTRAINT tasks_status_known TO other',
 	'ALTER TABLE jobqueue.tasks DISABLE TRIGGER tasks_inserted', 'ALTER TABLE jobqueue.queues ENABLE REPLICA TRIGGER queues_changed',
 	'DROP TRIGGER task_updated ON jobqueue.tasks_live', 'ALTER TRIGGER task_updated ON jobqueue.tasks_live RENAME TO other',
@@ -278,7 +278,7 @@ is($node->safe_psql('generous', <<'SQL'), '', 'E15: default privileges give nobo
 		UNION ALL SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace
 		UNION ALL SELECT oid::regtype::text, typacl, typowner FROM pg_type WHERE typnamespace = 'jobqueue'::regnamespace
 		UNION ALL SELECT nspname, nspacl, nspowner FROM pg_namespace WHERE nspname = 'jobqueue') x, aclexplode(acl) a
-	WHERE a.grantee <> x.owner
+	WHERE a.grantee <> x.owner AND NOT (a.grantee = 0 AND o LIKE 'jobqueue._check_task(%') -- whoever writes a row runs it
 SQL
 for my $table (qw(access incarnation tasks handlers)) {
 	($status, $out, $error) = $node->psql('generous', "DELETE FROM jobqueue.$table", extra_params => [ '-U', 'eve' ]);

@@ -1,0 +1,56 @@
+/*
+ * bounds.hpp -- how long the texts may be that users give, in bytes. The checks on the tables say the same: those of
+ * jobqueue.tasks are in the library (api/check_task.cpp), the others in src/sql. test/meta/bounds.t compares, and sql/bounds.sql
+ * finds a column that has none. Without a bound are payload (jobqueue.limit_role has one) and result: nothing reads them in
+ * passing.
+ *
+ * C++ region, but for what is noexcept.
+ */
+#pragma once
+
+#include "pg/guard.hpp"
+
+namespace jobqueue::bounds {
+
+/* Names, and what is looked at in passing: what is longer is refused. */
+inline constexpr size_t queue = 63;
+inline constexpr size_t type = 255;
+inline constexpr size_t key = 1024; /* unique_key, group_key: they go into indexes */
+inline constexpr size_t claimed_by = 255;
+inline constexpr size_t metadata = 65536; /* as jsonb is stored, before it is compressed */
+inline constexpr size_t flow_name = 255;
+inline constexpr size_t schedule_name = 255;
+inline constexpr size_t cron = 1000;
+inline constexpr size_t time_zone = 63;
+inline constexpr size_t command = 1000000;
+inline constexpr size_t schedule_payload = 1048576; /* as metadata */
+inline constexpr size_t signature = 1024;
+inline constexpr size_t sqlstates = 1000; /* how many */
+
+/* What records an event is cut, with a mark, since to refuse it would lose the event. */
+inline constexpr size_t error = 8192;
+inline constexpr size_t reason = 1024;
+inline constexpr size_t progress_message = 199;
+inline constexpr size_t failure_detail = 2000;
+
+/* By hand only: the engine writes less. */
+inline constexpr size_t failures = 1048576;
+inline constexpr size_t sqlstates_size = 16384;
+inline constexpr size_t flow_names_size = 33554432;
+inline constexpr size_t sqlstate = 5;
+
+/* A task that waits has been tried so many times at most: there is room to count the attempts that follow. */
+inline constexpr int32 attempts = 2000000000;
+
+inline constexpr const char *mark = "...";
+
+/* At most so many bytes of it, the mark among them. */
+std::string cut(std::string_view text, size_t most);
+
+/* Of a text or jsonb, without fetching or unpacking it. */
+size_t size_of(Datum value) noexcept;
+
+/* Throws 22023. "what" is for the message. */
+void check(std::string_view what, size_t size, size_t most);
+
+} // namespace jobqueue::bounds
