@@ -74,6 +74,7 @@ SELECT results_eq(
 		('rate_burst', 'integer', false, NULL),
 		('group_limit', 'integer', false, NULL),
 		('rate_changed_at', 'timestamp with time zone', false, NULL),
+		('on_failure', 'text', false, NULL),
 		('governed', 'boolean', true, 'false'),
 		('incarnation', 'uuid', true, NULL),
 		('created_at', 'timestamp with time zone', true, 'now()'),
@@ -150,8 +151,8 @@ SELECT alike((SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrel
 FROM (VALUES ('tasks_live_next', 'pending'), ('tasks_live_due', 'scheduled'), ('tasks_live_lease', 'processing'), ('tasks_live_unique_key', 'unique_key IS NOT NULL'), ('tasks_live_unique_key', 'live'), ('tasks_live_unique_key', 'completed'),
 	('tasks_live_finished', 'completed'), ('tasks_live_group', 'group_key IS NOT NULL'), ('tasks_live_next', 'group_key IS NULL')) v(i, what);
 SELECT is((SELECT array_agg(DISTINCT pg_get_indexdef(indexrelid, 1, true) || indisprimary) FROM pg_index WHERE indrelid IN
-	(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobqueue.tasks'::regclass AND inhrelid <> 'jobqueue.tasks_live'::regclass)), '{idtrue}'::text[],
-	'the other leaves have their primary key, on id, and nothing else');
+	(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobqueue.tasks'::regclass AND inhrelid <> 'jobqueue.tasks_live'::regclass)), '{finished_atfalse,idtrue}'::text[],
+	'the other leaves have their primary key, on id, and that of failed tasks their ends');
 SELECT is((SELECT count(*) FROM pg_index WHERE indisprimary AND indrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobqueue.tasks'::regclass)), 10::bigint, 'each leaf has one');
 SELECT col_is_pk('jobqueue', 'handlers', 'type', 'one handler for a type');
 SELECT col_is_pk('jobqueue', 'queues', 'queue', 'one row for a queue');
@@ -218,7 +219,7 @@ SELECT results_eq(
 	$$SELECT proname::text COLLATE "default", pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc
 	  WHERE pronamespace = 'jobqueue'::regnamespace AND proname !~ '^_' ORDER BY proname COLLATE "C", pronargs$$,
 	$$VALUES ('adopt', '', 'boolean'),
-		('alter_handler', 'type text, handler regprocedure DEFAULT NULL::regprocedure, queue text DEFAULT NULL::text, run_as name DEFAULT NULL::name, max_attempts integer DEFAULT NULL::integer, backoff text DEFAULT NULL::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT NULL::interval, max_delay interval DEFAULT NULL::interval, jitter real DEFAULT NULL::real, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, max_running integer DEFAULT NULL::integer, batch_size integer DEFAULT NULL::integer, rate_limit integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, rate_burst integer DEFAULT NULL::integer, group_limit integer DEFAULT NULL::integer', 'void'),
+		('alter_handler', 'type text, handler regprocedure DEFAULT NULL::regprocedure, queue text DEFAULT NULL::text, run_as name DEFAULT NULL::name, max_attempts integer DEFAULT NULL::integer, backoff text DEFAULT NULL::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT NULL::interval, max_delay interval DEFAULT NULL::interval, jitter real DEFAULT NULL::real, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, max_running integer DEFAULT NULL::integer, batch_size integer DEFAULT NULL::integer, rate_limit integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, rate_burst integer DEFAULT NULL::integer, group_limit integer DEFAULT NULL::integer, on_failure text DEFAULT NULL::text', 'void'),
 		('alter_queue', 'queue text, max_running integer DEFAULT NULL::integer, weight integer DEFAULT NULL::integer, rate_limit integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, rate_burst integer DEFAULT NULL::integer, group_limit integer DEFAULT NULL::integer, group_hold_on_retry boolean DEFAULT NULL::boolean, group_rate_limit integer DEFAULT NULL::integer, group_rate_period interval DEFAULT NULL::interval, group_rate_burst integer DEFAULT NULL::integer, aging interval DEFAULT NULL::interval', 'void'),
 		('cancel', 'id bigint, reason text DEFAULT NULL::text', 'boolean'),
 		('cancel_tasks', 'queue text DEFAULT NULL::text, type text DEFAULT NULL::text, status text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, max_tasks integer DEFAULT 1000', 'bigint'),
@@ -247,7 +248,7 @@ SELECT results_eq(
 		('pause_queue', 'queue text', 'boolean'),
 		('pause_schedule', 'name text', 'boolean'),
 		('purge_queue', 'queue text', 'bigint'),
-		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, max_running integer DEFAULT NULL::integer, batch_size integer DEFAULT 1, rate_limit integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, rate_burst integer DEFAULT NULL::integer, group_limit integer DEFAULT NULL::integer', 'void'),
+		('register_handler', 'type text, handler regprocedure, queue text DEFAULT ''default''::text, run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT ''exponential''::text, backoff_function regprocedure DEFAULT NULL::regprocedure, first_delay interval DEFAULT ''00:00:05''::interval, max_delay interval DEFAULT ''01:00:00''::interval, jitter real DEFAULT 0.2, timeout interval DEFAULT NULL::interval, discard_sqlstates text[] DEFAULT NULL::text[], dead_letter_queue text DEFAULT NULL::text, max_running integer DEFAULT NULL::integer, batch_size integer DEFAULT 1, rate_limit integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, rate_burst integer DEFAULT NULL::integer, group_limit integer DEFAULT NULL::integer, on_failure text DEFAULT NULL::text', 'void'),
 		('release', 'id bigint, attempt integer', 'boolean'),
 		('resume_queue', 'queue text', 'boolean'),
 		('resume_schedule', 'name text', 'boolean'),
