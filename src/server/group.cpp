@@ -16,6 +16,7 @@
 #include "pg/raw_size.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
+#include "shared/penalties.hpp"
 
 namespace jobqueue {
 
@@ -85,8 +86,17 @@ size_t Worker::handler_index(const std::string &type) const {
 
 /* Not after a group has ended its process, for a while: then the culprit shall be alone. */
 bool Worker::may_group() const {
-	const auto alone_until = static_cast<SteadyTime>(pg_atomic_read_u64(&database_->alone_until));
-	return alone_until == 0 || steady_now() >= alone_until;
+	constexpr uint64 whatever_type = 0;
+	const Oid role = pg_atomic_read_u32(&slot_->role);
+	return !somebody_runs_alone() || !guard([role] { return must_run_alone(MyDatabaseId, role, whatever_type); });
+}
+
+bool Worker::may_group(const std::string &type) const {
+	if (!somebody_runs_alone())
+		return true;
+	const Oid role = pg_atomic_read_u32(&slot_->role);
+	const uint64 name = penalty_type(type);
+	return !guard([role, name] { return must_run_alone(MyDatabaseId, role, name); });
 }
 
 int Worker::next_count() const {
@@ -106,7 +116,7 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 	const store::Candidate &first = locked.tasks[0];
 	std::vector<store::Candidate> batch = {first};
 	const size_t handler = handler_index(first.type);
-	if (!first.plain || !first.group.empty() || handler == handlers_.size() || !may_group())
+	if (!first.plain || !first.group.empty() || handler == handlers_.size() || !may_group(first.type))
 		return batch;
 	const auto most = static_cast<size_t>(paces_[handler].batch_size(handlers_[handler].batch_size));
 	for (size_t i = 1; i < locked.tasks.size() && batch.size() < most; i++)
@@ -118,6 +128,8 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 /* Where some types have shown that their function is short, another one with this function is taken for short, too. */
 bool Worker::fits_group(size_t handler, SteadyTime now) const {
 	constexpr int enough_types = 3;
+	if (!may_group(handlers_[handler].type))
+		return false;
 	const int runs = settings::fused_after;
 	const Pace &pace = paces_[handler];
 	if (pace.runs() >= runs)

@@ -5,6 +5,7 @@
 
 #include "server/interrupts.hpp"
 #include "shared/flight_recorder.hpp"
+#include "shared/penalties.hpp"
 #include "shared/state.hpp"
 #include "pg/clock.hpp"
 
@@ -18,6 +19,10 @@ static int32 task_attempt = 0;
 static bool is_fused = false;
 static bool are_several = false;
 static bool left_behind = false;
+static uint64 task_type = 0; /* of several, if it is one; of the task, if it is fused */
+static bool has_survived = false;
+static bool leaves = false;
+static bool leaves_by_error = false;
 
 void attach(int index) noexcept {
 	worker = index;
@@ -34,6 +39,11 @@ static void accuse(const store::Attempt *task, bool fused) noexcept {
 	task_attempt = task ? task->attempt : 0;
 	is_fused = fused;
 	are_several = false;
+	task_type = task && fused ? penalty_type(task->type) : 0;
+}
+
+static Oid role() noexcept {
+	return pg_atomic_read_u32(&slot->role);
 }
 
 void claimed(const store::Attempt &first) noexcept {
@@ -59,8 +69,9 @@ void running(const store::Attempt &task, bool fused) noexcept {
 void running_several(const store::Attempt &first, bool fused) noexcept {
 	accuse(fused ? nullptr : &first, fused);
 	are_several = true;
+	task_type = penalty_type(first.type);
 	show(first);
-	record_several(worker, MyDatabaseId);
+	record_several(worker, MyDatabaseId, role(), task_type);
 }
 
 void between() noexcept {
@@ -71,7 +82,7 @@ void finishing(const store::Attempt *first, size_t count) noexcept {
 	accuse(count == 1 ? first : nullptr, true);
 	are_several = count > 1;
 	if (count > 1)
-		record_several(worker, MyDatabaseId);
+		record_several(worker, MyDatabaseId, role(), 0);
 	else if (count == 1)
 		record_running(worker, MyDatabaseId, first->id, first->attempt);
 	else
@@ -86,23 +97,44 @@ void nothing() noexcept {
 
 void leave_behind(int64 task, int32 attempt) {
 	left_behind = true;
-	record_death({MyDatabaseId, task, attempt, false, DeathCause::innocent});
+	record_death({MyDatabaseId, task, attempt, false, DeathCause::innocent, role()});
+}
+
+void survived() noexcept {
+	has_survived = true;
+}
+
+void leaving() noexcept {
+	leaves = true;
+}
+
+void leaving_by_own_error() noexcept {
+	leaves_by_error = true;
+}
+
+static WorkerEnd how_it_ends() noexcept {
+	if (leaves || (interrupts::told_to_end() && !interrupts::handler_runs()))
+		return WorkerEnd::in_order;
+	return !leaves_by_error && interrupts::handler_runs() ? WorkerEnd::in_task : WorkerEnd::own_error;
 }
 
 bool at_exit() noexcept {
 	record_idle(worker);
+	const WorkerEnd end = how_it_ends();
+	const bool by_own_error = end == WorkerEnd::own_error;
 	/* A task of a group that did not respond has not had the time it may have: it gets that when it runs alone. */
 	const bool out_of_group = is_fused && interrupts::overdue();
-	const bool at_fault = !interrupts::told_to_end();
+	const bool at_fault = !interrupts::told_to_end() && !by_own_error;
 	if (task_id != 0 && !out_of_group) {
-		const DeathCause cause = interrupts::overdue()						? DeathCause::overdue
+		const DeathCause cause = by_own_error								? DeathCause::own_error
+								 : interrupts::overdue()					? DeathCause::overdue
 								 : !at_fault || !interrupts::handler_runs() ? DeathCause::terminated
 																			: DeathCause::fatal;
-		record_death({MyDatabaseId, task_id, task_attempt, is_fused, cause});
+		record_death({MyDatabaseId, task_id, task_attempt, is_fused, cause, role()});
 	}
-	DatabaseSlot *home = find_database(MyDatabaseId);
-	if (home && (out_of_group || (are_several && at_fault)))
-		pg_atomic_write_u64(&home->alone_until, static_cast<uint64>(steady_now() + alone_after_crash_us));
+	if (out_of_group || (are_several && at_fault))
+		make_run_alone(MyDatabaseId, role(), task_type);
+	note_worker_end(pg_atomic_read_u32(&slot->database), role(), end, has_survived);
 	return task_id != 0 || left_behind;
 }
 

@@ -29,6 +29,11 @@ void nothing() noexcept;
 
 /* The worker ends, and leaves a task to the scheduler that it could not give back. */
 void leave_behind(int64 task, int32 attempt);
+/* A task has been run to its end, whatever that was. */
+void survived() noexcept;
+/* The process ends because it has nothing to do here; or by an error of our own, and then no task is to blame. */
+void leaving() noexcept;
+void leaving_by_own_error() noexcept;
 
 /* For the end of the process: accuses whom it was running. True if somebody must see to a task. */
 bool at_exit() noexcept;

@@ -289,7 +289,30 @@ void Launcher::start(SteadyTime now) {
 	pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
 }
 
+/* Of max_worker_processes, how many do others take? C region. */
+int taken_by_others() {
+	const char *const replication = GetConfigOption("max_logical_replication_workers", true, false);
+	const int known = replication != nullptr && strcmp(replication, "0") != 0;
+	return std::max(compat::background_workers() - 1, known);
+}
+
+/* max_worker_processes cannot be changed while the server runs: better known at its start than when tasks wait. */
+void say_the_least() {
+	guard([] {
+		const int others = taken_by_others();
+		const int least = others + 3;
+		if (max_worker_processes < least)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("jobqueue can run no tasks: max_worker_processes is %d, and must be at least %d",
+							max_worker_processes, least),
+					 errdetail("The launcher takes one, a scheduler and a worker one each, others %d.", others),
+					 errhint("Increase max_worker_processes, and restart the server.")));
+	});
+}
+
 void Launcher::run() {
+	say_the_least();
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
 		pg_atomic_write_u32(&shared()->launcher_wanted, 0);

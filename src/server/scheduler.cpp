@@ -19,6 +19,7 @@
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "shared/flight_recorder.hpp"
+#include "shared/penalties.hpp"
 
 #include <deque>
 #include <map>
@@ -93,7 +94,7 @@ struct Orphan {
 	int32 attempt;
 	bool charged;
 	bool unknown_crash;
-	DeathCause cause;
+	Death death; /* of its worker */
 };
 
 /* How far a step of something long has come. */
@@ -657,7 +658,7 @@ void Scheduler::charge_suspects() {
 	while (next_suspect(MyDatabaseId, &suspect)) {
 		if (suspect.task == 0) {
 			/* One of a group, while it was being finished: alone, it will betray itself. */
-			pg_atomic_write_u64(&slot_->alone_until, static_cast<uint64>(steady_now() + alone_after_crash_us));
+			guard([&suspect] { make_run_alone(MyDatabaseId, suspect.role, suspect.type); });
 			forget_suspect(suspect);
 			continue;
 		}
@@ -725,7 +726,7 @@ bool Scheduler::charge_fused(bool charged) {
 	Death death;
 	std::vector<Death> left;
 	while (guard([&death] { return take_fused_death(MyDatabaseId, &death); })) {
-		if (!charged)
+		if (!charged || death.cause == DeathCause::own_error)
 			continue;
 		bool locked = false;
 		const bool done = attempt("charge the task of a worker that ended", [&] {
@@ -742,6 +743,19 @@ bool Scheduler::charge_fused(bool charged) {
 	for (const Death &again : left)
 		guard([&again] { record_death(again); });
 	return left.empty();
+}
+
+/* It goes back as if nothing had been; not to be the first again if its role's workers end by our errors all the time. */
+static void give_back(const store::Claim &claim, const Death &death) {
+	constexpr int patience = 3;
+	constexpr int64 others_first_us = 10 * USECS_PER_SEC;
+	if (death.cause == DeathCause::own_error &&
+		guard([&death] { return own_errors(death.database, death.role); }) > patience) {
+		const SteadyTime next = guard([&death] { return next_worker_at(death.database, death.role); });
+		end_snoozed(claim, GetCurrentTimestamp() + time_left(steady_now(), next, longest_penalty_us) + others_first_us);
+	} else {
+		end_released(claim);
+	}
 }
 
 /* Tasks in the hands of workers that are no more; false if they could not all be found, or charged. */
@@ -776,10 +790,10 @@ bool Scheduler::find_orphans() {
 		const bool unknown_crash = age == TokenAge::before_crash && !flight_recorder_works();
 		/* A batch: nobody knows which of them it was. They will be tried alone. */
 		const bool several = tasks_of[seen.claimed_by] > 1;
-		const DeathCause cause = guard([&seen] { return death_cause(MyDatabaseId, seen.id, seen.attempt); });
-		const bool charged =
-			!several && cause != DeathCause::innocent && (age == TokenAge::current ? !interrupted : unknown_crash);
-		orphans_.push_back({seen.id, seen.attempt, charged, unknown_crash, cause});
+		const Death death = guard([&seen] { return death_of(MyDatabaseId, seen.id, seen.attempt); });
+		const bool charged = !several && death.cause != DeathCause::innocent && death.cause != DeathCause::own_error &&
+							 (age == TokenAge::current ? !interrupted : unknown_crash);
+		orphans_.push_back({seen.id, seen.attempt, charged, unknown_crash, death});
 	}
 	return all_charged;
 }
@@ -804,11 +818,11 @@ Progress Scheduler::recover_orphans() {
 			if (!claim)
 				return;
 			if (!orphan.charged)
-				end_released(*claim);
-			else if (orphan.cause == DeathCause::overdue)
-				end_failed(*claim, failure_by(orphan.cause), {});
+				give_back(*claim, orphan.death);
+			else if (orphan.death.cause == DeathCause::overdue)
+				end_failed(*claim, failure_by(orphan.death.cause), {});
 			else
-				end_abandoned(*claim, failure_by(orphan.unknown_crash ? DeathCause::fatal : orphan.cause));
+				end_abandoned(*claim, failure_by(orphan.unknown_crash ? DeathCause::fatal : orphan.death.cause));
 		});
 		if (done && !locked)
 			orphans_.erase(orphans_.begin() + static_cast<ptrdiff_t>(orphans_seen_));
@@ -1371,6 +1385,8 @@ void Scheduler::start_workers_of(Role &role) {
 	const SteadyTime now = steady_now();
 	const auto patience = std::exchange(role.hungry_since, 0);
 	/* A second worker comes after every first one. */
+	/* Shared, so that it outlives us; and kept, to be slept until. */
+	role.next_start = std::max(role.next_start, guard([&role] { return next_worker_at(MyDatabaseId, role.oid); }));
 	if (waiting || settings::max_workers == 0 || workers >= role.max_workers || now < role.next_start ||
 		(workers > 0 && (now < role.next_colleague || !is_turn_of(PG_UINT64_MAX))))
 		return;
@@ -1480,7 +1496,7 @@ int64 Scheduler::sleep_ms(SteadyTime looked_at) {
 		until = std::min(until, std::max(notified_at_ + notify_interval_us, notify_backoff_.not_before()));
 	const SteadyTime now = steady_now();
 	for (const auto &role : roles_)
-		for (const SteadyTime next : {role->next_colleague, role->claimer.next_time()})
+		for (const SteadyTime next : {role->next_colleague, role->next_start, role->claimer.next_time()})
 			if (next > looked_at)
 				until = std::min(until, next);
 	if (hungry_since_ != 0) {

@@ -14,6 +14,7 @@
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
+#include "shared/penalties.hpp"
 
 #include <unistd.h>
 
@@ -208,6 +209,9 @@ void Worker::work() {
 			set_state(slot_, WorkerState::running);
 			if (!taken.claimed.empty() && process(taken.claimed))
 				learn(taken.claimed);
+			hold::survived();
+			if (in_trouble_)
+				note_recovery(false);
 			suspect_type_.reset();
 			interrupt_.reset();
 			reset_session();
@@ -220,14 +224,56 @@ void Worker::work() {
 	}
 }
 
+/* Says it once, and not again when the next one of this role ends by the same. */
+void Worker::note_trouble(const PgError &problem) {
+	hold::leaving_by_own_error();
+	const Oid role = pg_atomic_read_u32(&slot_->role);
+	const int code = problem.sqlerrcode();
+	const ErrorData *const data = &problem.data();
+	const char *const message = problem.what();
+	in_transaction(Durability::asynchronous, [role, code, data, message] {
+		guard([role, code, data, message] {
+			const OwnError own = note_own_error(MyDatabaseId, role, code);
+			const char *const name = GetUserNameFromId(role, true);
+			ereport(
+				own.is_new ? LOG : DEBUG1,
+				(errcode(code),
+				 errmsg("a jobqueue worker of role \"%s\" ended by an error: %s", name ? name : "?", message),
+				 data->detail ? errdetail_internal("%s", data->detail) : 0, data->hint ? errhint("%s", data->hint) : 0,
+				 errcontext("No task is charged. The next worker of that role is started after a while, which grows "
+							"up to a minute. This is said again when the error is another one.")));
+		});
+	});
+}
+
+/* "over": we have come to our end in good order. */
+void Worker::note_recovery(bool over) {
+	if (!over && steady_now() - started_at_ < longest_penalty_us)
+		return;
+	in_trouble_ = false;
+	const Oid role = pg_atomic_read_u32(&slot_->role);
+	in_transaction(Durability::asynchronous, [role] {
+		guard([role] {
+			const char *const name = GetUserNameFromId(role, true);
+			if (forget_own_errors(MyDatabaseId, role))
+				ereport(LOG, (errmsg("jobqueue workers of role \"%s\" run again", name ? name : "?")));
+		});
+	});
+}
+
 void Worker::run() {
 	started_at_ = idle_since_ = steady_now();
+	const Oid role = pg_atomic_read_u32(&slot_->role);
+	in_trouble_ = guard([role] { return own_errors(MyDatabaseId, role); }) > 0;
 	const uint64 token = pg_atomic_read_u64(&slot_->token);
 	pg_atomic_write_u64(&slot_->connected, token);
 	token_ = worker_token(token);
 	std::exception_ptr problem;
 	try {
 		work();
+		if (in_trouble_)
+			note_recovery(true);
+		hold::leaving();
 	} catch (...) {
 		problem = std::current_exception();
 	}
@@ -241,8 +287,11 @@ void Worker::run() {
 		const std::optional<store::Extension> extension = installed_extension();
 		return extension && extension->oid == extension_;
 	});
-	if (installed)
-		std::rethrow_exception(problem);
+	if (!installed) {
+		hold::leaving();
+		return;
+	}
+	note_trouble(as_pg_error(problem));
 }
 
 /* Runs after the transaction was aborted, however the process ends. C region. */
@@ -310,8 +359,10 @@ extern "C" void jobqueue_worker_main(Datum arg) {
 		proc_exit(0);
 	const Oid database = pg_atomic_read_u32(&slot->database);
 	DatabaseSlot *home = find_database(database);
-	if (home == nullptr || pg_atomic_read_u32(&home->let_go) != 0)
+	if (home == nullptr || pg_atomic_read_u32(&home->let_go) != 0) {
+		hold::leaving();
 		proc_exit(0);
+	}
 	compat::connect_as(database, pg_atomic_read_u32(&slot->role), pg_atomic_read_u32(&slot->can_login) != 0);
 	pgstat_report_appname("jobqueue worker");
 	interrupts::register_timeouts();

@@ -70,6 +70,8 @@ private:
 	bool sleep();
 	static void wait_until(SteadyTime until);
 	bool should_retire();
+	void note_trouble(const PgError &problem);
+	void note_recovery(bool over);
 
 	/* group.cpp */
 	struct Taken {
@@ -78,6 +80,7 @@ private:
 	};
 	Taken take();
 	bool may_group() const;
+	bool may_group(const std::string &type) const;
 	int next_count() const;
 	int next_batch(const std::string &type, size_t latest) const;
 	size_t handler_index(const std::string &type) const;
@@ -151,6 +154,7 @@ private:
 	std::unique_ptr<Executor> executor_;
 	int64 nap_ms_ = 0;
 	SteadyTime started_at_ = 0;
+	bool in_trouble_ = false;	/* workers of this role before us have ended by errors of our own */
 	SteadyTime idle_since_ = 0; /* the end of the latest task */
 };
 

@@ -28,6 +28,8 @@ struct Entry {
 	int64 task;
 	int32 attempt;
 	int32 pid;
+	Oid role; /* of several, as is the next */
+	uint64 type;
 };
 
 struct Memory {
@@ -41,14 +43,15 @@ struct Memory {
 
 /* A directory whose contents base backups leave out. */
 constexpr const char *path = PG_STAT_TMP_DIR "/jobqueue_flight_recorder";
-constexpr uint64 magic = 0x6a6f627175657502; /* its last byte is the version of the layout */
+constexpr uint64 magic = 0x6a6f627175657503; /* its last byte is the version of the layout */
 
 struct SavedSuspect {
 	int64 task;
 	Oid database;
 	int32 attempt;
 	uint32 killed;
-	uint32 unused;
+	Oid role;
+	uint64 type;
 };
 
 /* The file. */
@@ -188,8 +191,8 @@ Record record_of_suspects(const struct stat &status) {
 	Record record = fresh_record(status);
 	for (Entry &entry : memory->suspects)
 		if (is_suspicious(&entry))
-			record.suspects[record.count++] = {entry.task, entry.database, entry.attempt,
-											   state_of(&entry) == Flight::killed, 0};
+			record.suspects[record.count++] = {
+				entry.task, entry.database, entry.attempt, state_of(&entry) == Flight::killed, entry.role, entry.type};
 	return record;
 }
 
@@ -272,7 +275,7 @@ void read_flight_recorder() {
 						  memcmp(record.boot, here.boot, sizeof(here.boot)) == 0;
 		for (uint32 i = 0; ours && i < record.count; i++) {
 			const SavedSuspect &saved = record.suspects[i];
-			Entry entry = {{}, saved.database, saved.task, saved.attempt, 0};
+			Entry entry = {{}, saved.database, saved.task, saved.attempt, 0, saved.role, saved.type};
 			set_state_of(&entry, saved.killed ? Flight::killed : Flight::running);
 			suspect(entry);
 		}
@@ -287,7 +290,7 @@ static Entry *entry_of(int worker) noexcept {
 	return memory != nullptr && worker >= 0 && worker < memory->count ? &memory->entries[worker] : nullptr;
 }
 
-void record_running(int worker, Oid database, int64 task, int32 attempt) noexcept {
+static void record(int worker, Oid database, int64 task, int32 attempt, Oid role, uint64 type) noexcept {
 	Entry *entry = entry_of(worker);
 	if (entry == nullptr)
 		return;
@@ -295,12 +298,18 @@ void record_running(int worker, Oid database, int64 task, int32 attempt) noexcep
 	entry->task = task;
 	entry->attempt = attempt;
 	entry->pid = MyProcPid;
+	entry->role = role;
+	entry->type = type;
 	pg_write_barrier();
 	set_state_of(entry, Flight::running);
 }
 
-void record_several(int worker, Oid database) noexcept {
-	record_running(worker, database, 0, 0);
+void record_running(int worker, Oid database, int64 task, int32 attempt) noexcept {
+	record(worker, database, task, attempt, InvalidOid, 0);
+}
+
+void record_several(int worker, Oid database, Oid role, uint64 type) noexcept {
+	record(worker, database, 0, 0, role, type);
 }
 
 void record_idle(int worker) noexcept {
@@ -334,7 +343,8 @@ bool next_suspect(Oid database, Suspect *suspect) noexcept {
 	for (Entry &entry : memory->suspects) {
 		if (state_of(&entry) == Flight::none || entry.database != database)
 			continue;
-		*suspect = {entry.database, entry.task, entry.attempt, state_of(&entry) == Flight::killed};
+		*suspect = {entry.database, entry.task, entry.attempt,
+					entry.role,		entry.type, state_of(&entry) == Flight::killed};
 		return true;
 	}
 	return false;
@@ -344,7 +354,8 @@ void forget_suspect(const Suspect &suspect) noexcept {
 	if (memory == nullptr)
 		return;
 	for (Entry &entry : memory->suspects)
-		if (entry.database == suspect.database && entry.task == suspect.task && entry.attempt == suspect.attempt)
+		if (entry.database == suspect.database && entry.task == suspect.task && entry.attempt == suspect.attempt &&
+			entry.role == suspect.role && entry.type == suspect.type)
 			set_state_of(&entry, Flight::none);
 }
 

@@ -21,8 +21,10 @@ namespace jobqueue {
 
 struct Suspect {
 	Oid database;
-	int64 task; /* 0 = one of several */
+	int64 task; /* 0 = one of several, ... */
 	int32 attempt;
+	Oid role;	 /* ... of this role, ... */
+	uint64 type; /* ... and of this type, see penalties.hpp; 0 = of whatever type */
 	bool killed; /* by the scheduler, because it was stuck */
 };
 
@@ -35,8 +37,8 @@ bool flight_recorder_works() noexcept;
 
 /* "worker" is the index of its slot. */
 void record_running(int worker, Oid database, int64 task, int32 attempt) noexcept;
-/* Several tasks, and nobody knows which of them it will be. */
-void record_several(int worker, Oid database) noexcept;
+/* Several tasks of a role, and nobody knows which of them it will be. "type" as in Suspect. */
+void record_several(int worker, Oid database, Oid role, uint64 type) noexcept;
 void record_idle(int worker) noexcept;
 /* Somebody else's crash ends this process; "worker" -1: it is none. */
 void record_innocence(int worker) noexcept;

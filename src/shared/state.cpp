@@ -8,6 +8,7 @@
 #include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 #include "shared/flight_recorder.hpp"
+#include "shared/penalties.hpp"
 #include "shared/positions.hpp"
 #include "shared/shares.hpp"
 
@@ -38,6 +39,7 @@ static void request_shared_memory() {
 		previous_request_hook();
 	RequestAddinShmemSpace(add_size(state_size(), mul_size(ring_size, sizeof(Announcement))));
 	RequestAddinShmemSpace(add_size(positions_size(), admission_size()));
+	RequestAddinShmemSpace(penalties_size());
 	RequestNamedLWLockTranche(tranche, 3);
 }
 
@@ -87,7 +89,6 @@ static void initialize(SharedState *fresh) {
 		SpinLockInit(&slot.ended_lock);
 		pg_atomic_init_u64(&slot.notified, 0);
 		pg_atomic_init_u64(&slot.hungry_since, 0);
-		pg_atomic_init_u64(&slot.alone_until, 0);
 		pg_atomic_init_u64(&slot.admission_ready, 0);
 	}
 	for (WaiterSlot &slot : fresh->waiter) {
@@ -129,9 +130,14 @@ static void startup_shared_memory() {
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	bool found;
 	auto *fresh = static_cast<SharedState *>(ShmemInitStruct("jobqueue", state_size(), &found));
+	startup_penalties();
 	if (!found) {
+		static bool before_crash = false;
 		initialize(fresh);
 		open_flight_recorder();
+		/* Shared memory is made again after a crash: nobody knows what was running. */
+		if (std::exchange(before_crash, true) && !flight_recorder_works())
+			make_all_run_alone();
 	}
 	set_name_key(fresh->name_key);
 	startup_ring();
@@ -259,14 +265,14 @@ void record_death(const Death &death) {
 	LWLockRelease(state->lock);
 }
 
-DeathCause death_cause(Oid database, int64 task, int32 attempt) {
-	DeathCause cause = DeathCause::unknown;
+Death death_of(Oid database, int64 task, int32 attempt) {
+	Death found = {database, task, attempt, false, DeathCause::unknown, InvalidOid};
 	LWLockAcquire(state->lock, LW_SHARED);
 	for (const Death &death : state->deaths)
 		if (death.database == database && death.task == task && death.attempt == attempt)
-			cause = death.cause;
+			found = death;
 	LWLockRelease(state->lock);
-	return cause;
+	return found;
 }
 
 bool take_fused_death(Oid database, Death *out) {
@@ -314,7 +320,6 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->orphans, 0);
 		pg_atomic_write_u32(&slot->by_hand, 0);
 		pg_atomic_write_u64(&slot->hungry_since, 0);
-		pg_atomic_write_u64(&slot->alone_until, 0);
 		pg_atomic_write_u64(&slot->admission_ready, 0);
 		pg_atomic_write_u32(&slot->history_slot, 0);
 		pg_atomic_fetch_add_u64(&slot->configuration, 1); /* a number never comes back */

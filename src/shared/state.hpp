@@ -59,7 +59,6 @@ struct DatabaseSlot {
 	pg_atomic_uint64 served_since; /* before that it was down, or paused; 0 = it is not served yet */
 	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
-	pg_atomic_uint64 alone_until;  /* a group has ended its process, or the server: nothing is fused before this time */
 	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */
 	pg_atomic_uint64 hungry_since;	  /* a role with work has had no worker since, for want of a process; 0 = none */
 	/* Tasks that others wait for, see dependencies.hpp: none has an id outside of these bounds. */
@@ -106,9 +105,6 @@ struct WorkerSlot {
 	char progress_message[progress_message_size];
 };
 
-/* How long nothing is fused after a group has ended its process, and nobody could know which of its tasks it was. */
-inline constexpr int64 alone_after_crash_us = 10 * USECS_PER_MINUTE;
-
 /* Why a worker ended while it ran a task. */
 enum class DeathCause : uint32 {
 	unknown,	/* so long ago that it has been forgotten */
@@ -116,6 +112,7 @@ enum class DeathCause : uint32 {
 	fatal,		/* by what it ran: an error that ended the process */
 	overdue,	/* by us: it ran out of time and did not respond to cancellation */
 	innocent,	/* by nothing that the task has done: it is given back */
+	own_error,	/* by an error of our own, in which the task has no part */
 };
 
 struct Death {
@@ -124,6 +121,7 @@ struct Death {
 	int32 attempt;
 	bool fused; /* the task was not processing in the eyes of others */
 	DeathCause cause;
+	Oid role;
 };
 
 /* Somebody in wait_for(). */
@@ -186,9 +184,9 @@ void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noex
 /* False if there is none. */
 bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_message_size]) noexcept;
 
-/* For the scheduler, which gives the task back: why its worker ended. C region (takes an LWLock, as does death_cause). */
+/* For the scheduler, which gives the task back: why its worker ended. C region (takes an LWLock, as does death_of). */
 void record_death(const Death &death);
-DeathCause death_cause(Oid database, int64 task, int32 attempt);
+Death death_of(Oid database, int64 task, int32 attempt);
 /* Takes one of a fused task out of the list; false if there is none. C region. */
 bool take_fused_death(Oid database, Death *death);
 

@@ -421,8 +421,11 @@ for my $mode ('fused', 'durable') {
 		next if $how ne 'vanish'; # the crash of the culprit alone is the end of it
 		is(sizes($mark), '1 1 1 1', "$what: the batch was run again one by one");
 		$mark = mark();
-		run("$what, afterwards", 'numbers', 12);
-		is(sizes($mark), join(' ', (1) x 12), "$what: for some minutes tasks run alone");
+		run("$what, afterwards", 'ends', 12);
+		is(sizes($mark), join(' ', (1) x 12), "$what: for some minutes tasks of that type run alone");
+		$mark = mark();
+		run("$what, others afterwards", 'numbers', 12);
+		isnt(sizes($mark), join(' ', (1) x 12), "$what: ... and those of others do not");
 	}
 }
 

@@ -3,6 +3,10 @@
 # - A1: a role without LOGIN that is dropped, or a worker that is told to end, while that worker authenticates: the server
 #   goes on
 # - B4: the owner of the extension loses SUPERUSER, or gives its things away: everything works as before
+# - B7: workers that end by errors of our own, or that end themselves again and again, are started ever more rarely; the
+#   log says it once; no task is charged for what it did not do
+# - C5: a batch handler that ends its process makes its own type run alone, then its role, and nobody else
+# - C10: max_worker_processes too small for anything to run is said at the start
 use strict;
 use warnings;
 use FindBin;
@@ -17,6 +21,14 @@ my $node = start_node('ends', autovacuum => 'off', 'jobqueue.poll_interval' => '
 create_queue($node, 'app');
 $node->safe_psql('app', <<'SQL');
 	CREATE FUNCTION nothing(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+	CREATE FUNCTION leave(jsonb) RETURNS void LANGUAGE c AS 'bad_handlers', 'bad_leave';
+	CREATE FUNCTION count_batch(tasks jobqueue.tasks[]) RETURNS jsonb[] LANGUAGE plpgsql AS $$
+	BEGIN
+		IF EXISTS (SELECT FROM unnest(tasks) t WHERE t.payload ? 'leave') THEN
+			PERFORM public.leave('{}');
+		END IF;
+		RETURN (SELECT array_agg(to_jsonb(cardinality(tasks))) FROM unnest(tasks));
+	END $$;
 SQL
 
 sub sql { return $node->safe_psql('app', $_[0]); }
@@ -103,5 +115,116 @@ $node->safe_psql('owned', 'REASSIGN OWNED BY boss TO heir; DROP OWNED BY boss');
 works('all was given to somebody else');
 is(unexpected_in_log($node, qr/terminating background worker|"ghost"/, $offset), '', 'B4: no process has had an error');
 
+# --------------------------------------------------------------------------------------------------------------------
+# B7: errors of our own
+
+sql(<<'SQL');
+	CREATE ROLE unlucky LOGIN;
+	CREATE ROLE lucky LOGIN;
+	SELECT jobqueue.register_handler('of ' || r, 'nothing(jsonb)', run_as => r, max_attempts => 3) FROM unnest(ARRAY['unlucky', 'lucky']::name[]) r;
+SQL
+my $before = sql("SELECT jobqueue.enqueue('of unlucky')");
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $before", 'completed', 'B7: all is well', 30);
+
+# The handler succeeds; neither that nor anything else can be written down, but that its worker was to blame. As if the disk was full.
+sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT disk_is_full CHECK (type <> 'of unlucky' OR (status IN ('pending', 'processing', 'scheduled') AND coalesce(last_sqlstate, 'JQ002') = 'JQ002')) NOT VALID");
+$offset = log_size($node);
+my $unlucky = sql("SELECT jobqueue.enqueue('of unlucky')");
+ok(wait_for(sub { log_matches($node, qr/ended by an error: .*disk_is_full/, $offset) }, 30), 'B7: a worker that cannot write what became of its task ends, and says so')
+  or diag log_since($node, $offset);
+my $lucky = sql("SELECT jobqueue.enqueue('of lucky')");
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $lucky", 'completed', 'B7: others are served meanwhile', 60);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE id = $unlucky AND status IN ('pending', 'scheduled')", 1, 'B7: its task goes back', 30);
+{
+	my ($cpu, $log) = watch_idle($node, 6);
+	my $ends = () = $log =~ /jobqueue worker:|exited with exit code/g;
+	cmp_ok($ends, '<=', 12, 'B7: workers are not started again and again, and the log is not filled') or diag $log;
+}
+is(scalar(log_matches($node, qr/ended by an error: .*disk_is_full/, $offset)), 1, 'B7: that they end is said once');
+is(sql("SELECT max_attempts - attempts >= 2, last_error IS NULL, crashes FROM jobqueue.tasks_live WHERE id = $unlucky"), 't|t|0', 'B7: the task is not charged');
+sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT disk_is_full');
+wait_sql($node, 'app', "SELECT status, last_error IS NULL FROM jobqueue.tasks WHERE id = $unlucky", 'completed|t', 'B7: it runs when all is well again', 120);
+
+# Workers that cannot claim.
+sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT no_claims CHECK (type <> 'of lucky' OR status IN ('pending', 'scheduled')) NOT VALID");
+$offset = log_size($node);
+my @waiting = split /\n/, sql("SELECT jobqueue.enqueue('of lucky') FROM generate_series(1, 5)");
+ok(wait_for(sub { log_matches($node, qr/ended by an error: .*no_claims/, $offset) }, 30), 'B7: workers that cannot claim end');
+{
+	my ($cpu, $log) = watch_idle($node, 6);
+	my $ends = () = $log =~ /jobqueue worker:|exited with exit code/g;
+	cmp_ok($ends, '<=', 12, 'B7: they are not started again and again');
+  SKIP: {
+		skip 'CPU time can be measured on Linux only', 1 unless defined $cpu;
+		cmp_ok($cpu, '<', 2, 'B7: hardly any CPU time');
+	}
+}
+is(sql("SELECT count(*) FROM jobqueue.tasks_live WHERE id BETWEEN $waiting[0] AND $waiting[-1] AND last_error IS NULL AND attempts = 0"), 5,
+	'B7: no task is charged');
+sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT no_claims');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'of lucky'", 0, 'B7: they run when all is well again', 120);
+
+# Tasks that end their process, one after the other: each is charged, and each next worker is waited for longer.
+sql("CREATE ROLE leaver LOGIN; SELECT jobqueue.register_handler('leave', 'leave(jsonb)', run_as => 'leaver', first_delay => '1 ms', max_attempts => 100)");
+$offset = log_size($node);
+sql("SELECT jobqueue.enqueue('leave') FROM generate_series(1, 100)");
+ok(wait_for(sub { log_matches($node, qr/FATAL:  leaving/, $offset) >= 5 }, 60), 'B7: tasks end their processes');
+{
+	my $n = log_matches($node, qr/FATAL:  leaving/, $offset);
+	watch_idle($node, 5);
+	cmp_ok(log_matches($node, qr/FATAL:  leaving/, $offset) - $n, '<=', 8, 'B7: ... ever more rarely');
+}
+wait_sql($node, 'app', 'SELECT count(*) > 0 FROM jobqueue.tasks_live WHERE crashes > 0', 't', 'B7: they are charged for it', 30);
+sql("DELETE FROM jobqueue.tasks_live WHERE type = 'leave'");
+
+# --------------------------------------------------------------------------------------------------------------------
+# C5
+
+sql(<<'SQL');
+	CREATE ROLE clumsy LOGIN;
+	CREATE ROLE deft LOGIN;
+	GRANT EXECUTE ON FUNCTION leave(jsonb) TO clumsy;
+	SELECT jobqueue.register_handler(r || ' ' || n, 'count_batch(jobqueue.tasks[])', run_as => r, batch_size => 50)
+	FROM unnest(ARRAY['clumsy', 'deft']::name[]) r, generate_series(1, 6) n;
+SQL
+
+# The largest batch of so many tasks that come at once, the second time: a worker begins with small ones.
+sub batch_of {
+	my ($type) = @_;
+	my @ids;
+	for (1 .. 2) {
+		@ids = split /\n/, sql("SELECT jobqueue.enqueue('$type') FROM generate_series(1, 100)");
+		wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = '$type'", 0, "C5: tasks '$type' run", 60);
+	}
+	return sql("SELECT max(result::text::integer) FROM jobqueue.tasks WHERE id BETWEEN $ids[0] AND $ids[-1] AND type = '$type'");
+}
+
+# A batch, one of which ends the process.
+sub spoil {
+	my ($type) = @_;
+	sql("SELECT jobqueue.pause_queue('default')");
+	sql(qq[SELECT jobqueue.enqueue('$type', CASE n WHEN 3 THEN '{"leave": 1}' ELSE '{}' END::jsonb, max_attempts => 1) FROM generate_series(1, 6) n]);
+	sql("SELECT jobqueue.resume_queue('default')");
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = '$type'", 0, "C5: tasks '$type' end a process", 60);
+}
+cmp_ok(batch_of('clumsy 1'), '>', 1, 'C5: tasks run together');
+spoil('clumsy 1');
+is(batch_of('clumsy 1'), 1, 'C5: a type that ended its process runs alone');
+cmp_ok(batch_of('clumsy 6'), '>', 1, 'C5: ... other types of its role do not');
+cmp_ok(batch_of('deft 1'), '>', 1, 'C5: ... nor those of others');
+for my $n (2 .. 5) {
+	batch_of("clumsy $n");
+	spoil("clumsy $n");
+}
+is(batch_of('clumsy 6'), 1, 'C5: where many types did so, all of the role run alone');
+cmp_ok(batch_of('deft 1'), '>', 1, 'C5: ... and no other role');
 $node->stop;
+
+# --------------------------------------------------------------------------------------------------------------------
+# C10
+
+my $small = start_node('small', max_worker_processes => 3);
+ok(wait_for(sub { log_matches($small, qr/jobqueue can run no tasks: max_worker_processes is 3, and must be at least 4/) }, 30),
+	'C10: that nothing can run is said at the start');
+$small->stop;
 done_testing();
