@@ -402,8 +402,13 @@ sub entries {
 	return grep { /$regexp/ } @entries;
 }
 
-$id = sql(q{SELECT jobqueue.enqueue('talk', '{"word": "alpha"}')});
+$id = sql(q{SELECT jobqueue.enqueue('talk', '{"word": "quiet"}')});
 runs($id, 'a handler that talks');
+is(scalar(entries(qr/a notice: quiet/)), 0, 'RAISE NOTICE: not in the log, as log_min_messages says');
+is(scalar(entries(qr/a warning: quiet/)), 1, '... but a warning');
+set_everywhere('log_min_messages', 'notice');
+$id = sql(q{SELECT jobqueue.enqueue('talk', '{"word": "alpha"}')});
+runs($id, 'a handler that talks, and is heard');
 for my $case ([ 'NOTICE', 'a notice' ], [ 'LOG', 'a log line' ], [ 'WARNING', 'a warning' ]) {
 	my ($level, $text) = @$case;
 	my @entries = entries(qr/$text: alpha/);
@@ -413,6 +418,7 @@ for my $case ([ 'NOTICE', 'a notice' ], [ 'LOG', 'a log line' ], [ 'WARNING', 'a
 	like($entries[0] // '', qr/PL\/pgSQL function .*talk/s, "RAISE $level: and where it was");
 }
 is(scalar(entries(qr/a debug line/)), 0, 'RAISE DEBUG: not in the log');
+set_everywhere('log_min_messages', 'warning');
 
 my $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "beta"}')});
 for my $attempt (1 .. 3) {
