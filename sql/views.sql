@@ -51,7 +51,8 @@ DELETE FROM jobqueue.tasks;
 -- a worker that runs, and that has run
 SELECT jobqueue.register_handler('v-sleep', 'v_handler(jsonb)', queue => 'v-sleep');
 SELECT jobqueue.enqueue('v-sleep') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.state = 'running' AND a.wait_event = 'PgSleep')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.state = 'running' AND a.wait_event = 'PgSleep')
+	AND EXISTS (SELECT 1 FROM jobqueue.tasks WHERE type = 'v-sleep' AND status = 'processing')$$);
 SELECT role = current_user, state, task_id = :id, task_type, queue, attempt, started_at <= state_since, state_since <= clock_timestamp()
 FROM jobqueue.worker_status WHERE state = 'running';
 SELECT running, waiting FROM jobqueue.queue_status WHERE queue = 'v-sleep';

@@ -136,7 +136,7 @@ static void authenticate_without_login(Oid role) {
 		ereport(FATAL, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 						errmsg("role with OID %u does not exist", role)));
 	CHECK_FOR_INTERRUPTS();
-	HOLD_INTERRUPTS();
+	InterruptHoldoffCount = InterruptHoldoffCount + 1; /* HOLD_INTERRUPTS(), which C++20 deprecates for what is volatile */
 	PG_ENSURE_ERROR_CLEANUP(be_under_postmaster, 0);
 	{
 		IsUnderPostmaster = false;
@@ -144,7 +144,7 @@ static void authenticate_without_login(Oid role) {
 		IsUnderPostmaster = true;
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(be_under_postmaster, 0);
-	RESUME_INTERRUPTS();
+	InterruptHoldoffCount = InterruptHoldoffCount - 1;
 }
 
 /*

@@ -785,7 +785,7 @@ handler('once_each', q[PERFORM note(task, 'x'); PERFORM nextval('begun'); RETURN
 resume($node);
 for my $round (1 .. 8) {
 	my $done = sql('SELECT last_value FROM begun') + 300;
-	wait_for(sub { sql('SELECT last_value FROM begun') > $done || sql($rest) eq '0' });
+	wait_for(sub { sql('SELECT last_value FROM begun') > $done || $node->safe_psql('app', $rest) eq '0' });
 	my ($victim) = pids($node, 'worker') or last;
 	if ($round % 3 == 0) {
 		$offset = log_size($node);
