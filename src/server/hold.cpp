@@ -115,6 +115,8 @@ void leaving_by_own_error() noexcept {
 static WorkerEnd how_it_ends() noexcept {
 	if (leaves || (interrupts::told_to_end() && !interrupts::handler_runs()))
 		return WorkerEnd::in_order;
+	if (interrupts::overdue()) /* though the handler may have ended by itself, too late */
+		return WorkerEnd::in_task;
 	return !leaves_by_error && interrupts::handler_runs() ? WorkerEnd::in_task : WorkerEnd::own_error;
 }
 

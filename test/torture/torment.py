@@ -18,13 +18,14 @@ ACTIONS = {
     'term_scheduler': 2, 'kill_scheduler': 1, 'term_launcher': 2, 'kill_launcher': 1,
     'term_backend': 4, 'kill_backend': 1, 'kill_other': 1,
     'stop_immediate': 2, 'stop_fast': 1, 'kill_postmaster': 2, 'kill_starting': 1,
-    'fill_disk': 1, 'fill_wal': 1, 'limit_memory': 2,
     'fill_slots': 1, 'no_workers': 1, 'reload': 4, 'old_snapshot': 2, 'lock_table': 1,
     'vacuum_full': 1, 'reindex': 1, 'vacuum': 1, 'checkpoint': 1,
     'replace_functions': 2, 'register': 2, 'unregister': 1, 'pause': 2, 'role': 1, 'database': 1,
     'cancel_at_barrier': 1,
     'calm': 2,
 }
+# What a short run has no time for.
+SCARCITY = {'fill_disk': 1, 'fill_wal': 1, 'limit_memory': 2}
 # Not in the deck: it takes long.
 LARGE = ['kill_with_backlog']
 # While a standby is being made, and commits wait for it.
@@ -37,8 +38,9 @@ PATIENCE = 30
 def schedule(seed, only=None):
     """Endless (pause before, action, seed of its choices). First one of each, so that a short run sees most."""
     rnd = random.Random(f'{seed} schedule')
+    known = {**ACTIONS, **SCARCITY}
     once = sorted(only or ACTIONS)
-    every = [action for action in once for _ in range(ACTIONS.get(action, 1))]
+    every = [action for action in once for _ in range(known.get(action, 1))]
     deck = once
     while True:
         rnd.shuffle(deck)

@@ -21,7 +21,7 @@ import psycopg2
 from ledger import FINISHED, TASKS, Ledger, Task
 from load import FUNCTIONS, HANDLERS, SCHEMA, Load, register
 from server import Cluster
-from torment import ACTIONS, LARGE, Tormentor
+from torment import ACTIONS, LARGE, SCARCITY, Tormentor
 
 
 # Bytes that our processes may write into the log, whatever happens.
@@ -43,8 +43,8 @@ def arguments():
     parser.add_argument('--own-disks', action='store_true', help='set by the program itself, when it has the right to mount')
     options = parser.parse_args()
     options.only = re.split('[, ]+', options.only.strip(', ')) if options.only.strip(', ') else []
-    if unknown := set(options.only) - {*ACTIONS, *LARGE, 'promote'}:
-        parser.error(f'no such actions: {unknown}; there are ' + ', '.join([*ACTIONS, *LARGE, 'promote']))
+    if unknown := set(options.only) - {*ACTIONS, *SCARCITY, *LARGE, 'promote'}:
+        parser.error(f'no such actions: {unknown}; there are ' + ', '.join([*ACTIONS, *SCARCITY, *LARGE, 'promote']))
     return options
 
 
@@ -58,6 +58,8 @@ class Run:
         # pylint: disable-next=consider-using-with
         journal = open(options.directory + '/actions', 'w', encoding='utf-8')
         only = [action for action in options.only if action != 'promote']
+        if not options.only and options.seconds >= 300:
+            only = [*ACTIONS, *SCARCITY]
         self.promotes = not options.only or 'promote' in options.only
         self.torments = not options.only or bool(only)
         self.tormentor = Tormentor(self.cluster, self.ledger, self.load, options.seed, only, journal)
