@@ -1600,7 +1600,7 @@ static constinit Statement standing_statement{
 	"coalesce(pg_catalog.bool_and(i.system_identifier" EQ "$2 AND i.server_version" EQ "$3), false) "
 	"FROM jobqueue.incarnation i",
 	OIDOID, INT8OID, INT4OID, TIMESTAMPTZOID};
-/* What is known of it now is what it is held to from now on. */
+/* Recorded for whoever looks at a copy; nothing is paused because of it. */
 static constinit Statement settle_statement{
 	"UPDATE jobqueue.incarnation i SET system_identifier = $1, server_version = $2", INT8OID, INT4OID};
 static constinit Statement disown_statement{

@@ -136,7 +136,8 @@ static void authenticate_without_login(Oid role) {
 		ereport(FATAL, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 						errmsg("role with OID %u does not exist", role)));
 	CHECK_FOR_INTERRUPTS();
-	InterruptHoldoffCount = InterruptHoldoffCount + 1; /* HOLD_INTERRUPTS(), which C++20 deprecates for what is volatile */
+	InterruptHoldoffCount =
+		InterruptHoldoffCount + 1; /* HOLD_INTERRUPTS(), which C++20 deprecates for what is volatile */
 	PG_ENSURE_ERROR_CLEANUP(be_under_postmaster, 0);
 	{
 		IsUnderPostmaster = false;
