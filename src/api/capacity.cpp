@@ -69,7 +69,12 @@ static void add_limits(Rows &rows) {
 struct Tally {
 	PositionsHeld held[1024];
 	size_t count = 0;
+	int64 others = 0; /* there is no room for */
 
+	void clear() {
+		count = 0;
+		others = 0;
+	}
 	void add(Oid database, Oid role) {
 		for (size_t i = 0; i < count; i++)
 			if (held[i].database == database && held[i].role == role) {
@@ -78,9 +83,11 @@ struct Tally {
 			}
 		if (count < std::size(held))
 			held[count++] = {database, role, 1};
+		else
+			others++;
 	}
 	void report(Rows &rows, const char *resource, int64 capacity) const {
-		int64 used = 0;
+		int64 used = others;
 		for (size_t i = 0; i < count; i++)
 			used += held[i].count;
 		rows.add({.resource = resource, .held = used, .capacity = capacity});
@@ -103,22 +110,22 @@ static void list_capacity(FunctionCallInfo fcinfo) {
 	auto *tally = static_cast<Tally *>(palloc0(sizeof(Tally)));
 	tally->count = count_positions(tally->held);
 	tally->report(rows, "positions", most_positions);
-	tally->count = 0;
+	tally->clear();
 	for (WaiterSlot &slot : shared()->waiter)
 		if (const Oid database = pg_atomic_read_u32(&slot.database); database > 1)
 			tally->add(database, compat::role_of(static_cast<int>(pg_atomic_read_u32(&slot.procno))));
 	tally->report(rows, "waiters", max_waiters);
-	tally->count = 0;
+	tally->clear();
 	for (const Death &death : shared()->deaths)
 		if (OidIsValid(death.database))
 			tally->add(death.database, InvalidOid);
 	tally->report(rows, "ends of workers", max_deaths);
-	tally->count = 0;
-	for (DatabaseSlot &slot : shared()->databases)
+	tally->clear();
+	for (DatabaseSlot &slot : database_slots())
 		if (const Oid database = pg_atomic_read_u32(&slot.database); OidIsValid(database))
 			tally->add(database, InvalidOid);
-	tally->report(rows, "databases", max_databases);
-	tally->count = 0;
+	tally->report(rows, "databases", shared()->database_limit);
+	tally->clear();
 	for (WorkerSlot &slot : worker_slots())
 		if (worker_state(&slot) != WorkerState::free)
 			tally->add(pg_atomic_read_u32(&slot.database), pg_atomic_read_u32(&slot.role));

@@ -1,13 +1,15 @@
 /*
  * settings.cpp -- see settings.hpp. C region, called by _PG_init.
  *
- * Nothing here may be PGC_POSTMASTER: without preloading, the library is loaded long after the postmaster started.
+ * Nothing here may be PGC_POSTMASTER but what shapes shared memory, and that only while the postmaster preloads: otherwise
+ * the library is loaded long after the postmaster started.
  */
 #include "pg/settings.hpp"
 
 namespace jobqueue::settings {
 
 int max_workers = 4;
+int max_databases = 1024;
 int poll_interval_ms = 5000;
 int worker_idle_timeout_s = 60;
 int notify_mode = static_cast<int>(NotifyMode::coalesced);
@@ -42,6 +44,11 @@ void define() {
 							"They are taken from max_worker_processes, as are the launcher and one scheduler for each "
 							"database in use. 0 stops the running of handlers.",
 							&max_workers, max_workers, 0, 1024, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.max_databases", "For how many databases there is room in shared memory.",
+							"Databases that have nothing to run give up their room when others need it.",
+							&max_databases, max_databases, 16, 100000,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP, 0, nullptr,
+							nullptr, nullptr);
 	DefineCustomIntVariable("jobqueue.poll_interval", "How often to look for tasks whose arrival nobody announced.",
 							"Replicated rows, for instance. Everything else is announced at commit.", &poll_interval_ms,
 							poll_interval_ms, 100, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);

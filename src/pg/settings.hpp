@@ -13,6 +13,7 @@ enum class QueueOrder : int { weighted, strict };
 namespace settings {
 
 extern int max_workers;
+extern int max_databases;
 extern int poll_interval_ms;
 extern int worker_idle_timeout_s;
 extern int notify_mode; /* NotifyMode */

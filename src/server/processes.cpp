@@ -32,7 +32,7 @@ BackgroundWorkerHandle *start_scheduler(DatabaseSlot *slot) {
 	describe(&process, "jobqueue scheduler", "jobqueue_scheduler_main");
 	const Oid database = pg_atomic_read_u32(&slot->database);
 	snprintf(process.bgw_name, sizeof(process.bgw_name), "jobqueue scheduler for database %u", database);
-	process.bgw_main_arg = Int32GetDatum(static_cast<int32>(slot - shared()->databases));
+	process.bgw_main_arg = Int32GetDatum(index_of(slot));
 	memcpy(process.bgw_extra, &database, sizeof(database));
 	process.bgw_notify_pid = MyProcPid;
 	BackgroundWorkerHandle *handle;

@@ -239,8 +239,7 @@ private:
 	std::optional<int64> swept_dependent_; /* how far the sweep that is under way has come */
 	int64 dependency_sweep_us_ = 0;		   /* what it has taken */
 	SteadyTime resolved_at_ = at_once;
-	SteadyTime hungry_since_ = 0; /* for want of a process; 0 = not */
-	bool warned_of_shortage_ = false;
+	SteadyTime hungry_since_ = 0;					   /* for want of a process; 0 = not */
 	std::map<std::string_view, Complaint> complaints_; /* by what failed */
 	SteadyTime busy_at_ = at_once;
 
@@ -1263,8 +1262,7 @@ bool Scheduler::is_last_place(const Role &role) {
 	const bool unserved_here = std::any_of(roles_.begin(), roles_.end(), [&](const auto &other) {
 		return other->max_workers > 0 && !served.contains({MyDatabaseId, other->oid});
 	});
-	return unserved_here ||
-		   std::any_of(std::begin(shared()->databases), std::end(shared()->databases), [](auto &other) {
+	return unserved_here || std::any_of(database_slots().begin(), database_slots().end(), [](auto &other) {
 			   const Oid database = pg_atomic_read_u32(&other.database);
 			   return is_served(&other) && database != MyDatabaseId && !has_workers(database);
 		   });
@@ -1359,14 +1357,19 @@ void Scheduler::start_workers() {
 			hungry_since = hungry_since ? std::min(hungry_since, role->hungry_since) : role->hungry_since;
 	}
 	pg_atomic_write_u64(&slot_->hungry_since, static_cast<uint64>(hungry_since));
+	pg_atomic_write_u64(&slot_->waits_since, static_cast<uint64>(hungry_since));
 	hungry_since_ = hungry_since;
-	if (hungry_since != 0 && !warned_of_shortage_ && steady_now() - hungry_since > shortage_warning_us) {
-		warned_of_shortage_ = true;
-		guard([] {
-			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-							  errmsg("jobqueue has had no process for a worker for %d seconds; tasks wait",
-									 static_cast<int>(shortage_warning_us / USECS_PER_SEC)),
-							  errhint("You might need to increase max_worker_processes or jobqueue.max_workers.")));
+	if (hungry_since != 0 && steady_now() - hungry_since > shortage_warning_us &&
+		pg_atomic_exchange_u32(&slot_->shortage_reported, 1) == 0) {
+		in_transaction(Durability::asynchronous, [] {
+			guard([] {
+				ereport(WARNING,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("jobqueue has had no process for a worker in database \"%s\" for %d seconds; "
+								"tasks wait",
+								get_database_name(MyDatabaseId), static_cast<int>(shortage_warning_us / USECS_PER_SEC)),
+						 errhint("You might need to increase max_worker_processes or jobqueue.max_workers.")));
+			});
 		});
 	}
 }
@@ -1408,13 +1411,15 @@ void Scheduler::start_workers_of(Role &role) {
 		role.next_colleague = now + USECS_PER_SEC;
 		return;
 	}
-	const SteadyTime since = patience ? patience : now;
+	/* Whatever the database has waited for before counts. */
+	const auto waited = static_cast<SteadyTime>(pg_atomic_read_u64(&slot_->waits_since));
+	const SteadyTime since = patience ? patience : waited != 0 && workers == 0 ? std::min(waited, now) : now;
 	if (is_turn_of(static_cast<uint64>(since)) && start_worker_for(role)) {
 		if (workers == 0)
 			pg_atomic_write_u64(&shared()->starved_at, 0);
 	} else if (workers == 0) {
 		role.hungry_since = since;
-		make_room(MyDatabaseId);
+		make_room(MyDatabaseId, static_cast<uint64>(since));
 	} else {
 		role.next_colleague = now + USECS_PER_SEC;
 		make_room_if_idle();
@@ -1445,16 +1450,18 @@ void Scheduler::notify() {
 	pg_atomic_write_u64(&slot_->notified, position_);
 }
 
-/* May the process end? Leaves behind when it must be back. */
+/*
+ * May the process end? Leaves behind when it must be back. Who is asked to make room for others has looked at everything
+ * once, and may do so whatever there is to do: it comes back when it is its turn, and workers do without it meanwhile.
+ */
 bool Scheduler::may_retire() {
 	const bool asked = pg_atomic_read_u32(&slot_->retire) != 0;
 	const bool unfinished =
 		configure_backoff_.is_failing() ||
 		std::any_of(chores_.begin(), chores_.end(), [](const Chore &chore) { return chore.due != never; });
-	/* What could not be sent is read again by the next one. */
-	const bool notifies = !to_notify_.empty() && !(asked && notify_backoff_.is_failing());
-	if ((unfinished && !asked) || notifies || !ended_.empty() || !ended_again_.empty() || has_workers(MyDatabaseId) ||
-		pg_atomic_read_u32(&slot_->wanted) != 0 || (hungry_since_ != 0 && !asked))
+	if (asked ? !started_.empty()
+			  : unfinished || !to_notify_.empty() || !ended_.empty() || !ended_again_.empty() ||
+					has_workers(MyDatabaseId) || pg_atomic_read_u32(&slot_->wanted) != 0 || hungry_since_ != 0)
 		return false;
 	const bool nothing =
 		roles_.empty() && next_due_ == DT_NOEND && next_lease_ == DT_NOEND && next_schedule_ == DT_NOEND;
@@ -1463,16 +1470,27 @@ bool Scheduler::may_retire() {
 		return false;
 	/* Where processes are short, the safety net comes round more rarely; what is announced brings it back at once. */
 	constexpr int64 absence_us = USECS_PER_MINUTE;
-	TimestampTz back = std::min({next_due_, next_lease_, next_schedule_});
-	const bool unsure =
-		std::any_of(roles_.begin(), roles_.end(), [now](const auto &role) { return now < role->next_start; });
 	const TimestampTz wall = GetCurrentTimestamp();
-	if (hungry_since_ != 0 || unsure)
+	TimestampTz back = std::min({next_due_, next_lease_, next_schedule_});
+	const auto back_in = [&back, now, wall](SteadyTime then) {
+		if (then != never)
+			back = std::min(back, wall + time_left(now, then, longest_sleep_us));
+	};
+	back_in(next_overdue_);
+	for (const auto &role : roles_)
+		if (now < role->next_start)
+			back_in(role->next_start);
+	if (hungry_since_ != 0 || !to_notify_.empty() || !ended_.empty() || !ended_again_.empty())
+		back = wall;
+	else if (unfinished)
 		back = std::min(back, wall + USECS_PER_SEC);
 	else if (!roles_.empty())
 		back = std::min(back, wall + absence_us);
 	if (!orphans_.empty()) /* what is known of them goes with us: nobody is charged */
 		pg_atomic_write_u32(&slot_->interrupted, 1);
+	/* What has not been seen to is found by the next one. NOTIFYs are: it reads on where the latest were sent. */
+	ended_.add(ended_again_);
+	add_ended(slot_, ended_);
 	pg_atomic_write_u64(&slot_->next_run, static_cast<uint64>(back));
 	return true;
 }
@@ -1576,7 +1594,7 @@ void Scheduler::do_all(SteadyTime looked_at) {
 
 /* However the process ends. C region. */
 void leave(int, Datum arg) {
-	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];
+	DatabaseSlot *slot = database_slot(DatumGetInt32(arg));
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 	if (pg_atomic_read_u32(&slot->scheduler_pid) == static_cast<uint32>(MyProcPid)) {
 		pg_atomic_write_u32(&slot->scheduler_pid, 0);
@@ -1591,7 +1609,7 @@ void leave(int, Datum arg) {
 }
 
 bool attach(int index, Oid database) {
-	DatabaseSlot *slot = &shared()->databases[index];
+	DatabaseSlot *slot = database_slot(index);
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 	const bool ours = pg_atomic_read_u32(&slot->database) == database &&
 					  pg_atomic_read_u32(&slot->scheduler_pid) == 0 && pg_atomic_read_u32(&slot->let_go) == 0;
@@ -1617,7 +1635,7 @@ extern "C" void jobqueue_scheduler_main(Datum arg) {
 	prepare_process(on_lock_timeout);
 	if (shared() == nullptr || !attach(DatumGetInt32(arg), database))
 		proc_exit(0);
-	DatabaseSlot *slot = &shared()->databases[DatumGetInt32(arg)];
+	DatabaseSlot *slot = database_slot(DatumGetInt32(arg));
 	pin_settings();
 	compat::connect_as_superuser(database);
 	pgstat_report_appname("jobqueue scheduler");

@@ -308,9 +308,11 @@ static void leave(int, Datum arg) {
 			pg_atomic_write_u32(&home->orphans, 1);
 		wake_scheduler(home);
 	}
-	for (DatabaseSlot &other : shared()->databases)
+	for (DatabaseSlot &other : database_slots())
 		if (pg_atomic_read_u64(&other.hungry_since) != 0)
 			wake_scheduler(&other);
+	if (pg_atomic_read_u64(&shared()->launcher_hungry_since) != 0)
+		wake_launcher();
 }
 
 /*

@@ -314,8 +314,9 @@ static void publish(bool committed) noexcept {
 	end_writing_dependencies();
 	if (slot && pg_atomic_read_u32(&slot->database) != MyDatabaseId) {
 		/* The launcher looked while CREATE EXTENSION was not yet committed, found nothing, and gave the slot away. */
-		slot = nullptr;
-		ask_launcher(Rescan::from_scratch);
+		slot = find_database(MyDatabaseId);
+		if (slot == nullptr)
+			ask_launcher(Rescan::from_scratch);
 	}
 	bool look = false;
 	if (!committed || notes.subtransaction_aborted) {
@@ -387,6 +388,11 @@ static void at_transaction_event(XactEvent event, void *) {
 	if (!notes.any)
 		return;
 	switch (event) {
+	case XACT_EVENT_PRE_COMMIT:
+		/* A database without anything to run may have lost its slot meanwhile. */
+		if (notes.database && pg_atomic_read_u32(&notes.database->database) != MyDatabaseId)
+			notes.database = attach_database(MyDatabaseId);
+		break;
 	case XACT_EVENT_COMMIT:
 		publish(true);
 		take_back_database();

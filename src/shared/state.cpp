@@ -5,6 +5,7 @@
 
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/settings.hpp"
 #include "shared/admission.hpp"
 #include "shared/announcements.hpp"
 #include "shared/flight_recorder.hpp"
@@ -15,6 +16,7 @@
 namespace jobqueue {
 
 static SharedState *state = nullptr;
+static DatabaseSlot *database_array = nullptr;
 static shmem_request_hook_type previous_request_hook = nullptr;
 static shmem_startup_hook_type previous_startup_hook = nullptr;
 
@@ -22,6 +24,20 @@ static constexpr const char *tranche = "jobqueue";
 
 SharedState *shared() noexcept {
 	return state;
+}
+
+std::span<DatabaseSlot> database_slots() noexcept {
+	if (state == nullptr)
+		return {};
+	return {database_array, static_cast<size_t>(pg_atomic_read_u32(&state->database_count))};
+}
+
+DatabaseSlot *database_slot(int index) noexcept {
+	return &database_array[index];
+}
+
+int index_of(const DatabaseSlot *slot) noexcept {
+	return static_cast<int>(slot - database_array);
 }
 
 std::span<WorkerSlot> worker_slots() noexcept {
@@ -34,17 +50,22 @@ static Size state_size() {
 	return add_size(offsetof(SharedState, workers), mul_size(max_worker_processes, sizeof(WorkerSlot)));
 }
 
+static Size databases_size() {
+	return mul_size(static_cast<Size>(settings::max_databases), sizeof(DatabaseSlot));
+}
+
 static void request_shared_memory() {
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(add_size(state_size(), mul_size(ring_size, sizeof(Announcement))));
 	RequestAddinShmemSpace(add_size(positions_size(), admission_size()));
-	RequestAddinShmemSpace(penalties_size());
+	RequestAddinShmemSpace(add_size(penalties_size(), databases_size()));
 	RequestNamedLWLockTranche(tranche, 3);
 }
 
-static void initialize(SharedState *fresh) {
+static void initialize(SharedState *fresh, DatabaseSlot *databases) {
 	memset(static_cast<void *>(fresh), 0, state_size());
+	memset(static_cast<void *>(databases), 0, databases_size());
 	LWLockPadded *locks = GetNamedLWLockTranche(tranche);
 	fresh->lock = &locks[0].lock;
 	fresh->positions_lock = &locks[1].lock;
@@ -63,7 +84,12 @@ static void initialize(SharedState *fresh) {
 	SpinLockInit(&fresh->ring_lock);
 	pg_atomic_init_u64(&fresh->announced, 0);
 	pg_atomic_init_u32(&fresh->waiters, 0);
-	for (DatabaseSlot &slot : fresh->databases) {
+	fresh->database_limit = settings::max_databases;
+	pg_atomic_init_u32(&fresh->database_count, 0);
+	pg_atomic_init_u64(&fresh->configurations, 0);
+	pg_atomic_init_u32(&fresh->database_missed, 0);
+	for (int i = 0; i < fresh->database_limit; i++) {
+		DatabaseSlot &slot = databases[i];
 		pg_atomic_init_u32(&slot.database, 0);
 		pg_atomic_init_u32(&slot.state, 0);
 		pg_atomic_init_u32(&slot.scheduler_procno, static_cast<uint32>(no_procno));
@@ -89,6 +115,10 @@ static void initialize(SharedState *fresh) {
 		SpinLockInit(&slot.ended_lock);
 		pg_atomic_init_u64(&slot.notified, 0);
 		pg_atomic_init_u64(&slot.hungry_since, 0);
+		pg_atomic_init_u64(&slot.waits_since, 0);
+		pg_atomic_init_u64(&slot.scheduler_since, 0);
+		pg_atomic_init_u64(&slot.released_at, 0);
+		pg_atomic_init_u32(&slot.shortage_reported, 0);
 		pg_atomic_init_u64(&slot.admission_ready, 0);
 	}
 	for (WaiterSlot &slot : fresh->waiter) {
@@ -130,10 +160,13 @@ static void startup_shared_memory() {
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	bool found;
 	auto *fresh = static_cast<SharedState *>(ShmemInitStruct("jobqueue", state_size(), &found));
+	bool databases_found;
+	auto *databases =
+		static_cast<DatabaseSlot *>(ShmemInitStruct("jobqueue databases", databases_size(), &databases_found));
 	startup_penalties();
 	if (!found) {
 		static bool before_crash = false;
-		initialize(fresh);
+		initialize(fresh, databases);
 		open_flight_recorder();
 		/* Shared memory is made again after a crash: nobody knows what was running. */
 		if (std::exchange(before_crash, true) && !flight_recorder_works())
@@ -144,6 +177,7 @@ static void startup_shared_memory() {
 	startup_positions();
 	startup_admission();
 	LWLockRelease(AddinShmemInitLock);
+	database_array = databases;
 	state = fresh;
 }
 
@@ -291,7 +325,7 @@ bool take_fused_death(Oid database, Death *out) {
 }
 
 static DatabaseSlot *look_up(Oid database) {
-	for (DatabaseSlot &slot : state->databases)
+	for (DatabaseSlot &slot : database_slots())
 		if (pg_atomic_read_u32(&slot.database) == database)
 			return &slot;
 	return nullptr;
@@ -301,6 +335,21 @@ DatabaseSlot *find_database(Oid database) {
 	return state && OidIsValid(database) ? look_up(database) : nullptr;
 }
 
+/* One that has not been given back just now; null if there is none. The caller holds the lock. */
+static DatabaseSlot *free_slot() {
+	constexpr int64 quarantine_us = USECS_PER_SEC / 10;
+	const SteadyTime now = steady_now();
+	for (DatabaseSlot &slot : database_slots())
+		if (pg_atomic_read_u32(&slot.database) == InvalidOid &&
+			now - static_cast<SteadyTime>(pg_atomic_read_u64(&slot.released_at)) > quarantine_us)
+			return &slot;
+	const uint32 used = pg_atomic_read_u32(&state->database_count);
+	if (used == static_cast<uint32>(state->database_limit))
+		return nullptr;
+	pg_atomic_write_u32(&state->database_count, used + 1);
+	return &database_array[used];
+}
+
 DatabaseSlot *attach_database(Oid database) {
 	if (state == nullptr)
 		return nullptr;
@@ -308,7 +357,11 @@ DatabaseSlot *attach_database(Oid database) {
 		return slot;
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	DatabaseSlot *slot = look_up(database);
-	if (slot == nullptr && (slot = look_up(InvalidOid)) != nullptr) {
+	if (slot == nullptr && (slot = free_slot()) == nullptr && OidIsValid(MyDatabaseId)) {
+		pg_atomic_write_u32(&state->database_missed, 1);
+		wake_launcher();
+	}
+	if (slot != nullptr && pg_atomic_read_u32(&slot->database) == InvalidOid) {
 		pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
 		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(no_procno));
 		pg_atomic_write_u32(&slot->scheduler_pid, 0);
@@ -320,9 +373,13 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->orphans, 0);
 		pg_atomic_write_u32(&slot->by_hand, 0);
 		pg_atomic_write_u64(&slot->hungry_since, 0);
+		pg_atomic_write_u64(&slot->waits_since, 0);
+		pg_atomic_write_u64(&slot->scheduler_since, 0);
+		pg_atomic_write_u32(&slot->shortage_reported, 0);
 		pg_atomic_write_u64(&slot->admission_ready, 0);
 		pg_atomic_write_u32(&slot->history_slot, 0);
-		pg_atomic_fetch_add_u64(&slot->configuration, 1); /* a number never comes back */
+		/* A number never comes back, also not in another slot. */
+		pg_atomic_write_u64(&slot->configuration, pg_atomic_add_fetch_u64(&state->configurations, 1) << 32);
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->served_since, 0);
@@ -354,6 +411,7 @@ IdRanges take_ended(DatabaseSlot *slot) noexcept {
 
 void release_database(DatabaseSlot *slot) {
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u64(&slot->released_at, static_cast<uint64>(steady_now()));
 	pg_atomic_write_u32(&slot->database, InvalidOid);
 	LWLockRelease(state->lock);
 }
@@ -388,7 +446,7 @@ bool is_turn_of(uint64 hungry_since) noexcept {
 	};
 	if (comes_before(&state->launcher_hungry_since))
 		return false;
-	for (DatabaseSlot &slot : state->databases)
+	for (DatabaseSlot &slot : database_slots())
 		if (pg_atomic_read_u32(&slot.database) != InvalidOid && comes_before(&slot.hungry_since))
 			return false;
 	return true;
@@ -431,25 +489,28 @@ static bool dismiss_idle_worker() noexcept {
 	return chosen != nullptr;
 }
 
-/* One without workers and without hunger; where no worker runs at all, the one that became hungry last. */
-static bool dismiss_scheduler(Oid except) noexcept {
+/*
+ * Of those that nobody has asked yet: one that is not hungry, without workers first, and the one that has been there for
+ * longest; else the one that became hungry last, if that was after "since". It comes back when it is its turn.
+ */
+static bool dismiss_scheduler(Oid except, uint64 since) noexcept {
 	DatabaseSlot *victim = nullptr;
-	uint64 victim_since = 0;
-	bool any_worker = false;
-	for (WorkerSlot &worker : worker_slots())
-		any_worker |= worker_state(&worker) != WorkerState::free;
-	for (DatabaseSlot &slot : state->databases) {
+	std::pair<int, uint64> victim_rank;
+	for (DatabaseSlot &slot : database_slots()) {
 		const Oid database = pg_atomic_read_u32(&slot.database);
-		if (database == InvalidOid || database == except || scheduler_state(&slot) != SchedulerState::running)
+		if (database == InvalidOid || database == except || scheduler_state(&slot) != SchedulerState::running ||
+			pg_atomic_read_u32(&slot.retire) != 0)
 			continue;
-		if (has_workers(database))
+		const uint64 hungry_since = pg_atomic_read_u64(&slot.hungry_since);
+		if (hungry_since != 0 && hungry_since <= since)
 			continue;
-		const uint64 since = pg_atomic_read_u64(&slot.hungry_since);
-		if (since != 0 && any_worker)
-			continue;
-		if (victim == nullptr || since == 0 || (victim_since != 0 && since > victim_since)) {
+		const std::pair<int, uint64> rank =
+			hungry_since != 0
+				? std::pair<int, uint64>(2, PG_UINT64_MAX - hungry_since)
+				: std::pair<int, uint64>(has_workers(database), pg_atomic_read_u64(&slot.scheduler_since));
+		if (victim == nullptr || rank < victim_rank) {
 			victim = &slot;
-			victim_since = since;
+			victim_rank = rank;
 		}
 	}
 	if (victim == nullptr)
@@ -471,11 +532,18 @@ void make_room_if_idle() noexcept {
 		dismiss_idle_worker();
 }
 
-void make_room(Oid for_database) noexcept {
+bool all_places_taken() noexcept {
+	const auto workers = worker_slots();
+	return std::count_if(workers.begin(), workers.end(), [](WorkerSlot &worker) { return takes_place(&worker); }) >=
+		   settings::max_workers;
+}
+
+void make_room(Oid for_database, uint64 since) noexcept {
 	const auto now = static_cast<uint64>(steady_now());
-	if (!may_ask_for_room(now))
+	if (!may_ask_for_room(now) || dismiss_idle_worker())
 		return;
-	if (dismiss_idle_worker() || dismiss_scheduler(for_database))
+	const bool lacks_process = for_database == InvalidOid || !all_places_taken();
+	if (lacks_process && dismiss_scheduler(for_database, since))
 		return;
 	pg_atomic_write_u64(&state->starved_at, now);
 }

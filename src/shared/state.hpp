@@ -11,7 +11,6 @@
 
 namespace jobqueue {
 
-inline constexpr int max_databases = 128;
 inline constexpr int max_waiters = 256;
 inline constexpr uint64 ring_size = 32768; /* a power of two */
 inline constexpr int queue_name_size = 64;
@@ -61,6 +60,14 @@ struct DatabaseSlot {
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
 	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */
 	pg_atomic_uint64 hungry_since;	  /* a role with work has had no worker since, for want of a process; 0 = none */
+	/*
+	 * The database has wanted a process since, be it for its scheduler or for a worker; 0 = it does not. Other than
+	 * hungry_since it outlives the scheduler: whoever makes room for others does not lose its turn.
+	 */
+	pg_atomic_uint64 waits_since;
+	pg_atomic_uint64 scheduler_since;	/* when its scheduler was started */
+	pg_atomic_uint64 released_at;		/* a free slot is left alone for a while: somebody may still hold on to it */
+	pg_atomic_uint32 shortage_reported; /* that it waits has been said in the log */
 	/* Tasks that others wait for, see dependencies.hpp: none has an id outside of these bounds. */
 	pg_atomic_uint64 parents_low, parents_high;
 	pg_atomic_uint64 parents_widened;	   /* grows when somebody is about to widen the bounds, ... */
@@ -155,7 +162,10 @@ struct SharedState {
 	pg_atomic_uint32 waiters;				/* in use */
 	uint32 death_count;						/* the latest are in the array */
 	Death deaths[max_deaths];
-	DatabaseSlot databases[max_databases];
+	int database_limit;				  /* how many slots there are */
+	pg_atomic_uint32 database_count;  /* no slot from here on has ever been used */
+	pg_atomic_uint64 configurations;  /* grows with each slot that is handed out */
+	pg_atomic_uint32 database_missed; /* somebody wanted a slot, and all were taken */
 	WaiterSlot waiter[max_waiters];
 	WorkerSlot workers[FLEXIBLE_ARRAY_MEMBER]; /* worker_count */
 };
@@ -165,6 +175,11 @@ SharedState *shared() noexcept;
 
 /* C region; called by _PG_init while the postmaster loads its libraries. */
 void install_shared_memory_hooks();
+
+/* Those that are, or were, in use. */
+std::span<DatabaseSlot> database_slots() noexcept;
+DatabaseSlot *database_slot(int index) noexcept;
+int index_of(const DatabaseSlot *slot) noexcept;
 
 /* The workers' array. */
 std::span<WorkerSlot> worker_slots() noexcept;
@@ -228,12 +243,16 @@ bool has_workers(Oid database) noexcept;
 /* Tells a worker to leave: at once if it is idle, else after its task. */
 void dismiss(WorkerSlot *worker) noexcept;
 /*
- * Somebody hungry in this database (InvalidOid: the launcher) asks for a process: an idle worker leaves at once; else a
- * scheduler that has nothing to run at the moment; else a busy worker after its task.
+ * Somebody hungry since then in this database (InvalidOid: the launcher) asks for a process: an idle worker leaves at
+ * once; else a scheduler that is not hungry, or not for so long; else a busy worker after its task. Who lacks no process,
+ * but a place among jobqueue.max_workers, is not helped by a scheduler.
  */
-void make_room(Oid for_database) noexcept;
+void make_room(Oid for_database, uint64 since) noexcept;
 /* Likewise for somebody who has a process and could do with another: only an idle worker leaves for that. */
 void make_room_if_idle() noexcept;
+
+/* Are there as many workers as jobqueue.max_workers allows? */
+bool all_places_taken() noexcept;
 
 /* Is a scheduler looking after this database? */
 inline bool is_served(DatabaseSlot *slot) noexcept {
