@@ -190,6 +190,34 @@ SELECT jobqueue.enqueue('q-t', queue => 'a') AS a \gset
 SELECT status FROM jobqueue.wait_for(:a, '0.3 s');
 SELECT jobqueue.unregister_handler('q-t');
 
+-- dead letters go where the role of the handler may have them by now: without that right, the handler has none
+SELECT jobqueue.grant_access('q_a_manager', 'manager', 'a'), jobqueue.grant_access('q_a_manager', 'manager', 'd');
+CREATE FUNCTION q_fails(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no luck'; END$$;
+SET ROLE q_a_manager;
+SELECT jobqueue.register_handler('q-d', 'q_fails(jsonb)', 'a', max_attempts => 1, dead_letter_queue => 'd');
+RESET ROLE;
+SELECT jobqueue.enqueue('q-d', queue => 'a') AS id \gset
+CALL pg_temp.wait_until(format('(SELECT status = ''pending'' AND queue = ''d'' FROM jobqueue.tasks WHERE id = %s)', :id));
+SELECT pg_temp.try($$SELECT jobqueue.register_handler('q-e', 'q_handler(jsonb)', 'd')$$);
+SELECT jobqueue.revoke_access('q_a_manager', 'manager', 'd');
+SELECT jobqueue.enqueue('q-d', queue => 'a') AS id \gset
+SELECT status, queue FROM jobqueue.wait_for(:id, '10 s');
+-- and others use that queue as any other
+SELECT jobqueue.enqueue('q-x', queue => 'd') > 0;
+SELECT type FROM jobqueue.claim(NULL, types => '{q-x}');
+SELECT pg_temp.try($$SELECT jobqueue.register_handler('q-e', 'q_handler(jsonb)', 'd')$$);
+SELECT jobqueue.enqueue('q-e') AS id \gset
+SELECT status, queue FROM jobqueue.wait_for(:id, '10 s');
+SELECT jobqueue.unregister_handler('q-e');
+-- until it may again, here as a member of a role that may
+GRANT q_target TO q_a_manager;
+SELECT jobqueue.grant_access('q_target', 'manager', 'd');
+SELECT jobqueue.enqueue('q-d', queue => 'a') AS id \gset
+CALL pg_temp.wait_until(format('(SELECT status = ''pending'' AND queue = ''d'' FROM jobqueue.tasks WHERE id = %s)', :id));
+SELECT jobqueue.unregister_handler('q-d'), jobqueue.revoke_access('q_target', 'manager'), jobqueue.revoke_access('q_a_manager', 'manager');
+REVOKE q_target FROM q_a_manager;
+DROP FUNCTION q_fails;
+
 -- a member of several roles may do what any of them may: nobody loses anything by being made one
 GRANT q_a_consumer TO q_by_hand, q_reader;
 SELECT pg_temp.as_role('q_by_hand', $$SELECT string_agg(DISTINCT queue, '' ORDER BY queue) FROM jobqueue.tasks WHERE queue IN ('a', 'b')$$), pg_temp.as_role('q_reader', 'SELECT string_agg(DISTINCT queue, '''' ORDER BY queue) FROM jobqueue.tasks'),
@@ -256,6 +284,22 @@ SELECT jobqueue.limit_role('q_a_producer', max_payload => 20);
 SET ROLE q_a_producer;
 SELECT pg_temp.try($$INSERT INTO jobqueue.tasks (type, queue) VALUES ('q-l', 'a') RETURNING 1$$), pg_temp.try($$INSERT INTO jobqueue.tasks (type, queue, payload) VALUES ('q-l', 'a', '"longer than allowed"') RETURNING 1$$);
 RESET ROLE;
+-- they go by the name
+ALTER ROLE q_a_producer RENAME TO q_was_producer;
+SELECT jobqueue.grant_access('q_was_producer', 'producer', 'a');
+SELECT pg_temp.as_role('q_was_producer', $$SELECT jobqueue.enqueue('q-l', '"longer than allowed"', queue => 'a') > 0$$);
+ALTER ROLE q_was_producer RENAME TO q_a_producer;
+SELECT jobqueue.grant_access('q_a_producer', 'producer', 'a');
+SELECT pg_temp.as_role('q_a_producer', $$SELECT jobqueue.enqueue('q-l', '"longer than allowed"', queue => 'a') > 0$$);
+-- what on_failure adds is not held up by them
+SELECT jobqueue.limit_role('q_a_producer', max_queued => 1);
+BEGIN;
+SELECT jobqueue.register_handler('q-f', 'q_handler(jsonb)', run_as => 'q_a_producer', on_failure => 'q-l');
+SELECT jobqueue.enqueue('q-f', queue => 'a') > 0;
+SELECT count(*) AS before FROM jobqueue.tasks WHERE created_by = 'q_a_producer' AND status = 'pending' \gset
+SELECT jobqueue.fail(id, attempts, 'x', retryable => false) FROM jobqueue.claim('a', types => '{q-f}');
+SELECT :before >= 1, count(*) - :before FROM jobqueue.tasks WHERE created_by = 'q_a_producer' AND status = 'pending';
+ROLLBACK;
 SELECT jobqueue.limit_role('q_a_producer');
 SELECT count(*) FROM jobqueue.limits;
 SELECT pg_temp.try($$SELECT jobqueue.limit_role(NULL)$$), pg_temp.try($$SELECT jobqueue.limit_role('q_no_such_role', 1)$$), pg_temp.try($$SELECT jobqueue.limit_role('q_a_producer', -1)$$);

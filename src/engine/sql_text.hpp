@@ -33,6 +33,13 @@
 #define KEEPS_TO_ITS_QUEUE "(h.governed AND NOT " SERVES_ALL ")"
 /* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
 #define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
+/* Has a handler dead letters, and may its role by now have them there? As register_handler() asks it. */
+#define HAS_DEAD_LETTERS                                                                                               \
+	"(h.dead_letter_queue IS NOT NULL AND (NOT h.governed OR " SERVES_ALL                                              \
+	" OR EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.access" EQ "'manager' AND (a.queue IS NULL OR a.queue" EQ     \
+	"h.dead_letter_queue) AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE') AND EXISTS (SELECT 1 FROM "    \
+	"pg_catalog.pg_roles r WHERE r.oid" EQ "a.role_oid AND r.rolname" EQ                                               \
+	"a.role) AND jobqueue._is_governed(a.role))))"
 
 /* A new task: $1 to $10 come from describe(), and if the statement says so $11 is its group_key, $12 whether it is blocked. */
 #define INSERT_COLUMNS                                                                                                 \

@@ -1459,8 +1459,8 @@ void change_handler(const HandlerSettings &change) {
 }
 
 static constinit Statement unserved_queue_statement{
-	"SELECT h.dead_letter_queue FROM jobqueue.handlers h WHERE h.dead_letter_queue" EQ
-	"'default' OR EXISTS (SELECT 1 FROM jobqueue.handlers o WHERE o.queue" EQ "h.dead_letter_queue) LIMIT 1"};
+	"SELECT h.dead_letter_queue FROM jobqueue.handlers h WHERE " HAS_DEAD_LETTERS " AND (h.dead_letter_queue" EQ
+	"'default' OR EXISTS (SELECT 1 FROM jobqueue.handlers o WHERE o.queue" EQ "h.dead_letter_queue)) LIMIT 1"};
 
 std::optional<std::string> unserved_queue() {
 	Params none;
@@ -1472,7 +1472,8 @@ static constinit Statement failure_policy_statement{
 	"SELECT h.backoff, " MICROSECONDS("h.first_delay") ", " MICROSECONDS(
 		"h.max_delay") ", h.jitter::pg_catalog.float8, "
 					   "coalesce($2" EQ "ANY (h.discard_sqlstates) OR pg_catalog.left($2, 2)" EQ
-					   "ANY (h.discard_sqlstates), false), h.dead_letter_queue, h.on_failure, h.run_as, "
+					   "ANY (h.discard_sqlstates), false), CASE WHEN " HAS_DEAD_LETTERS
+					   " THEN h.dead_letter_queue END, h.on_failure, h.run_as, "
 					   "coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname" EQ "h.run_as AND a.oid" EQ
 					   "h.run_as_oid), 0::pg_catalog.oid) "
 					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1 AND ($4 OR " HAS_SAY_IN("$3") ")",
@@ -1548,7 +1549,7 @@ static constinit Statement paused_all_statement{
 static constinit Statement paused_queues_statement{
 	"SELECT q.queue FROM jobqueue.queues q WHERE q.paused_at IS NOT NULL"};
 static constinit Statement dead_letter_queues_statement{
-	"SELECT DISTINCT h.dead_letter_queue FROM jobqueue.handlers h WHERE h.dead_letter_queue IS NOT NULL"};
+	"SELECT DISTINCT h.dead_letter_queue FROM jobqueue.handlers h WHERE " HAS_DEAD_LETTERS};
 
 Pauses pauses() {
 	Params none;
