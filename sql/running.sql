@@ -130,6 +130,13 @@ SELECT array_agg(jobqueue.enqueue('ordered', to_jsonb(n), priority => (n % 3)::s
 SELECT jobqueue.resume_queue('ordered');
 SELECT count(jobqueue.wait_for(id, '10 s')) FROM unnest(:'ids'::bigint[]) id;
 SELECT string_agg(payload::text, ' ' ORDER BY result::bigint) FROM jobqueue.tasks WHERE type = 'ordered' AND status = 'completed';
+-- queues take turns: a thousand tasks of one, though more urgent, do not hold up a few of another
+SELECT count(jobqueue.pause_queue(q)) FROM unnest('{turns-a,turns-b}'::text[]) q;
+SELECT count(jobqueue.enqueue('ordered', queue => 'turns-a', priority => -5)) FROM generate_series(1, 1000);
+SELECT count(jobqueue.enqueue('ordered', queue => 'turns-b')) FROM generate_series(1, 5);
+SELECT count(jobqueue.resume_queue(q)) FROM unnest('{turns-a,turns-b}'::text[]) q;
+CALL pg_temp.wait_until($$(SELECT count(*) FROM jobqueue.tasks_live WHERE queue LIKE 'turns-%') = 0$$);
+SELECT count(*) < 500 FROM jobqueue.tasks WHERE queue = 'turns-a' AND result::bigint < (SELECT max(result::bigint) FROM jobqueue.tasks WHERE queue = 'turns-b');
 ALTER SYSTEM RESET jobqueue.max_workers;
 SELECT pg_reload_conf();
 

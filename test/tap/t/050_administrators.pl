@@ -315,6 +315,11 @@ is($sql->('SELECT jobqueue.retry(2)'), 't', 'B3: ... retry');
 $sql->("SELECT jobqueue.enqueue('row'), jobqueue.enqueue('row', group_key => 'h')");
 is($sql->("SELECT count(*) FROM jobqueue.drain()"), 2, 'B3: ... drain()');
 is($sql->("SELECT string_agg(extra, ',') FROM seen"), 'processing1,processing1', 'B3: ... handlers that take the row');
+# the policies are in the library: without it there is none
+$sql->("CREATE ROLE con LOGIN; SELECT jobqueue.grant_access('con', 'consumer')");
+my @seen = map { ($bare->psql('app', "$_ SELECT count(*) > 0 FROM jobqueue.tasks", extra_params => [ '-U', 'con' ]))[1] } '', 'SELECT jobqueue.version();';
+is($seen[0], 'f', 'where the library is not loaded, nobody but the owner sees a row');
+like($seen[1], qr/t$/, '... and where it is, who may');
 $bare->stop;
 
 # An extra column that was made there is no reason not to run, here; and it can be dropped.
