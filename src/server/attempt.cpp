@@ -132,14 +132,13 @@ void Worker::report_failure(const store::Attempt &task, const PgError &error, co
 	const ErrorData &data = error.data();
 	const char *const reason = message.c_str();
 	const store::Attempt *const attempt = &task;
-	guard([&data, attempt, reason] {
+	const char *const detail = detail_for_log(data);
+	guard([&data, attempt, reason, detail] {
 		ereport(LOG, (errcode(data.sqlerrcode),
 					  errmsg("task " INT64_FORMAT " of type \"%s\" failed, attempt %d of %d: %s", attempt->id,
 							 attempt->type.c_str(), attempt->attempt, attempt->max_attempts, reason),
-					  data.detail_log ? errdetail_internal("%s", data.detail_log)
-					  : data.detail	  ? errdetail_internal("%s", data.detail)
-									  : 0,
-					  data.hint ? errhint("%s", data.hint) : 0, data.context ? errcontext("%s", data.context) : 0));
+					  detail ? errdetail_internal("%s", detail) : 0, data.hint ? errhint("%s", data.hint) : 0,
+					  data.context ? errcontext("%s", data.context) : 0));
 	});
 }
 

@@ -224,6 +224,13 @@ void Worker::work() {
 	}
 }
 
+/* Not where it tells what is in a row of our tables. */
+const char *detail_for_log(const ErrorData &data) noexcept {
+	if (data.schema_name != nullptr && strcmp(data.schema_name, "jobqueue") == 0)
+		return nullptr;
+	return data.detail_log ? data.detail_log : data.detail;
+}
+
 /* Says it once, and not again when the next one of this role ends by the same. */
 void Worker::note_trouble(const PgError &problem) {
 	hold::leaving_by_own_error();
@@ -231,15 +238,16 @@ void Worker::note_trouble(const PgError &problem) {
 	const int code = problem.sqlerrcode();
 	const ErrorData *const data = &problem.data();
 	const char *const message = problem.what();
-	in_transaction(Durability::asynchronous, [role, code, data, message] {
-		guard([role, code, data, message] {
+	const char *const detail = detail_for_log(*data);
+	in_transaction(Durability::asynchronous, [role, code, data, message, detail] {
+		guard([role, code, data, message, detail] {
 			const OwnError own = note_own_error(MyDatabaseId, role, code);
 			const char *const name = GetUserNameFromId(role, true);
 			ereport(
 				own.is_new ? LOG : DEBUG1,
 				(errcode(code),
 				 errmsg("a jobqueue worker of role \"%s\" ended by an error: %s", name ? name : "?", message),
-				 data->detail ? errdetail_internal("%s", data->detail) : 0, data->hint ? errhint("%s", data->hint) : 0,
+				 detail ? errdetail_internal("%s", detail) : 0, data->hint ? errhint("%s", data->hint) : 0,
 				 errcontext("No task is charged. The next worker of that role is started after a while, which grows "
 							"up to a minute. This is said again when the error is another one.")));
 		});

@@ -50,6 +50,9 @@ struct Member {
 	bool grouped; /* others, which belong to the same group, may come after it */
 };
 
+/* The detail of an error, if the server's log may have it. */
+const char *detail_for_log(const ErrorData &data) noexcept;
+
 class Worker {
 public:
 	Worker(WorkerSlot *slot, DatabaseSlot *database) : slot_(slot), database_(database) {

@@ -129,7 +129,7 @@ wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $before", '
 # The handler succeeds; neither that nor anything else can be written down, but that its worker was to blame. As if the disk was full.
 sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT disk_is_full CHECK (type <> 'of unlucky' OR (status IN ('pending', 'processing', 'scheduled') AND coalesce(last_sqlstate, 'JQ002') = 'JQ002')) NOT VALID");
 $offset = log_size($node);
-my $unlucky = sql("SELECT jobqueue.enqueue('of unlucky')");
+my $unlucky = sql(q{SELECT jobqueue.enqueue('of unlucky', '"a secret"')});
 ok(wait_for(sub { log_matches($node, qr/ended by an error: .*disk_is_full/, $offset) }, 30), 'B7: a worker that cannot write what became of its task ends, and says so')
   or diag log_since($node, $offset);
 my $lucky = sql("SELECT jobqueue.enqueue('of lucky')");
@@ -143,6 +143,12 @@ wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE id = $unl
 is(scalar(log_matches($node, qr/ended by an error: .*disk_is_full/, $offset)), 1, 'B7: that they end is said once');
 is(sql("SELECT max_attempts - attempts >= 2, last_error IS NULL, crashes FROM jobqueue.tasks_live WHERE id = $unlucky"), 't|t|0', 'B7: the task is not charged');
 sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT disk_is_full');
+sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT never_done CHECK (type <> 'of lucky' OR status <> 'completed' OR payload = '{}') NOT VALID");
+my $refused = sql(q{SELECT jobqueue.enqueue('of lucky', '"a secret"', max_attempts => 1)});
+wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $refused AND status = 'failed'", '23514', 'a task that cannot be completed fails', 30);
+is(join("\n", log_matches($node, qr/a secret|Failing row/, $offset)), '', 'an error of our own puts no payload into the log');
+like(sql("SELECT failures FROM jobqueue.tasks WHERE id = $refused"), qr/a secret/, '... but into the failures of the task, which its consumers read');
+sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT never_done');
 wait_sql($node, 'app', "SELECT status, last_error IS NULL FROM jobqueue.tasks WHERE id = $unlucky", 'completed|t', 'B7: it runs when all is well again', 120);
 
 # Workers that cannot claim.
