@@ -8,6 +8,7 @@
 #include "engine/dependencies.hpp"
 #include "engine/held_claims.hpp"
 #include "engine/outcome.hpp"
+#include "engine/set_aside.hpp"
 #include "engine/sql_command.hpp"
 #include "pg/raw_size.hpp"
 #include "shared/announcements.hpp"
@@ -61,11 +62,30 @@ static void stand_in_for_scheduler() {
 	if (is_served(slot))
 		return;
 	constexpr int batch = 1000;
+	static SetAside *due = nullptr, *expired = nullptr; /* for the life of the backend */
+	if (expired == nullptr) {
+		due = new SetAside("make due");
+		expired = new SetAside("take back the lease of");
+	}
 	const TimestampTz now = GetCurrentTimestamp();
-	for (const store::Due &task : store::promote_due(DT_NOBEGIN, now, batch))
-		announce_due(task);
-	for (const store::Claim &claim : store::lock_expired(now, batch))
-		end_expired(claim);
+	step_in_subtransaction(
+		*due, batch,
+		[now](const store::Batch &rows) {
+			const std::vector<store::Due> tasks = store::promote_due(DT_NOBEGIN, now, rows);
+			for (const store::Due &task : tasks)
+				announce_due(task);
+			return static_cast<int64>(tasks.size());
+		},
+		[now](const store::Batch &rows) { return store::due_ids(DT_NOBEGIN, now, rows); });
+	step_in_subtransaction(
+		*expired, batch,
+		[now](const store::Batch &rows) {
+			const std::vector<store::Claim> claims = store::lock_expired(now, rows);
+			for (const store::Claim &claim : claims)
+				end_expired(claim);
+			return static_cast<int64>(claims.size());
+		},
+		[now](const store::Batch &rows) { return store::expired_ids(now, rows); });
 	resolve_in_turn();
 }
 

@@ -5,6 +5,7 @@
 
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "engine/set_aside.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "shared/announcements.hpp"
@@ -197,6 +198,7 @@ void Batch::run(Pass &pass) {
 	}
 
 	pass.any |= !ended.empty() || !to_cancel_.empty();
+	pass.count += static_cast<int64>(ended.size() + to_cancel_.size());
 	if (!ended.empty()) {
 		for (const auto &[parent, child] : store::resolve(ended))
 			if (const auto counted = waits_for.find(child); counted != waits_for.end())
@@ -249,7 +251,14 @@ static bool has_vanished(int64 id) {
 	return !again.empty() && again[0].state == store::ParentState::vanished;
 }
 
-Pass resolve_some(IdRange range, int64 child) {
+static void keep_ended(std::vector<store::Parent> &parents) {
+	std::erase_if(parents, [](const store::Parent &parent) {
+		return parent.state == store::ParentState::live ||
+			   (parent.state == store::ParentState::vanished && !has_vanished(parent.id));
+	});
+}
+
+Pass resolve_some(IdRange range, int64 child, std::span<const int64> but) {
 	Pass pass{.parent = range.low};
 	std::vector<store::Parent> parents = store::look_at_parents(range, parents_at_once);
 	pass.done = parents.size() < static_cast<size_t>(parents_at_once);
@@ -257,10 +266,7 @@ Pass resolve_some(IdRange range, int64 child) {
 		return pass;
 	const bool same = parents.front().id == range.low;
 	const int64 last = parents.back().id;
-	std::erase_if(parents, [](const store::Parent &parent) {
-		return parent.state == store::ParentState::live ||
-			   (parent.state == store::ParentState::vanished && !has_vanished(parent.id));
-	});
+	keep_ended(parents);
 	std::vector<int64> ids;
 	for (const store::Parent &parent : parents)
 		ids.push_back(parent.id);
@@ -274,9 +280,37 @@ Pass resolve_some(IdRange range, int64 child) {
 	} else {
 		pass.parent = last + 1;
 	}
+	if (!but.empty())
+		std::erase_if(open, [but](const store::OpenDependency &one) {
+			return std::binary_search(but.begin(), but.end(), one.child);
+		});
 	if (!open.empty())
 		Batch(parents, open).run(pass);
 	return pass;
+}
+
+Pass resolve_these(std::span<const int64> children) {
+	Pass pass{.parent = 0, .done = true};
+	std::vector<store::OpenDependency> open = store::open_dependencies_of(children);
+	std::vector<int64> ids;
+	for (const store::OpenDependency &one : open)
+		if (ids.empty() || ids.back() != one.parent)
+			ids.push_back(one.parent);
+	if (ids.empty())
+		return pass;
+	std::vector<store::Parent> parents = store::look_at_these_parents(ids);
+	keep_ended(parents);
+	std::ranges::sort(parents, {}, &store::Parent::id);
+	std::erase_if(open, [&parents](const store::OpenDependency &one) {
+		return !std::ranges::binary_search(parents, one.parent, {}, &store::Parent::id);
+	});
+	if (!open.empty())
+		Batch(parents, open).run(pass);
+	return pass;
+}
+
+std::vector<int64> children_to_resolve(IdRange parents, int64 child, std::span<const int64> but) {
+	return store::waiting_children(parents, child, parents_at_once, {dependencies_at_once, {}, but});
 }
 
 bool resolve_all() {
@@ -295,10 +329,25 @@ void resolve_in_turn() {
 	const SteadyTime began = steady_now();
 	if (began < next || store::open_parents(0).empty()) /* what comes next looks at finished tasks, too */
 		return;
-	const Pass pass = resolve_some({parent, PG_INT64_MAX}, child);
-	parent = pass.done ? 0 : pass.parent;
-	child = pass.done ? -1 : pass.child;
-	if (!pass.any)
+	static SetAside *aside = nullptr; /* for the life of the backend */
+	if (aside == nullptr)
+		aside = new SetAside("let go");
+	Pass pass;
+	const Progress progress = step_in_subtransaction(
+		*aside, dependencies_at_once,
+		[&pass](const store::Batch &rows) {
+			pass =
+				rows.only.empty() ? resolve_some({parent, PG_INT64_MAX}, child, rows.except) : resolve_these(rows.only);
+			return pass.count;
+		},
+		[](const store::Batch &rows) {
+			return children_to_resolve({parent, PG_INT64_MAX}, child, rows.except);
+		});
+	if (aside->took_batch()) {
+		parent = pass.done ? 0 : pass.parent;
+		child = pass.done ? -1 : pass.child;
+	}
+	if (progress != Progress::more && !pass.any)
 		next = began + share * (steady_now() - began);
 }
 
@@ -324,8 +373,7 @@ void narrow_parent_bounds(DatabaseSlot *slot) {
 
 /* Maintenance */
 
-std::optional<int64> sweep_dependents(int64 after) {
-	constexpr int batch = 1000;
+Swept sweep_dependents(int64 after, const store::Batch &batch) {
 	const std::vector<store::KnownDependent> known = store::dependents(after, batch);
 	std::vector<int64> over, free;
 	for (const store::KnownDependent &dependent : known) {
@@ -340,7 +388,14 @@ std::optional<int64> sweep_dependents(int64 after) {
 	}
 	if (!over.empty())
 		store::remove_dependents(over);
-	return known.size() < static_cast<size_t>(batch) ? std::nullopt : std::optional(known.back().id);
+	return {static_cast<int64>(known.size()), known.empty() ? after : known.back().id};
+}
+
+std::vector<int64> dependents_after(int64 after, const store::Batch &batch) {
+	std::vector<int64> ids;
+	for (const store::KnownDependent &dependent : store::dependents(after, batch))
+		ids.push_back(dependent.id);
+	return ids;
 }
 
 void sweep_parents(DatabaseSlot *slot) {

@@ -194,21 +194,44 @@ std::vector<int64> known_parents(std::span<const int64> ids, std::span<const std
 	"(SELECT d.parent_id FROM jobqueue.dependencies d WHERE " condition " AND d.parent_id" LE                          \
 	"$2 AND d.created_at" GE INSTALLED " ORDER BY d.parent_id, d.child_id LIMIT 1)"
 /* From one parent to the next: one may have children by the hundred thousand. */
+#define PARENTS_IN_RANGE                                                                                               \
+	"RECURSIVE p(id) AS (" FIRST_PARENT(                                                                               \
+		"d.parent_id" GE                                                                                               \
+		"$1") " UNION ALL SELECT n.parent_id FROM p, LATERAL " FIRST_PARENT("d.parent_id" GT "p.id") " n)"
+#define LOOK_AT(parents)                                                                                               \
+	"seen AS MATERIALIZED (SELECT f.id, t.status, t.result, n.status AS noted FROM (" parents ") f "                   \
+	"LEFT JOIN LATERAL (SELECT t.status, CASE WHEN t.status" EQ                                                        \
+	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ "f.id LIMIT 1) t ON true "           \
+	"LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id" EQ "f.id LIMIT 1) n ON true), "            \
+	"kept AS (INSERT INTO jobqueue.parents AS k (id, status, result) SELECT s.id, s.status, s.result FROM seen s "     \
+	"WHERE s.status" EQ FINISHED " AND (s.status OPERATOR(pg_catalog.<>) 'completed' OR s.result IS NOT NULL OR "      \
+	"s.noted IS NOT NULL) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result "          \
+	"WHERE k.status OPERATOR(pg_catalog.<>) EXCLUDED.status) "                                                         \
+	"SELECT s.id, s.status, s.noted FROM seen s"
 static constinit Statement look_at_parents_statement{
-	"WITH RECURSIVE p(id) AS (" FIRST_PARENT("d.parent_id" GE "$1") " UNION ALL SELECT n.parent_id FROM p, LATERAL " FIRST_PARENT(
-		"d.parent_id" GT
-		"p.id") " n), "
-				"seen AS MATERIALIZED (SELECT f.id, t.status, t.result, n.status AS noted FROM (SELECT p.id FROM p LIMIT $3) f "
-				"LEFT JOIN LATERAL (SELECT t.status, CASE WHEN t.status" EQ
-				"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ "f.id LIMIT 1) t ON true "
-				"LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id" EQ "f.id LIMIT 1) n ON true), "
-				"kept AS (INSERT INTO jobqueue.parents AS k (id, status, result) SELECT s.id, s.status, s.result FROM seen s "
-				"WHERE s.status" EQ FINISHED
-				" AND (s.status OPERATOR(pg_catalog.<>) 'completed' OR s.result IS NOT NULL OR "
-				"s.noted IS NOT NULL) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result "
-				"WHERE k.status OPERATOR(pg_catalog.<>) EXCLUDED.status) "
-				"SELECT s.id, s.status, s.noted FROM seen s",
-	INT8OID, INT8OID, INT4OID};
+	"WITH " PARENTS_IN_RANGE ", " LOOK_AT("SELECT p.id FROM p LIMIT $3"), INT8OID, INT8OID, INT4OID};
+static constinit Statement look_at_these_statement{"WITH " LOOK_AT("SELECT u.id FROM pg_catalog.unnest($1) u(id)"),
+												   INT8ARRAYOID};
+static constinit Statement waiting_children_statement{
+	"WITH " PARENTS_IN_RANGE " SELECT d.child_id FROM (SELECT p.id FROM p LIMIT $3) f, LATERAL (SELECT d.child_id FROM "
+	"jobqueue.dependencies d WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
+	"f.id AND NOT t.status" EQ FINISHED " OFFSET 0) AND d.parent_id" EQ "f.id AND d.child_id" GT "CASE WHEN f.id" EQ
+	"$1 THEN $4 ELSE -1::pg_catalog.int8 END AND NOT d.child_id" EQ "ANY ($6) AND d.created_at" GE INSTALLED
+	" ORDER BY d.parent_id, d.child_id) d LIMIT $5",
+	INT8OID,
+	INT8OID,
+	INT4OID,
+	INT8OID,
+	INT4OID,
+	INT8ARRAYOID};
+
+static std::vector<int64> first_column(const Rows &rows) {
+	std::vector<int64> ids;
+	ids.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		ids.push_back(rows.int64_at(i, 1));
+	return ids;
+}
 
 static ParentState state_of(std::string_view status) {
 	return status == "completed"   ? ParentState::completed
@@ -217,9 +240,7 @@ static ParentState state_of(std::string_view status) {
 								   : ParentState::live;
 }
 
-std::vector<Parent> look_at_parents(IdRange ids, int count) {
-	Params params;
-	const Rows rows = look_at_parents_statement.run(params.add(ids.low).add(ids.high).add(static_cast<int32>(count)));
+static std::vector<Parent> parents_of(const Rows &rows) {
 	std::vector<Parent> parents;
 	parents.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++) {
@@ -231,6 +252,16 @@ std::vector<Parent> look_at_parents(IdRange ids, int count) {
 	return parents;
 }
 
+std::vector<Parent> look_at_parents(IdRange ids, int count) {
+	Params params;
+	return parents_of(look_at_parents_statement.run(params.add(ids.low).add(ids.high).add(static_cast<int32>(count))));
+}
+
+std::vector<Parent> look_at_these_parents(std::span<const int64> ids) {
+	Params params;
+	return parents_of(look_at_these_statement.run(params.add(ids)));
+}
+
 static constinit Statement open_dependencies_statement{
 	"SELECT d.ctid, d.parent_id, d.child_id FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(id, n), LATERAL (SELECT d.ctid, "
 	"d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" GT
@@ -238,15 +269,40 @@ static constinit Statement open_dependencies_statement{
 	" ORDER BY d.parent_id, d.child_id) d LIMIT $3",
 	INT8ARRAYOID, INT8OID, INT4OID};
 
-std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count) {
-	Params params;
-	const Rows rows = open_dependencies_statement.run(params.add(parents).add(child).add(static_cast<int32>(count)));
+/* What a child was told to wait for is in its row. */
+#define OPEN_OF_CHILDREN(columns)                                                                                      \
+	"SELECT " columns " FROM jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id), LATERAL (SELECT "      \
+	"d.ctid, d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" EQ       \
+	"c.id OFFSET 0) o WHERE c.id" EQ "ANY ($1)"
+static constinit Statement open_of_children_statement{
+	OPEN_OF_CHILDREN("o.ctid, o.parent_id, o.child_id") " ORDER BY o.parent_id, o.child_id", INT8ARRAYOID};
+
+static std::vector<OpenDependency> open_from(const Rows &rows) {
 	std::vector<OpenDependency> open;
 	open.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
 		open.push_back({*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 1))), rows.int64_at(i, 2),
 						rows.int64_at(i, 3)});
 	return open;
+}
+
+std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count) {
+	Params params;
+	return open_from(open_dependencies_statement.run(params.add(parents).add(child).add(static_cast<int32>(count))));
+}
+
+std::vector<OpenDependency> open_dependencies_of(std::span<const int64> children) {
+	Params params;
+	return open_from(open_of_children_statement.run(params.add(children)));
+}
+
+std::vector<int64> waiting_children(IdRange ids, int64 child, int parents, const Batch &batch) {
+	Params params;
+	params.add(ids.low).add(ids.high).add(static_cast<int32>(parents)).add(child).add(batch.count).add(batch.except);
+	std::vector<int64> children = first_column(waiting_children_statement.run(params));
+	std::sort(children.begin(), children.end());
+	children.erase(std::unique(children.begin(), children.end()), children.end());
+	return children;
 }
 
 static constinit Statement lock_blocked_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
@@ -260,14 +316,6 @@ static constinit Statement not_blocked_statement{
 	"SELECT u.id FROM pg_catalog.unnest($1) u(id) WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
 	"u.id AND " STATUS_IS("blocked") " OFFSET 0)",
 	INT8ARRAYOID};
-
-static std::vector<int64> first_column(const Rows &rows) {
-	std::vector<int64> ids;
-	ids.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		ids.push_back(rows.int64_at(i, 1));
-	return ids;
-}
 
 std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
 	Params blocked, params;
@@ -302,11 +350,7 @@ static constinit Statement release_statement{
 										 "'scheduled' THEN t.run_at END, coalesce(t.group_key, '')",
 	INT8ARRAYOID};
 static constinit Statement forget_dependencies_statement{
-	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ
-	"ANY (ARRAY(SELECT o.ctid FROM jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id), LATERAL (SELECT "
-	"d.ctid FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" EQ "c.id OFFSET 0) o WHERE c.id" EQ
-	"ANY ($1)))",
-	INT8ARRAYOID};
+	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY (ARRAY(" OPEN_OF_CHILDREN("o.ctid") "))", INT8ARRAYOID};
 
 std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies) {
 	Params params;
@@ -408,13 +452,14 @@ Rows parent_results(int64 id) {
 
 /* Maintenance */
 
-static constinit Statement dependents_statement{
-	"SELECT c.id, c.waits_for, t.status IS NULL OR t.status" EQ "'completed', t.status" EQ
-	"ANY (ARRAY['failed', 'cancelled']) FROM (SELECT d.id, d.waits_for FROM jobqueue.dependents d WHERE d.id" GT
-	"$1 AND d.created_at" GE INSTALLED
-	" ORDER BY d.id LIMIT $2) c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ
-	"c.id LIMIT 1) t ON true",
-	INT8OID, INT4OID};
+#define DEPENDENTS(which)                                                                                                \
+	"SELECT c.id, c.waits_for, t.status IS NULL OR t.status" EQ "'completed', t.status" EQ                               \
+	"ANY (ARRAY['failed', 'cancelled']) FROM (SELECT d.id, d.waits_for FROM jobqueue.dependents d WHERE d.created_at" GE \
+		INSTALLED " AND d.id" which ") c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ         \
+	"c.id LIMIT 1) t ON true"
+static constinit Statement dependents_statement{DEPENDENTS(GT "$1 AND NOT d.id" EQ "ANY ($3) ORDER BY d.id LIMIT $2"),
+												INT8OID, INT4OID, INT8ARRAYOID};
+static constinit Statement these_dependents_statement{DEPENDENTS(EQ "ANY ($1)"), INT8ARRAYOID};
 static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dependents c WHERE c.id" EQ "ANY ($1)",
 													   INT8ARRAYOID};
 static constinit Statement remove_parents_statement{
@@ -422,9 +467,11 @@ static constinit Statement remove_parents_statement{
 	"DELETE FROM jobqueue.parents p WHERE NOT EXISTS (SELECT 1 FROM (SELECT pg_catalog.unnest(c.parents) AS id FROM "
 	"jobqueue.dependents c) r WHERE r.id" EQ "p.id) AND p.created_at" GE INSTALLED};
 
-std::vector<KnownDependent> dependents(int64 after, int count) {
+std::vector<KnownDependent> dependents(int64 after, const Batch &batch) {
 	Params params;
-	const Rows rows = dependents_statement.run(params.add(after).add(static_cast<int32>(count)));
+	const Rows rows = batch.only.empty()
+						  ? dependents_statement.run(params.add(after).add(batch.count).add(batch.except))
+						  : these_dependents_statement.run(params.add(batch.only));
 	std::vector<KnownDependent> known;
 	known.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)

@@ -54,6 +54,8 @@ struct Parent {
 };
 /* The first tasks in the range that others wait for; how they ended is kept for these. */
 std::vector<Parent> look_at_parents(IdRange ids, int count);
+/* Likewise these tasks, which are in order. */
+std::vector<Parent> look_at_these_parents(std::span<const int64> ids);
 
 struct OpenDependency {
 	ItemPointerData place;
@@ -62,6 +64,12 @@ struct OpenDependency {
 };
 /* On these parents, in order; of the first one, those of the children after "child". */
 std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count);
+/* All of these children, in the same order. */
+std::vector<OpenDependency> open_dependencies_of(std::span<const int64> children);
+/*
+ * Who waits for those of the first "parents" tasks in the range that have ended; of the first one, those after "child".
+ */
+std::vector<int64> waiting_children(IdRange ids, int64 child, int parents, const Batch &batch);
 
 struct Dependent {
 	int64 id;
@@ -114,8 +122,8 @@ struct KnownDependent {
 	bool over;	  /* it will not run any more */
 	bool dormant; /* it may, if somebody retries it */
 };
-/* The first after "after". */
-std::vector<KnownDependent> dependents(int64 after, int count);
+/* The first after "after"; or those that are named. */
+std::vector<KnownDependent> dependents(int64 after, const Batch &batch);
 void remove_dependents(std::span<const int64> ids);
 /* Parents that no dependent has. */
 int64 remove_unneeded_parents();

@@ -217,14 +217,15 @@ std::string default_queue(std::string_view type, std::span<const std::string> ow
 	"SELECT s.created_by, s.name, " ready " FROM jobqueue.schedules s WHERE " condition OF_ROLE "AND s.name" GT        \
 	"u.after ORDER BY s.name LIMIT $3) x"
 
+#define BUT_THESE(names) " AND NOT s.name" EQ "ANY (" names ")"
 static constinit Statement roles_due_statement{
-	ROLES("s.created_by, s.next_run_at", DUE, "s.created_by, s.next_run_at")};
+	ROLES("s.created_by, s.next_run_at", DUE BUT_THESE("$1"), "s.created_by, s.next_run_at"), TEXTARRAYOID};
 static constinit Statement roles_holding_statement{ROLES("s.created_by", HELD, "s.created_by")};
 static constinit Statement roles_failing_statement{ROLES("s.created_by", FAILING, "s.created_by")};
-static constinit Statement lock_due_statement{"SELECT x.* FROM " EACH_OF_ROLES "(" COLUMNS DUE OF_ROLE
-											  "AND s.next_run_at" LE
-											  "$3 ORDER BY s.next_run_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED) x",
-											  TEXTARRAYOID, INT4OID, TIMESTAMPTZOID};
+static constinit Statement lock_due_statement{
+	"SELECT x.* FROM " EACH_OF_ROLES "(" COLUMNS DUE OF_ROLE "AND s.next_run_at" LE
+	"$3" BUT_THESE("$4") " ORDER BY s.next_run_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED) x",
+	TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, TEXTARRAYOID};
 static constinit Statement holding_pages_statement{PAGES(HELD, "NOT " BUSY), TEXTARRAYOID, TEXTARRAYOID, INT4OID};
 static constinit Statement failing_pages_statement{PAGES(FAILING, "true"), TEXTARRAYOID, TEXTARRAYOID, INT4OID};
 static constinit Statement lock_named_statement{COLUMNS ACTIVE " AND s.name" EQ "ANY ($1) FOR UPDATE OF s SKIP LOCKED",
@@ -262,9 +263,9 @@ static constinit Statement count_schedules_statement{
 	"$1 AND s.name OPERATOR(pg_catalog.<>) $2 LIMIT $3) c",
 	NAMEOID, TEXTOID, INT8OID};
 
-std::vector<DueRole> roles_due() {
-	Params none;
-	const Rows rows = roles_due_statement.run(none);
+std::vector<DueRole> roles_due(std::span<const std::string> but) {
+	Params params;
+	const Rows rows = roles_due_statement.run(params.add(but));
 	std::vector<DueRole> roles;
 	for (uint64 i = 0; i < rows.size(); i++)
 		roles.push_back({rows.name_at(i, 1), DatumGetTimestampTz(rows.datum(i, 2))});
@@ -288,9 +289,11 @@ std::vector<std::string> roles_failing() {
 	return roles_from(roles_failing_statement);
 }
 
-std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each) {
+std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
+										 std::span<const std::string> but) {
 	Params params;
-	return schedules_from(lock_due_statement.run(params.add(roles).add(static_cast<int32>(each)).add_time(now)));
+	return schedules_from(
+		lock_due_statement.run(params.add(roles).add(static_cast<int32>(each)).add_time(now).add(but)));
 }
 
 static std::vector<ScheduleName> page_of(Statement &statement, std::span<const std::string> roles,

@@ -67,13 +67,14 @@ struct ScheduleName {
 	std::string name;
 	bool ready; /* its latest task is finished */
 };
-/* Each in the order of their names. */
-std::vector<DueRole> roles_due();
+/* Each in the order of their names. "but": schedules that are passed over. */
+std::vector<DueRole> roles_due(std::span<const std::string> but);
 /* Of those that hold something back, and of those that have failed. */
 std::vector<std::string> roles_holding();
 std::vector<std::string> roles_failing();
 /* What is due, "each" for each role at most, in order of time. Locked; those that others have locked are passed over. */
-std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each);
+std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
+										 std::span<const std::string> but);
 /* Those that hold something back, or have failed: for each role "each" at most whose names come after the one given. */
 std::vector<ScheduleName> holding_schedules(std::span<const std::string> roles, std::span<const std::string> after,
 											int each);

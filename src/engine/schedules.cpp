@@ -23,6 +23,9 @@ static constexpr int least_in_step = 25;
 static constexpr int64 most_times = 100;
 /* Waiting tasks of a role that are counted in a step. */
 static constexpr int64 most_counted = 10000;
+/* Of schedules whose rows cannot be changed. */
+static constexpr size_t most_stuck = 1000;
+static constexpr int64 longest_stuck_us = USECS_PER_MINUTE;
 /* In the log, about a role's schedules: last_error says the rest. */
 static constexpr int most_lines = 3;
 static constexpr int64 most_lines_for_us = USECS_PER_MINUTE;
@@ -237,7 +240,9 @@ bool Schedules::turn_pages(const std::vector<std::string> &roles, std::string Ro
 std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &more) {
 	const SteadyTime steady = steady_now();
 	std::set<std::string> due, failing, all;
-	for (const store::DueRole &one : store::roles_due())
+	const std::vector<std::string> but = stuck(steady);
+	const auto is_stuck = [&but](const std::string &name) { return std::binary_search(but.begin(), but.end(), name); };
+	for (const store::DueRole &one : store::roles_due(but))
 		if (one.next_run_at <= now && roles_[one.role].locked_until <= steady)
 			due.insert(one.role);
 	for (const std::string &role : store::roles_failing())
@@ -263,15 +268,16 @@ std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &m
 	std::vector<store::Schedule> taken;
 	const std::vector<std::string> due_now = among(due);
 	if (!due_now.empty())
-		taken = store::lock_due_schedules(due_now, now, each);
+		taken = store::lock_due_schedules(due_now, now, each, but);
 	std::map<std::string, int> of_role;
 	for (const store::Schedule &schedule : taken)
 		more |= ++of_role[schedule.created_by] == each;
 	std::vector<std::string> names;
 	more |= turn_pages(among(holding), &Role::held_after, store::holding_schedules, each, names);
 	turn_pages(among(failing), &Role::failing_after, store::failing_schedules, each, names);
-	std::erase_if(names, [&taken](const std::string &name) {
-		return std::any_of(taken.begin(), taken.end(), [&name](const auto &one) { return one.name == name; });
+	std::erase_if(names, [&](const std::string &name) {
+		return is_stuck(name) ||
+			   std::any_of(taken.begin(), taken.end(), [&name](const auto &one) { return one.name == name; });
 	});
 	if (!names.empty())
 		for (store::Schedule &schedule : store::lock_schedules(names))
@@ -291,6 +297,15 @@ std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &m
 	return ordered;
 }
 
+/* Those that are passed over now, in order. */
+std::vector<std::string> Schedules::stuck(SteadyTime now) const {
+	std::vector<std::string> names;
+	for (const auto &[name, backoff] : stuck_)
+		if (now < backoff.not_before())
+			names.push_back(name);
+	return names;
+}
+
 /* A role's schedules that fail are tried again together, ever more rarely. */
 void Schedules::put_off(Role &role, SteadyTime now) {
 	role.delay_us = std::clamp(role.delay_us * 2, shortest_retry_us, longest_retry_us);
@@ -304,17 +319,23 @@ void Schedules::report(const store::Schedule &schedule, Oid owner, const std::st
 		role.lines = 0;
 		role.said_at = now;
 	}
-	bool is_news = false;
+	bool is_news = false, is_stuck = false;
 	try {
 		in_subtransaction([&] {
 			const Session session(owner);
 			is_news = store::put_schedule_error(schedule.name, problem);
 		});
-	} catch (const PgError &) { /* its row cannot be changed: that is what is wrong with it */
-		is_news = true;
+	} catch (...) { /* its row cannot be changed: that is what is wrong with it */
+		is_stuck = true;
+	}
+	if (is_stuck && (stuck_.size() < most_stuck || stuck_.contains(schedule.name))) {
+		const auto [place, is_new] = stuck_.try_emplace(schedule.name, shortest_retry_us, longest_stuck_us);
+		place->second.failed(now);
+		is_news = is_new;
+	} else if (is_stuck) { /* too many to remember: its role's others wait a moment with it */
 		role.locked_until = now + after_lock_us;
 	}
-	if (!is_news || role.said == problem || role.lines >= most_lines)
+	if (!is_news || (!is_stuck && role.said == problem) || role.lines >= most_lines)
 		return;
 	role.said = problem;
 	role.lines++;
@@ -347,8 +368,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 			continue;
 		}
 		Role &role = roles_[schedule.created_by];
-		std::string problem;
-		int code = 0;
+		std::exception_ptr problem;
 		last_role_ = schedule.created_by;
 		done++;
 		try {
@@ -360,15 +380,13 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 			});
 			if (schedule.failing)
 				outcomes[schedule.created_by].first++;
+			stuck_.erase(schedule.name);
 			continue;
-		} catch (const PgError &error) {
-			code = error.sqlerrcode();
-			problem = error.what();
-		} catch (const Error &error) {
-			code = error.sqlerrcode();
-			problem = error.what();
+		} catch (...) {
+			problem = std::current_exception();
 		}
-		if (code == ERRCODE_LOCK_NOT_AVAILABLE) {
+		const PgError error = as_pg_error(problem);
+		if (error.sqlerrcode() == ERRCODE_LOCK_NOT_AVAILABLE) {
 			role.locked_until = time + after_lock_us;
 			continue;
 		}
@@ -376,7 +394,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 			outcomes[schedule.created_by].second++;
 		else if (role.retry_at <= began)
 			role.retry_at = began + shortest_retry_us;
-		report(schedule, owner, problem, code);
+		report(schedule, owner, error.what(), error.sqlerrcode());
 	}
 	for (const auto &[name, outcome] : outcomes) {
 		Role &role = roles_[name];
@@ -390,6 +408,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 }
 
 Corrected Schedules::correct(const std::string &after, int count) {
+	const Oid owner = GetUserId(); /* in a Session */
 	const TimestampTz now = GetCurrentTimestamp();
 	std::vector<store::Timing> later = store::later_schedules(now, after, count);
 	Corrected corrected = {.after = after, .more = later.size() == static_cast<size_t>(count)};
@@ -405,8 +424,11 @@ Corrected Schedules::correct(const std::string &after, int count) {
 			if (timing.next_run_at <= next.value_or(DT_NOEND))
 				continue;
 			timing.anchor = anchor;
-			corrected.any |= store::put_timing(timing, expression.next(now, zone, anchor));
-		} catch (const Error &) {
+			in_subtransaction([&] {
+				const Session session(owner);
+				corrected.any |= store::put_timing(timing, expression.next(now, zone, anchor));
+			});
+		} catch (...) {
 			/* fire() will say so */
 		}
 	}
@@ -419,7 +441,12 @@ TimestampTz Schedules::next() {
 	const auto wall = [now, steady](SteadyTime time) { return now + time_left(steady, time, longest_sleep_us); };
 	TimestampTz next = DT_NOEND;
 	std::set<std::string> known, failing;
-	for (const store::DueRole &one : store::roles_due()) {
+	const std::vector<std::string> but = stuck(steady);
+	std::erase_if(stuck_, [steady](const auto &one) { return one.second.not_before() < steady - longest_stuck_us; });
+	for (const auto &[name, backoff] : stuck_)
+		if (steady < backoff.not_before())
+			next = std::min(next, wall(backoff.not_before()));
+	for (const store::DueRole &one : store::roles_due(but)) {
 		const auto role = roles_.find(one.role);
 		next = std::min(next, role == roles_.end() || role->second.locked_until <= steady
 								  ? one.next_run_at

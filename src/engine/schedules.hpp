@@ -73,12 +73,14 @@ private:
 	std::vector<store::Schedule> take(TimestampTz now, int count, bool &more);
 	void count_waiting(const std::string &name, int64 limit);
 	static void put_off(Role &role, SteadyTime now);
+	std::vector<std::string> stuck(SteadyTime now) const;
 	void report(const store::Schedule &schedule, Oid owner, const std::string &problem, int code);
 
 	std::map<std::string, Role> roles_;
-	std::string last_role_; /* whose schedule was the latest */
-	size_t added_ = 0;		/* tasks, in this step */
-	int in_step_ = 0;		/* how many schedules the next one looks at */
+	std::map<std::string, Backoff> stuck_; /* schedules whose rows cannot be changed, not even to say so */
+	std::string last_role_;				   /* whose schedule was the latest */
+	size_t added_ = 0;					   /* tasks, in this step */
+	int in_step_ = 0;					   /* how many schedules the next one looks at */
 };
 
 } // namespace jobqueue

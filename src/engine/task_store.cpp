@@ -913,17 +913,28 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
  */
 #define CLAIMED_HERE " AND t.processed_at" GE INSTALLED
 
-static constinit Statement lock_expired_statement{
-	"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ "'processing' AND t.lease_expires_at" LT
-	"$1" CLAIMED_HERE " ORDER BY t.lease_expires_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-	TIMESTAMPTZOID, INT4OID};
+#define EXPIRED                                                                                                        \
+	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'processing' AND t.lease_expires_at" LT "$1" CLAIMED_HERE
+#define ANY_EXPIRED EXPIRED " AND NOT t.id" EQ "ANY ($3) ORDER BY t.lease_expires_at LIMIT $2"
+static constinit Statement lock_expired_statement{"SELECT " CLAIM_COLUMNS ANY_EXPIRED " FOR UPDATE SKIP LOCKED",
+												  TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement lock_these_expired_statement{
+	"SELECT " CLAIM_COLUMNS EXPIRED " AND t.id" EQ "ANY ($2) FOR UPDATE SKIP LOCKED", TIMESTAMPTZOID, INT8ARRAYOID};
+static constinit Statement expired_ids_statement{"SELECT t.id" ANY_EXPIRED, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 static constinit Statement in_server_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ
 											   "'processing' AND t.lease_expires_at" EQ "'infinity'" CLAIMED_HERE
 											   " ORDER BY t.lease_expires_at"};
 
-std::vector<Claim> lock_expired(TimestampTz now, int count) {
+std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch) {
 	Params params;
-	return claims_of(lock_expired_statement.run(params.add_time(now).add(static_cast<int32>(count))));
+	params.add_time(now);
+	return claims_of(batch.only.empty() ? lock_expired_statement.run(params.add(batch.count).add(batch.except))
+										: lock_these_expired_statement.run(params.add(batch.only)));
+}
+
+std::vector<int64> expired_ids(TimestampTz now, const Batch &batch) {
+	Params params;
+	return ids_of(expired_ids_statement.run(params.add_time(now).add(batch.count).add(batch.except)));
 }
 
 std::vector<Claim> claims_in_server() {
@@ -1700,21 +1711,26 @@ bool adopt() {
 
 /* Maintenance */
 
-#define PROMOTE(direction)                                                                                             \
-	Statement {                                                                                                        \
-		"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ                      \
-		"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" GE            \
-		"$1 AND s.run_at" LE "$2 AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED                           \
-		") ORDER BY s.run_at " direction ", s.id " direction " LIMIT $3 FOR UPDATE SKIP LOCKED)) "                     \
-		"RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')",                            \
-			TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID                                                                    \
-	}
-static constinit Statement promote_statement = PROMOTE("");
-static constinit Statement promote_latest_statement = PROMOTE("DESC");
+#define DUE(now)                                                                                                       \
+	"SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" LE now                       \
+	" AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED ")"
+#define DUE_IN_ORDER(direction)                                                                                        \
+	DUE("$2")                                                                                                          \
+	" AND s.run_at" GE "$1 AND NOT s.id" EQ "ANY ($4) ORDER BY s.run_at " direction ", s.id " direction " LIMIT $3"
+#define PROMOTE(which)                                                                                                 \
+	"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ "ANY (ARRAY(" which      \
+	" FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')"
+static constinit Statement promote_statement{PROMOTE(DUE_IN_ORDER("")), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
+											 INT8ARRAYOID};
+static constinit Statement promote_latest_statement{PROMOTE(DUE_IN_ORDER("DESC")), TIMESTAMPTZOID, TIMESTAMPTZOID,
+													INT4OID, INT8ARRAYOID};
+static constinit Statement promote_these_statement{PROMOTE(DUE("$1") " AND s.id" EQ "ANY ($2)"), TIMESTAMPTZOID,
+												   INT8ARRAYOID};
+static constinit Statement due_ids_statement{DUE_IN_ORDER(""), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement latest_due_ids_statement{DUE_IN_ORDER("DESC"), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
+													INT8ARRAYOID};
 
-static std::vector<Due> promote(Statement &statement, TimestampTz from, TimestampTz now, int count) {
-	Params params;
-	const Rows rows = statement.run(params.add_time(from).add_time(now).add(static_cast<int32>(count)));
+static std::vector<Due> due_of(const Rows &rows) {
 	std::vector<Due> due;
 	due.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
@@ -1723,12 +1739,31 @@ static std::vector<Due> promote(Statement &statement, TimestampTz from, Timestam
 	return due;
 }
 
-std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count) {
-	return promote(promote_statement, from, now, count);
+static Params due_in_order(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params params;
+	params.add_time(from).add_time(now).add(batch.count).add(batch.except);
+	return params;
 }
 
-std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, int count) {
-	return promote(promote_latest_statement, from, now, count);
+std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params in_order = due_in_order(from, now, batch), these;
+	return due_of(batch.only.empty() ? promote_statement.run(in_order)
+									 : promote_these_statement.run(these.add_time(now).add(batch.only)));
+}
+
+std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params params = due_in_order(from, now, batch);
+	return due_of(promote_latest_statement.run(params));
+}
+
+std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params params = due_in_order(from, now, batch);
+	return ids_of(due_ids_statement.run(params));
+}
+
+std::vector<int64> latest_due_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params params = due_in_order(from, now, batch);
+	return ids_of(latest_due_ids_statement.run(params));
 }
 
 static constinit Statement promote_next_statement{
@@ -1752,8 +1787,9 @@ static constinit Statement next_due_statement{"SELECT t.run_at FROM jobqueue.tas
 											  "'scheduled' AND t.run_at" GE "$1 ORDER BY t.run_at, t.id LIMIT 1",
 											  TIMESTAMPTZOID};
 static constinit Statement next_lease_statement{"SELECT t.lease_expires_at FROM jobqueue.tasks_live t WHERE t.status" EQ
-												"'processing' AND t.lease_expires_at" LT
-												"'infinity' ORDER BY t.lease_expires_at LIMIT 1"};
+												"'processing' AND t.lease_expires_at" LT "'infinity' AND NOT t.id" EQ
+												"ANY ($1) ORDER BY t.lease_expires_at LIMIT 1",
+												INT8ARRAYOID};
 
 static constinit Statement last_id_statement{
 	"SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM jobqueue.tasks_id_seq s"};
@@ -1764,9 +1800,9 @@ TimestampTz next_due(TimestampTz from) {
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 
-TimestampTz next_lease() {
-	Params none;
-	const Rows rows = next_lease_statement.run(none);
+TimestampTz next_lease(std::span<const int64> except) {
+	Params params;
+	const Rows rows = next_lease_statement.run(params.add(except));
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 
@@ -1775,32 +1811,52 @@ int64 last_id() {
 	return last_id_statement.run(none).int64_at(0, 1);
 }
 
-static constinit Statement archive_statement{
-	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ
-	"ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ FINISHED
-	" ORDER BY s.updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING t.*), "
-	"kept AS (INSERT INTO jobqueue.tasks (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS
-	", status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate, result, crashes, failures, "
-	"CASE WHEN status" EQ "'failed' THEN (-1)::pg_catalog.int2 ELSE $1 END FROM gone "
-	"WHERE status" EQ "'failed' OR $1" GT "0::pg_catalog.int2) "
-	"SELECT g.id FROM gone g",
-	INT2OID, INT4OID};
+#define FINISHED_LIVE "SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ FINISHED
+#define FINISHED_IN_ORDER(except, count) " AND NOT s.id" EQ "ANY (" except ") ORDER BY s.updated_at LIMIT " count
+#define ARCHIVE(which)                                                                                                 \
+	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY (ARRAY(" FINISHED_LIVE which                  \
+	" FOR UPDATE SKIP LOCKED)) RETURNING t.*), kept AS (INSERT INTO jobqueue.tasks (" KEPT_COLUMNS CHANGED_COLUMNS     \
+	") SELECT " KEPT_COLUMNS                                                                                           \
+	", status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate, result, "       \
+	"crashes, failures, CASE WHEN status" EQ "'failed' THEN (-1)::pg_catalog.int2 ELSE $1 END FROM gone "              \
+	"WHERE status" EQ "'failed' OR $1" GT "0::pg_catalog.int2) SELECT g.id FROM gone g"
+static constinit Statement archive_statement{ARCHIVE(FINISHED_IN_ORDER("$3", "$2")), INT2OID, INT4OID, INT8ARRAYOID};
+static constinit Statement archive_these_statement{ARCHIVE(" AND s.id" EQ "ANY ($2)"), INT2OID, INT8ARRAYOID};
+static constinit Statement finished_ids_statement{FINISHED_LIVE FINISHED_IN_ORDER("$2", "$1"), INT4OID, INT8ARRAYOID};
 
-int64 archive_finished(int slot, int count) {
+int64 archive_finished(int slot, const Batch &batch) {
 	Params params;
-	const Rows rows = archive_statement.run(params.add(static_cast<int16>(slot)).add(static_cast<int32>(count)));
+	params.add(static_cast<int16>(slot));
+	const Rows rows = batch.only.empty() ? archive_statement.run(params.add(batch.count).add(batch.except))
+										 : archive_these_statement.run(params.add(batch.only));
 	return static_cast<int64>(rows.size());
 }
 
-static constinit Statement purge_statement{
-	"DELETE FROM jobqueue.tasks_failed t USING (SELECT s.id FROM jobqueue.tasks_failed s WHERE s.finished_at" LT
-	"$1 ORDER BY s.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED) o WHERE t.id" EQ "o.id RETURNING t.id",
-	TIMESTAMPTZOID, INT4OID};
-
-int64 purge_failed(TimestampTz before, int count) {
+std::vector<int64> finished_ids(const Batch &batch) {
 	Params params;
-	const Rows rows = purge_statement.run(params.add_time(before).add(static_cast<int32>(count)));
+	return ids_of(finished_ids_statement.run(params.add(batch.count).add(batch.except)));
+}
+
+#define FAILED_BEFORE "SELECT s.id FROM jobqueue.tasks_failed s WHERE s.finished_at" LT "$1"
+#define FAILED_IN_ORDER FAILED_BEFORE " AND NOT s.id" EQ "ANY ($3) ORDER BY s.finished_at LIMIT $2"
+#define PURGE(which)                                                                                                   \
+	"DELETE FROM jobqueue.tasks_failed t USING (" which " FOR UPDATE SKIP LOCKED) o WHERE t.id" EQ "o.id RETURNING t.id"
+static constinit Statement purge_statement{PURGE(FAILED_IN_ORDER), TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement purge_these_statement{PURGE(FAILED_BEFORE " AND s.id" EQ "ANY ($2)"), TIMESTAMPTZOID,
+												 INT8ARRAYOID};
+static constinit Statement purgeable_ids_statement{FAILED_IN_ORDER, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+
+int64 purge_failed(TimestampTz before, const Batch &batch) {
+	Params params;
+	params.add_time(before);
+	const Rows rows = batch.only.empty() ? purge_statement.run(params.add(batch.count).add(batch.except))
+										 : purge_these_statement.run(params.add(batch.only));
 	return static_cast<int64>(rows.size());
+}
+
+std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch) {
+	Params params;
+	return ids_of(purgeable_ids_statement.run(params.add_time(before).add(batch.count).add(batch.except)));
 }
 
 static constinit Statement ring_statement{

@@ -11,6 +11,13 @@
 
 namespace jobqueue::store {
 
+/* What a chore takes at once: up to "count" rows, in its order, but for some; or, if there are any, these only. */
+struct Batch {
+	int count;
+	std::span<const int64> only = {};
+	std::span<const int64> except = {};
+};
+
 /* Adding */
 
 struct NewTask {
@@ -202,7 +209,9 @@ std::vector<int64> lock_free(std::span<const int64> ids);
  */
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
 /* Leases that ended before "now". Locked. */
-std::vector<Claim> lock_expired(TimestampTz now, int count);
+std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch);
+/* Which they are. Neither locked nor changed; likewise the others of this kind. */
+std::vector<int64> expired_ids(TimestampTz now, const Batch &batch);
 /* Claims of workers, dead or alive. Not locked. */
 std::vector<Claim> claims_in_server();
 
@@ -406,7 +415,7 @@ struct Extension {
 
 /* Maintenance */
 
-/* Scheduled tasks with from <= run_at <= now become pending, at most "count". */
+/* Scheduled tasks with from <= run_at <= now become pending; if they are named, those that are due by now. */
 struct Due {
 	int64 id;
 	std::string type;
@@ -415,20 +424,24 @@ struct Due {
 	TimestampTz run_at;
 	std::string group; /* empty = none */
 };
-std::vector<Due> promote_due(TimestampTz from, TimestampTz now, int count);
+std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &batch);
+std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch);
+std::vector<int64> latest_due_ids(TimestampTz from, TimestampTz now, const Batch &batch);
 /* Likewise, but those that became due last. */
-std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, int count);
+std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, const Batch &batch);
 /* The next scheduled task of these types, but for some queues, becomes pending, whatever its time. For drain(). */
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
 								std::span<const std::string> except);
-/* When the next scheduled task from a time on is due, and when the next lease ends; DT_NOEND if never. */
+/* When the next scheduled task from a time on is due, and when the next lease ends but for some; DT_NOEND if never. */
 TimestampTz next_due(TimestampTz from);
-TimestampTz next_lease();
+TimestampTz next_lease(std::span<const int64> except);
 int64 last_id();
 /* Tasks finished by hand go to their leaf; returns how many. */
-int64 archive_finished(int slot, int count);
+int64 archive_finished(int slot, const Batch &batch);
+std::vector<int64> finished_ids(const Batch &batch);
 /* Failed tasks that finished before; returns how many. */
-int64 purge_failed(TimestampTz before, int count);
+int64 purge_failed(TimestampTz before, const Batch &batch);
+std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch);
 
 struct Ring {
 	int slot;

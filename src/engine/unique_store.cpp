@@ -119,16 +119,38 @@ Added replace(int64 id, const NewTask &task, Datum payload) {
 	return {rows.int64_at(0, 1), rows.text_at(0, 2), status == "scheduled", status == "blocked"};
 }
 
-static constinit Statement remove_expired_statement{
-	"DELETE FROM jobqueue.unique_keys k USING (SELECT e.type, e.unique_key FROM jobqueue.unique_keys e WHERE e.expires_at" LE
-	"$1 ORDER BY e.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) o WHERE k.type" EQ "o.type AND k.unique_key" EQ
-	"o.unique_key RETURNING k.task_id",
-	TIMESTAMPTZOID, INT4OID};
+/* No index has the tasks: those that are named are looked for among the oldest, where they were. */
+#define EXPIRED_KEYS(which)                                                                                            \
+	" FROM jobqueue.unique_keys e WHERE e.expires_at" LE "$1 AND " which " ORDER BY e.expires_at LIMIT $2"
+#define BUT_SOME "NOT e.task_id" EQ "ANY ($3)"
+#define REMOVE_KEYS(which)                                                                                             \
+	"DELETE FROM jobqueue.unique_keys k USING (SELECT e.type, e.unique_key" EXPIRED_KEYS(                              \
+		which) " FOR UPDATE SKIP LOCKED) o WHERE k.type" EQ "o.type AND k.unique_key" EQ                               \
+			   "o.unique_key RETURNING k.task_id"
+static constinit Statement remove_expired_statement{REMOVE_KEYS(BUT_SOME), TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement remove_these_statement{REMOVE_KEYS("e.task_id" EQ "ANY ($3)"), TIMESTAMPTZOID, INT4OID,
+												  INT8ARRAYOID};
+static constinit Statement expired_keys_statement{"SELECT e.task_id" EXPIRED_KEYS(BUT_SOME), TIMESTAMPTZOID, INT4OID,
+												  INT8ARRAYOID};
 
-int64 remove_expired_keys(int count) {
+int64 remove_expired_keys(const Batch &batch) {
 	Params params;
-	params.add_time(GetCurrentTimestamp()).add(static_cast<int32>(count));
-	return static_cast<int64>(remove_expired_statement.run(params).size());
+	params.add_time(GetCurrentTimestamp()).add(batch.count);
+	const bool any = batch.only.empty();
+	return static_cast<int64>((any ? remove_expired_statement : remove_these_statement)
+								  .run(params.add(any ? batch.except : batch.only))
+								  .size());
+}
+
+std::vector<int64> expired_keys(const Batch &batch) {
+	Params params;
+	const Rows rows =
+		expired_keys_statement.run(params.add_time(GetCurrentTimestamp()).add(batch.count).add(batch.except));
+	std::vector<int64> tasks;
+	tasks.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		tasks.push_back(rows.int64_at(i, 1));
+	return tasks;
 }
 
 } // namespace jobqueue::store

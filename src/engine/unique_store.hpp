@@ -41,7 +41,8 @@ std::optional<Replaceable> lock_replaceable(int64 id, bool wait);
 /* Of a task that is locked: what is given of payload, times, priority, attempts, timeout and metadata. */
 Added replace(int64 id, const NewTask &task, Datum payload);
 
-/* Keys whose period is over; returns how many. */
-int64 remove_expired_keys(int count);
+/* Keys whose period is over, by the tasks that took them; returns how many. */
+int64 remove_expired_keys(const Batch &batch);
+std::vector<int64> expired_keys(const Batch &batch);
 
 } // namespace jobqueue::store

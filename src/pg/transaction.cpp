@@ -55,6 +55,13 @@ void abort_subtransaction() {
 	RollbackAndReleaseCurrentSubTransaction();
 }
 
+void defer_nothing() {
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+	statement->constraints = NIL;
+	statement->deferred = false;
+	AfterTriggerSetState(statement);
+}
+
 } // namespace jobqueue::detail
 
 void jobqueue::change_durability(Durability durability) noexcept {

@@ -22,6 +22,8 @@ void begin_subtransaction();
 void begin_visibility();
 void commit_subtransaction();
 void abort_subtransaction();
+/* SET CONSTRAINTS ALL IMMEDIATE */
+void defer_nothing();
 } // namespace detail
 
 /*

@@ -13,6 +13,7 @@
 #include "engine/maintenance_store.hpp"
 #include "engine/outcome.hpp"
 #include "engine/schedules.hpp"
+#include "engine/set_aside.hpp"
 #include "engine/unique_store.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
@@ -97,13 +98,6 @@ struct Orphan {
 	Death death; /* of its worker */
 };
 
-/* How far a step of something long has come. */
-enum class Progress {
-	done,
-	more,	/* not yet: others first, and then on with it */
-	failed, /* and has been reported; it will be tried again */
-};
-
 class Scheduler {
 public:
 	explicit Scheduler(DatabaseSlot *slot) : slot_(slot), position_(pg_atomic_read_u64(&slot->notified)) {}
@@ -114,7 +108,8 @@ private:
 	/* What can wait a moment, in steps that are short. */
 	struct Chore {
 		const char *what;
-		Progress (Scheduler::*step)();
+		Progress (Scheduler::*step)(); /* what fails has been reported */
+		const SetAside *aside = nullptr;
 		SteadyTime due = never;
 		Backoff backoff{shortest_retry_us, longest_retry_us};
 	};
@@ -142,9 +137,10 @@ private:
 	void read_announcements();
 	void read_due();
 	void promote_and_expire();
+	void promote();
+	void expire();
 	void fire_schedules();
-	void expire_singly();
-	void charge_suspects();
+	bool charge_suspects();
 	bool find_orphans();
 	Progress recover_orphans();
 	bool charge_fused(bool charged);
@@ -158,7 +154,7 @@ private:
 	void poll();
 	void run_chores();
 	void do_all(SteadyTime looked_at);
-	void ask_for(Progress (Scheduler::*step)());
+	void ask_for(Progress (Scheduler::*step)(), bool is_news = false);
 	Progress sweep();
 	Progress turn_history();
 	bool empty_leaf(int leaf, bool turn);
@@ -176,11 +172,18 @@ private:
 	void dismiss_workers();
 	bool may_retire();
 	int64 sleep_ms(SteadyTime looked_at);
-	void complain(const char *what, int code, const std::string &message);
+	SteadyTime next_of_aside() const;
+	void complain(const char *what, const PgError &error);
+	void stop_complaining(const char *what);
+	/* What went wrong, if anything did. Throws where there is nothing to try any more. */
+	template <typename Fn> std::optional<PgError> try_once(Fn &&fn, Durability durability = Durability::asynchronous);
+	template <typename Fn>
+	std::optional<PgError> try_in_session(Fn &&fn, Durability durability = Durability::asynchronous);
+	template <typename Run, typename Look>
+	Progress batch_step(const char *what, SetAside &aside, Run &&run, Look &&look);
 	/* "locked": where it is said, instead of complaining, that somebody has locked something. */
 	template <typename Fn>
-	bool attempt_plainly(const char *what, Fn &&fn, Durability durability = Durability::asynchronous,
-						 bool *locked = nullptr);
+	bool attempt_plainly(const char *what, Fn &&fn, Durability durability = Durability::asynchronous);
 	template <typename Fn>
 	bool attempt(const char *what, Fn &&fn, Durability durability = Durability::asynchronous, bool *locked = nullptr);
 
@@ -222,7 +225,8 @@ private:
 	HeldLeaf held_;
 	bool look_for_orphans_ = false;
 	std::deque<Orphan> orphans_;
-	size_t orphans_seen_ = 0; /* of them, in the pass that is under way */
+	size_t orphans_seen_ = 0;	  /* of them, in the pass that is under way */
+	bool orphans_locked_ = false; /* one of these, by somebody */
 	SteadyTime next_poll_ = at_once;
 	SteadyTime next_count_ = at_once;
 	SteadyTime next_sweep_ = at_once;
@@ -243,15 +247,20 @@ private:
 	std::map<std::string_view, Complaint> complaints_; /* by what failed */
 	SteadyTime busy_at_ = at_once;
 
+	/* Tasks that are passed over, since each fails alone. */
+	SetAside due_aside_{"make due"}, leases_aside_{"take back the lease of"}, dependents_aside_{"let go"};
+	SetAside orphans_aside_{"take back from its worker"}, swept_aside_{"forget the parents of"};
+	SetAside finished_aside_{"archive"}, failed_aside_{"purge"}, keys_aside_{"remove the unique key of"};
+
 	/* In the order in which they are due at a poll. */
 	std::array<Chore, 9> chores_ = {{
 		{"count the running tasks", &Scheduler::count_running},
-		{"give back the tasks of workers that ended", &Scheduler::recover_orphans},
-		{"look for tasks that others wait for", &Scheduler::look_at_all_dependencies},
-		{"archive tasks that were finished by hand", &Scheduler::archive},
+		{"give back the tasks of workers that ended", &Scheduler::recover_orphans, &orphans_aside_},
+		{"look for tasks that others wait for", &Scheduler::look_at_all_dependencies, &swept_aside_},
+		{"archive tasks that were finished by hand", &Scheduler::archive, &finished_aside_},
 		{"turn the history", &Scheduler::turn_history},
-		{"purge failed tasks", &Scheduler::purge_failed},
-		{"remove unique keys whose period is over", &Scheduler::remove_expired_keys},
+		{"purge failed tasks", &Scheduler::purge_failed, &failed_aside_},
+		{"remove unique keys whose period is over", &Scheduler::remove_expired_keys, &keys_aside_},
 		{"correct the times of schedules", &Scheduler::correct_schedules},
 		{"look for tasks that nobody announced", &Scheduler::sweep},
 	}};
@@ -277,48 +286,78 @@ bool is_installed(Oid extension) {
  * What fails (a lock, a full disk) is reported and tried again; it must not end the scheduler. But where the extension
  * has been dropped there is nothing to try.
  */
-template <typename Fn> bool Scheduler::attempt_plainly(const char *what, Fn &&fn, Durability durability, bool *locked) {
+template <typename Fn> std::optional<PgError> Scheduler::try_once(Fn &&fn, Durability durability) {
 	std::exception_ptr problem;
-	int code = ERRCODE_INTERNAL_ERROR;
-	std::string message;
 	try {
 		in_transaction(durability, fn);
-		if (const auto complaint = complaints_.find(what); complaint != complaints_.end())
-			complaint->second.lasts = false;
-		return true;
-	} catch (const PgError &error) {
+		return std::nullopt;
+	} catch (...) {
 		problem = std::current_exception();
-		code = error.sqlerrcode();
-		message = error.what();
-	} catch (const Error &error) {
-		code = error.sqlerrcode();
-		message = error.what();
-	} catch (const std::bad_alloc &) {
-		code = ERRCODE_OUT_OF_MEMORY;
-		message = "out of memory";
 	}
-	if (code == ERRCODE_UNDEFINED_TABLE || code == ERRCODE_UNDEFINED_SCHEMA)
+	const PgError error = as_pg_error(problem);
+	if (error.sqlerrcode() == ERRCODE_UNDEFINED_TABLE || error.sqlerrcode() == ERRCODE_UNDEFINED_SCHEMA)
 		if (!is_installed(extension_))
 			std::rethrow_exception(problem);
-	if (locked && code == ERRCODE_LOCK_NOT_AVAILABLE)
-		*locked = true;
+	return error;
+}
+
+/* What somebody has deferred to the commit is done with each statement, by the owner, and fails with it. */
+template <typename Fn> std::optional<PgError> Scheduler::try_in_session(Fn &&fn, Durability durability) {
+	return try_once(
+		[&] {
+			const Session session(owner_);
+			guard(detail::defer_nothing);
+			fn();
+		},
+		durability);
+}
+
+template <typename Fn> bool Scheduler::attempt_plainly(const char *what, Fn &&fn, Durability durability) {
+	const std::optional<PgError> error = try_once(fn, durability);
+	if (error)
+		complain(what, *error);
 	else
-		complain(what, code, message);
-	return false;
+		stop_complaining(what);
+	return !error;
 }
 
 template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durability durability, bool *locked) {
-	return attempt_plainly(
-		what,
-		[&] {
-			const Session session(owner_);
-			fn();
-		},
-		durability, locked);
+	const std::optional<PgError> error = try_in_session(fn, durability);
+	if (!error)
+		stop_complaining(what);
+	else if (locked && error->sqlerrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+		*locked = true;
+	else
+		complain(what, *error);
+	return !error;
+}
+
+/*
+ * A step of a chore that takes many rows at once, none of which can stop the others. run(batch) returns how many it took,
+ * look(batch) which rows these are.
+ */
+template <typename Run, typename Look>
+Progress Scheduler::batch_step(const char *what, SetAside &aside, Run &&run, Look &&look) {
+	const Progress progress = aside.step(
+		batch, steady_now() + chores_us,
+		[&](const store::Batch &rows, int64 &count) { return try_in_session([&] { count = run(rows); }); },
+		[&](const store::Batch &rows, std::vector<int64> &ids) { return try_in_session([&] { ids = look(rows); }); });
+	if (aside.problem())
+		complain(what, *aside.problem());
+	else if (progress != Progress::failed)
+		stop_complaining(what);
+	return progress;
+}
+
+void Scheduler::stop_complaining(const char *what) {
+	if (const auto complaint = complaints_.find(what); complaint != complaints_.end())
+		complaint->second.lasts = false;
 }
 
 /* Once, as long as it lasts, and not more often than once in a while; what is locked, when that has lasted. */
-void Scheduler::complain(const char *what, int code, const std::string &message) {
+void Scheduler::complain(const char *what, const PgError &error) {
+	const int code = error.sqlerrcode();
+	const std::string message = error.what();
 	const SteadyTime now = steady_now();
 	Complaint &complaint = complaints_[what];
 	if (!std::exchange(complaint.lasts, true))
@@ -566,44 +605,85 @@ void Scheduler::read_due() {
 
 void Scheduler::promote_and_expire() {
 	const SteadyTime began = steady_now();
-	while (next_due_ <= GetCurrentTimestamp() && steady_now() - began < promotion_us) {
-		TimestampTz from = due_from_, next = next_due_;
-		const bool done = attempt("make scheduled tasks due", [&] {
+	while ((next_due_ <= GetCurrentTimestamp() || due_aside_.next_time() <= steady_now()) &&
+		   steady_now() - began < promotion_us)
+		promote();
+	const SteadyTime promoted = steady_now();
+	while ((next_lease_ <= GetCurrentTimestamp() || leases_aside_.next_time() <= steady_now()) &&
+		   steady_now() - promoted < promotion_us)
+		expire();
+}
+
+/* When what has failed as a whole is tried again, by the wall clock. */
+static TimestampTz after_failure(const SetAside &aside) {
+	return GetCurrentTimestamp() + time_left(steady_now(), aside.not_before(), longest_retry_us);
+}
+
+void Scheduler::promote() {
+	TimestampTz from = due_from_, next = next_due_;
+	const Progress progress = batch_step(
+		"make scheduled tasks due", due_aside_,
+		[&](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
-			const std::vector<store::Due> due = store::promote_due(due_from_, now, batch);
+			const std::vector<store::Due> due = store::promote_due(due_from_, now, rows);
+			const auto count = static_cast<int64>(due.size());
+			from = due_from_;
 			for (const store::Due &task : due) {
 				announce_due(task);
 				from = std::max(from, task.run_at);
 			}
-			if (due.size() < static_cast<size_t>(batch)) {
+			if (!rows.only.empty())
+				return count;
+			if (count < rows.count) {
 				/* What is due and locked by somebody waits for the next poll. */
 				from = std::max(from, now);
 				next = store::next_due(from);
-				return;
+				return count;
 			}
 			/* However many were due at once before: what has just become due starts at once. */
-			for (const store::Due &task : store::promote_latest(from, now, latest_batch))
+			for (const store::Due &task : store::promote_latest(from, now, {latest_batch, {}, rows.except}))
 				announce_due(task);
-		});
-		due_from_ = done ? from : due_from_;
-		next_due_ = done ? next : GetCurrentTimestamp() + after_failure_us;
-	}
-	const SteadyTime promoted = steady_now();
-	while (next_lease_ <= GetCurrentTimestamp() && steady_now() - promoted < promotion_us) {
-		TimestampTz next = next_lease_;
-		const bool done = attempt("take back expired leases", [&] {
+			return count;
+		},
+		[this](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
-			const std::vector<store::Claim> expired = store::lock_expired(now, batch);
+			std::vector<int64> ids = store::due_ids(due_from_, now, rows);
+			if (ids.size() == static_cast<size_t>(rows.count))
+				for (const int64 id : store::latest_due_ids(due_from_, now, {latest_batch, {}, rows.except}))
+					if (std::find(ids.begin(), ids.end(), id) == ids.end())
+						ids.push_back(id);
+			return ids;
+		});
+	if (due_aside_.took_batch()) {
+		due_from_ = from;
+		next_due_ = next;
+	} else if (progress == Progress::failed) {
+		next_due_ = after_failure(due_aside_);
+	}
+}
+
+void Scheduler::expire() {
+	TimestampTz next = next_lease_;
+	const Progress progress = batch_step(
+		"take back expired leases", leases_aside_,
+		[&](const store::Batch &rows) {
+			const TimestampTz now = GetCurrentTimestamp();
+			const std::vector<store::Claim> expired = store::lock_expired(now, rows);
+			const auto count = static_cast<int64>(expired.size());
 			for (const store::Claim &claim : expired)
 				end_expired(claim);
-			next = store::next_lease();
-			if (next <= now && expired.size() < static_cast<size_t>(batch))
+			if (!rows.only.empty())
+				return count;
+			next = store::next_lease(rows.except);
+			if (next <= now && count < rows.count)
 				next = now + after_failure_us; /* locked by somebody */
-		});
-		if (!done)
-			expire_singly();
-		next_lease_ = done ? next : GetCurrentTimestamp() + after_failure_us;
-	}
+			return count;
+		},
+		[](const store::Batch &rows) { return store::expired_ids(GetCurrentTimestamp(), rows); });
+	if (leases_aside_.took_batch())
+		next_lease_ = next;
+	else if (progress == Progress::failed)
+		next_lease_ = after_failure(leases_aside_);
 }
 
 void Scheduler::fire_schedules() {
@@ -631,30 +711,14 @@ void Scheduler::fire_schedules() {
 	}
 }
 
-/* One lease that cannot be taken back shall not hold up the others. */
-void Scheduler::expire_singly() {
-	const TimestampTz now = GetCurrentTimestamp();
-	std::vector<int64> ids;
-	attempt("look for expired leases", [&] {
-		for (const store::Claim &claim : store::lock_expired(now, batch))
-			ids.push_back(claim.id);
-	});
-	for (const int64 id : ids) {
-		attempt("take back an expired lease", [&] {
-			for (const store::Claim &claim : store::lock_expired(now, batch))
-				if (claim.id == id)
-					end_expired(claim);
-		});
-	}
-}
-
 /*
  * Tasks that took the server down. Charged before anything can run them again, and on disk before they are forgotten;
  * twice does no harm, for the claim is over then.
  */
-void Scheduler::charge_suspects() {
+bool Scheduler::charge_suspects() {
 	Suspect suspect;
-	while (next_suspect(MyDatabaseId, &suspect)) {
+	bool all_charged = true;
+	for (int place = 0; next_suspect(MyDatabaseId, &place, &suspect);) {
 		if (suspect.task == 0) {
 			/* One of a group, while it was being finished: alone, it will betray itself. */
 			guard([&suspect] { make_run_alone(MyDatabaseId, suspect.role, suspect.type); });
@@ -675,8 +739,10 @@ void Scheduler::charge_suspects() {
 											   : store::Failure{"it crashed the server", sqlstate::crashed, true});
 			},
 			Durability::local);
-		if (!charged)
-			return;
+		if (!charged) {
+			all_charged = false;
+			continue;
+		}
 		if (claim) {
 			const store::Claim *const task = &*claim;
 			guard([task, status] {
@@ -689,6 +755,7 @@ void Scheduler::charge_suspects() {
 		}
 		forget_suspect(suspect);
 	}
+	return all_charged;
 }
 
 /*
@@ -761,9 +828,9 @@ static void give_back(const store::Claim &claim, const Death &death) {
 bool Scheduler::find_orphans() {
 	if (pg_atomic_exchange_u32(&slot_->orphans, 0) != 0)
 		guard(wait_for_shutdown);
-	charge_suspects();
+	const bool suspects_charged = charge_suspects();
 	const bool interrupted = pg_atomic_exchange_u32(&slot_->interrupted, 0) != 0;
-	const bool all_charged = charge_fused(!interrupted);
+	const bool all_charged = charge_fused(!interrupted) && suspects_charged;
 	std::vector<store::Claim> claims;
 	if (!attempt("look for the tasks of workers that ended", [&claims] { claims = store::claims_in_server(); })) {
 		if (interrupted)
@@ -808,8 +875,12 @@ Progress Scheduler::recover_orphans() {
 		if (!first && steady_now() - began >= chores_us)
 			return Progress::more;
 		const Orphan orphan = orphans_[orphans_seen_];
+		if (orphans_aside_.passes_over(orphan.task, began)) {
+			orphans_seen_++;
+			continue;
+		}
 		bool locked = false;
-		const bool done = attempt("give back the task of a worker that ended", [&] {
+		const std::optional<PgError> error = try_in_session([&] {
 			locked = !store::lock_unless_locked(orphan.task);
 			if (locked)
 				return;
@@ -823,13 +894,25 @@ Progress Scheduler::recover_orphans() {
 			else
 				end_abandoned(*claim, failure_by(orphan.unknown_crash ? DeathCause::fatal : orphan.death.cause));
 		});
-		if (done && !locked)
-			orphans_.erase(orphans_.begin() + static_cast<ptrdiff_t>(orphans_seen_));
-		else
-			orphans_seen_++;
+		const auto place = orphans_.begin() + static_cast<ptrdiff_t>(orphans_seen_);
+		if (!error && !locked) {
+			orphans_aside_.went(orphan.task);
+			orphans_.erase(place);
+			continue;
+		}
+		if (error && !orphans_aside_.failed(orphan.task, *error)) {
+			complain("give back the task of a worker that ended", *error);
+			std::rotate(orphans_.begin(), place + 1, orphans_.end()); /* others come first then */
+			orphans_seen_ = 0;
+			return Progress::failed;
+		}
+		orphans_seen_++;
+		orphans_locked_ |= locked;
 	}
 	orphans_seen_ = 0;
-	return orphans_.empty() && !look_for_orphans_ ? Progress::done : Progress::failed;
+	orphans_aside_.be_sure();
+	stop_complaining("give back the task of a worker that ended");
+	return std::exchange(orphans_locked_, false) || look_for_orphans_ ? Progress::failed : Progress::done;
 }
 
 /*
@@ -908,27 +991,45 @@ void Scheduler::resolve_dependencies() {
 		resolved_child_ = -1;
 	}
 	bool any = false;
-	while (!ended_.empty() && steady_now() - began < longest_resolution_us) {
-		const IdRange ids = ended_.front();
-		Pass pass{.parent = ids.low};
-		if (!attempt("let tasks go that waited for others",
-					 [&] { pass = resolve_some(ids, ids.low == resolved_parent_ ? resolved_child_ : -1); })) {
-			resolve_again_ = began + resolve_again_us;
-			ended_again_.add(ended_);
-			ended_ = {};
-			break;
-		}
-		any |= pass.any;
-		if (!pass.again.empty()) {
-			ended_again_.add(pass.again);
+	while ((!ended_.empty() || dependents_aside_.next_time() <= steady_now()) &&
+		   steady_now() - began < longest_resolution_us) {
+		const IdRange ids = ended_.empty() ? IdRange{} : ended_.front();
+		const int64 child = ids.low == resolved_parent_ ? resolved_child_ : -1;
+		Pass pass;
+		IdRanges again;
+		const Progress progress = batch_step(
+			"let tasks go that waited for others", dependents_aside_,
+			[&](const store::Batch &rows) {
+				const Pass some = rows.only.empty() ? resolve_some(ids, child, rows.except) : resolve_these(rows.only);
+				any |= some.any;
+				again.add(some.again);
+				if (rows.only.empty())
+					pass = some;
+				return some.count;
+			},
+			[&](const store::Batch &rows) { return children_to_resolve(ids, child, rows.except); });
+		if (!again.empty()) {
+			ended_again_.add(again);
 			resolve_again_ = std::min(resolve_again_, began + resolve_again_us);
 		}
+		if (progress == Progress::failed) {
+			ended_again_.add(ended_);
+			ended_ = {};
+			resolve_again_ = std::max(began + resolve_again_us, dependents_aside_.not_before());
+			break;
+		}
+		if (!dependents_aside_.took_batch() || ended_.empty())
+			continue;
 		if (pass.done)
 			ended_.remove_front();
 		else
 			ended_.remove_below(pass.parent);
 		resolved_parent_ = pass.parent;
 		resolved_child_ = pass.child;
+	}
+	if (dependents_aside_.take_healed()) { /* its parents may have been passed by */
+		ended_.set_all();
+		resolved_child_ = -1;
 	}
 	if (any) {
 		busy_at_ = began;
@@ -958,14 +1059,21 @@ Progress Scheduler::look_at_all_dependencies() {
 /* What is kept for tasks that are over. */
 Progress Scheduler::sweep_dependencies() {
 	const SteadyTime began = steady_now();
-	std::optional<int64> after = swept_dependent_;
-	if (!attempt("remove what was kept for tasks that waited", [&after] { after = sweep_dependents(*after); }))
-		return Progress::failed;
+	Swept swept;
+	const Progress progress = batch_step(
+		"remove what was kept for tasks that waited", swept_aside_,
+		[&](const store::Batch &rows) {
+			swept = sweep_dependents(*swept_dependent_, rows);
+			return swept.count;
+		},
+		[this](const store::Batch &rows) { return dependents_after(*swept_dependent_, rows); });
+	if (progress == Progress::failed)
+		return progress;
+	if (swept_aside_.took_batch())
+		swept_dependent_ = swept.last;
 	dependency_sweep_us_ += steady_now() - began;
-	if (after) {
-		swept_dependent_ = after;
-		return Progress::more;
-	}
+	if (progress == Progress::more)
+		return progress;
 	if (!attempt("remove the results that nobody needs", [this] { sweep_parents(slot_); }))
 		return Progress::failed;
 	dependency_sweep_us_ += steady_now() - began;
@@ -977,11 +1085,9 @@ Progress Scheduler::sweep_dependencies() {
 
 Progress Scheduler::archive() {
 	pg_atomic_write_u32(&slot_->by_hand, 0);
-	int64 moved = 0;
-	if (!attempt("archive tasks that were finished by hand",
-				 [&moved] { moved = store::archive_finished(history_slot(), batch); }))
-		return Progress::failed;
-	return moved == batch ? Progress::more : Progress::done;
+	return batch_step(
+		"archive tasks that were finished by hand", finished_aside_,
+		[](const store::Batch &rows) { return store::archive_finished(history_slot(), rows); }, store::finished_ids);
 }
 
 /* The safety net for what nobody announced. */
@@ -1115,24 +1221,22 @@ void Scheduler::report_held_leaf() {
 }
 
 Progress Scheduler::purge_failed() {
-	if (settings::failed_retention_s < 0)
+	if (settings::failed_retention_s < 0) {
+		failed_aside_.clear();
 		return Progress::done;
-	int64 purged = 0;
+	}
 	const TimestampTz now = GetCurrentTimestamp();
-	const int64 retention_us = static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC;
-	if (!attempt("purge failed tasks",
-				 [&purged, now, retention_us] { purged = store::purge_failed(now - retention_us, batch); }))
-		return Progress::failed;
-	return purged == batch ? Progress::more : Progress::done;
+	const TimestampTz before = now - static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC;
+	return batch_step(
+		"purge failed tasks", failed_aside_,
+		[before](const store::Batch &rows) { return store::purge_failed(before, rows); },
+		[before](const store::Batch &rows) { return store::purgeable_ids(before, rows); });
 }
 
 /* Keys that were taken for a period which is over: nobody minds them, but they take room. */
 Progress Scheduler::remove_expired_keys() {
-	int64 removed = 0;
-	if (!attempt("remove unique keys whose period is over",
-				 [&removed] { removed = store::remove_expired_keys(batch); }))
-		return Progress::failed;
-	return removed == batch ? Progress::more : Progress::done;
+	return batch_step("remove unique keys whose period is over", keys_aside_, store::remove_expired_keys,
+					  store::expired_keys);
 }
 
 /* What waits for a time that its expression cannot give by now: the clock was set back since that was computed. */
@@ -1203,11 +1307,11 @@ void Scheduler::poll() {
 	next_poll_ = now + static_cast<int64>(settings::poll_interval_ms) * 1000;
 }
 
-/* At the next turn, before what was asked for by polls. */
-void Scheduler::ask_for(Progress (Scheduler::*step)()) {
+/* At the next turn, before what was asked for by polls. News do not wait for what has failed before. */
+void Scheduler::ask_for(Progress (Scheduler::*step)(), bool is_news) {
 	for (Chore &chore : chores_)
 		if (chore.step == step)
-			chore.due = chore.backoff.is_failing() ? chore.backoff.not_before() : at_once;
+			chore.due = chore.backoff.is_failing() && !is_news ? chore.backoff.not_before() : at_once;
 }
 
 /* In turns, a step of each; what is not done when the time is over goes on at the next turn, which is soon. */
@@ -1230,6 +1334,8 @@ void Scheduler::run_chores() {
 		chore.backoff.succeeded();
 		if (progress == Progress::more)
 			chore.due = std::min(chore.due, steady_now());
+		else if (chore.aside != nullptr)
+			chore.due = std::min(chore.due, std::max(chore.aside->next_time(), steady_now() + shortest_retry_us));
 	}
 }
 
@@ -1450,17 +1556,26 @@ void Scheduler::notify() {
 	pg_atomic_write_u64(&slot_->notified, position_);
 }
 
+/* When a task that was set aside, and is no chore's, is tried again. */
+SteadyTime Scheduler::next_of_aside() const {
+	return std::min({due_aside_.next_time(), leases_aside_.next_time(), dependents_aside_.next_time()});
+}
+
 /*
  * May the process end? Leaves behind when it must be back. Who is asked to make room for others has looked at everything
  * once, and may do so whatever there is to do: it comes back when it is its turn, and workers do without it meanwhile.
  */
 bool Scheduler::may_retire() {
 	const bool asked = pg_atomic_read_u32(&slot_->retire) != 0;
-	const bool unfinished =
-		configure_backoff_.is_failing() ||
-		std::any_of(chores_.begin(), chores_.end(), [](const Chore &chore) { return chore.due != never; });
+	bool unfinished = configure_backoff_.is_failing();
+	bool aside = next_of_aside() != never; /* who comes next finds out anew, and says so */
+	for (const Chore &chore : chores_) {
+		const bool has_aside = chore.aside != nullptr && chore.aside->next_time() != never;
+		aside |= has_aside;
+		unfinished |= chore.due != never && !has_aside;
+	}
 	if (asked ? !started_.empty()
-			  : unfinished || !to_notify_.empty() || !ended_.empty() || !ended_again_.empty() ||
+			  : unfinished || aside || !to_notify_.empty() || !ended_.empty() || !ended_again_.empty() ||
 					has_workers(MyDatabaseId) || pg_atomic_read_u32(&slot_->wanted) != 0 || hungry_since_ != 0)
 		return false;
 	const bool nothing =
@@ -1484,7 +1599,7 @@ bool Scheduler::may_retire() {
 		back = wall;
 	else if (unfinished)
 		back = std::min(back, wall + USECS_PER_SEC);
-	else if (!roles_.empty())
+	else if (!roles_.empty() || aside)
 		back = std::min(back, wall + absence_us);
 	if (!orphans_.empty()) /* what is known of them goes with us: nobody is charged */
 		pg_atomic_write_u32(&slot_->interrupted, 1);
@@ -1505,7 +1620,7 @@ int64 Scheduler::sleep_ms(SteadyTime looked_at) {
 		return sleep_ms_until(DT_NOEND, configure_backoff_.not_before());
 	if (!ended_.empty())
 		return 0;
-	SteadyTime until = std::min({next_poll_, next_overdue_, resolve_again_, narrow_at_});
+	SteadyTime until = std::min({next_poll_, next_overdue_, resolve_again_, narrow_at_, next_of_aside()});
 	if (configure_backoff_.is_failing())
 		until = std::min(until, configure_backoff_.not_before());
 	for (const Chore &chore : chores_)
@@ -1579,7 +1694,7 @@ void Scheduler::do_all(SteadyTime looked_at) {
 	if (looked_at >= next_poll_)
 		poll();
 	if (pg_atomic_read_u32(&slot_->orphans) != 0)
-		ask_for(&Scheduler::recover_orphans);
+		ask_for(&Scheduler::recover_orphans, true);
 	if (pg_atomic_read_u32(&slot_->by_hand) != 0)
 		ask_for(&Scheduler::archive);
 	resolve_dependencies();

@@ -337,10 +337,11 @@ void record_kill(int worker) noexcept {
 		set_state_of(entry, Flight::killed);
 }
 
-bool next_suspect(Oid database, Suspect *suspect) noexcept {
+bool next_suspect(Oid database, int *place, Suspect *suspect) noexcept {
 	if (memory == nullptr)
 		return false;
-	for (Entry &entry : memory->suspects) {
+	while (*place < static_cast<int>(std::size(memory->suspects))) {
+		Entry &entry = memory->suspects[(*place)++];
 		if (state_of(&entry) == Flight::none || entry.database != database)
 			continue;
 		*suspect = {entry.database, entry.task, entry.attempt,

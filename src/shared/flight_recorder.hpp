@@ -48,7 +48,7 @@ void record_mishap(int worker) noexcept;
 void record_kill(int worker) noexcept;
 
 /* The first suspect of a database; false if there is none. */
-bool next_suspect(Oid database, Suspect *suspect) noexcept;
+bool next_suspect(Oid database, int *place, Suspect *suspect) noexcept;
 /* It has been charged, and that is on disk. */
 void forget_suspect(const Suspect &suspect) noexcept;
 

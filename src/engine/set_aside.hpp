@@ -1,0 +1,179 @@
+/*
+ * set_aside.hpp -- batches of rows in which one row cannot stop the others.
+ *
+ * A chore of the housekeeping takes many rows in one transaction. When that fails, the rows of the batch are taken in parts, each
+ * half as large as the one that failed, until a row that fails is alone. It is set aside: the chore passes over it, the log says
+ * why, and it is tried again, alone, after a while that grows. When nothing but failures follow each other, wherever in the
+ * batch one looks, it is not the rows: then nothing is set aside, and the chore as a whole is tried again later. C++ region.
+ */
+#pragma once
+
+#include "engine/task_store.hpp"
+#include "pg/clock.hpp"
+#include "pg/transaction.hpp"
+
+#include <map>
+
+namespace jobqueue {
+
+/* How far a step of something long has come. */
+enum class Progress {
+	done,
+	more,	/* not yet: others first, and then on with it */
+	failed, /* it will be tried again */
+};
+
+class SetAside {
+public:
+	/* What is done to a task, for the log. */
+	explicit SetAside(const char *what) noexcept : what_(what) {}
+
+	/*
+	 * run(batch, count): takes these rows, in a transaction or subtransaction of its own, says how many it took, and returns
+	 * what went wrong. look(batch, ids): which rows are these? Takes none. Ends soon after "until".
+	 */
+	template <typename Run, typename Look> Progress step(int most, SteadyTime until, Run &&run, Look &&look);
+	/* Why the latest step failed; none if that has been said. */
+	const std::optional<PgError> &problem() const noexcept { return problem_; }
+	/* The latest step has taken a batch as it came. */
+	bool took_batch() const noexcept { return took_batch_; }
+	/* Rows that were set aside have gone through since this was asked the last time. */
+	bool take_healed() noexcept { return std::exchange(healed_, false); }
+
+	/* There is nothing to do any more. */
+	void clear() noexcept {
+		rows_.clear();
+		pending_.clear();
+	}
+	/* Those that are passed over, in order. */
+	std::vector<int64> all() const;
+	/* When there is something to do without being asked: a row to be tried again, a batch that was not finished. */
+	SteadyTime next_time() const noexcept;
+	/* Where it has failed as a whole: not before. */
+	SteadyTime not_before() const noexcept { return backoff_.not_before(); }
+
+	/*
+	 * For chores that take one row at a time: is it passed over at the moment? What came of it? False: it failed, but that is
+	 * no fault of the row.
+	 */
+	bool passes_over(int64 id, SteadyTime now) const;
+	void went(int64 id);
+	bool failed(int64 id, const PgError &error);
+	/* All of them have had their turn. */
+	void be_sure();
+
+private:
+	struct Row {
+		SteadyTime again_at;
+		int64 delay_us;
+		bool is_sure = false; /* others have gone through since, or there are none */
+		int code = 0;		  /* to be said */
+		std::string message;
+	};
+
+	std::vector<int64> to_try_again(SteadyTime now) const;
+	void tried_again(int64 id, const std::optional<PgError> &error);
+	bool may_be_of_row(const PgError &error);
+	void succeeded();
+	void divide(std::vector<int64> ids);
+	std::span<const int64> next_part();
+	/* False: this is no fault of a row. */
+	bool judge(int64 count, const std::optional<PgError> &error);
+	Progress fail(const std::optional<PgError> &error);
+	Progress end_parts();
+	void forget_unsure();
+	void keep(int64 id, const PgError &error);
+	void remove(int64 id);
+	void say(int64 id, const Row &row);
+
+	const char *const what_;
+	std::map<int64, Row> rows_;
+	std::vector<int64> pending_; /* a batch that failed; its rows are taken from the end */
+	size_t part_ = 0;			 /* so many at once */
+	int failed_in_a_row_ = 0;	 /* single rows, and nothing went through between them */
+	int64 taken_in_parts_ = 0;
+	bool found_ = false, lost_ = false; /* in this batch: rows that fail; some that there was no room to remember */
+	bool took_batch_ = false, healed_ = false;
+	std::optional<PgError> problem_, latest_;
+	SteadyTime locked_since_ = at_once;
+	Backoff backoff_{USECS_PER_SEC / 10, 2 * USECS_PER_SEC};
+	SteadyTime said_since_ = at_once; /* so many lines in the minute that began then */
+	int said_ = 0;
+	int64 unsaid_ = 0;
+};
+
+template <typename Run, typename Look> Progress SetAside::step(int most, SteadyTime until, Run &&run, Look &&look) {
+	problem_.reset();
+	took_batch_ = false;
+	int64 count = 0;
+	for (const int64 id : to_try_again(steady_now())) {
+		tried_again(id, run(store::Batch{1, {&id, 1}, {}}, count));
+		if (steady_now() >= until)
+			break;
+	}
+	if (steady_now() < backoff_.not_before())
+		return Progress::failed;
+	if (pending_.empty()) {
+		const std::vector<int64> except = all();
+		const store::Batch rows{most, {}, except};
+		const std::optional<PgError> error = run(rows, count);
+		if (!error) {
+			took_batch_ = true;
+			if (count > 0)
+				succeeded();
+			backoff_.succeeded();
+			return count >= most ? Progress::more : Progress::done;
+		}
+		if (!may_be_of_row(*error))
+			return fail(error);
+		std::vector<int64> ids;
+		if (const std::optional<PgError> blind = look(rows, ids))
+			return fail(blind);
+		if (ids.empty())
+			return fail(error);
+		latest_ = error;
+		divide(std::move(ids));
+	}
+	while (!pending_.empty()) {
+		const std::span<const int64> part = next_part();
+		count = 0;
+		const std::optional<PgError> error = run(store::Batch{static_cast<int>(part.size()), part, {}}, count);
+		if (!judge(count, error))
+			return fail(error);
+		if (!pending_.empty() && steady_now() >= until)
+			return Progress::more;
+	}
+	return end_parts();
+}
+
+/*
+ * A step for somebody whose transaction it is: run(batch) returns how many it took, look(batch) which rows these are. Throws
+ * what is no row's fault. In a Session.
+ */
+template <typename Run, typename Look>
+Progress step_in_subtransaction(SetAside &aside, int most, Run &&run, Look &&look) {
+	constexpr int64 longest_us = 100 * USECS_PER_SEC / 1000;
+	const Oid owner = GetUserId();
+	const auto attempt = [owner](auto &&fn) -> std::optional<PgError> {
+		std::exception_ptr problem;
+		try {
+			in_subtransaction([&] {
+				const Session session(owner);
+				fn();
+			});
+			return std::nullopt;
+		} catch (...) {
+			problem = std::current_exception();
+		}
+		return as_pg_error(problem);
+	};
+	const Progress progress = aside.step(
+		most, steady_now() + longest_us,
+		[&](const store::Batch &rows, int64 &count) { return attempt([&] { count = run(rows); }); },
+		[&](const store::Batch &rows, std::vector<int64> &ids) { return attempt([&] { ids = look(rows); }); });
+	if (aside.problem())
+		throw PgError(*aside.problem());
+	return progress;
+}
+
+} // namespace jobqueue
