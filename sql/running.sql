@@ -137,6 +137,7 @@ SELECT count(jobqueue.enqueue('ordered', queue => 'turns-b')) FROM generate_seri
 SELECT count(jobqueue.resume_queue(q)) FROM unnest('{turns-a,turns-b}'::text[]) q;
 CALL pg_temp.wait_until($$(SELECT count(*) FROM jobqueue.tasks_live WHERE queue LIKE 'turns-%') = 0$$);
 SELECT count(*) < 500 FROM jobqueue.tasks WHERE queue = 'turns-a' AND result::bigint < (SELECT max(result::bigint) FROM jobqueue.tasks WHERE queue = 'turns-b');
+DELETE FROM jobqueue.queues WHERE queue LIKE 'turns-%';
 ALTER SYSTEM RESET jobqueue.max_workers;
 SELECT pg_reload_conf();
 
