@@ -188,6 +188,12 @@ SELECT status FROM jobqueue.tasks WHERE id = :b;
 SELECT jobqueue.revoke_access('q_a_manager', 'manager');
 SELECT jobqueue.enqueue('q-t', queue => 'a') AS a \gset
 SELECT status FROM jobqueue.wait_for(:a, '0.3 s');
+-- nor has it a say there: who takes its tasks, how many at once, how often they are tried
+SELECT jobqueue.alter_handler('q-t', max_running => 1, dead_letter_queue => 'q-dead');
+SELECT count(jobqueue.enqueue('q-t', queue => 'a')) FROM generate_series(1, 3);
+SELECT unhandled_types FROM jobqueue.queue_status WHERE queue = 'a';
+SELECT count(*), min(max_attempts), max(max_attempts) FROM jobqueue.claim('a', 4);
+SELECT DISTINCT jobqueue.fail(id, attempts, 'x', retryable => false) FROM jobqueue.tasks WHERE type = 'q-t' AND queue = 'a' AND status = 'processing';
 SELECT jobqueue.unregister_handler('q-t');
 
 -- dead letters go where the role of the handler may have them by now: without that right, the handler has none

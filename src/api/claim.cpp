@@ -166,9 +166,9 @@ static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) 
 	} else {
 		std::vector<std::string> handled;
 		for (const store::HandledType &one : known.handled_types)
-			if (!one.governed || (request.queue && one.queue == *request.queue))
+			if (one.is_served && (!one.governed || (request.queue && one.queue == *request.queue)))
 				handled.push_back(one.type);
-			else if (!request.queue)
+			else if (one.is_served && !request.queue)
 				kept[one.queue].push_back(one.type);
 		scope = scope_of_unhandled(std::move(handled));
 		unhandled = true;

@@ -21,7 +21,7 @@ static constinit Statement queue_settings_statement{
 																									   "OR q.group_hold_on_retry IS NOT NULL"};
 static constinit Statement type_settings_statement{"SELECT h.type, coalesce(h.max_running, 0), " RATE(
 	"h.") ", coalesce(h.group_limit, 0), coalesce(h.rate_changed_at, '-infinity'), CASE WHEN " KEEPS_TO_ITS_QUEUE
-		  " THEN h.queue END "
+		  " THEN CASE WHEN " WORKS_IN_ITS_QUEUE " THEN h.queue ELSE '' END END "
 		  "FROM jobqueue.handlers h WHERE coalesce(h.max_running, h.rate_limit, h.group_limit) IS NOT NULL"};
 
 static RateSettings rate_at(const Rows &rows, uint64 row, int column) {

@@ -28,7 +28,8 @@ struct QueueSettings {
 std::vector<QueueSettings> queue_settings();
 struct TypeSettings {
 	std::string type;
-	std::optional<std::string> only_in = {}; /* the queue that its handler keeps to; none = it has a say in all */
+	/* the queue that its handler keeps to, empty if its role has lost it; none = it has a say in all */
+	std::optional<std::string> only_in = {};
 	int32 max_running = 0;
 	RateSettings rate;
 	int32 group_limit = 0;

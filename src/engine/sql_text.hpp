@@ -33,13 +33,20 @@
 #define KEEPS_TO_ITS_QUEUE "(h.governed AND NOT " SERVES_ALL ")"
 /* May a handler say what becomes of tasks in a queue that it does not itself take them from? */
 #define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
+/* Has the role of a handler such access to a queue by now, itself or as a member? As access.cpp has it. */
+#define HAS_ACCESS_TO(queue, levels)                                                                                   \
+	"EXISTS (SELECT 1 FROM jobqueue.access a JOIN pg_catalog.pg_roles r ON r.oid" EQ "a.role_oid AND r.rolname" EQ     \
+	"a.role WHERE a.access" EQ "ANY (ARRAY[" levels "]) AND (a.queue IS NULL OR a.queue" EQ queue                      \
+	") AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE') AND pg_catalog.has_type_privilege(a.role_oid, "   \
+	"'jobqueue.governed'::pg_catalog.regtype::pg_catalog.oid, 'USAGE'))"
+#define WORKS_IN_ITS_QUEUE HAS_ACCESS_TO("h.queue", "'consumer', 'manager'")
+/* HAS_SAY_IN, of tasks that somebody else takes. */
+#define HAS_SAY_FOR_OTHERS_IN(queue)                                                                                   \
+	"(NOT h.governed OR (h.queue" EQ queue " AND " WORKS_IN_ITS_QUEUE ") OR " SERVES_ALL ")"
 /* Has a handler dead letters, and may its role by now have them there? As register_handler() asks it. */
 #define HAS_DEAD_LETTERS                                                                                               \
 	"(h.dead_letter_queue IS NOT NULL AND (NOT h.governed OR " SERVES_ALL                                              \
-	" OR EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.access" EQ "'manager' AND (a.queue IS NULL OR a.queue" EQ     \
-	"h.dead_letter_queue) AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE') AND EXISTS (SELECT 1 FROM "    \
-	"pg_catalog.pg_roles r WHERE r.oid" EQ "a.role_oid AND r.rolname" EQ                                               \
-	"a.role) AND jobqueue._is_governed(a.role))))"
+	" OR " HAS_ACCESS_TO("h.dead_letter_queue", "'manager'") "))"
 
 /* A new task: $1 to $10 come from describe(), and if the statement says so $11 is its group_key, $12 whether it is blocked. */
 #define INSERT_COLUMNS                                                                                                 \

@@ -105,7 +105,7 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ "t.type), 20)"
 #define MAX_ATTEMPTS_OUTSIDE                                                                                           \
 	"coalesce(t.max_attempts, (SELECT h.max_attempts FROM jobqueue.handlers h WHERE h.type" EQ                         \
-	"t.type AND " HAS_SAY_IN("t.queue") "), 20)"
+	"t.type AND " HAS_SAY_FOR_OTHERS_IN("t.queue") "), 20)"
 /* A task that holds its unique key while it waits gives it up when it starts. */
 #define STARTED_SCOPE "CASE WHEN t.unique_scope" EQ "'waiting' THEN 'started' ELSE t.unique_scope END"
 /*
@@ -1487,7 +1487,7 @@ static constinit Statement failure_policy_statement{
 					   " THEN h.dead_letter_queue END, h.on_failure, h.run_as, "
 					   "coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname" EQ "h.run_as AND a.oid" EQ
 					   "h.run_as_oid), 0::pg_catalog.oid) "
-					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1 AND ($4 OR " HAS_SAY_IN("$3") ")",
+					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1 AND ($4 OR " HAS_SAY_FOR_OTHERS_IN("$3") ")",
 	TEXTOID, TEXTOID, TEXTOID, BOOLOID};
 
 FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate) {
@@ -1538,6 +1538,7 @@ bool delete_handler(std::string_view type) {
 }
 
 static constinit Statement handled_types_statement{"SELECT h.type, h.queue, " KEEPS_TO_ITS_QUEUE
+												   ", NOT " KEEPS_TO_ITS_QUEUE " OR " WORKS_IN_ITS_QUEUE
 												   " FROM jobqueue.handlers h"};
 
 std::vector<HandledType> handled_types() {
@@ -1545,7 +1546,7 @@ std::vector<HandledType> handled_types() {
 	const Rows rows = handled_types_statement.run_on_latest(none);
 	std::vector<HandledType> types;
 	for (uint64 i = 0; i < rows.size(); i++)
-		types.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3)});
+		types.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3), rows.bool_at(i, 4)});
 	return types;
 }
 

@@ -375,6 +375,7 @@ struct HandledType {
 	std::string type;
 	std::string queue;
 	bool governed; /* in the eyes of others it is handled in this queue only */
+	bool is_served;
 };
 std::vector<HandledType> handled_types();
 

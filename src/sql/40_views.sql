@@ -95,7 +95,7 @@ SELECT k.queue,
 		(SELECT t.type FROM jobqueue.tasks_live t WHERE t.status OPERATOR(pg_catalog.=) 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) k.queue
 		 ORDER BY t.priority, t.group_key COLLATE pg_catalog."C", t.id NULLS FIRST LIMIT 1000)) c
 	 WHERE NOT EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.type OPERATOR(pg_catalog.=) c.type
-		AND (NOT h.governed OR h.queue OPERATOR(pg_catalog.=) k.queue OR EXISTS (SELECT 1 FROM jobqueue.access a
+		AND (NOT h.governed OR EXISTS (SELECT 1 FROM jobqueue.access a
 			WHERE a.access OPERATOR(pg_catalog.=) ANY (ARRAY['consumer', 'manager'])
 				AND (a.queue IS NULL OR a.queue OPERATOR(pg_catalog.=) k.queue)
 				AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE'))
