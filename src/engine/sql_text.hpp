@@ -35,10 +35,11 @@
 #define HAS_SAY_IN(queue) "(NOT h.governed OR h.queue" EQ queue " OR " SERVES_ALL ")"
 /* Has the role of a handler such access to a queue by now, itself or as a member? As access.cpp has it. */
 #define HAS_ACCESS_TO(queue, levels)                                                                                   \
-	"EXISTS (SELECT 1 FROM jobqueue.access a JOIN pg_catalog.pg_roles r ON r.oid" EQ "a.role_oid AND r.rolname" EQ     \
-	"a.role WHERE a.access" EQ "ANY (ARRAY[" levels "]) AND (a.queue IS NULL OR a.queue" EQ queue                      \
-	") AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE') AND pg_catalog.has_type_privilege(a.role_oid, "   \
-	"'jobqueue.governed'::pg_catalog.regtype::pg_catalog.oid, 'USAGE'))"
+	"EXISTS (SELECT 1 FROM jobqueue.access a WHERE a.access" EQ "ANY (ARRAY[" levels                                   \
+	"]) AND (a.queue IS NULL OR a.queue" EQ queue ") AND pg_catalog.pg_has_role(h.run_as_oid, a.role_oid, 'USAGE') "   \
+	"AND pg_catalog.pg_get_userbyid(a.role_oid)" EQ                                                                    \
+	"a.role AND pg_catalog.has_type_privilege(a.role_oid, 'jobqueue.governed'::pg_catalog.regtype::pg_catalog.oid, "   \
+	"'USAGE'))"
 #define WORKS_IN_ITS_QUEUE HAS_ACCESS_TO("h.queue", "'consumer', 'manager'")
 /* HAS_SAY_IN, of tasks that somebody else takes. */
 #define HAS_SAY_FOR_OTHERS_IN(queue)                                                                                   \
