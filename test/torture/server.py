@@ -3,6 +3,7 @@ after a promotion it is the former standby."""
 import os
 import re
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -68,9 +69,29 @@ class Process:
         return False
 
 
+class Clock:
+    """The servers' wall clock, which can be set: see test/modules/shifted_clock.cpp."""
+
+    def __init__(self, bindir, directory):
+        libraries = subprocess.run([f'{bindir}/pg_config', '--pkglibdir'], check=True, capture_output=True, text=True)
+        self.file = f'{directory}/clock'
+        self.environment = {'LD_PRELOAD': libraries.stdout.strip() + '/shifted_clock.so', 'SHIFTED_CLOCK': self.file}
+        self.ahead = 0  # of ours, in seconds
+        self.lock = threading.Lock()
+        with open(self.file, 'wb') as file:
+            file.write(struct.pack('q', 0))
+
+    def move(self, seconds):
+        with self.lock:
+            self.ahead += seconds
+            # in place, at once: the servers have it in their memory
+            with open(self.file, 'r+b', buffering=0) as file:
+                file.write(struct.pack('q', self.ahead * 1000000))
+
+
 class Server:
-    def __init__(self, bindir, directory, fsync, report, own_disks=False):
-        self.bindir, self.directory, self.fsync, self.report = bindir, directory, fsync, report
+    def __init__(self, bindir, directory, fsync, report, clock, own_disks=False):
+        self.bindir, self.directory, self.fsync, self.report, self.clock = bindir, directory, fsync, report, clock
         self.data, self.wal, self.log = directory + '/data', directory + '/wal', directory + '/log'
         self.own_disks = own_disks  # data and WAL have a file system each
         self.postmaster = None
@@ -105,7 +126,8 @@ class Server:
         """Ours, not pg_ctl's child: a dead postmaster that nobody collects would hold its lock file."""
         with open(self.log, 'ab') as log:
             self.postmaster = subprocess.Popen([f'{self.bindir}/postgres', '-D', self.data], stdout=log, stderr=log,
-                                               stdin=subprocess.DEVNULL, start_new_session=True)
+                                               stdin=subprocess.DEVNULL, start_new_session=True,
+                                               env={**os.environ, **self.clock.environment})
 
     def is_ready(self):
         """As pg_ctl sees it: the last line of the lock file."""
@@ -194,11 +216,12 @@ class Cluster:
         self.bindir, self.directory, self.fsync, self.report = bindir, directory, fsync, report
         self.own_disks = own_disks
         self.servers = []
+        self.clock = Clock(bindir, directory)
         self.current = self.new_server('primary', own_disks)
         self.giving_up = threading.Event()
 
     def new_server(self, name, own_disks=False):
-        server = Server(self.bindir, f'{self.directory}/{name}', self.fsync, self.report, own_disks)
+        server = Server(self.bindir, f'{self.directory}/{name}', self.fsync, self.report, self.clock, own_disks)
         self.servers.append(server)
         return server
 

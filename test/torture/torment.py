@@ -20,6 +20,7 @@ ACTIONS = {
     'stop_immediate': 2, 'stop_fast': 1, 'kill_postmaster': 2, 'kill_starting': 1,
     'fill_slots': 1, 'no_workers': 1, 'reload': 4, 'old_snapshot': 2, 'lock_table': 1,
     'vacuum_full': 1, 'reindex': 1, 'vacuum': 1, 'checkpoint': 1,
+    'advance_clock': 2, 'set_clock_back': 2,
     'replace_functions': 2, 'register': 2, 'unregister': 1, 'pause': 2, 'role': 1, 'database': 1,
     'cancel_at_barrier': 1,
     'calm': 2,
@@ -79,7 +80,8 @@ class Tormentor:
             note = getattr(self, action)() or ''
         except psycopg2.Error as error:
             note = f'{error.pgcode} {str(error).strip()}'
-            if error.pgcode == '57014':
+            # the server's own timeouts go by the clock that we set
+            if error.pgcode == '57014' and time.monotonic() - began > 50:
                 self.ledger.report(f'{action} takes longer than a minute: {self.state()}', f'{action} hangs')
             if error.pgcode and error.pgcode.startswith('XX'):
                 self.ledger.report(f'{action}: {note}', f'{action} {error.pgcode}')
@@ -256,6 +258,20 @@ class Tormentor:
                 resource.prlimit(victim.pid, resource.RLIMIT_AS, before)
         except ProcessLookupError:
             pass
+
+    def advance_clock(self):
+        """And it stays so."""
+        clock = self.cluster.clock
+        clock.move(self.random.choice([1, 60, 3600, 86400, 40 * 86400]))
+        return f'{clock.ahead} s ahead'
+
+    def set_clock_back(self):
+        """For a moment: what sleeps by the wall clock, such as pg_sleep(), sleeps until it has been put right."""
+        clock = self.cluster.clock
+        seconds = self.random.choice([1, 60, 3600, 86400, 400 * 86400])
+        clock.move(-seconds)
+        self.hold(self.random.uniform(0.5, 3), lambda: clock.move(seconds), 'set_clock_back')
+        return f'by {seconds} s'
 
     def fill_slots(self):
         self.cluster.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'")
