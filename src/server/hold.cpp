@@ -62,6 +62,7 @@ void committed(const store::Attempt &first) noexcept {
 
 void running(const store::Attempt &task, bool fused) noexcept {
 	accuse(&task, fused);
+	pg_atomic_write_u64(&slot->type, fused ? task_type : penalty_type(task.type));
 	show(task);
 	record_running(worker, MyDatabaseId, task.id, task.attempt);
 }
@@ -70,6 +71,7 @@ void running_several(const store::Attempt &first, bool fused) noexcept {
 	accuse(fused ? nullptr : &first, fused);
 	are_several = true;
 	task_type = penalty_type(first.type);
+	pg_atomic_write_u64(&slot->type, task_type);
 	show(first);
 	record_several(worker, MyDatabaseId, role(), task_type);
 }

@@ -958,7 +958,11 @@ void Scheduler::watch_overdue() {
 		pg_atomic_write_u32(&worker.stuck, 1);
 		busy_at_ = now;
 		const bool dies = settings::kill_stuck;
-		guard([pid, task, dies] {
+		const Oid role = pg_atomic_read_u32(&worker.role);
+		const uint64 type = pg_atomic_read_u64(&worker.type);
+		guard([pid, task, dies, role, type] {
+			/* The next one of that type shall not keep what others in its group have locked. */
+			make_run_alone(MyDatabaseId, role, type);
 			ereport(
 				WARNING,
 				(errmsg("jobqueue worker %d, which runs task " INT64_FORMAT ", responds neither to cancellation nor "

@@ -147,6 +147,7 @@ static void initialize(SharedState *fresh, DatabaseSlot *databases) {
 		pg_atomic_init_u64(&slot.deadline, PG_INT64_MAX);
 		pg_atomic_init_u64(&slot.end, 0);
 		pg_atomic_init_u64(&slot.ended_at, 0);
+		pg_atomic_init_u64(&slot.type, 0);
 		pg_atomic_init_u32(&slot.stuck, 0);
 		pg_atomic_init_u32(&slot.progress_version, 0);
 		pg_atomic_init_u64(&slot.started_at, 0);

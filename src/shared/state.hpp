@@ -104,6 +104,7 @@ struct WorkerSlot {
 	pg_atomic_uint64 deadline;	 /* when its time was up; PG_INT64_MAX = it is not */
 	pg_atomic_uint64 end;		 /* id of a task that the process shall end for, ... */
 	pg_atomic_uint64 ended_at;	 /* ... told so at this time */
+	pg_atomic_uint64 type;		 /* of what it runs: penalty_type() */
 	pg_atomic_uint32 stuck;		 /* and it has not: its place among jobqueue.max_workers is another's */
 	pg_atomic_uint64 started_at;
 	pg_atomic_uint64 state_since;
