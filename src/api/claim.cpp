@@ -91,9 +91,16 @@ static void stand_in_for_scheduler() {
 
 /* A claim that comes before the scheduler has counted what is running, for new limits, counts itself: it cannot wait. */
 static void count_for_limits(const Conditions &conditions) {
+	static Conditions *counted = nullptr; /* as of which it was done, for all that this session knows */
 	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-	if (slot != nullptr)
-		conditions.flow.make_ready(slot, conditions.configuration);
+	if (slot == nullptr || (counted != nullptr && counted->configuration == conditions.configuration))
+		return;
+	const bool known =
+		counted != nullptr && counted->configuration != 0 && admission_is_ready(slot, counted->configuration);
+	conditions.flow.make_ready(slot, conditions.configuration, known ? &counted->flow : nullptr);
+	if (counted == nullptr)
+		counted = new Conditions;
+	*counted = conditions;
 }
 
 static TimestampTz lease_end(const Arguments &arguments, int n) {

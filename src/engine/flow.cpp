@@ -98,26 +98,42 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 	return admission;
 }
 
-void Flow::count_running_tasks() const {
+bool Flow::limits_queue(std::string_view name) const noexcept {
+	const QueueFlow *const flow = queue(name);
+	return flow != nullptr && flow->rule.is_limit();
+}
+
+bool Flow::limits_type_as(const TypeFlow &other) const noexcept {
+	const TypeFlow *const flow = type(other.type, {}, Claims::by_handler);
+	return flow != nullptr && flow->rule.is_limit() && flow->only_in == other.only_in;
+}
+
+std::vector<int64> Flow::count_running_tasks(const Flow *before) const {
 	std::vector<std::string> queues, types;
 	for (const QueueFlow &flow : queues_)
-		if (flow.rule.is_limit())
+		if (flow.rule.is_limit() && !(before && before->limits_queue(flow.queue)))
 			queues.push_back(flow.queue);
 	for (const TypeFlow &flow : types_)
-		types.push_back(flow.type);
-	for (const store::CountedTask &task : store::claimed_tasks(queues, types)) {
+		if (flow.rule.is_limit() && !(before && before->limits_type_as(flow)))
+			types.push_back(flow.type);
+	const bool groups = before == nullptr; /* they are always counted */
+	std::vector<int64> ids;
+	if (queues.empty() && types.empty() && !groups)
+		return ids;
+	for (const store::CountedTask &task : store::claimed_tasks(queues, types, groups)) {
 		Admission admission = admission_of(task.id, task.queue, task.type, task.group,
 										   task.in_server ? Claims::by_handler : Claims::outside);
 		admission.role = task.role;
 		count_running(admission);
+		ids.push_back(task.id);
 	}
+	return ids;
 }
 
-void Flow::make_ready(DatabaseSlot *slot, uint64 configuration) const {
+void Flow::make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const {
 	if (admission_is_ready(slot, configuration))
 		return;
-	count_running_tasks();
-	recount_running_tasks(); /* some may have ended meanwhile */
+	recount_running_tasks(count_running_tasks(before)); /* some may have ended meanwhile */
 	set_admission_ready(slot, configuration);
 }
 
@@ -125,25 +141,34 @@ Conditions Conditions::read(uint64 configuration) {
 	return {store::pauses(), Flow::read(), configuration, true};
 }
 
-void recount_running_tasks() {
+static std::vector<Running> running_tasks() {
 	std::vector<Running> running(64);
 	for (size_t count = list_running(running);; count = list_running(running)) {
 		const bool complete = count <= running.size();
 		running.resize(complete ? count : count + count / 2);
 		if (complete)
-			break;
+			return running;
 	}
-	std::vector<int64> ids;
-	for (const Running &task : running)
-		ids.push_back(task.id);
-	std::vector<int64> claimed;
-	if (!ids.empty())
-		claimed = store::still_claimed(ids);
+}
+
+void recount_running_tasks(std::vector<int64> ids) {
+	if (ids.empty())
+		return;
+	std::vector<int64> claimed = store::still_claimed(ids);
+	std::sort(ids.begin(), ids.end());
 	std::sort(claimed.begin(), claimed.end());
-	for (const Running &task : running)
-		if (!std::binary_search(claimed.begin(), claimed.end(), task.id))
+	for (const Running &task : running_tasks())
+		if (std::binary_search(ids.begin(), ids.end(), task.id) &&
+			!std::binary_search(claimed.begin(), claimed.end(), task.id))
 			discount(task);
 	check_counts();
+}
+
+void recount_running_tasks() {
+	std::vector<int64> ids;
+	for (const Running &task : running_tasks())
+		ids.push_back(task.id);
+	recount_running_tasks(std::move(ids));
 }
 
 } // namespace jobqueue

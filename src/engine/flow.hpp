@@ -55,12 +55,18 @@ public:
 	/* Under what a task is counted; "group" is empty for one that has none. */
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
 						   Claims claims) const;
-	/* Counts what runs; what is counted already stays so. Needs a Session. */
-	void count_running_tasks() const;
+	/*
+	 * Counts what runs; what is counted already stays so. Of what ran under "before", if that is given, only those are
+	 * looked for that have come under a limit since. Returns whom it has counted. Needs a Session.
+	 */
+	std::vector<int64> count_running_tasks(const Flow *before) const;
 	/* Likewise, and notes that it is done, unless that was done as of this configuration. */
-	void make_ready(DatabaseSlot *slot, uint64 configuration) const;
+	void make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const;
 
 private:
+	bool limits_queue(std::string_view name) const noexcept;
+	bool limits_type_as(const TypeFlow &other) const noexcept;
+
 	std::vector<QueueFlow> queues_; /* sorted, as are the types */
 	std::vector<TypeFlow> types_;
 	bool has_weights_ = false;
@@ -78,7 +84,8 @@ struct Conditions {
 	static Conditions read(uint64 configuration);
 };
 
-/* The counting is set right after what nobody told: tasks changed by hand. Needs a Session. */
+/* The counting is set right after what nobody told: tasks changed by hand. Of these, or of all. Needs a Session. */
+void recount_running_tasks(std::vector<int64> ids);
 void recount_running_tasks();
 
 } // namespace jobqueue

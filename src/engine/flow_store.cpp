@@ -134,14 +134,16 @@ void change_type(const TypeChange &change, bool replaces) {
 	" THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type" EQ                                     \
 	"t.type), 0::pg_catalog.oid) ELSE 0::pg_catalog.oid END FROM jobqueue.tasks_live t "
 static constinit Statement claimed_statement{
-	COUNTED_COLUMNS "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND (t.group_key IS NOT NULL "
+	COUNTED_COLUMNS "WHERE t.status" EQ
+					"'processing' AND t.lease_expires_at IS NOT NULL AND ($3 AND t.group_key IS NOT NULL "
 					"OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ "ANY ($2)) ORDER BY t.lease_expires_at",
-	TEXTARRAYOID, TEXTARRAYOID};
+	TEXTARRAYOID, TEXTARRAYOID, BOOLOID};
 static constinit Statement still_claimed_statement{
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("processing"), INT8ARRAYOID};
-std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types) {
+std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
+									   bool groups) {
 	Params params;
-	const Rows rows = claimed_statement.run_on_latest(params.add(queues).add(types));
+	const Rows rows = claimed_statement.run_on_latest(params.add(queues).add(types).add(groups));
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)

@@ -66,7 +66,8 @@ struct CountedTask {
 	Oid role; /* of its handler, if that runs it */
 };
 /* Claimed tasks that have a group, or are of one of these queues or types. */
-std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types);
+std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
+									   bool groups);
 /* Of these tasks, those that are claimed. */
 std::vector<int64> still_claimed(std::span<const int64> ids);
 

@@ -19,7 +19,7 @@ static constexpr int64 after_lock_us = 100 * USECS_PER_SEC / 1000;
 /* A step is in one transaction, and everything else of the database waits for it. */
 static constexpr int64 longest_step_us = 20 * USECS_PER_SEC / 1000;
 /* But so many, however slow the machine is. */
-static constexpr int least_in_step = 25;
+static constexpr int least_in_step = 10;
 static constexpr int64 most_times = 100;
 /* Waiting tasks of a role that are counted in a step. */
 static constexpr int64 most_counted = 10000;

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "engine/batch_size.hpp"
 #include "engine/task_store.hpp"
 #include "pg/clock.hpp"
 #include "pg/transaction.hpp"
@@ -39,6 +40,9 @@ public:
 	bool took_batch() const noexcept { return took_batch_; }
 	/* Rows that were set aside have gone through since this was asked the last time. */
 	bool take_healed() noexcept { return std::exchange(healed_, false); }
+
+	/* For "most" of the next step. */
+	BatchSize &batch_size() noexcept { return batch_size_; }
 
 	/* There is nothing to do any more. */
 	void clear() noexcept {
@@ -87,6 +91,7 @@ private:
 	void say(int64 id, const Row &row);
 
 	const char *const what_;
+	BatchSize batch_size_;
 	std::map<int64, Row> rows_;
 	std::vector<int64> pending_; /* a batch that failed; its rows are taken from the end */
 	size_t part_ = 0;			 /* so many at once */

@@ -1715,21 +1715,23 @@ bool adopt() {
 #define DUE(now)                                                                                                       \
 	"SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.run_at" LE now                       \
 	" AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED ")"
-#define DUE_IN_ORDER(direction)                                                                                        \
-	DUE("$2")                                                                                                          \
-	" AND s.run_at" GE "$1 AND NOT s.id" EQ "ANY ($4) ORDER BY s.run_at " direction ", s.id " direction " LIMIT $3"
+#define DUE_IN_ORDER DUE("$2") " AND s.run_at" GE "$1 AND NOT s.id" EQ "ANY ($4) ORDER BY s.run_at, s.id LIMIT $3"
 #define PROMOTE(which)                                                                                                 \
 	"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ "ANY (ARRAY(" which      \
 	" FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')"
-static constinit Statement promote_statement{PROMOTE(DUE_IN_ORDER("")), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
+static constinit Statement promote_statement{PROMOTE(DUE_IN_ORDER), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
 											 INT8ARRAYOID};
-static constinit Statement promote_latest_statement{PROMOTE(DUE_IN_ORDER("DESC")), TIMESTAMPTZOID, TIMESTAMPTZOID,
-													INT4OID, INT8ARRAYOID};
 static constinit Statement promote_these_statement{PROMOTE(DUE("$1") " AND s.id" EQ "ANY ($2)"), TIMESTAMPTZOID,
 												   INT8ARRAYOID};
-static constinit Statement due_ids_statement{DUE_IN_ORDER(""), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
-static constinit Statement latest_due_ids_statement{DUE_IN_ORDER("DESC"), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
-													INT8ARRAYOID};
+static constinit Statement promote_in_turns_statement{
+	PROMOTE(DUE(
+		"$2") " AND s.id" EQ
+			  "ANY (ARRAY(SELECT n.id FROM (SELECT l.id, l.run_at, pg_catalog.row_number() OVER (PARTITION BY l.queue "
+			  "ORDER BY l.run_at, l.id) AS turn FROM (SELECT d.id, d.queue, d.run_at FROM jobqueue.tasks_live d WHERE d.status" EQ
+			  "'scheduled' AND d.run_at" GE "$1 AND d.run_at" LE "$2 AND NOT d.id" EQ
+			  "ANY ($4) ORDER BY d.run_at DESC, d.id DESC LIMIT 10000) l) n ORDER BY n.turn, n.run_at LIMIT $3))"),
+	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement due_ids_statement{DUE_IN_ORDER, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 
 static std::vector<Due> due_of(const Rows &rows) {
 	std::vector<Due> due;
@@ -1752,19 +1754,14 @@ std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &bat
 									 : promote_these_statement.run(these.add_time(now).add(batch.only)));
 }
 
-std::vector<Due> promote_latest(TimestampTz from, TimestampTz now, const Batch &batch) {
+std::vector<Due> promote_in_turns(TimestampTz from, TimestampTz now, const Batch &batch) {
 	Params params = due_in_order(from, now, batch);
-	return due_of(promote_latest_statement.run(params));
+	return due_of(promote_in_turns_statement.run(params));
 }
 
 std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
 	Params params = due_in_order(from, now, batch);
 	return ids_of(due_ids_statement.run(params));
-}
-
-std::vector<int64> latest_due_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
-	Params params = due_in_order(from, now, batch);
-	return ids_of(latest_due_ids_statement.run(params));
 }
 
 static constinit Statement promote_next_statement{

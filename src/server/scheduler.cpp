@@ -35,7 +35,7 @@ namespace {
 constexpr size_t most_to_notify = 1000;
 constexpr int64 notify_interval_us = 10 * USECS_PER_SEC / 1000;
 constexpr int batch = 1000;
-constexpr int latest_batch = 100;
+constexpr int turns_batch = 100;
 /* A million tasks due at one instant must not keep everything else waiting. */
 constexpr int64 promotion_us = 20 * USECS_PER_SEC / 1000;
 /* Schedules that fire in one transaction: between two of them the rest is looked at. */
@@ -50,6 +50,8 @@ constexpr int64 resolving_us = 100 * USECS_PER_SEC / 1000;
 constexpr int64 longest_resolution_us = 50 * USECS_PER_SEC / 1000;
 constexpr int64 resolve_again_us = 50 * USECS_PER_SEC / 1000;
 constexpr int64 narrow_after_us = 100 * USECS_PER_SEC / 1000;
+/* Looking for work of a role takes at most one part in so many of the time. */
+constexpr int64 look_share = 5;
 constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
 constexpr int64 after_failure_us = USECS_PER_SEC;
 constexpr int64 complain_every_us = USECS_PER_MINUTE;
@@ -138,6 +140,7 @@ private:
 	void read_due();
 	void promote_and_expire();
 	void promote();
+	void promote_in_turns();
 	void expire();
 	void fire_schedules();
 	bool charge_suspects();
@@ -209,6 +212,7 @@ private:
 	ClockWatch clock_;
 	TimestampTz due_from_ = DT_NOBEGIN; /* no scheduled task is due before, but for those announced */
 	TimestampTz next_due_ = DT_NOBEGIN;
+	SteadyTime next_turns_ = at_once;
 	TimestampTz next_lease_ = DT_NOBEGIN;
 	TimestampTz next_schedule_ = DT_NOBEGIN;
 	Schedules schedules_;
@@ -338,10 +342,14 @@ template <typename Fn> bool Scheduler::attempt(const char *what, Fn &&fn, Durabi
  */
 template <typename Run, typename Look>
 Progress Scheduler::batch_step(const char *what, SetAside &aside, Run &&run, Look &&look) {
+	const SteadyTime began = steady_now();
+	const int most = aside.batch_size().get();
 	const Progress progress = aside.step(
-		batch, steady_now() + chores_us,
+		most, began + chores_us,
 		[&](const store::Batch &rows, int64 &count) { return try_in_session([&] { count = run(rows); }); },
 		[&](const store::Batch &rows, std::vector<int64> &ids) { return try_in_session([&] { ids = look(rows); }); });
+	if (aside.took_batch())
+		aside.batch_size().took(steady_now() - began, progress == Progress::more);
 	if (aside.problem())
 		complain(what, *aside.problem());
 	else if (progress != Progress::failed)
@@ -399,8 +407,11 @@ Scheduler::Configuration Scheduler::read_configuration(uint64 configuration) {
 	guard(watch_rights);
 	read.limits = store::limits();
 	read.conditions = Conditions::read(configuration);
-	if (read.standing.own)
-		read.conditions.flow.make_ready(slot_, configuration);
+	if (read.standing.own) {
+		/* Limits that came and went unseen in between are made up for by the chore. */
+		const bool counted = configuration_ != 0 && admission_is_ready(slot_, conditions_.configuration);
+		read.conditions.flow.make_ready(slot_, configuration, counted ? &conditions_.flow : nullptr);
+	}
 	pg_atomic_write_u32(&slot_->history_slot, static_cast<uint32>(store::history_ring().slot));
 	return read;
 }
@@ -566,10 +577,8 @@ void Scheduler::read_announcements() {
 		busy_at_ = steady_now();
 	};
 	follow_ring(position_, take, [this] { to_notify_.insert(""); });
-	if (position_ - kept_up_ > ring_size / 4) {
+	if (position_ - kept_up_ > ring_size / 4 && keep_positions(MyDatabaseId))
 		kept_up_ = position_;
-		keep_positions(MyDatabaseId);
-	}
 }
 
 /* The wall clock may be set: then all that waits for a time of it looks at it again. */
@@ -608,6 +617,8 @@ void Scheduler::promote_and_expire() {
 	while ((next_due_ <= GetCurrentTimestamp() || due_aside_.next_time() <= steady_now()) &&
 		   steady_now() - began < promotion_us)
 		promote();
+	if (next_due_ <= GetCurrentTimestamp())
+		promote_in_turns();
 	const SteadyTime promoted = steady_now();
 	while ((next_lease_ <= GetCurrentTimestamp() || leases_aside_.next_time() <= steady_now()) &&
 		   steady_now() - promoted < promotion_us)
@@ -640,26 +651,29 @@ void Scheduler::promote() {
 				next = store::next_due(from);
 				return count;
 			}
-			/* However many were due at once before: what has just become due starts at once. */
-			for (const store::Due &task : store::promote_latest(from, now, {latest_batch, {}, rows.except}))
-				announce_due(task);
 			return count;
 		},
-		[this](const store::Batch &rows) {
-			const TimestampTz now = GetCurrentTimestamp();
-			std::vector<int64> ids = store::due_ids(due_from_, now, rows);
-			if (ids.size() == static_cast<size_t>(rows.count))
-				for (const int64 id : store::latest_due_ids(due_from_, now, {latest_batch, {}, rows.except}))
-					if (std::find(ids.begin(), ids.end(), id) == ids.end())
-						ids.push_back(id);
-			return ids;
-		});
+		[this](const store::Batch &rows) { return store::due_ids(due_from_, GetCurrentTimestamp(), rows); });
 	if (due_aside_.took_batch()) {
 		due_from_ = from;
 		next_due_ = next;
 	} else if (progress == Progress::failed) {
 		next_due_ = after_failure(due_aside_);
 	}
+}
+
+/* However many were due at once before, in whichever queue: what has just become due elsewhere starts at once. */
+void Scheduler::promote_in_turns() {
+	if (steady_now() < next_turns_)
+		return;
+	const std::vector<int64> except = due_aside_.all();
+	const std::optional<PgError> error = try_in_session([&] {
+		for (const store::Due &task :
+			 store::promote_in_turns(due_from_, GetCurrentTimestamp(), {turns_batch, {}, except}))
+			announce_due(task);
+	});
+	if (error) /* promote() finds out what it is */
+		next_turns_ = steady_now() + after_failure_us;
 }
 
 void Scheduler::expire() {
@@ -1290,8 +1304,8 @@ Progress Scheduler::count_running() {
 	if (began < next_count_)
 		return Progress::done;
 	const bool done = attempt("count the running tasks", [this] {
-		conditions_.flow.make_ready(slot_, conditions_.configuration);
-		conditions_.flow.count_running_tasks();
+		conditions_.flow.make_ready(slot_, conditions_.configuration, nullptr);
+		conditions_.flow.count_running_tasks(nullptr);
 		recount_running_tasks();
 	});
 	next_count_ = steady_now() + sweep_share * (steady_now() - began);
@@ -1507,8 +1521,13 @@ void Scheduler::start_workers_of(Role &role) {
 		return;
 	bool work = false;
 	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, conditions_); });
-	if (!work)
+	/* Where that takes long, for what a tenant has made of his tasks, others do not wait for it again and again. */
+	const SteadyTime next_look = now + look_share * (steady_now() - now);
+	role.next_colleague = std::max(role.next_colleague, next_look);
+	if (!work) {
+		role.next_start = std::max(role.next_start, next_look);
 		return;
+	}
 	if (roles_read_ != roles_generation()) { /* may the role still be served? */
 		if (!configure_backoff_.is_failing()) {
 			pg_atomic_write_u32(&slot_->wanted, 1);

@@ -201,15 +201,26 @@ void leave_lane(const LaneKey &key, const Position &position, const IdRanges &un
 	LWLockRelease(shared()->positions_lock);
 }
 
-void keep_positions(Oid database) noexcept {
+bool keep_positions(Oid database) noexcept {
+	constexpr uint64 most_reads = 50000;
+	uint64 reads = 0;
 	bool swept = false;
 	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
+	const uint64 head = ring_head();
 	HASH_SEQ_STATUS scan;
 	hash_seq_init(&scan, table);
-	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan)))
-		if (entry->key.database == database)
-			take_over(entry, 0, &swept);
+	while (auto *entry = static_cast<Entry *>(hash_seq_search(&scan))) {
+		if (entry->key.database != database || entry->sequence >= head)
+			continue;
+		if (reads >= most_reads) {
+			hash_seq_term(&scan);
+			break;
+		}
+		reads += head - entry->sequence;
+		take_over(entry, 0, &swept);
+	}
 	LWLockRelease(shared()->positions_lock);
+	return reads < most_reads;
 }
 
 } // namespace jobqueue

@@ -50,9 +50,9 @@ void leave_lane(const LaneKey &key, const Position &position, const IdRanges &un
 
 /*
  * Takes over what was announced into all positions of a database: one that is not used while the ring goes round once
- * would have to begin at the start.
+ * would have to begin at the start. A part of it, if that is much, for claims wait meanwhile; false if there is more.
  */
-void keep_positions(Oid database) noexcept;
+bool keep_positions(Oid database) noexcept;
 
 /* Whose they are; the role is that of the handlers, or none for claims from outside. */
 struct PositionsHeld {

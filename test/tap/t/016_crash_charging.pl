@@ -186,7 +186,9 @@ for my $way ([ leave => '{}', 0 ], [ vanish => '{"code": 0}', 0 ], [ vanish => '
 	my $good = $node->safe_psql('app', "SELECT jobqueue.enqueue('once')");
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $good", 'completed', "$what: a good task before it");
 	$offset = log_size($node);
-	$bad = $node->safe_psql('app', "SELECT jobqueue.enqueue('$type', '$payload')");
+	# It may take the server down before the answer is there.
+	$node->psql('app', "SELECT jobqueue.enqueue('$type', '$payload')");
+	$bad = wait_for(sub { ($node->psql('app', "SELECT max(id) FROM jobqueue.tasks WHERE type = '$type' AND id > $good"))[1] });
 	my $done = do {
 		local $PostgreSQL::Test::Utils::timeout_default = 60;
 		$node->poll_query_until('app', "SELECT status = 'failed' FROM jobqueue.tasks WHERE id = $bad");

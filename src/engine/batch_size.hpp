@@ -1,0 +1,30 @@
+/*
+ * batch_size.hpp -- how many rows a step of the housekeeping takes. Others wait for it, too: on a busy machine, or of rows
+ * that take long, a transaction has fewer. C++ region; knows nothing of the server.
+ */
+#pragma once
+
+#include "pg/clock.hpp"
+
+namespace jobqueue {
+
+class BatchSize {
+public:
+	int get() const noexcept { return size_; }
+	/* A transaction of that size has taken so long; "full": there was as much to do as it could take. */
+	void took(int64 microseconds, bool full) noexcept {
+		if (microseconds > long_us)
+			size_ = std::max(size_ / 2, least);
+		else if (microseconds < long_us / 4 && full)
+			size_ = std::min(2 * size_, most);
+	}
+
+private:
+	static constexpr int64 long_us = 20000;
+	static constexpr int least = 10;
+	static constexpr int most = 1000;
+
+	int size_ = least;
+};
+
+} // namespace jobqueue
