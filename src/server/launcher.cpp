@@ -185,8 +185,10 @@ void Launcher::reap() {
 		const bool let_go = slot && pg_atomic_read_u32(&slot->interruptions) != child.interruptions;
 		if (!let_go && (state == SchedulerState::none || state == SchedulerState::starting)) {
 			/* It failed, or it was terminated. */
-			if (slot)
+			if (slot) {
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
+				pg_atomic_write_u64(&slot->waits_since, 0); /* it had a process */
+			}
 			child.delay_us = now - child.started_at > long_life_us
 								 ? shortest_delay_us
 								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);

@@ -18,8 +18,9 @@ import psycopg2
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'torture'))
 from server import Cluster  # noqa: E402 pylint: disable=wrong-import-position
 
-# What the victim is promised: 99 % of the tasks that were due in such a window start in time.
-WINDOW, MOST_LATE = 10, 1.0
+# What the victim is promised: 99 % of the tasks that were due in such a window start in time. On a machine that has other
+# things to do, whoever is woken waits: so long as a session that only sleeps, for each of the processes a task goes through.
+WINDOW, MOST_LATE, WAKE_UPS = 10, 1.0, 3
 MOST_MEMORY = 200 << 20  # of each process of ours, beside shared memory
 MOST_LOG = 1 << 20       # bytes that our processes write
 
@@ -165,6 +166,7 @@ class Hostile:
         self.over = threading.Event()
         self.cluster = Cluster(options.bindir, options.directory, 'off', self.report, False)
         self.memory, self.memory_of = 0, ''
+        self.wakings = {}  # by window: how late a session that sleeps is woken
         self.outside = Counter()
 
     def report(self, text):
@@ -211,6 +213,15 @@ class Hostile:
             self.over.wait(0.05)
         connection.close()
 
+    def sleep(self):
+        connection = self.cluster.connect()
+        while not self.over.is_set():
+            with connection.cursor() as cursor:
+                began = time.time()
+                cursor.execute('SELECT pg_sleep(0.05)')
+                self.wakings.setdefault(int(began // WINDOW), []).append(time.time() - began - 0.05)
+        connection.close()
+
     def watch_memory(self):
         while not self.over.is_set():
             try:
@@ -226,12 +237,14 @@ class Hostile:
     def judge(self):
         ask = self.cluster.ask
         windows = ask(f"""
-            SELECT kind, to_timestamp(floor(extract(epoch FROM due) / {WINDOW}) * {WINDOW}) - min(min(due)) OVER () AS since, count(*),
+            SELECT kind, floor(extract(epoch FROM due) / {WINDOW})::int, to_timestamp(floor(extract(epoch FROM due) / {WINDOW}) * {WINDOW}) - min(min(due)) OVER () AS since, count(*),
                 percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM at - due))::float8, max(extract(epoch FROM at - due))::float8
-            FROM begun GROUP BY kind, floor(extract(epoch FROM due) / {WINDOW}) ORDER BY kind, 2""")
+            FROM begun GROUP BY kind, floor(extract(epoch FROM due) / {WINDOW}) ORDER BY kind, 3""")
         worst = {}
-        for kind, since, count, late, latest in windows:
-            if late > MOST_LATE:
+        waking = {window: sorted(late)[len(late) * 99 // 100] for window, late in self.wakings.items()}
+        print(f'a session that only sleeps: the worst window has a 99th percentile of {max(waking.values()) * 1000:.0f} ms')
+        for kind, window, since, count, late, latest in windows:
+            if late > MOST_LATE + WAKE_UPS * waking.get(window, 0):
                 self.report(f'{kind}: of {count} tasks that were due {since} after the start, 1 % began {late:.2f} s late or more')
             worst[kind] = max(worst.get(kind, (0, 0)), (late, latest))
         for kind, (late, latest) in worst.items():
@@ -272,7 +285,7 @@ class Hostile:
     def run(self):
         try:
             self.prepare()
-            threads = [threading.Thread(target=target, daemon=True) for target in (self.produce, self.consume, self.watch_memory)]
+            threads = [threading.Thread(target=target, daemon=True) for target in (self.produce, self.consume, self.sleep, self.watch_memory)]
             only = self.options.only
             fighters = [] if only == ['none'] else [attack for attack in attacks(self) if not only or attack.name.split()[0] in only]
             for thread in [*threads, *fighters]:
