@@ -108,19 +108,20 @@ bool Flow::limits_type_as(const TypeFlow &other) const noexcept {
 	return flow != nullptr && flow->rule.is_limit() && flow->only_in == other.only_in;
 }
 
-std::vector<int64> Flow::count_running_tasks(const Flow *before) const {
-	std::vector<std::string> queues, types;
+Flow::Limited Flow::limited(const Flow *before) const {
+	Limited limited;
 	for (const QueueFlow &flow : queues_)
 		if (flow.rule.is_limit() && !(before && before->limits_queue(flow.queue)))
-			queues.push_back(flow.queue);
+			limited.queues.push_back(flow.queue);
 	for (const TypeFlow &flow : types_)
 		if (flow.rule.is_limit() && !(before && before->limits_type_as(flow)))
-			types.push_back(flow.type);
-	const bool groups = before == nullptr; /* they are always counted */
+			limited.types.push_back(flow.type);
+	return limited;
+}
+
+std::vector<int64> Flow::count(std::span<const store::CountedTask> tasks) const {
 	std::vector<int64> ids;
-	if (queues.empty() && types.empty() && !groups)
-		return ids;
-	for (const store::CountedTask &task : store::claimed_tasks(queues, types, groups)) {
+	for (const store::CountedTask &task : tasks) {
 		Admission admission = admission_of(task.id, task.queue, task.type, task.group,
 										   task.in_server ? Claims::by_handler : Claims::outside);
 		admission.role = task.role;
@@ -128,17 +129,6 @@ std::vector<int64> Flow::count_running_tasks(const Flow *before) const {
 		ids.push_back(task.id);
 	}
 	return ids;
-}
-
-void Flow::make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const {
-	if (admission_is_ready(slot, configuration))
-		return;
-	recount_running_tasks(count_running_tasks(before)); /* some may have ended meanwhile */
-	set_admission_ready(slot, configuration);
-}
-
-Conditions Conditions::read(uint64 configuration) {
-	return {store::pauses(), Flow::read(), configuration, true};
 }
 
 static std::vector<Running> running_tasks() {
@@ -151,7 +141,8 @@ static std::vector<Running> running_tasks() {
 	}
 }
 
-void recount_running_tasks(std::vector<int64> ids) {
+/* Of what is counted, these may have ended without a word. */
+static void discount_ended(std::vector<int64> ids) {
 	if (ids.empty())
 		return;
 	std::vector<int64> claimed = store::still_claimed(ids);
@@ -161,14 +152,36 @@ void recount_running_tasks(std::vector<int64> ids) {
 		if (std::binary_search(ids.begin(), ids.end(), task.id) &&
 			!std::binary_search(claimed.begin(), claimed.end(), task.id))
 			discount(task);
+}
+
+void Flow::make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const {
+	if (admission_is_ready(slot, configuration))
+		return;
+	const Limited limited = this->limited(before);
+	const bool groups = before == nullptr; /* they are always counted */
+	if (groups || !limited.queues.empty() || !limited.types.empty())
+		discount_ended(count(store::claimed_tasks(limited.queues, limited.types, groups)));
+	set_admission_ready(slot, configuration);
+}
+
+void Flow::correct_counts() const {
+	const Limited limited = this->limited(nullptr);
+	std::vector<int64> claimed = store::claimed_ids(limited.queues, limited.types), counted, missed, doubtful;
+	for (const Running &task : running_tasks())
+		counted.push_back(task.id);
+	std::sort(claimed.begin(), claimed.end());
+	std::sort(counted.begin(), counted.end());
+	std::set_difference(claimed.begin(), claimed.end(), counted.begin(), counted.end(), std::back_inserter(missed));
+	std::set_difference(counted.begin(), counted.end(), claimed.begin(), claimed.end(), std::back_inserter(doubtful));
+	if (!missed.empty())
+		missed = count(store::claimed_tasks(missed));
+	doubtful.insert(doubtful.end(), missed.begin(), missed.end());
+	discount_ended(std::move(doubtful));
 	check_counts();
 }
 
-void recount_running_tasks() {
-	std::vector<int64> ids;
-	for (const Running &task : running_tasks())
-		ids.push_back(task.id);
-	recount_running_tasks(std::move(ids));
+Conditions Conditions::read(uint64 configuration) {
+	return {store::pauses(), Flow::read(), configuration, true};
 }
 
 } // namespace jobqueue

@@ -56,14 +56,19 @@ public:
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
 						   Claims claims) const;
 	/*
-	 * Counts what runs; what is counted already stays so. Of what ran under "before", if that is given, only those are
-	 * looked for that have come under a limit since. Returns whom it has counted. Needs a Session.
+	 * Counts what runs, and notes that it is done, unless that was done as of this configuration. Of what ran under
+	 * "before", if that is given, only those are looked for that have come under a limit since. Needs a Session.
 	 */
-	std::vector<int64> count_running_tasks(const Flow *before) const;
-	/* Likewise, and notes that it is done, unless that was done as of this configuration. */
 	void make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const;
+	/* Sets the counting right after what nobody told: tasks that began or ended by hand. Likewise. */
+	void correct_counts() const;
 
 private:
+	struct Limited {
+		std::vector<std::string> queues, types;
+	};
+	Limited limited(const Flow *before) const;
+	std::vector<int64> count(std::span<const store::CountedTask> tasks) const;
 	bool limits_queue(std::string_view name) const noexcept;
 	bool limits_type_as(const TypeFlow &other) const noexcept;
 
@@ -83,9 +88,5 @@ struct Conditions {
 	/* Needs a Session. */
 	static Conditions read(uint64 configuration);
 };
-
-/* The counting is set right after what nobody told: tasks changed by hand. Of these, or of all. Needs a Session. */
-void recount_running_tasks(std::vector<int64> ids);
-void recount_running_tasks();
 
 } // namespace jobqueue

@@ -133,17 +133,18 @@ void change_type(const TypeChange &change, bool replaces) {
 	"SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), " IN_SERVER ", CASE WHEN " IN_SERVER                     \
 	" THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type" EQ                                     \
 	"t.type), 0::pg_catalog.oid) ELSE 0::pg_catalog.oid END FROM jobqueue.tasks_live t "
-static constinit Statement claimed_statement{
-	COUNTED_COLUMNS "WHERE t.status" EQ
-					"'processing' AND t.lease_expires_at IS NOT NULL AND ($3 AND t.group_key IS NOT NULL "
-					"OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ "ANY ($2)) ORDER BY t.lease_expires_at",
-	TEXTARRAYOID, TEXTARRAYOID, BOOLOID};
+#define IS_CLAIMED "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND "
+#define IS_LIMITED(groups)                                                                                             \
+	"(" groups "t.group_key IS NOT NULL OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ                             \
+	"ANY ($2)) ORDER BY t.lease_expires_at"
+static constinit Statement claimed_statement{COUNTED_COLUMNS IS_CLAIMED IS_LIMITED("$3 AND "), TEXTARRAYOID,
+											 TEXTARRAYOID, BOOLOID};
+static constinit Statement claimed_ids_statement{"SELECT t.id FROM jobqueue.tasks_live t " IS_CLAIMED IS_LIMITED(""),
+												 TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement claimed_of_statement{COUNTED_COLUMNS IS_CLAIMED "t.id" EQ "ANY ($1)", INT8ARRAYOID};
 static constinit Statement still_claimed_statement{
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("processing"), INT8ARRAYOID};
-std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
-									   bool groups) {
-	Params params;
-	const Rows rows = claimed_statement.run_on_latest(params.add(queues).add(types).add(groups));
+static std::vector<CountedTask> counted_tasks(const Rows &rows) {
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
@@ -152,14 +153,33 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 	return tasks;
 }
 
+static std::vector<int64> ids_of(const Rows &rows) {
+	std::vector<int64> ids;
+	ids.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		ids.push_back(rows.int64_at(i, 1));
+	return ids;
+}
+
+std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
+									   bool groups) {
+	Params params;
+	return counted_tasks(claimed_statement.run_on_latest(params.add(queues).add(types).add(groups)));
+}
+
+std::vector<int64> claimed_ids(std::span<const std::string> queues, std::span<const std::string> types) {
+	Params params;
+	return ids_of(claimed_ids_statement.run_on_latest(params.add(queues).add(types)));
+}
+
+std::vector<CountedTask> claimed_tasks(std::span<const int64> ids) {
+	Params params;
+	return counted_tasks(claimed_of_statement.run_on_latest(params.add(ids)));
+}
+
 std::vector<int64> still_claimed(std::span<const int64> ids) {
 	Params params;
-	const Rows rows = still_claimed_statement.run_on_latest(params.add(ids));
-	std::vector<int64> found;
-	found.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		found.push_back(rows.int64_at(i, 1));
-	return found;
+	return ids_of(still_claimed_statement.run_on_latest(params.add(ids)));
 }
 
 } // namespace jobqueue::store

@@ -65,9 +65,13 @@ struct CountedTask {
 	bool in_server;
 	Oid role; /* of its handler, if that runs it */
 };
-/* Claimed tasks that have a group, or are of one of these queues or types. */
+/* Claimed tasks of one of these queues or types, or, if "groups", that have a group. */
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
 									   bool groups);
+/* Likewise, with those that have a group. */
+std::vector<int64> claimed_ids(std::span<const std::string> queues, std::span<const std::string> types);
+/* Of these tasks, those that are claimed. */
+std::vector<CountedTask> claimed_tasks(std::span<const int64> ids);
 /* Of these tasks, those that are claimed. */
 std::vector<int64> still_claimed(std::span<const int64> ids);
 

@@ -408,7 +408,7 @@ Scheduler::Configuration Scheduler::read_configuration(uint64 configuration) {
 	read.limits = store::limits();
 	read.conditions = Conditions::read(configuration);
 	if (read.standing.own) {
-		/* Limits that came and went unseen in between are made up for by the chore. */
+		/* What began while a limit was gone, unseen from here, is found by the chore. */
 		const bool counted = configuration_ != 0 && admission_is_ready(slot_, conditions_.configuration);
 		read.conditions.flow.make_ready(slot_, configuration, counted ? &conditions_.flow : nullptr);
 	}
@@ -664,7 +664,8 @@ void Scheduler::promote() {
 
 /* However many were due at once before, in whichever queue: what has just become due elsewhere starts at once. */
 void Scheduler::promote_in_turns() {
-	if (steady_now() < next_turns_)
+	const SteadyTime began = steady_now();
+	if (began < next_turns_)
 		return;
 	const std::vector<int64> except = due_aside_.all();
 	const std::optional<PgError> error = try_in_session([&] {
@@ -672,8 +673,9 @@ void Scheduler::promote_in_turns() {
 			 store::promote_in_turns(due_from_, GetCurrentTimestamp(), {turns_batch, {}, except}))
 			announce_due(task);
 	});
-	if (error) /* promote() finds out what it is */
-		next_turns_ = steady_now() + after_failure_us;
+	const SteadyTime now = steady_now();
+	/* Half of the time at most. What is wrong promote() finds out. */
+	next_turns_ = now + (error ? after_failure_us : now - began);
 }
 
 void Scheduler::expire() {
@@ -1305,8 +1307,7 @@ Progress Scheduler::count_running() {
 		return Progress::done;
 	const bool done = attempt("count the running tasks", [this] {
 		conditions_.flow.make_ready(slot_, conditions_.configuration, nullptr);
-		conditions_.flow.count_running_tasks(nullptr);
-		recount_running_tasks();
+		conditions_.flow.correct_counts();
 	});
 	next_count_ = steady_now() + sweep_share * (steady_now() - began);
 	if (Held who; was_without_room(&who))
