@@ -156,6 +156,7 @@ private:
 	void warn_of_room(const Held &who);
 	void poll();
 	void run_chores();
+	void do_what_is_due();
 	void do_all(SteadyTime looked_at);
 	void ask_for(Progress (Scheduler::*step)(), bool is_news = false);
 	Progress sweep();
@@ -1712,6 +1713,13 @@ SchedulerState Scheduler::work() {
 	}
 }
 
+/* What somebody may wait for, to the second. */
+void Scheduler::do_what_is_due() {
+	read_due();
+	fire_schedules();
+	promote_and_expire();
+}
+
 /* All that there is to do now, none of which may take long. */
 void Scheduler::do_all(SteadyTime looked_at) {
 	read_announcements();
@@ -1723,11 +1731,12 @@ void Scheduler::do_all(SteadyTime looked_at) {
 		ask_for(&Scheduler::archive);
 	resolve_dependencies();
 	run_chores();
-	read_due();
-	fire_schedules();
-	promote_and_expire();
+	do_what_is_due();
 	watch_overdue();
+	const SteadyTime began = steady_now();
 	start_workers();
+	if (steady_now() - began > chores_us)
+		do_what_is_due();
 	notify();
 }
 
