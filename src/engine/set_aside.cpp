@@ -223,7 +223,7 @@ void SetAside::say(int64 id, const Row &row) {
 	const Row *const said = &row;
 	guard([what, id, others, said] {
 		/* Who claims, where there is no scheduler, does it for others. */
-		ereport(IsBackgroundWorker ? WARNING : LOG,
+		ereport(MyBgworkerEntry != nullptr ? WARNING : LOG,
 				(errcode(said->code),
 				 errmsg("jobqueue could not %s task " INT64_FORMAT ": %s", what, id, said->message.c_str()),
 				 errdetail("It is passed over, and tried again from time to time; the others go on."),
