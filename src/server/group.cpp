@@ -266,11 +266,12 @@ bool Worker::run_call(std::span<Member> members, GroupTime &time, bool holds_loc
  * has to run alone.
  */
 std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &time) {
-	const TimestampTz began = GetCurrentTimestamp();
+	const SteadyTime began = steady_now();
 	const int64 time_us = static_cast<int64>(settings::fused_time_ms) * 1000;
 	std::optional<size_t> alone;
 	size_t done = 0;
-	TimestampTz now = began;
+	TimestampTz now = GetCurrentTimestamp(); /* for the tasks: when they began */
+	SteadyTime ended = began;				 /* the latest of them */
 	int subtransactions = 0;
 	int64 results_bytes = 0;
 	for (bool go_on = true; go_on && done < group.size();) {
@@ -290,8 +291,9 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 			break;
 		}
 		now = GetCurrentTimestamp();
+		const SteadyTime call_began = std::exchange(ended, steady_now());
 		done += count;
-		pace.ran(now - members[0].started_at);
+		pace.ran(ended - call_began);
 		pace.batch_ran(static_cast<int>(count));
 		const Leftovers leftovers = guard([] {
 			CHECK_FOR_INTERRUPTS();
@@ -305,7 +307,7 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 		for (const Member &member : members)
 			results_bytes += member.result ? raw_size(*member.result) : 0;
 		const bool holds_group = members[0].grouped && members[0].snooze_us;
-		go_on = !leftovers.residue && !holds_group && !leftovers.others_wait && now - began < time_us &&
+		go_on = !leftovers.residue && !holds_group && !leftovers.others_wait && ended - began < time_us &&
 				subtransactions + more < most_subtransactions && results_bytes < most_bytes_together;
 	}
 	group.resize(done);
