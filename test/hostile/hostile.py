@@ -16,7 +16,7 @@ from collections import Counter
 import psycopg2
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'torture'))
-from server import Cluster  # noqa: E402 pylint: disable=wrong-import-position
+from server import Cluster, is_ours  # noqa: E402 pylint: disable=wrong-import-position
 
 # What the victim is promised: 99 % of the tasks that were due in such a window start in time. On a machine that has other
 # things to do, whoever is woken waits: so long as a session that only sleeps, for each of the processes a task goes through.
@@ -269,13 +269,12 @@ class Hostile:
 
     def read_log(self):
         size, lines = 0, Counter()
-        with open(self.cluster.current.log, encoding='utf-8', errors='replace') as log:
-            for line in log:
-                if ' jobqueue ' in line[:60]:
-                    size += len(line)
-                    lines[re.sub(r'\d+', 'N', line[24:])[:110].strip()] += 1
-                if re.search(r'PANIC:|TRAP:|was terminated by signal', line):
-                    self.report(f'in the log: {line.strip()[:200]}')
+        for line in self.cluster.current.log_lines():
+            if is_ours(line):
+                size += len(line)
+                lines[re.sub(r'\d+', 'N', line[24:])[:110].strip()] += 1
+            if re.search(r'PANIC:|TRAP:|was terminated by signal', line):
+                self.report(f'in the log: {line.strip()[:200]}')
         for line, n in lines.most_common(8):
             print(f'--- in the log, {n} times: {line}')
         print(f'log: {size} bytes by processes of ours')

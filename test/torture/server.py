@@ -190,6 +190,11 @@ class Server:
                     size //= 2
         return name
 
+    def log_lines(self):
+        if os.path.exists(self.log):
+            with open(self.log, encoding='utf-8', errors='replace') as log:
+                yield from log
+
     def children(self, title=''):
         """The processes of the server whose title matches, in the order of their numbers."""
         found = []
@@ -207,6 +212,11 @@ class Server:
             if re.search(title, command):
                 found.append(Process(pid, stat, command))
         return found
+
+
+def is_ours(line):
+    """Has a process of ours written this line of the log?"""
+    return ' jobqueue ' in line[:60]
 
 
 class Cluster:

@@ -20,7 +20,7 @@ import psycopg2
 
 from ledger import FINISHED, TASKS, Ledger, Task
 from load import FUNCTIONS, HANDLERS, SCHEMA, Load, register
-from server import Cluster
+from server import Cluster, is_ours
 from torment import ACTIONS, LARGE, SCARCITY, Tormentor
 
 
@@ -144,9 +144,7 @@ class Run:
         """By us, or by the server: it kills those that do not end when it crashes."""
         killed = 0
         for server in self.cluster.servers:
-            if os.path.exists(server.log):
-                with open(server.log, encoding='utf-8', errors='replace') as log:
-                    killed += sum('was terminated by signal 9' in line for line in log)
+            killed += sum('was terminated by signal 9' in line for line in server.log_lines())
         return max(killed, self.ledger.kills)
 
     def look_for_orphans(self):
@@ -211,16 +209,13 @@ class Run:
         problem = re.compile(r'\] \w{5} .*?(WARNING|ERROR|FATAL|PANIC):  (.*)')
         seen, size = Counter(), 0
         for server in self.cluster.servers:
-            if not os.path.exists(server.log):
-                continue
-            with open(server.log, encoding='utf-8', errors='replace') as log:
-                for line in log:
-                    if crash.search(line):
-                        self.ledger.report(f'in the log: {line.strip()[:300]}', 'log ' + re.sub(r'\d+', 'N', line)[30:90])
-                    size += len(line) if ' jobqueue ' in line[:60] else 0
-                    self.ledger.counts['starts of the server'] += 'database system is ready to accept connections' in line
-                    if 'jobqueue' in line and (found := problem.search(line)):
-                        seen[found[1] + ': ' + re.sub(r'\d+', 'N', found[2])[:110]] += 1
+            for line in server.log_lines():
+                if crash.search(line):
+                    self.ledger.report(f'in the log: {line.strip()[:300]}', 'log ' + re.sub(r'\d+', 'N', line)[30:90])
+                size += len(line) if is_ours(line) else 0
+                self.ledger.counts['starts of the server'] += 'database system is ready to accept connections' in line
+                if 'jobqueue' in line and (found := problem.search(line)):
+                    seen[found[1] + ': ' + re.sub(r'\d+', 'N', found[2])[:110]] += 1
         self.ledger.counts['processes killed by the server'] = self.killed_processes() - self.ledger.kills
         self.ledger.counts['bytes of log by processes of ours'] = size
         if size > MOST_LOG:
