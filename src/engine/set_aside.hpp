@@ -67,6 +67,8 @@ public:
 	void be_sure();
 
 private:
+	static constexpr int rows_in_parts = 1000;
+
 	struct Row {
 		SteadyTime again_at;
 		int64 delay_us;
@@ -132,7 +134,8 @@ template <typename Run, typename Look> Progress SetAside::step(int most, SteadyT
 		if (!may_be_of_row(*error))
 			return fail(error);
 		std::vector<int64> ids;
-		if (const std::optional<PgError> blind = look(rows, ids))
+		/* More than were taken: what is wrong with all of them may not be with others. */
+		if (const std::optional<PgError> blind = look(store::Batch{rows_in_parts, {}, except}, ids))
 			return fail(blind);
 		if (ids.empty())
 			return fail(error);

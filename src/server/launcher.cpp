@@ -449,8 +449,13 @@ void Launcher::warn_of_shortage(SteadyTime now) {
 	}
 }
 
-/* Of max_worker_processes, how many do others take? "ours": so many schedulers and workers run. C region. */
-static int taken_by_others(int ours) {
+/* Of max_worker_processes, how many do others take? C region. */
+static int taken_by_others() {
+	int ours = 0;
+	for (DatabaseSlot &slot : database_slots())
+		ours += pg_atomic_read_u32(&slot.scheduler_pid) != 0;
+	for (WorkerSlot &worker : worker_slots())
+		ours += pg_atomic_read_u32(&worker.pid) != 0;
 	const char *const replication = GetConfigOption("max_logical_replication_workers", true, false);
 	const int known = replication != nullptr && strcmp(replication, "0") != 0;
 	return std::max(compat::background_workers() - 1 - ours, known);
@@ -459,7 +464,7 @@ static int taken_by_others(int ours) {
 /* max_worker_processes cannot be changed while the server runs: better known at its start than when tasks wait. */
 void Launcher::say_the_least() {
 	guard([] {
-		const int others = taken_by_others(0);
+		const int others = taken_by_others();
 		const int least = others + 3;
 		if (max_worker_processes < least)
 			ereport(WARNING,
@@ -478,12 +483,7 @@ void Launcher::say_what_is_needed() {
 		return !(child.parked && child.state == SchedulerState::paused);
 	}));
 	guard([databases] {
-		int ours = 0;
-		for (DatabaseSlot &slot : database_slots())
-			ours += pg_atomic_read_u32(&slot.scheduler_pid) != 0;
-		for (WorkerSlot &worker : worker_slots())
-			ours += pg_atomic_read_u32(&worker.pid) != 0;
-		const int others = taken_by_others(ours);
+		const int others = taken_by_others();
 		const int all = others + 1 + databases + settings::max_workers;
 		if (databases > 0 && max_worker_processes < all)
 			ereport(LOG,

@@ -1524,8 +1524,10 @@ void Scheduler::start_workers_of(Role &role) {
 	bool work = false;
 	attempt("look for work", [&] { work = role.claimer.has_work(role.scope, conditions_); });
 	/* Where that takes long, for what a tenant has made of his tasks, others do not wait for it again and again. */
-	const SteadyTime next_look = now + look_share * (steady_now() - now);
-	role.next_colleague = std::max(role.next_colleague, next_look);
+	const int64 took = steady_now() - now;
+	const SteadyTime next_look = took > chores_us ? now + look_share * took : at_once;
+	if (workers > 0)
+		role.next_colleague = std::max(role.next_colleague, next_look);
 	if (!work) {
 		role.next_start = std::max(role.next_start, next_look);
 		return;

@@ -104,11 +104,12 @@ my %default = (max_workers => 4, poll_interval => '200ms', worker_idle_timeout =
 is($node->safe_psql('app', "SHOW jobqueue.$_"), $default{$_}, "SHOW jobqueue.$_") for sort keys %default;
 is($node->safe_psql('app', "SELECT string_agg(name || ' ' || boot_val || ' ' || coalesce(unit, '-'), ', ' ORDER BY name) FROM pg_settings WHERE name LIKE 'jobqueue.%'"),
 	'jobqueue.allow_superuser_handlers on -, jobqueue.completed_retention 604800 s, jobqueue.failed_retention -1 s, '
-	  . 'jobqueue.fused_after 3 -, jobqueue.fused_tasks 60 -, jobqueue.fused_time 10 ms, jobqueue.kill_stuck off -, jobqueue.max_crashes 3 -, jobqueue.max_workers 4 -, jobqueue.notify_mode coalesced -, '
+	  . 'jobqueue.fused_after 3 -, jobqueue.fused_tasks 60 -, jobqueue.fused_time 10 ms, jobqueue.kill_stuck off -, jobqueue.max_crashes 3 -, jobqueue.max_databases 1024 -, '
+	  . 'jobqueue.max_workers 4 -, jobqueue.notify_mode coalesced -, '
 	  . 'jobqueue.poll_interval 5000 ms, jobqueue.queue_order weighted -, jobqueue.start_paused off -, jobqueue.timeout_grace 3000 ms, '
 	  . 'jobqueue.worker_idle_timeout 60 s, jobqueue.worker_synchronous_commit off -', 'no others; defaults and units as documented');
-is($node->safe_psql('app', "SELECT count(*) FROM pg_settings WHERE name LIKE 'jobqueue.%' AND (short_desc = '' OR short_desc IS NULL OR context IN ('postmaster', 'user'))"),
-	0, 'each is described, set without a restart, and not by everybody');
+is($node->safe_psql('app', "SELECT count(*) FROM pg_settings WHERE name LIKE 'jobqueue.%' AND (short_desc = '' OR short_desc IS NULL OR context = 'user' OR (context = 'postmaster') <> (name = 'jobqueue.max_databases'))"),
+	0, 'each is described, set without a restart but for one, and not by everybody');
 for my $bad ("max_workers = -1", "max_workers = 'many'", "poll_interval = 0", "completed_retention = -1", "failed_retention = -2",
 	"notify_mode = 'sometimes'", "allow_superuser_handlers = 'perhaps'", "worker_idle_timeout = -1", "no_such_setting = 1") {
 	my ($status) = $node->psql('app', "ALTER SYSTEM SET jobqueue.$bad");
