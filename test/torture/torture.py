@@ -203,8 +203,9 @@ class Run:
 
     def read_logs(self):
         """What must never be in a log; and, for the reader, what else there is."""
-        # A full disk for the WAL is a PANIC, and nothing else may be; a REINDEX that was interrupted leaves an index.
-        crash = re.compile(r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d (?!.*cannot reindex invalid index)|runtime error:'
+        # A full disk for the WAL is a PANIC, and nothing else may be; it has no room for an init file, either; a REINDEX
+        # that was interrupted leaves an index.
+        crash = re.compile(r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d (?!.*(?:cannot reindex invalid index|could not write init file))|runtime error:'
                            r'|was terminated by signal (?!9\b)\d+')
         problem = re.compile(r'\] \w{5} .*?(WARNING|ERROR|FATAL|PANIC):  (.*)')
         seen, size = Counter(), 0
