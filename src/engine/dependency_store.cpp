@@ -225,14 +225,6 @@ static constinit Statement waiting_children_statement{
 	INT4OID,
 	INT8ARRAYOID};
 
-static std::vector<int64> first_column(const Rows &rows) {
-	std::vector<int64> ids;
-	ids.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		ids.push_back(rows.int64_at(i, 1));
-	return ids;
-}
-
 static ParentState state_of(std::string_view status) {
 	return status == "completed"   ? ParentState::completed
 		   : status == "failed"	   ? ParentState::failed
@@ -299,7 +291,7 @@ std::vector<OpenDependency> open_dependencies_of(std::span<const int64> children
 std::vector<int64> waiting_children(IdRange ids, int64 child, int parents, const Batch &batch) {
 	Params params;
 	params.add(ids.low).add(ids.high).add(static_cast<int32>(parents)).add(child).add(batch.count).add(batch.except);
-	std::vector<int64> children = first_column(waiting_children_statement.run(params));
+	std::vector<int64> children = waiting_children_statement.run(params).ids();
 	std::sort(children.begin(), children.end());
 	children.erase(std::unique(children.begin(), children.end()), children.end());
 	return children;
@@ -319,7 +311,7 @@ static constinit Statement not_blocked_statement{
 
 std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
 	Params blocked, params;
-	const std::vector<int64> locked = first_column(lock_blocked_statement.run(blocked.add(ids)));
+	const std::vector<int64> locked = lock_blocked_statement.run(blocked.add(ids)).ids();
 	if (locked.empty())
 		return {};
 	const Rows rows = lock_dependents_statement.run(params.add(std::span<const int64>(locked)));
@@ -332,7 +324,7 @@ std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
 
 std::vector<int64> not_blocked(std::span<const int64> ids) {
 	Params params;
-	return first_column(not_blocked_statement.run(params.add(ids)));
+	return not_blocked_statement.run(params.add(ids)).ids();
 }
 
 /* By their places: nobody changes such a row, and while our snapshot lasts its place is not another's. */

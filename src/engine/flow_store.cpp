@@ -153,14 +153,6 @@ static std::vector<CountedTask> counted_tasks(const Rows &rows) {
 	return tasks;
 }
 
-static std::vector<int64> ids_of(const Rows &rows) {
-	std::vector<int64> ids;
-	ids.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		ids.push_back(rows.int64_at(i, 1));
-	return ids;
-}
-
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
 									   bool groups) {
 	Params params;
@@ -169,7 +161,7 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 
 std::vector<int64> claimed_ids(std::span<const std::string> queues, std::span<const std::string> types) {
 	Params params;
-	return ids_of(claimed_ids_statement.run_on_latest(params.add(queues).add(types)));
+	return claimed_ids_statement.run_on_latest(params.add(queues).add(types)).ids();
 }
 
 std::vector<CountedTask> claimed_tasks(std::span<const int64> ids) {
@@ -179,7 +171,7 @@ std::vector<CountedTask> claimed_tasks(std::span<const int64> ids) {
 
 std::vector<int64> still_claimed(std::span<const int64> ids) {
 	Params params;
-	return ids_of(still_claimed_statement.run_on_latest(params.add(ids)));
+	return still_claimed_statement.run_on_latest(params.add(ids)).ids();
 }
 
 } // namespace jobqueue::store

@@ -373,11 +373,7 @@ bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run
 
 std::vector<int64> holding_tasks(std::span<const std::string> roles, int each) {
 	Params params;
-	const Rows rows = holding_statement.run(params.add(roles).add(static_cast<int32>(each)));
-	std::vector<int64> ids;
-	for (uint64 i = 0; i < rows.size(); i++)
-		ids.push_back(rows.int64_at(i, 1));
-	return ids;
+	return holding_statement.run(params.add(roles).add(static_cast<int32>(each))).ids();
 }
 
 std::optional<int32> max_schedules(std::string_view role) {

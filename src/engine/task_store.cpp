@@ -750,14 +750,6 @@ static constinit Statement complete_statements[] = {
 	COMPLETE_INTO(8),
 };
 
-static std::vector<int64> ids_of(const Rows &rows) {
-	std::vector<int64> ids;
-	ids.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		ids.push_back(rows.int64_at(i, 1));
-	return ids;
-}
-
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
 							bool in_server, int slot) {
 	std::vector<int64> done;
@@ -767,7 +759,7 @@ std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> a
 		return done;
 	Params params;
 	params.add(ids).add(attempts).add_datum(results.value_or(0), !results).add(in_server);
-	std::ranges::copy(ids_of(complete_statements[slot].run(params)), std::back_inserter(done));
+	std::ranges::copy(complete_statements[slot].run(params).ids(), std::back_inserter(done));
 	return done;
 }
 
@@ -886,7 +878,7 @@ static constinit Statement lock_free_statement{"SELECT t.id FROM jobqueue.tasks_
 
 std::vector<int64> lock_free(std::span<const int64> ids) {
 	Params params;
-	return ids_of(lock_free_statement.run(params.add(ids)));
+	return lock_free_statement.run(params.add(ids)).ids();
 }
 
 /*
@@ -934,7 +926,7 @@ std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch) {
 
 std::vector<int64> expired_ids(TimestampTz now, const Batch &batch) {
 	Params params;
-	return ids_of(expired_ids_statement.run(params.add_time(now).add(batch.count).add(batch.except)));
+	return expired_ids_statement.run(params.add_time(now).add(batch.count).add(batch.except)).ids();
 }
 
 std::vector<Claim> claims_in_server() {
@@ -1163,7 +1155,7 @@ std::vector<int64> select_live(const Selection &selection) {
 	Params params;
 	add_selection(params, selection);
 	params.add(selection.status);
-	return ids_of(select_live_statement.run(params));
+	return select_live_statement.run(params).ids();
 }
 
 static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.tasks_failed t WHERE " MATCHES("t")
@@ -1194,7 +1186,7 @@ Retried retry_failed(const Selection &selection) {
 			return;
 		Params params;
 		add_selection(params, rest);
-		for (const int64 id : ids_of(statement.run(params))) {
+		for (const int64 id : statement.run(params).ids()) {
 			if (std::optional<Claim> task = retry(id, std::nullopt))
 				retried.tasks.push_back(std::move(*task));
 			else
@@ -1761,7 +1753,7 @@ std::vector<Due> promote_in_turns(TimestampTz from, TimestampTz now, const Batch
 
 std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
 	Params params = due_in_order(from, now, batch);
-	return ids_of(due_ids_statement.run(params));
+	return due_ids_statement.run(params).ids();
 }
 
 static constinit Statement promote_next_statement{
@@ -1832,7 +1824,7 @@ int64 archive_finished(int slot, const Batch &batch) {
 
 std::vector<int64> finished_ids(const Batch &batch) {
 	Params params;
-	return ids_of(finished_ids_statement.run(params.add(batch.count).add(batch.except)));
+	return finished_ids_statement.run(params.add(batch.count).add(batch.except)).ids();
 }
 
 #define FAILED_BEFORE "SELECT s.id FROM jobqueue.tasks_failed s WHERE s.finished_at" LT "$1"
@@ -1854,7 +1846,7 @@ int64 purge_failed(TimestampTz before, const Batch &batch) {
 
 std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch) {
 	Params params;
-	return ids_of(purgeable_ids_statement.run(params.add_time(before).add(batch.count).add(batch.except)));
+	return purgeable_ids_statement.run(params.add_time(before).add(batch.count).add(batch.except)).ids();
 }
 
 static constinit Statement ring_statement{

@@ -144,13 +144,7 @@ int64 remove_expired_keys(const Batch &batch) {
 
 std::vector<int64> expired_keys(const Batch &batch) {
 	Params params;
-	const Rows rows =
-		expired_keys_statement.run(params.add_time(GetCurrentTimestamp()).add(batch.count).add(batch.except));
-	std::vector<int64> tasks;
-	tasks.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		tasks.push_back(rows.int64_at(i, 1));
-	return tasks;
+	return expired_keys_statement.run(params.add_time(GetCurrentTimestamp()).add(batch.count).add(batch.except)).ids();
 }
 
 } // namespace jobqueue::store

@@ -204,6 +204,14 @@ Datum Rows::datum(uint64 row, int column) const noexcept {
 	return isnull ? 0 : value;
 }
 
+std::vector<int64> Rows::ids() const {
+	std::vector<int64> ids;
+	ids.reserve(size());
+	for (uint64 i = 0; i < size(); i++)
+		ids.push_back(int64_at(i, 1));
+	return ids;
+}
+
 std::string Rows::text_at(uint64 row, int column) const {
 	if (is_null(row, column))
 		return {};

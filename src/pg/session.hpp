@@ -90,6 +90,8 @@ public:
 	bool bool_at(uint64 row, int column) const noexcept { return DatumGetBool(datum(row, column)); }
 	std::string text_at(uint64 row, int column) const; /* empty for null */
 	std::string name_at(uint64 row, int column) const;
+	/* The first column of all rows. */
+	std::vector<int64> ids() const;
 	SPITupleTable *table() const noexcept { return table_; }
 
 private:
