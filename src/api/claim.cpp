@@ -3,12 +3,8 @@
  * extend_lease, release, and those forms of snooze, discard and set_progress that name a claim. C++ region.
  */
 #include "api/arguments.hpp"
-#include "engine/kept_configuration.hpp"
-#include "engine/claimer.hpp"
-#include "engine/dependencies.hpp"
-#include "engine/held_claims.hpp"
 #include "engine/outcome.hpp"
-#include "engine/set_aside.hpp"
+#include "engine/outside_claims.hpp"
 #include "engine/sql_command.hpp"
 #include "pg/raw_size.hpp"
 #include "shared/announcements.hpp"
@@ -37,72 +33,6 @@ static std::vector<std::string> read_types(const Arguments &arguments, int n) {
 	return types;
 }
 
-namespace {
-
-/* What a claim must know of handlers and queues. */
-struct ClaimConfiguration {
-	Conditions conditions;
-	std::vector<store::HandledType> handled_types;
-};
-
-} // namespace
-
-/* Every type without a handler: another set whenever the configuration changes. */
-static Scope scope_of_unhandled(std::vector<std::string> handled_types) {
-	Scope scope = scope_of_types(std::move(handled_types));
-	scope.key = hash_name("unhandled", scope.key);
-	scope.types = ~0ULL;
-	scope.filter.others = true;
-	return scope;
-}
-
-/* Nobody else makes scheduled tasks due and ends leases where there is no scheduler. */
-static void stand_in_for_scheduler() {
-	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-	if (is_served(slot))
-		return;
-	constexpr int batch = 1000;
-	static SetAside *due = nullptr, *expired = nullptr; /* for the life of the backend */
-	if (expired == nullptr) {
-		due = new SetAside("make due");
-		expired = new SetAside("take back the lease of");
-	}
-	const TimestampTz now = GetCurrentTimestamp();
-	step_in_subtransaction(
-		*due, batch,
-		[now](const store::Batch &rows) {
-			const std::vector<store::Due> tasks = store::promote_due(DT_NOBEGIN, now, rows);
-			for (const store::Due &task : tasks)
-				announce_due(task);
-			return static_cast<int64>(tasks.size());
-		},
-		[now](const store::Batch &rows) { return store::due_ids(DT_NOBEGIN, now, rows); });
-	step_in_subtransaction(
-		*expired, batch,
-		[now](const store::Batch &rows) {
-			const std::vector<store::Claim> claims = store::lock_expired(now, rows);
-			for (const store::Claim &claim : claims)
-				end_expired(claim);
-			return static_cast<int64>(claims.size());
-		},
-		[now](const store::Batch &rows) { return store::expired_ids(now, rows); });
-	resolve_in_turn();
-}
-
-/* A claim that comes before the scheduler has counted what is running, for new limits, counts itself: it cannot wait. */
-static void count_for_limits(const Conditions &conditions) {
-	static Conditions *counted = nullptr; /* as of which it was done, for all that this session knows */
-	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-	if (slot == nullptr || (counted != nullptr && counted->configuration == conditions.configuration))
-		return;
-	const bool known =
-		counted != nullptr && counted->configuration != 0 && admission_is_ready(slot, counted->configuration);
-	conditions.flow.make_ready(slot, conditions.configuration, known ? &counted->flow : nullptr);
-	if (counted == nullptr)
-		counted = new Conditions;
-	*counted = conditions;
-}
-
 static TimestampTz lease_end(const Arguments &arguments, int n) {
 	arguments.require(n, "lease");
 	const int64 lease = *arguments.optional_duration(n, "lease");
@@ -114,30 +44,20 @@ static TimestampTz lease_end(const Arguments &arguments, int n) {
 	return GetCurrentTimestamp() + lease;
 }
 
-namespace {
-
 /* What to claim: five arguments from "first" on. */
-struct ClaimRequest {
-	std::optional<std::string> queue;
-	int count;
-	TimestampTz lease;
-	std::optional<std::vector<std::string>> types;
-	std::string claimant;
-
-	ClaimRequest(const Arguments &arguments, int first)
-		: queue(arguments.optional_queue(first)), count(arguments.int32_at(first + 1, "max_tasks")) {
-		if (count < 1 || count > most_tasks)
-			throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-						"max_tasks must be between 1 and " + std::to_string(most_tasks));
-		lease = lease_end(arguments, first + 2);
-		if (!arguments.is_null(first + 3))
-			types = read_types(arguments, first + 3);
-		const std::optional<std::string> given = arguments.optional_text(first + 4, "claimed_by", bounds::claimed_by);
-		claimant = given ? *given : default_claimant();
-	}
-};
-
-} // namespace
+static ClaimRequest read_request(const Arguments &arguments, int first) {
+	ClaimRequest request;
+	request.queue = arguments.optional_queue(first);
+	request.count = arguments.int32_at(first + 1, "max_tasks");
+	if (request.count < 1 || request.count > most_tasks)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
+	request.lease = lease_end(arguments, first + 2);
+	if (!arguments.is_null(first + 3))
+		request.types = read_types(arguments, first + 3);
+	const std::optional<std::string> given = arguments.optional_text(first + 4, "claimed_by", bounds::claimed_by);
+	request.claimant = given ? *given : default_claimant();
+	return request;
+}
 
 /* Where the caller is a consumer; what it names must be among it. */
 static Queues consumers_queues(FunctionCallInfo fcinfo, const std::optional<std::string> &queue = {}) {
@@ -145,83 +65,6 @@ static Queues consumers_queues(FunctionCallInfo fcinfo, const std::optional<std:
 	if (queue)
 		require(allowed, queue);
 	return allowed;
-}
-
-/* Needs a Session. */
-static void claim_into(ResultSet &result, ClaimRequest request, Queues allowed) {
-	static Claimer *claimer = nullptr; /* for the life of the backend: it knows the lanes */
-	if (claimer == nullptr)
-		claimer = new Claimer(false);
-
-	stand_in_for_scheduler();
-	const auto &known = kept_configuration<ClaimConfiguration>([] {
-		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-		const uint64 configuration = slot ? pg_atomic_read_u64(&slot->configuration) : 0;
-		return ClaimConfiguration{Conditions::read(configuration), store::handled_types()};
-	});
-	bool unhandled = false;
-	const std::vector<std::string> &dead_letter_queues = known.conditions.pauses.dead_letter_queues;
-	const auto is_for_dead_letters = [&dead_letter_queues](const std::string &queue) {
-		return std::find(dead_letter_queues.begin(), dead_letter_queues.end(), queue) != dead_letter_queues.end();
-	};
-	Scope scope;
-	std::map<std::string, std::vector<std::string>> kept; /* by queue: types whose handlers have a say there only */
-	if (request.types) {
-		scope = scope_of_types(std::move(*request.types));
-	} else if (request.queue && is_for_dead_letters(*request.queue)) {
-		scope = scope_of_unhandled({}); /* no handler serves it */
-	} else {
-		std::vector<std::string> handled;
-		for (const store::HandledType &one : known.handled_types)
-			if (one.is_served && (!one.governed || (request.queue && one.queue == *request.queue)))
-				handled.push_back(one.type);
-			else if (one.is_served && !request.queue)
-				kept[one.queue].push_back(one.type);
-		scope = scope_of_unhandled(std::move(handled));
-		unhandled = true;
-	}
-	if (request.queue) { /* dead letters are for those who ask for their queue */
-		scope.filter.dead_letters = true;
-		scope.key = hash_name("dead letters", scope.key);
-	}
-	limit_scope(scope, std::move(allowed));
-	for (const auto &[queue, types] : kept)
-		leave_to_handlers(scope, queue, types);
-	separate_limited(scope, known.conditions.flow, request.queue);
-	count_for_limits(known.conditions);
-	claimer->absorb(scope);
-	int missing = request.count;
-	/* False if some of what it found was somebody else's by then. */
-	const auto take = [&](bool by_place) {
-		const Locked found = claimer->lock(scope, known.conditions, request.queue, missing, by_place);
-		if (found.empty())
-			return true;
-		size_t lost = 0;
-		for (HeapTuple row : store::claim(found.tasks, unhandled, request.lease, request.claimant)) {
-			if (row == nullptr) {
-				lost++;
-				continue;
-			}
-			result.add_row(row);
-			missing--;
-		}
-		for (const store::Candidate &task : found.tasks)
-			if (task.admitted_as != 0)
-				guard([&task] { note_begun(task.admitted_as, task.id); });
-		return lost == 0;
-	};
-	/* To lock tasks costs as much as to find them: who is alone does without. */
-	constexpr int patience = 100;
-	static int met_others = 0; /* so many claims are still to be made with locks */
-	met_others = std::max(met_others - 1, 0);
-	if (!unhandled || met_others > 0 || !store::may_begin_by_place()) {
-		take(false);
-	} else if (!take(true)) {
-		met_others = patience;
-		take(false);
-	}
-	if (missing < request.count)
-		guard([&request] { note_due(request.lease); });
 }
 
 namespace {
@@ -325,11 +168,12 @@ JOBQUEUE_FUNCTION(jobqueue_raw_size) {
 
 JOBQUEUE_FUNCTION(jobqueue_claim) {
 	using namespace jobqueue;
-	const ClaimRequest request(Arguments(fcinfo), 0);
+	const ClaimRequest request = read_request(Arguments(fcinfo), 0);
 	Queues allowed = consumers_queues(fcinfo, request.queue);
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
-	claim_into(result, request, std::move(allowed));
+	for (HeapTuple row : claim_for_outside(request, std::move(allowed)))
+		result.add_row(row);
 	return 0;
 }
 
@@ -371,13 +215,14 @@ JOBQUEUE_FUNCTION(jobqueue_complete_and_claim) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	const Completions completions(arguments);
-	const ClaimRequest request(arguments, 3);
+	const ClaimRequest request = read_request(arguments, 3);
 	Queues allowed = consumers_queues(fcinfo, request.queue);
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
 	/* First: a lease that has ended, but that nobody has taken back, is still good. */
 	completions.end(allowed);
-	claim_into(result, request, std::move(allowed));
+	for (HeapTuple row : claim_for_outside(request, std::move(allowed)))
+		result.add_row(row);
 	return 0;
 }
 

@@ -184,4 +184,20 @@ Conditions Conditions::read(uint64 configuration) {
 	return {store::pauses(), Flow::read(), configuration, true};
 }
 
+bool Conditions::is_for_dead_letters(std::string_view queue) const noexcept {
+	return std::find(pauses.dead_letter_queues.begin(), pauses.dead_letter_queues.end(), queue) !=
+		   pauses.dead_letter_queues.end();
+}
+
+bool Conditions::may_admit() const {
+	if (!counts)
+		return true;
+	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+	return admission_is_ready(slot, configuration);
+}
+
+Verdict Conditions::admit(const Admission &admission) const {
+	return counts ? guard([&admission] { return jobqueue::admit(admission); }) : Verdict{true, never};
+}
+
 } // namespace jobqueue

@@ -87,6 +87,11 @@ struct Conditions {
 
 	/* Needs a Session. */
 	static Conditions read(uint64 configuration);
+	bool is_for_dead_letters(std::string_view queue) const noexcept;
+	/* Is it known what is running? Before it is, nothing under a limit may begin. */
+	bool may_admit() const;
+	/* Counts the task under its limits, if they let it begin. */
+	Verdict admit(const Admission &admission) const;
 };
 
 } // namespace jobqueue

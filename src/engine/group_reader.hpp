@@ -1,0 +1,49 @@
+/*
+ * group_reader.hpp -- reads a lane of groups: from group to group, one after the other all around, first those of which
+ * something was announced. A group that can give nothing is left alone until something is announced of it.
+ *
+ * C++ region; everything needs a Session. Made anew for each lane that is read; what is known of it is in its KnownLane.
+ */
+#pragma once
+
+#include "engine/claim_pass.hpp"
+#include "engine/lane_order.hpp"
+
+namespace jobqueue {
+
+class GroupReader {
+public:
+	GroupReader(KnownLanes &lanes, LaneOrder &order, KnownLane &known) : lanes_(lanes), order_(order), known_(known) {}
+
+	/* Locks tasks of the lane until the pass has enough. */
+	void read(ClaimPass &pass);
+	/* Looks at all groups; where there are very many, the worker that is started for it may find that there is nothing. */
+	bool has_work(const Scope &scope, const Conditions &conditions);
+
+private:
+	/* Heads that may begin. */
+	struct Admitted {
+		std::vector<store::GroupHead> heads;
+		std::vector<bool> limited; /* of the heads: it is under limits of its own */
+		size_t most_at_once = 1;   /* of one group, for who works outside */
+		bool any_limited = false;
+		size_t seen = 0; /* of the heads that were given */
+	};
+	std::vector<store::GroupHead> read_heads(std::span<const std::string> groups, bool held);
+	std::vector<store::GroupHead> next_heads(const std::string &after, int count, bool held, bool *last);
+	void find_deep(std::span<store::GroupHead> heads, bool held);
+	size_t groups_for(size_t tasks) const;
+	bool is_wanted(const Scope &scope, std::string_view type, bool dead_letter) const;
+	Admitted admit(ClaimPass &pass, std::span<const store::GroupHead> heads, SteadyTime *again_at);
+	size_t take(ClaimPass &pass, std::span<const store::GroupHead> heads, SteadyTime *again_at);
+	std::vector<bool> add(ClaimPass &pass, const Admitted &admitted, std::vector<store::Candidate> &candidates);
+	void take_hinted(ClaimPass &pass, bool held, SteadyTime *again_at);
+	bool take_next(ClaimPass &pass, bool held, SteadyTime *again_at);
+
+	KnownLanes &lanes_;
+	LaneOrder &order_;
+	KnownLane &known_;
+	GroupCursor &cursor_ = known_.groups;
+};
+
+} // namespace jobqueue

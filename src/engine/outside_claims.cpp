@@ -1,0 +1,125 @@
+/*
+ * outside_claims.cpp -- see outside_claims.hpp. C++ region; the lambdas given to guard are C.
+ */
+#include "engine/outside_claims.hpp"
+
+#include "engine/claimer.hpp"
+#include "engine/dependencies.hpp"
+#include "engine/held_claims.hpp"
+#include "engine/kept_configuration.hpp"
+#include "engine/outcome.hpp"
+#include "engine/set_aside.hpp"
+
+namespace jobqueue {
+
+namespace {
+
+/* What a claim must know of handlers and queues. */
+struct ClaimConfiguration {
+	Conditions conditions;
+	std::vector<store::HandledType> handled_types;
+};
+
+} // namespace
+
+/* Where there is no scheduler, nobody else makes scheduled tasks due and ends leases. */
+static void stand_in_for_scheduler() {
+	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+	if (is_served(slot))
+		return;
+	constexpr int batch = 1000;
+	static SetAside *due = nullptr, *expired = nullptr; /* for the life of the backend */
+	if (expired == nullptr) {
+		due = new SetAside("make due");
+		expired = new SetAside("take back the lease of");
+	}
+	const TimestampTz now = GetCurrentTimestamp();
+	step_in_subtransaction(
+		*due, batch,
+		[now](const store::Batch &rows) {
+			const std::vector<store::Due> tasks = store::promote_due(DT_NOBEGIN, now, rows);
+			for (const store::Due &task : tasks)
+				announce_due(task);
+			return static_cast<int64>(tasks.size());
+		},
+		[now](const store::Batch &rows) { return store::due_ids(DT_NOBEGIN, now, rows); });
+	step_in_subtransaction(
+		*expired, batch,
+		[now](const store::Batch &rows) {
+			const std::vector<store::Claim> claims = store::lock_expired(now, rows);
+			for (const store::Claim &claim : claims)
+				end_expired(claim);
+			return static_cast<int64>(claims.size());
+		},
+		[now](const store::Batch &rows) { return store::expired_ids(now, rows); });
+	resolve_in_turn();
+}
+
+/*
+ * A claim cannot wait for the scheduler to count what is running under new limits: one that comes before counts itself.
+ */
+static void count_for_limits(const Conditions &conditions) {
+	static Conditions *counted = nullptr; /* as of which it was done, as far as this session knows */
+	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+	if (slot == nullptr || (counted != nullptr && counted->configuration == conditions.configuration))
+		return;
+	const bool known =
+		counted != nullptr && counted->configuration != 0 && admission_is_ready(slot, counted->configuration);
+	conditions.flow.make_ready(slot, conditions.configuration, known ? &counted->flow : nullptr);
+	if (counted == nullptr)
+		counted = new Conditions;
+	*counted = conditions;
+}
+
+std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues allowed) {
+	static Claimer *claimer = nullptr; /* for the life of the backend: it knows the lanes */
+	if (claimer == nullptr)
+		claimer = new Claimer(false);
+
+	stand_in_for_scheduler();
+	const auto &known = kept_configuration<ClaimConfiguration>([] {
+		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
+		const uint64 configuration = slot ? pg_atomic_read_u64(&slot->configuration) : 0;
+		return ClaimConfiguration{Conditions::read(configuration), store::handled_types()};
+	});
+	const bool unhandled = !request.types && !(request.queue && known.conditions.is_for_dead_letters(*request.queue));
+	const Scope scope =
+		scope_of_claim(request.types, request.queue, std::move(allowed), known.conditions, known.handled_types);
+	count_for_limits(known.conditions);
+	claimer->absorb(scope);
+	std::vector<HeapTuple> rows;
+	rows.reserve(static_cast<size_t>(std::min(request.count, 1000)));
+	/* False if some of what it found was somebody else's by then. */
+	const auto take = [&](bool by_place) {
+		const int missing = request.count - static_cast<int>(rows.size());
+		const Locked found = claimer->lock(scope, known.conditions, request.queue, missing, by_place);
+		if (found.empty())
+			return true;
+		size_t lost = 0;
+		for (HeapTuple row : store::claim(found.tasks, unhandled, request.lease, request.claimant)) {
+			if (row != nullptr)
+				rows.push_back(row);
+			else
+				lost++;
+		}
+		for (const store::Candidate &task : found.tasks)
+			if (task.admitted_as != 0)
+				guard([&task] { note_begun(task.admitted_as, task.id); });
+		return lost == 0;
+	};
+	/* To lock tasks costs as much as to find them: who is alone does without. */
+	constexpr int patience = 100;
+	static int met_others = 0; /* so many claims are still to be made with locks */
+	met_others = std::max(met_others - 1, 0);
+	if (!unhandled || met_others > 0 || !store::may_begin_by_place()) {
+		take(false);
+	} else if (!take(true)) {
+		met_others = patience;
+		take(false);
+	}
+	if (rows.size() < static_cast<size_t>(request.count))
+		guard([&request] { note_due(request.lease); });
+	return rows;
+}
+
+} // namespace jobqueue

@@ -1,0 +1,186 @@
+/*
+ * scope.cpp -- see scope.hpp. C++ region.
+ */
+#include "engine/scope.hpp"
+
+namespace jobqueue {
+
+Scope scope_of_types(std::vector<std::string> types) {
+	std::sort(types.begin(), types.end());
+	Scope scope;
+	scope.key = hash_name("types");
+	scope.types = 0;
+	for (const std::string &type : types) {
+		scope.key = hash_name(type, hash_name({"\0", 1}, scope.key));
+		scope.types |= type_mask(hash_name(type));
+	}
+	scope.filter.types = std::move(types);
+	return scope;
+}
+
+Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed) {
+	std::vector<std::string> types, elsewhere;
+	for (const store::Handler &handler : handlers) {
+		types.push_back(handler.type);
+		if (!handler.governed)
+			elsewhere.push_back(handler.type);
+	}
+	std::sort(elsewhere.begin(), elsewhere.end());
+	const bool limited = elsewhere.size() < types.size();
+	Scope scope = scope_of_types(std::move(types));
+	scope.role = handlers.empty() ? InvalidOid : handlers[0].role;
+	scope.by_handler = true;
+	if (limited)
+		limit_scope(scope, std::move(allowed), std::move(elsewhere));
+	return scope;
+}
+
+void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere) {
+	if (allowed.all)
+		return;
+	const auto add = [&scope](std::string_view name) { scope.key = hash_name(name, hash_name({"\0", 1}, scope.key)); };
+	scope.key = hash_name("queues", scope.key);
+	for (const std::string &queue : allowed.names)
+		add(queue);
+	scope.key = hash_name("types elsewhere", scope.key);
+	for (const std::string &type : elsewhere)
+		add(type);
+	scope.queues = std::move(allowed);
+	scope.elsewhere.types = std::move(elsewhere);
+}
+
+static uint64 add_to_key(uint64 key, std::string_view what, std::string_view name) {
+	return hash_name(name, hash_name({"\0", 1}, hash_name(what, key)));
+}
+
+/* Takes a type out of a filter; false if that did not let it through. */
+static bool exclude(store::TypeFilter &filter, const std::string &type) {
+	if (!store::wants(filter, type, false))
+		return false;
+	const auto found = std::lower_bound(filter.types.begin(), filter.types.end(), type);
+	if (filter.others)
+		filter.types.insert(found, type);
+	else
+		filter.types.erase(found);
+	return true;
+}
+
+void leave_to_handlers(Scope &scope, const std::string &queue, std::span<const std::string> types) {
+	store::TypeFilter filter = scope.filter_for(queue);
+	bool any = false;
+	for (const std::string &type : types) {
+		if (!exclude(filter, type))
+			continue;
+		scope.key = add_to_key(scope.key, any ? "and" : "but", type);
+		any = true;
+	}
+	if (!any)
+		return;
+	scope.key = add_to_key(scope.key, "in", queue);
+	scope.special[queue] = std::move(filter);
+}
+
+/* Of a type that is under limits in one queue only. */
+static void separate_in(Scope &scope, const std::string &type, const std::string &queue) {
+	store::TypeFilter filter = scope.filter_for(queue);
+	if (!exclude(filter, type))
+		return;
+	Scope limited;
+	limited.is_limited = true;
+	limited.key = add_to_key(add_to_key(scope.key, "only", type), "in", queue);
+	limited.types = type_mask(hash_name(type));
+	limited.role = scope.role;
+	limited.by_handler = scope.by_handler;
+	limited.queues = {false, false};
+	store::TypeFilter &only = limited.special[queue];
+	only.dead_letters = filter.dead_letters && !filter.others;
+	only.types.push_back(type);
+	scope.special[queue] = std::move(filter);
+	scope.key = add_to_key(add_to_key(scope.key, "but", type), "in", queue);
+	scope.limited.push_back(std::move(limited));
+}
+
+void separate_limited(Scope &scope, const Flow &flow, const std::optional<std::string> &queue) {
+	for (const TypeFlow &type : flow.types()) {
+		if (!type.rule.is_limit() || (queue && !scope.by_handler && !type.has_say_in(*queue)))
+			continue;
+		if (type.only_in && !scope.by_handler) {
+			separate_in(scope, type.type, *type.only_in);
+			continue;
+		}
+		Scope limited;
+		limited.is_limited = true;
+		limited.by_handler = scope.by_handler;
+		limited.key = add_to_key(scope.key, "only", type.type);
+		limited.types = type_mask(hash_name(type.type));
+		limited.role = scope.role;
+		limited.queues = scope.queues;
+		limited.filter.dead_letters = scope.filter.dead_letters && !scope.filter.others;
+		const bool here = exclude(scope.filter, type.type);
+		const bool there = exclude(scope.elsewhere, type.type);
+		if (here)
+			limited.filter.types.push_back(type.type);
+		if (there)
+			limited.elsewhere.types.push_back(type.type);
+		for (auto &[name, filter] : scope.special)
+			exclude(filter, type.type);
+		if (!here && !there)
+			continue;
+		scope.key = add_to_key(scope.key, "but", type.type);
+		scope.limited.push_back(std::move(limited));
+	}
+}
+
+store::TypeFilter Scope::whole_filter_for(std::string_view queue) const {
+	store::TypeFilter whole = filter_for(queue);
+	for (const Scope &one : limited)
+		for (const std::string &type : one.filter_for(queue).types) {
+			const auto found = std::lower_bound(whole.types.begin(), whole.types.end(), type);
+			const bool there = found != whole.types.end() && *found == type;
+			if (whole.others && there)
+				whole.types.erase(found);
+			else if (!whole.others && !there)
+				whole.types.insert(found, type);
+		}
+	return whole;
+}
+
+/* Every type without a handler: another set whenever the configuration changes. */
+static Scope scope_of_unhandled(std::vector<std::string> handled_types) {
+	Scope scope = scope_of_types(std::move(handled_types));
+	scope.key = hash_name("unhandled", scope.key);
+	scope.types = ~0ULL;
+	scope.filter.others = true;
+	return scope;
+}
+
+Scope scope_of_claim(const std::optional<std::vector<std::string>> &types, const std::optional<std::string> &queue,
+					 Queues allowed, const Conditions &conditions, std::span<const store::HandledType> handled_types) {
+	Scope scope;
+	/* By queue: types whose handlers have a say there only. */
+	std::map<std::string, std::vector<std::string>> left_to_handlers;
+	if (types) {
+		scope = scope_of_types(*types);
+	} else if (queue && conditions.is_for_dead_letters(*queue)) {
+		scope = scope_of_unhandled({}); /* no handler serves it */
+	} else {
+		std::vector<std::string> handled;
+		for (const store::HandledType &one : handled_types)
+			if (one.is_served && (!one.governed || (queue && one.queue == *queue)))
+				handled.push_back(one.type);
+			else if (one.is_served && !queue)
+				left_to_handlers[one.queue].push_back(one.type);
+		scope = scope_of_unhandled(std::move(handled));
+	}
+	if (queue) { /* dead letters are for those who ask for their queue */
+		scope.filter.dead_letters = true;
+		scope.key = hash_name("dead letters", scope.key);
+	}
+	limit_scope(scope, std::move(allowed));
+	for (const auto &[name, kept] : left_to_handlers)
+		leave_to_handlers(scope, name, kept);
+	separate_limited(scope, conditions.flow, queue);
+	return scope;
+}
+
+} // namespace jobqueue
