@@ -1,4 +1,4 @@
--- The SQL interface. Everything is C: statements are qualified in the library, which pins its own search path.
+-- The SQL interface. All functions are in C; the library sets its own search path for its statements.
 
 CREATE FUNCTION jobqueue.version() RETURNS text
 	LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_version';
@@ -6,34 +6,37 @@ COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
 
 -- Enqueue
 
-CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 0,
-	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
-	timeout interval DEFAULT NULL, unique_key text DEFAULT NULL, on_conflict text DEFAULT 'keep', group_key text DEFAULT NULL,
-	after bigint[] DEFAULT NULL, on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL,
-	unique_scope text DEFAULT 'live')
+CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL,
+	priority integer DEFAULT 0, run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL,
+	max_attempts integer DEFAULT NULL, timeout interval DEFAULT NULL, unique_key text DEFAULT NULL,
+	on_conflict text DEFAULT 'keep', group_key text DEFAULT NULL, after bigint[] DEFAULT NULL,
+	on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL, unique_scope text DEFAULT 'live')
 	RETURNS bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue';
 COMMENT ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text,
 	text, text, bigint[], text, jsonb, text) IS
-	'adds a task, in the caller''s transaction; returns its id';
+	'adds a task in the caller''s transaction; returns its id';
 
-CREATE FUNCTION jobqueue.enqueue_unique(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 0,
-	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
-	timeout interval DEFAULT NULL, unique_key text DEFAULT NULL, on_conflict text DEFAULT 'keep', group_key text DEFAULT NULL,
-	after bigint[] DEFAULT NULL, on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL,
-	unique_scope text DEFAULT 'live', unique_for interval DEFAULT NULL,
+CREATE FUNCTION jobqueue.enqueue_unique(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL,
+	priority integer DEFAULT 0, run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL,
+	max_attempts integer DEFAULT NULL, timeout interval DEFAULT NULL, unique_key text DEFAULT NULL,
+	on_conflict text DEFAULT 'keep', group_key text DEFAULT NULL, after bigint[] DEFAULT NULL,
+	on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL, unique_scope text DEFAULT 'live',
+	unique_for interval DEFAULT NULL,
 	OUT id bigint, OUT is_new boolean)
 	RETURNS record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_unique';
 COMMENT ON FUNCTION jobqueue.enqueue_unique(text, jsonb, text, integer, timestamptz, interval, integer, interval, text,
 	text, text, bigint[], text, jsonb, text, interval) IS
-	'adds a task unless its unique_key is taken; returns its id, or that of the task which has the key, and whether it is new';
+	'adds a task unless its unique_key is taken; returns its id, or that of the task that has the key, and '
+	'whether it is new';
 
 CREATE FUNCTION jobqueue.enqueue_many(type text, payloads jsonb[], queue text DEFAULT NULL, priority integer DEFAULT 0,
 	run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, max_attempts integer DEFAULT NULL,
 	timeout interval DEFAULT NULL, group_key text DEFAULT NULL, after bigint[] DEFAULT NULL,
 	on_parent_failure text DEFAULT 'cancel', metadata jsonb DEFAULT NULL)
 	RETURNS SETOF bigint LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_many';
-COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text, bigint[], text, jsonb) IS
-	'adds one task for each payload; returns their ids in the order of the payloads';
+COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestamptz, interval, integer, interval, text,
+	bigint[], text, jsonb) IS
+	'adds one task per payload; returns their ids in the order of the payloads';
 
 CREATE FUNCTION jobqueue.enqueue_row() RETURNS trigger LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_row';
 COMMENT ON FUNCTION jobqueue.enqueue_row() IS
@@ -41,11 +44,11 @@ COMMENT ON FUNCTION jobqueue.enqueue_row() IS
 
 -- Outside workers
 
-CREATE FUNCTION jobqueue.claim(queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes',
-	types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
+CREATE FUNCTION jobqueue.claim(queue text DEFAULT 'default', max_tasks integer DEFAULT 1,
+	lease interval DEFAULT '5 minutes', types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
 	RETURNS SETOF jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_claim';
 COMMENT ON FUNCTION jobqueue.claim(text, integer, interval, text[], text) IS
-	'takes up to max_tasks waiting tasks for a worker outside the server, until the lease ends';
+	'takes up to max_tasks waiting tasks for a worker outside the server, until the lease expires';
 
 CREATE FUNCTION jobqueue.complete(id bigint, attempt integer, result jsonb DEFAULT NULL)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_complete';
@@ -58,11 +61,12 @@ COMMENT ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[]) IS
 	'reports claimed tasks as done; returns the ids that were accepted';
 
 CREATE FUNCTION jobqueue.complete_and_claim(ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL,
-	queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes', types text[] DEFAULT NULL,
-	claimed_by text DEFAULT NULL)
+	queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes',
+	types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
 	RETURNS SETOF jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_complete_and_claim';
 COMMENT ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, interval, text[], text) IS
-	'reports claimed tasks as done, and takes the next ones; claims that are no longer the caller''s are passed over';
+	'reports claimed tasks as done, and takes the next ones; claims that are no longer the caller''s are '
+	'skipped';
 
 CREATE FUNCTION jobqueue.fail(id bigint, attempt integer, error text, sqlstate text DEFAULT NULL,
 	retry_in interval DEFAULT NULL, retryable boolean DEFAULT true)
@@ -77,22 +81,23 @@ COMMENT ON FUNCTION jobqueue.extend_lease(bigint, integer, interval) IS
 
 CREATE FUNCTION jobqueue.release(id bigint, attempt integer)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_release';
-COMMENT ON FUNCTION jobqueue.release(bigint, integer) IS 'gives a claimed task back unharmed; costs no attempt';
+COMMENT ON FUNCTION jobqueue.release(bigint, integer) IS 'gives a claimed task back at once; costs no attempt';
 
 CREATE FUNCTION jobqueue.snooze(id bigint, attempt integer, delay interval)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_snooze_claim';
 COMMENT ON FUNCTION jobqueue.snooze(bigint, integer, interval) IS
-	'gives a claimed task back until the delay is over; costs no attempt; false if the claim is no longer the caller''s';
+	'gives a claimed task back until the delay is over; costs no attempt; false if the claim is no longer the '
+	'caller''s';
 
 CREATE FUNCTION jobqueue.discard(id bigint, attempt integer, reason text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_discard_claim';
 COMMENT ON FUNCTION jobqueue.discard(bigint, integer, text) IS
-	'ends a claimed task as failed, whatever attempts it has left; false if the claim is no longer the caller''s';
+	'ends a claimed task as failed, even if it has attempts left; false if the claim is no longer the caller''s';
 
 CREATE FUNCTION jobqueue.set_progress(id bigint, attempt integer, fraction real, message text DEFAULT NULL)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_set_progress_claim';
 COMMENT ON FUNCTION jobqueue.set_progress(bigint, integer, real, text) IS
-	'reports how far a claimed task has come, 0 to 1; false if the claim is no longer the caller''s';
+	'reports how much of a claimed task is done, 0 to 1; false if the claim is no longer the caller''s';
 
 -- In a handler
 
@@ -104,19 +109,20 @@ COMMENT ON FUNCTION jobqueue.snooze(interval) IS
 CREATE FUNCTION jobqueue.discard(reason text)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_discard';
 COMMENT ON FUNCTION jobqueue.discard(text) IS
-	'in a handler: raises an error that ends the task as failed, whatever attempts it has left';
+	'in a handler: raises an error that ends the task as failed, even if it has attempts left';
 
 CREATE FUNCTION jobqueue.set_progress(fraction real, message text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_set_progress';
 COMMENT ON FUNCTION jobqueue.set_progress(real, text) IS
-	'in a handler: reports how far it has come, 0 to 1; seen at once in running_tasks';
+	'in a handler: reports how much is done, 0 to 1; seen at once in running_tasks';
 
 -- Everybody
 
 CREATE FUNCTION jobqueue.wait_for(id bigint, timeout interval DEFAULT NULL)
 	RETURNS jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_wait_for';
 COMMENT ON FUNCTION jobqueue.wait_for(bigint, interval) IS
-	'waits until a task is completed, failed or cancelled, and that is as safe as a commit; returns the task, null on timeout';
+	'waits until a task is completed, failed or cancelled, and this is as safe as a commit; returns the task, '
+	'null on timeout';
 
 CREATE FUNCTION jobqueue.current_task()
 	RETURNS jobqueue.tasks LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_current_task';
@@ -161,19 +167,20 @@ CREATE FUNCTION jobqueue.drain(queue text DEFAULT NULL, max_tasks integer DEFAUL
 	include_scheduled boolean DEFAULT false, raise_errors boolean DEFAULT false)
 	RETURNS SETOF jobqueue.tasks LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_drain';
 COMMENT ON FUNCTION jobqueue.drain(text, integer, boolean, boolean) IS
-	'for tests: runs the waiting tasks of the caller''s own handlers here and now, in the caller''s transaction';
+	'for tests: runs the waiting tasks of the caller''s own handlers in the caller''s session and transaction';
 
 CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue text DEFAULT 'default',
 	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT 'exponential',
-	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT '5 seconds', max_delay interval DEFAULT '1 hour',
-	jitter real DEFAULT 0.2, timeout interval DEFAULT NULL, discard_sqlstates text[] DEFAULT NULL,
-	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT 1,
-	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
-	group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
+	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT '5 seconds',
+	max_delay interval DEFAULT '1 hour', jitter real DEFAULT 0.2, timeout interval DEFAULT NULL,
+	discard_sqlstates text[] DEFAULT NULL, dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL,
+	batch_size integer DEFAULT 1, rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL,
+	rate_burst integer DEFAULT NULL, group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
-COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
-	'says which function or procedure runs the tasks of a type, and how; again by the same owner: replaces';
+COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval,
+	interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
+	'defines which function or procedure runs the tasks of a type, and how; a second call by the same owner '
+	'replaces it';
 
 CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT NULL, queue text DEFAULT NULL,
 	run_as name DEFAULT NULL, max_attempts integer DEFAULT NULL, backoff text DEFAULT NULL,
@@ -183,78 +190,92 @@ CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT N
 	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
 	group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
-COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval, interval,
-	real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
-	'changes a handler; what is left out stays; 0, no SQLSTATEs and an empty dead_letter_queue mean none';
+COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval,
+	interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
+	'changes a handler; arguments that are left out stay; 0, no SQLSTATEs and an empty dead_letter_queue mean '
+	'none';
 
 CREATE FUNCTION jobqueue.unregister_handler(type text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_unregister_handler';
-COMMENT ON FUNCTION jobqueue.unregister_handler(text) IS 'tasks of the type stay queued; false if it had no handler';
+COMMENT ON FUNCTION jobqueue.unregister_handler(text) IS
+	'removes the handler of a type; its tasks stay queued; false if it had none';
 
 CREATE FUNCTION jobqueue.pause_queue(queue text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_pause_queue';
 COMMENT ON FUNCTION jobqueue.pause_queue(text) IS
-	'nothing more is claimed from the queue, null = from all; what runs goes on; false if it was paused';
+	'pauses a queue, null = all: nothing more is claimed from it, running tasks go on; false if it was already '
+	'paused';
 
 CREATE FUNCTION jobqueue.resume_queue(queue text)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_resume_queue';
-COMMENT ON FUNCTION jobqueue.resume_queue(text) IS 'ends pause_queue, null = of every queue; false if nothing was paused';
+COMMENT ON FUNCTION jobqueue.resume_queue(text) IS 'ends pause_queue; null = all queues; false if nothing was paused';
 
 CREATE FUNCTION jobqueue.alter_queue(queue text, max_running integer DEFAULT NULL, weight integer DEFAULT NULL,
 	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
 	group_limit integer DEFAULT NULL, group_hold_on_retry boolean DEFAULT NULL, group_rate_limit integer DEFAULT NULL,
 	group_rate_period interval DEFAULT NULL, group_rate_burst integer DEFAULT NULL, aging interval DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_queue';
-COMMENT ON FUNCTION jobqueue.alter_queue(text, integer, integer, integer, interval, integer, integer, boolean, integer, interval,
-	integer, interval) IS
-	'says how many tasks of a queue run at once, how fast they begin, and its share; what is left out stays, 0 means none';
+COMMENT ON FUNCTION jobqueue.alter_queue(text, integer, integer, integer, interval, integer, integer, boolean, integer,
+	interval, integer, interval) IS
+	'sets how many tasks of a queue run at once, how fast they start, and its weight; arguments that are left '
+	'out stay, 0 means none';
 
 CREATE FUNCTION jobqueue.adopt()
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_adopt';
 COMMENT ON FUNCTION jobqueue.adopt() IS
-	'lets the workers of a restored or copied database start; false if nothing held them back';
+	'lets the workers of a restored or copied database start; false if the database was not paused';
 
--- Triggers, and what the views read. Not for calling.
+-- Triggers, and functions that the views use. Not part of the interface.
 
 CREATE FUNCTION jobqueue._tasks_inserted() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_tasks_inserted';
-COMMENT ON FUNCTION jobqueue._tasks_inserted() IS 'internal: notes that a plain statement adds tasks, so that its commit wakes workers';
+COMMENT ON FUNCTION jobqueue._tasks_inserted() IS
+	'internal: notes that a plain statement adds tasks, so that its commit wakes workers';
 CREATE FUNCTION jobqueue._task_updated() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_task_updated';
-COMMENT ON FUNCTION jobqueue._task_updated() IS 'internal: stamps the times of a task that is updated by hand';
-CREATE FUNCTION jobqueue._serves_all(role oid) RETURNS boolean LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_serves_all';
-COMMENT ON FUNCTION jobqueue._serves_all(oid) IS 'internal: may the role work in all queues, by rights that jobqueue.access does not limit?';
+COMMENT ON FUNCTION jobqueue._task_updated() IS 'internal: sets the times of a task that is updated by hand';
+CREATE FUNCTION jobqueue._serves_all(role oid) RETURNS boolean
+	LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_serves_all';
+COMMENT ON FUNCTION jobqueue._serves_all(oid) IS
+	'internal: whether the role may work in all queues, by rights that jobqueue.access does not limit';
 
-CREATE FUNCTION jobqueue._configuration_changed() RETURNS trigger LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_configuration_changed';
+CREATE FUNCTION jobqueue._configuration_changed() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_configuration_changed';
 COMMENT ON FUNCTION jobqueue._configuration_changed() IS 'internal: makes the processes read their configuration again';
 
 CREATE FUNCTION jobqueue._workers(OUT pid integer, OUT database name, OUT role name, OUT state text, OUT task_id bigint,
 	OUT started_at timestamptz, OUT state_since timestamptz, OUT progress real, OUT progress_message text)
 	RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_workers';
-COMMENT ON FUNCTION jobqueue._workers() IS 'internal: the workers of this database, from shared memory; see worker_status';
+COMMENT ON FUNCTION jobqueue._workers() IS
+	'internal: the workers of this database, from shared memory; see worker_status';
 
-CREATE FUNCTION jobqueue._shared_capacity(OUT resource text, OUT database oid, OUT role oid, OUT queue text, OUT held bigint,
-	OUT share bigint, OUT capacity bigint)
+CREATE FUNCTION jobqueue._shared_capacity(OUT resource text, OUT database oid, OUT role oid, OUT queue text,
+	OUT held bigint, OUT share bigint, OUT capacity bigint)
 	RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_shared_capacity';
 COMMENT ON FUNCTION jobqueue._shared_capacity() IS 'internal: who holds how much of shared memory; see shared_capacity';
 
 CREATE FUNCTION jobqueue._installed() RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'jobqueue_installed';
 COMMENT ON FUNCTION jobqueue._installed() IS 'internal: tells the launcher about a new installation';
 
-CREATE FUNCTION jobqueue._is_wanted(type text, is_dead_letter boolean) RETURNS boolean LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_is_wanted';
-COMMENT ON FUNCTION jobqueue._is_wanted(text, boolean) IS 'internal: whether the claim that is looking takes such a task';
+CREATE FUNCTION jobqueue._is_wanted(type text, is_dead_letter boolean) RETURNS boolean
+	LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'jobqueue_is_wanted';
+COMMENT ON FUNCTION jobqueue._is_wanted(text, boolean) IS
+	'internal: whether the claim that is being made takes such a task';
 
-CREATE FUNCTION jobqueue._raw_size(value jsonb) RETURNS bigint LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_raw_size';
-COMMENT ON FUNCTION jobqueue._raw_size(jsonb) IS 'internal: the bytes that a value takes in memory, without reading it';
+CREATE FUNCTION jobqueue._raw_size(value jsonb) RETURNS bigint
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_raw_size';
+COMMENT ON FUNCTION jobqueue._raw_size(jsonb) IS
+	'internal: the number of bytes that a value takes in memory, without reading it';
 
 CREATE TRIGGER tasks_inserted BEFORE INSERT ON jobqueue.tasks
 	FOR EACH STATEMENT EXECUTE FUNCTION jobqueue._tasks_inserted();
 
--- The engine's own statements always change the lease, or the stamp, or say who they are; a hand-written one does not.
+-- Statements of the extension always change the lease, the time stamp, or are known by Session::active(); hand-written
+-- ones do not.
 CREATE TRIGGER task_updated BEFORE UPDATE ON jobqueue.tasks_live
 	FOR EACH ROW WHEN (NEW.lease_expires_at IS NULL AND OLD.lease_expires_at IS NULL
 		OR NEW.lease_expires_at OPERATOR(pg_catalog.=) OLD.lease_expires_at)
 	EXECUTE FUNCTION jobqueue._task_updated();
 
--- Our triggers fire whatever session_replication_role is: what they note is not what it is meant to keep from happening.
+-- The extension's triggers fire whatever session_replication_role is, because workers must be told in any case.
 ALTER TABLE jobqueue.tasks ENABLE ALWAYS TRIGGER tasks_inserted;
 ALTER TABLE jobqueue.tasks_live ENABLE ALWAYS TRIGGER task_updated;
 

@@ -1,13 +1,13 @@
 -- Dependencies: tasks that wait for others. Written by enqueue() and by the scheduler, see engine/dependencies.hpp.
 
--- One row for each parent that a waiting task waits for still.
+-- One row for each parent that a blocked task still waits for.
 CREATE TABLE jobqueue.dependencies (
 	parent_id bigint NOT NULL,
 	child_id  bigint NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT dependencies_pkey PRIMARY KEY (parent_id, child_id)
 );
--- What a task was told to wait for. The row stays for as long as the task may run.
+-- The parents of a task, as they were given to enqueue(). The row stays for as long as the task can run.
 CREATE TABLE jobqueue.dependents (
 	id                bigint   NOT NULL CONSTRAINT dependents_pkey PRIMARY KEY,
 	parents           bigint[] NOT NULL,
@@ -18,7 +18,7 @@ CREATE TABLE jobqueue.dependents (
 		on_parent_failure OPERATOR(pg_catalog.=) ANY (ARRAY['cancel', 'run', 'wait'])),
 	created_at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
--- How parents ended, where that is more than "completed, without a result": for as long as a dependent needs it.
+-- How parents ended, unless they were completed without a result; kept for as long as a dependent needs it.
 CREATE TABLE jobqueue.parents (
 	id     bigint NOT NULL CONSTRAINT parents_pkey PRIMARY KEY,
 	status text   NOT NULL CONSTRAINT parents_status_known CHECK (
@@ -26,25 +26,30 @@ CREATE TABLE jobqueue.parents (
 	result jsonb,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
--- A counter that changes often: room to do so in place.
+-- The counter waits_for changes often: leave space for updates in the same page.
 ALTER TABLE jobqueue.dependents SET (fillfactor = 80);
 
-COMMENT ON TABLE jobqueue.dependencies IS 'internal: which blocked task waits for which task still';
-COMMENT ON TABLE jobqueue.dependents IS 'internal: tasks that were enqueued to run after others, until they are completed';
-COMMENT ON TABLE jobqueue.parents IS 'internal: how tasks ended that others were to run after, while that is needed';
+COMMENT ON TABLE jobqueue.dependencies IS 'internal: which blocked task still waits for which task';
+COMMENT ON TABLE jobqueue.dependents IS
+	'internal: tasks that were enqueued to run after others, until they are completed';
+COMMENT ON TABLE jobqueue.parents IS 'internal: how tasks ended that others run after, for as long as this is needed';
 COMMENT ON COLUMN jobqueue.dependencies.parent_id IS 'the task that is waited for';
 COMMENT ON COLUMN jobqueue.dependencies.child_id IS 'the task that waits';
 COMMENT ON COLUMN jobqueue.dependents.id IS 'the task';
-COMMENT ON COLUMN jobqueue.dependents.parents IS 'the tasks it was to run after, ascending';
-COMMENT ON COLUMN jobqueue.dependents.names IS 'their names in the flow, null = none has one';
-COMMENT ON COLUMN jobqueue.dependents.waits_for IS 'how many of them have not ended; -1 = nobody counts any more, the task did not wait for them all';
-COMMENT ON COLUMN jobqueue.dependents.on_parent_failure IS 'what becomes of it when one fails or is cancelled: cancel, run, wait';
+COMMENT ON COLUMN jobqueue.dependents.parents IS 'the tasks that it runs after, ascending';
+COMMENT ON COLUMN jobqueue.dependents.names IS 'their names in the flow; null = none has one';
+COMMENT ON COLUMN jobqueue.dependents.waits_for IS
+	'how many of them have not ended; -1 = no longer counted, because the task ran without waiting for all of '
+	'them';
+COMMENT ON COLUMN jobqueue.dependents.on_parent_failure IS
+	'what happens to it when one fails or is cancelled: cancel, run, wait';
 COMMENT ON COLUMN jobqueue.parents.id IS 'the task';
 COMMENT ON COLUMN jobqueue.parents.status IS 'how it ended: completed, failed or cancelled';
 COMMENT ON COLUMN jobqueue.parents.result IS 'its result';
-COMMENT ON COLUMN jobqueue.dependencies.created_at IS 'when the row was made; one that is older than the installation comes from a restore, and is left alone';
-COMMENT ON COLUMN jobqueue.dependents.created_at IS 'likewise';
-COMMENT ON COLUMN jobqueue.parents.created_at IS 'likewise';
+COMMENT ON COLUMN jobqueue.dependencies.created_at IS
+	'when the row was made; a row older than the installation comes from a restore, and is not changed';
+COMMENT ON COLUMN jobqueue.dependents.created_at IS 'when the row was made, see dependencies.created_at';
+COMMENT ON COLUMN jobqueue.parents.created_at IS 'when the row was made, see dependencies.created_at';
 
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.dependencies', '');
 SELECT pg_catalog.pg_extension_config_dump('jobqueue.dependents', '');
@@ -56,11 +61,14 @@ COMMENT ON FUNCTION jobqueue.enqueue_flow(jsonb) IS
 	'adds tasks that wait for each other, by their names in the flow; returns their ids';
 
 CREATE FUNCTION jobqueue.parent_results()
-	RETURNS TABLE (parent_id bigint, name text, status text, result jsonb) LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_parent_results';
+	RETURNS TABLE (parent_id bigint, name text, status text, result jsonb)
+	LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_parent_results';
 COMMENT ON FUNCTION jobqueue.parent_results() IS
-	'in a handler: the tasks that its task was to run after, how they ended, and their results';
+	'in a handler: the tasks that its task ran after, how they ended, and their results';
 
 CREATE FUNCTION jobqueue.parent_results(id bigint, attempt integer)
-	RETURNS TABLE (parent_id bigint, name text, status text, result jsonb) LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_parent_results_of_claim';
+	RETURNS TABLE (parent_id bigint, name text, status text, result jsonb)
+	LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'jobqueue_parent_results_of_claim';
 COMMENT ON FUNCTION jobqueue.parent_results(bigint, integer) IS
-	'likewise of a claimed task; nothing if the claim is no longer the caller''s';
+	'the tasks that a claimed task ran after, how they ended, and their results; no rows if the claim is no '
+	'longer the caller''s';
