@@ -45,7 +45,7 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" '$(top)/jo
 INSTALL_SQL := $(EXTENSION)--$(EXTVERSION).sql
 
 files = $(patsubst $(top)/%,%,$(sort $(wildcard $(addprefix $(top)/,$(1)))))
-SOURCES := $(call files,src/*.cpp src/*/*.cpp)
+SOURCES := $(call files,src/*.cpp src/*/*.cpp src/*/*/*.cpp)
 SQL_PARTS := $(call files,src/sql/*.sql)
 TEST_MODULES := $(patsubst %.cpp,%.so,$(call files,test/modules/*.cpp))
 

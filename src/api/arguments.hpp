@@ -4,7 +4,6 @@
 #pragma once
 
 #include "engine/bounds.hpp"
-#include "engine/task_store.hpp"
 
 namespace jobqueue {
 

@@ -6,6 +6,8 @@
 #include "engine/outcome.hpp"
 #include "engine/outside_claims.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/store/claims.hpp"
+#include "engine/store/type_filter.hpp"
 #include "pg/raw_size.hpp"
 #include "shared/announcements.hpp"
 

@@ -5,14 +5,17 @@
 #include "api/flow.hpp"
 #include "api/inserts.hpp"
 #include "api/row_security.hpp"
-#include "shared/admission.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/limits.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/store/adding.hpp"
+#include "engine/store/role_limits.hpp"
+#include "engine/store/unique_keys.hpp"
 #include "engine/unique.hpp"
 #include "pg/compat.hpp"
 #include "pg/sequences.hpp"
+#include "shared/admission.hpp"
 
 extern "C" {
 #include "replication/logicalworker.h"

@@ -4,6 +4,7 @@
 #include "api/arguments.hpp"
 #include "engine/limits.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/store/role_limits.hpp"
 #include "pg/settings.hpp"
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_sql) {

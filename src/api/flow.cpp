@@ -8,6 +8,9 @@
 #include "engine/executor.hpp"
 #include "engine/limits.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/store/dependencies.hpp"
+#include "engine/store/role_limits.hpp"
+#include "engine/store/task_graph.hpp"
 #include "shared/announcements.hpp"
 
 #include <map>

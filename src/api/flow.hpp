@@ -4,6 +4,7 @@
 #pragma once
 
 #include "api/arguments.hpp"
+#include "engine/store/adding.hpp"
 
 namespace jobqueue {
 

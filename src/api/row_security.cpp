@@ -9,6 +9,7 @@
 
 #include "engine/access.hpp"
 #include "engine/limits.hpp"
+#include "engine/store/role_limits.hpp"
 
 extern "C" {
 #include "parser/parse_clause.h"

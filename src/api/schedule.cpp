@@ -6,8 +6,9 @@
 #include "engine/access.hpp"
 #include "engine/cron.hpp"
 #include "engine/limits.hpp"
-#include "engine/schedule_store.hpp"
 #include "engine/sql_command.hpp"
+#include "engine/store/role_limits.hpp"
+#include "engine/store/schedules.hpp"
 #include "pg/compat.hpp"
 #include "shared/announcements.hpp"
 

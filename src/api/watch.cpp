@@ -6,6 +6,7 @@
 #include "engine/access.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
+#include "engine/store/watching.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/durability.hpp"

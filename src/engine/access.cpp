@@ -4,6 +4,8 @@
 #include "engine/access.hpp"
 
 #include "engine/kept_configuration.hpp"
+#include "engine/store/access.hpp"
+#include "engine/store/watching.hpp"
 #include "pg/compat.hpp"
 
 extern "C" {

@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/store/handlers.hpp"
 
 namespace jobqueue {
 

@@ -4,6 +4,8 @@
 #pragma once
 
 #include "engine/known_lanes.hpp"
+#include "engine/store/candidates.hpp"
+#include "engine/store/lanes.hpp"
 
 namespace jobqueue {
 

@@ -4,6 +4,8 @@
 #include "engine/claimer.hpp"
 
 #include "engine/group_reader.hpp"
+#include "engine/store/lanes.hpp"
+#include "engine/store/type_filter.hpp"
 #include "pg/raw_size.hpp"
 
 namespace jobqueue {

@@ -11,6 +11,8 @@
 
 #include "engine/claim_pass.hpp"
 #include "engine/lane_order.hpp"
+#include "engine/store/candidates.hpp"
+#include "engine/store/pauses.hpp"
 #include "shared/positions.hpp"
 
 namespace jobqueue {

@@ -6,6 +6,8 @@
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "engine/set_aside.hpp"
+#include "engine/store/adding.hpp"
+#include "engine/store/watching.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "shared/announcements.hpp"

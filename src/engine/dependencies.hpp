@@ -14,7 +14,9 @@
 #pragma once
 
 #include "engine/access.hpp"
-#include "engine/dependency_store.hpp"
+#include "engine/store/batch.hpp"
+#include "engine/store/dependencies.hpp"
+#include "engine/store/task_graph.hpp"
 #include "shared/state.hpp"
 
 namespace jobqueue {

@@ -3,6 +3,7 @@
  */
 #include "engine/executor.hpp"
 
+#include "engine/store/claimed_row.hpp"
 #include "pg/compat.hpp"
 #include "pg/raw_size.hpp"
 

@@ -5,7 +5,8 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/store/attempts.hpp"
+#include "engine/store/handlers.hpp"
 
 namespace jobqueue {
 

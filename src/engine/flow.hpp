@@ -6,7 +6,8 @@
  */
 #pragma once
 
-#include "engine/flow_store.hpp"
+#include "engine/store/pauses.hpp"
+#include "engine/store/throttling.hpp"
 #include "shared/admission.hpp"
 
 namespace jobqueue {

@@ -3,6 +3,8 @@
  */
 #include "engine/group_reader.hpp"
 
+#include "engine/store/type_filter.hpp"
+
 #include <cmath>
 
 namespace jobqueue {

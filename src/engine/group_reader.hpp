@@ -8,6 +8,8 @@
 
 #include "engine/claim_pass.hpp"
 #include "engine/lane_order.hpp"
+#include "engine/store/candidates.hpp"
+#include "engine/store/grouped_lanes.hpp"
 
 namespace jobqueue {
 

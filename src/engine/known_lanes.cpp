@@ -3,7 +3,7 @@
  */
 #include "engine/known_lanes.hpp"
 
-#include "engine/lane_store.hpp"
+#include "engine/store/type_filter.hpp"
 
 namespace jobqueue {
 

@@ -9,8 +9,9 @@
 #pragma once
 
 #include "engine/scope.hpp"
-#include "shared/announcements.hpp"
+#include "engine/store/lanes.hpp"
 #include "pg/clock.hpp"
+#include "shared/announcements.hpp"
 
 #include <map>
 #include <set>

@@ -3,6 +3,7 @@
  */
 #include "engine/lane_order.hpp"
 
+#include "engine/store/candidates.hpp"
 #include "pg/settings.hpp"
 
 namespace jobqueue {

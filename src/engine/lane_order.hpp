@@ -5,6 +5,7 @@
 #pragma once
 
 #include "engine/known_lanes.hpp"
+#include "engine/store/lanes.hpp"
 
 namespace jobqueue {
 

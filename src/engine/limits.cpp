@@ -5,7 +5,7 @@
 
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
-#include "engine/waiting_store.hpp"
+#include "engine/store/waiting.hpp"
 #include "pg/clock.hpp"
 
 namespace jobqueue {

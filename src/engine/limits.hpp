@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/store/role_limits.hpp"
 
 namespace jobqueue {
 

@@ -4,7 +4,11 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/store/administration.hpp"
+#include "engine/store/attempts.hpp"
+#include "engine/store/claims.hpp"
+#include "engine/store/due_tasks.hpp"
+#include "engine/store/outcome.hpp"
 
 namespace jobqueue {
 

@@ -5,10 +5,16 @@
 
 #include "engine/claimer.hpp"
 #include "engine/dependencies.hpp"
-#include "engine/held_claims.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/outcome.hpp"
 #include "engine/set_aside.hpp"
+#include "engine/store/attempts.hpp"
+#include "engine/store/batch.hpp"
+#include "engine/store/candidates.hpp"
+#include "engine/store/claims.hpp"
+#include "engine/store/due_tasks.hpp"
+#include "engine/store/handlers.hpp"
+#include "engine/store/held_claims.hpp"
 
 namespace jobqueue {
 

@@ -6,8 +6,11 @@
 #include "engine/access.hpp"
 #include "engine/cron.hpp"
 #include "engine/sql_command.hpp"
-#include "engine/task_store.hpp"
-#include "engine/waiting_store.hpp"
+#include "engine/store/adding.hpp"
+#include "engine/store/firing.hpp"
+#include "engine/store/handlers.hpp"
+#include "engine/store/role_limits.hpp"
+#include "engine/store/waiting.hpp"
 #include "pg/transaction.hpp"
 #include "shared/announcements.hpp"
 

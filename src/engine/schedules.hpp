@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "engine/schedule_store.hpp"
+#include "engine/store/schedules.hpp"
 #include "pg/clock.hpp"
 
 #include <map>

@@ -8,7 +8,8 @@
 
 #include "engine/access.hpp"
 #include "engine/flow.hpp"
-#include "engine/task_store.hpp"
+#include "engine/store/handlers.hpp"
+#include "engine/store/type_filter.hpp"
 
 #include <map>
 

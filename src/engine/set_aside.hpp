@@ -9,8 +9,9 @@
 #pragma once
 
 #include "engine/batch_size.hpp"
-#include "engine/task_store.hpp"
+#include "engine/store/batch.hpp"
 #include "pg/clock.hpp"
+#include "pg/session.hpp"
 #include "pg/transaction.hpp"
 
 #include <map>

@@ -3,6 +3,9 @@
  */
 #include "engine/sql_command.hpp"
 
+#include "engine/store/incarnation.hpp"
+#include "engine/store/sql_commands.hpp"
+#include "engine/store/type_filter.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/announcements.hpp"

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "engine/access.hpp"
-#include "engine/sql_command_store.hpp"
+#include "engine/store/adding.hpp"
 
 extern "C" {
 #include "nodes/parsenodes.h"

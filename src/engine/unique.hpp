@@ -6,7 +6,8 @@
 #pragma once
 
 #include "engine/access.hpp"
-#include "engine/unique_store.hpp"
+#include "engine/store/adding.hpp"
+#include "engine/store/unique_keys.hpp"
 
 namespace jobqueue {
 

@@ -1,7 +1,7 @@
 /*
  * row_changes.hpp -- updates and deletes rows by their places: what the statement would leave behind, new version, index
  * entries, WAL, without what the executor does for each row on the way there. Used for claims from outside
- * (engine/held_claims.cpp).
+ * (engine/store/held_claims.cpp).
  *
  * C region.
  */

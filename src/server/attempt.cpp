@@ -2,10 +2,14 @@
  * attempt.cpp -- what a worker runs alone: tasks that are processing in the eyes of all, singly or as the batch of a
  * batch handler, from the call of the handler to the record of its outcome. See worker.hpp. C++ region.
  */
+#include "engine/store/attempts.hpp"
+#include "engine/store/claims.hpp"
+#include "engine/store/handlers.hpp"
+#include "engine/store/outcome.hpp"
+#include "engine/store/sql_commands.hpp"
 #include "server/worker.hpp"
 
 #include "engine/outcome.hpp"
-#include "engine/sql_command_store.hpp"
 #include "pg/clock.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"

@@ -5,6 +5,11 @@
  * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a group undoes
  * that task, or all of them, charges nobody, and is tried again alone.
  */
+#include "engine/store/attempts.hpp"
+#include "engine/store/candidates.hpp"
+#include "engine/store/handlers.hpp"
+#include "engine/store/lanes.hpp"
+#include "engine/store/outcome.hpp"
 #include "server/worker.hpp"
 
 #include "engine/outcome.hpp"

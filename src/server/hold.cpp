@@ -3,11 +3,11 @@
  */
 #include "server/hold.hpp"
 
+#include "pg/clock.hpp"
 #include "server/interrupts.hpp"
 #include "shared/flight_recorder.hpp"
 #include "shared/penalties.hpp"
 #include "shared/state.hpp"
-#include "pg/clock.hpp"
 
 namespace jobqueue::hold {
 

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/store/attempts.hpp"
 
 namespace jobqueue::hold {
 

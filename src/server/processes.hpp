@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "engine/task_store.hpp"
+#include "engine/store/incarnation.hpp"
 #include "pg/transaction.hpp"
 #include "shared/announcements.hpp"
 #include "shared/state.hpp"

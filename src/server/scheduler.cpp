@@ -5,16 +5,24 @@
  * Started by the launcher. Entry is C, behind boundary(); everything else is a C++ region but for the callbacks. It is
  * connected as the bootstrap superuser, runs nothing but our own statements in a Session, and no user's code.
  */
+#include "engine/store/batch.hpp"
+#include "engine/store/claims.hpp"
+#include "engine/store/due_tasks.hpp"
+#include "engine/store/handlers.hpp"
+#include "engine/store/history.hpp"
+#include "engine/store/incarnation.hpp"
+#include "engine/store/lanes.hpp"
+#include "engine/store/outcome.hpp"
+#include "engine/store/role_limits.hpp"
+#include "engine/store/unique_keys.hpp"
 #include "server/processes.hpp"
 #include "server/watched_tasks.hpp"
 
 #include "engine/claimer.hpp"
 #include "engine/dependencies.hpp"
-#include "engine/maintenance_store.hpp"
 #include "engine/outcome.hpp"
 #include "engine/schedules.hpp"
 #include "engine/set_aside.hpp"
-#include "engine/unique_store.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/own_settings.hpp"

@@ -10,6 +10,8 @@
  *
  * CALL and DO may commit, and are given the chance, as procedures are: they run at the top level in our transaction.
  */
+#include "engine/store/attempts.hpp"
+#include "engine/store/sql_commands.hpp"
 #include "server/worker.hpp"
 
 #include "engine/outcome.hpp"

@@ -6,7 +6,8 @@
  */
 #include "server/worker.hpp"
 
-#include "engine/sql_command_store.hpp"
+#include "engine/store/incarnation.hpp"
+#include "engine/store/sql_commands.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/foreign_connections.hpp"

@@ -12,7 +12,7 @@ for my $name ('CONTRIBUTING.md', 'doc/architecture.md') {
 	my $text = do { local $/; <$in> };
 	close $in;
 	my %seen;
-	# A path may have wildcards: src/engine/*_store.cpp
+	# A path may have wildcards: src/engine/store/*.cpp
 	my @paths = grep { !$seen{$_}++ } $text =~ m{(?<![\w/.])((?:src|scripts|test|doc|sql|examples)/[\w./*-]*[\w*/])}g;
 	ok(@paths > 3, "$name names files");
 	ok((() = glob "$root/$_") > 0 && -e (glob "$root/$_")[0], "$name: $_ exists") for @paths;

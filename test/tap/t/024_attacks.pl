@@ -421,7 +421,7 @@ my $taken = attempt('eve', "SELECT handler FROM jobqueue.handlers WHERE type = '
 admin("SELECT jobqueue.unregister_handler('mine')");
 is($taken, '', 'eve: ... has registered none');
 
-# A type that has no handler, because victor's own processes work on it outside the server. task_store.cpp: HAS_SAY_IN()
+# A type that has no handler, because victor's own processes work on it outside the server. engine/store/phrases.hpp: HAS_SAY_IN()
 is(attempt('eve', "SELECT jobqueue.register_handler('errand', 'who(jsonb)', 'eve', max_attempts => 1, dead_letter_queue => 'eves-second', discard_sqlstates => '{P0,JQ}')"),
 	'', 'eve: registers a type that others work on outside');
 refuse(

@@ -243,7 +243,7 @@ is(attempt('hand', sprintf($affected, "UPDATE jobqueue.tasks SET type = '$type{a
 is(attempt('hand', sprintf($affected, "INSERT INTO jobqueue.tasks (type, queue) VALUES ('x', 'held') ON CONFLICT DO NOTHING")), 1, 'hand: has the right to write, otherwise');
 is(attempt('hand', "UPDATE jobqueue.handlers SET run_as = '$super' RETURNING 1"), '', 'hand: UPDATE of the role of a handler');
 is(attempt('eve', sprintf($affected, "UPDATE jobqueue.tasks SET status = 'completed' WHERE id = $victim")), 0, 'eve: UPDATE of the status');
-# claiming it: claim.cpp, refuse_sql_type(); task_store.cpp, is_wanted()
+# claiming it: claim.cpp, refuse_sql_type(); engine/store/type_filter.cpp, is_wanted()
 is(attempt('eve', "SELECT jobqueue.claim('default', types => ARRAY['$type{app}'])"), '42939', 'eve: claim() by type');
 is(attempt('eve', "SELECT jobqueue.unregister_handler('$type{app}')"), '42501', 'eve: unregister_handler()');
 is(attempt('eve', "SELECT jobqueue.register_handler('$type{app}', 'jsonb_pretty(jsonb)')"), '42939', 'eve: register_handler()');

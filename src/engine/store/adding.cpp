@@ -1,0 +1,89 @@
+/*
+ * adding.cpp -- see adding.hpp. C++ region.
+ */
+#include "engine/store/adding.hpp"
+
+#include "engine/bounds.hpp"
+#include "engine/store/phrases.hpp"
+
+namespace jobqueue::store {
+
+static constinit Statement insert_statement{
+	INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", QUEUE_OF_TYPE, "") ")" INSERT_RETURNING, INSERT_TYPES(JSONBOID)};
+/* Most tasks, once their type is known: the server prepares even those parts of a statement that it will not come to. */
+static constinit Statement insert_given_statement{
+	INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", QUEUE_GIVEN, "") ")" INSERT_RETURNING, INSERT_TYPES(JSONBOID)};
+static constinit Statement insert_many_statement{
+	INSERT_COLUMNS ") SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, "") FROM_PAYLOADS INSERT_RETURNING,
+	INSERT_TYPES(JSONBARRAYOID)};
+/* With what most tasks have not. */
+static constinit Statement insert_special_statement{
+	INSERT_COLUMNS ", group_key) VALUES (" INSERT_VALUES("$2", QUEUE_OF_TYPE, IF_BLOCKED) ", $11)" INSERT_RETURNING,
+	INSERT_TYPES(JSONBOID), TEXTOID, BOOLOID};
+static constinit Statement insert_many_special_statement{
+	INSERT_COLUMNS
+	", group_key) SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
+	INSERT_TYPES(JSONBARRAYOID), TEXTOID, BOOLOID};
+
+/* Whatever door it came through. */
+void check_bounds(const NewTask &task) {
+	bounds::check("type", task.type.size(), bounds::type);
+	if (task.queue)
+		bounds::check("queue", task.queue->size(), bounds::queue);
+	if (task.group_key)
+		bounds::check("group_key", task.group_key->size(), bounds::key);
+	if (task.metadata)
+		bounds::check("metadata", bounds::size_of(*task.metadata), bounds::metadata);
+}
+
+void describe(Params &params, const NewTask &task, Datum payload) {
+	check_bounds(task);
+	params.add(task.type).add_datum(payload, false);
+	params.add(task.queue);
+	params.add(task.priority);
+	params.add_time(task.run_at);
+	params.add(task.max_attempts).add_datum(task.metadata.value_or(0), !task.metadata).add_name(task.created_by);
+	params.add_datum(task.timeout.value_or(0), !task.timeout);
+	if (task.own_queues.empty())
+		params.add_null();
+	else
+		params.add(task.own_queues);
+}
+
+std::vector<Added> added_from(const Rows &rows) {
+	std::vector<Added> added;
+	added.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const std::string status = rows.text_at(i, 3);
+		added.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), status == "scheduled", status == "blocked"});
+	}
+	return added;
+}
+
+static std::vector<Added> run_insert(Statement &plain, Statement &special, const NewTask &task, Datum payload) {
+	Params params;
+	describe(params, task, payload);
+	const bool is_special = task.group_key || task.blocked;
+	if (is_special)
+		params.add(task.group_key).add(task.blocked);
+	return added_from((is_special ? special : plain).run(params));
+}
+
+Added insert(const NewTask &task, Datum payload) {
+	return run_insert(task.queue ? insert_given_statement : insert_statement, insert_special_statement, task, payload)
+		.at(0);
+}
+
+std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
+	return run_insert(insert_many_statement, insert_many_special_statement, task, payloads);
+}
+
+static constinit Statement last_id_statement{
+	"SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM jobqueue.tasks_id_seq s"};
+
+int64 last_id() {
+	Params none;
+	return last_id_statement.run(none).int64_at(0, 1);
+}
+
+} // namespace jobqueue::store

@@ -1,0 +1,38 @@
+/*
+ * attempts.hpp -- the statements that begin attempts at locked tasks: by workers in the server, and by those outside.
+ *
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ */
+#pragma once
+
+#include "engine/store/candidates.hpp"
+
+namespace jobqueue::store {
+
+struct Attempt {
+	int64 id;
+	std::string type;
+	std::string queue;
+	int16 priority;
+	int32 attempt;
+	int32 max_attempts;
+	int64 timeout_us; /* 0 = as its handler says */
+	Datum payload;	  /* jsonb */
+	Datum row;		  /* jobqueue.tasks; 0 = it is large, or nobody needs it: row_as_claimed() has it */
+};
+/*
+ * Tasks that this transaction has locked become processing; "lease" DT_NOEND: by a worker in the server. In their order,
+ * without those that the transaction itself has changed since.
+ */
+std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampTz lease, std::string_view claimed_by);
+/*
+ * Likewise, for workers outside: their rows as columns of jobqueue.tasks; null for those that were not locked, and are
+ * somebody else's by now. "unhandled": no task has a handler.
+ */
+std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
+							 std::string_view claimed_by);
+
+/* Copies its Datums to where they outlive the Session. */
+void keep(Attempt &attempt, MemoryContext context);
+
+} // namespace jobqueue::store

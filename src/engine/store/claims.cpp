@@ -1,0 +1,144 @@
+/*
+ * claims.cpp -- see claims.hpp. C++ region.
+ */
+#include "engine/store/claims.hpp"
+
+#include "engine/store/phrases.hpp"
+
+namespace jobqueue::store {
+
+std::vector<Claim> claims_of(const Rows &rows) {
+	std::vector<Claim> claims;
+	claims.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
+						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
+						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11), rows.int32_at(i, 12)});
+	return claims;
+}
+
+static constinit Statement lock_claim_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.id" EQ
+												"$1 AND t.attempts" EQ
+												"$2 AND " STATUS_IS("processing") " AND " IN_SERVER EQ "$3 FOR UPDATE",
+												INT8OID, INT4OID, BOOLOID};
+
+std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
+	Params params;
+	std::vector<Claim> claims = claims_of(lock_claim_statement.run(params.add(id).add(attempt).add(in_server)));
+	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
+}
+
+static constinit Statement failed_attempts_statement{
+	"SELECT " FAILED_ATTEMPTS("t.") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1", INT8OID};
+
+int32 failed_attempts(int64 id) {
+	Params params;
+	const Rows rows = failed_attempts_statement.run(params.add(id));
+	return rows.empty() ? 0 : rows.int32_at(0, 1);
+}
+
+static constinit Statement lock_free_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
+											   "ANY ($1) ORDER BY t.id FOR UPDATE SKIP LOCKED",
+											   INT8ARRAYOID};
+
+std::vector<int64> lock_free(std::span<const int64> ids) {
+	Params params;
+	return lock_free_statement.run(params.add(ids)).ids();
+}
+
+/*
+ * An attempt that has ended left the task waiting with this number, or processing with a higher one. Where its start was
+ * forgotten, so may be that the task had become due just before.
+ */
+static constinit Statement lock_crashed_statement{
+	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = $2, max_attempts = " MAX_ATTEMPTS
+	", processed_at = CASE WHEN t.attempts" LT "$2 THEN " NOW " ELSE t.processed_at END, unique_scope = " STARTED_SCOPE
+	", lease_expires_at = 'infinity', updated_at = " NOW " WHERE t.id" EQ
+	"$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER " OR (" STATUS_IS(
+		"pending") " OR " STATUS_IS("scheduled") ") AND t.attempts" LT "$2) RETURNING " CLAIM_COLUMNS,
+	INT8OID, INT4OID};
+
+std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
+	Params params;
+	std::vector<Claim> claims = claims_of(lock_crashed_statement.run(params.add(id).add(attempt)));
+	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
+}
+
+/*
+ * A restore may bring tasks before the row that tells us that it is one. What was attempted before this installation was
+ * made is left alone.
+ */
+#define CLAIMED_HERE " AND t.processed_at" GE INSTALLED
+
+#define EXPIRED                                                                                                        \
+	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'processing' AND t.lease_expires_at" LT "$1" CLAIMED_HERE
+#define ANY_EXPIRED EXPIRED " AND NOT t.id" EQ "ANY ($3) ORDER BY t.lease_expires_at LIMIT $2"
+static constinit Statement lock_expired_statement{"SELECT " CLAIM_COLUMNS ANY_EXPIRED " FOR UPDATE SKIP LOCKED",
+												  TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement lock_these_expired_statement{
+	"SELECT " CLAIM_COLUMNS EXPIRED " AND t.id" EQ "ANY ($2) FOR UPDATE SKIP LOCKED", TIMESTAMPTZOID, INT8ARRAYOID};
+static constinit Statement expired_ids_statement{"SELECT t.id" ANY_EXPIRED, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement in_server_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ
+											   "'processing' AND t.lease_expires_at" EQ "'infinity'" CLAIMED_HERE
+											   " ORDER BY t.lease_expires_at"};
+
+std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch) {
+	Params params;
+	params.add_time(now);
+	return claims_of(batch.only.empty() ? lock_expired_statement.run(params.add(batch.count).add(batch.except))
+										: lock_these_expired_statement.run(params.add(batch.only)));
+}
+
+std::vector<int64> expired_ids(TimestampTz now, const Batch &batch) {
+	Params params;
+	return expired_ids_statement.run(params.add_time(now).add(batch.count).add(batch.except)).ids();
+}
+
+std::vector<Claim> claims_in_server() {
+	Params none;
+	return claims_of(in_server_statement.run(none));
+}
+
+static constinit Statement extend_statement{"UPDATE jobqueue.tasks_live t SET lease_expires_at = $3, updated_at = " NOW
+											" WHERE t.id" EQ "$1 AND t.attempts" EQ
+											"$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER " RETURNING t.id",
+											INT8OID, INT4OID, TIMESTAMPTZOID};
+
+bool extend_lease(int64 id, int32 attempt, TimestampTz lease) {
+	Params params;
+	return !extend_statement.run(params.add(id).add(attempt).add_time(lease)).empty();
+}
+
+static constinit Statement progress_statement{
+	"UPDATE jobqueue.tasks_live t SET progress = $3, progress_message = $4, updated_at = " NOW " WHERE t.id" EQ
+	"$1 AND t.attempts" EQ "$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER " RETURNING t.id",
+	INT8OID, INT4OID, FLOAT4OID, TEXTOID};
+
+bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<std::string> &message) {
+	Params params;
+	params.add(id).add(attempt).add_datum(Float4GetDatum(fraction), false);
+	params.add(message);
+	return !progress_statement.run(params).empty();
+}
+
+static constinit Statement next_lease_statement{"SELECT t.lease_expires_at FROM jobqueue.tasks_live t WHERE t.status" EQ
+												"'processing' AND t.lease_expires_at" LT "'infinity' AND NOT t.id" EQ
+												"ANY ($1) ORDER BY t.lease_expires_at LIMIT 1",
+												INT8ARRAYOID};
+
+TimestampTz next_lease(std::span<const int64> except) {
+	Params params;
+	const Rows rows = next_lease_statement.run(params.add(except));
+	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
+}
+
+static constinit Statement lock_one_free_statement{
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 FOR UPDATE SKIP LOCKED", INT8OID};
+static constinit Statement is_live_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "$1", INT8OID};
+
+bool lock_unless_locked(int64 id) {
+	Params to_lock, to_look_for;
+	return !lock_one_free_statement.run(to_lock.add(id)).empty() || is_live_statement.run(to_look_for.add(id)).empty();
+}
+
+} // namespace jobqueue::store

@@ -1,0 +1,302 @@
+/*
+ * dependencies.cpp -- see dependencies.hpp. C++ region.
+ */
+#include "engine/store/dependencies.hpp"
+
+#include "engine/store/arrays.hpp"
+#include "engine/store/phrases.hpp"
+
+namespace jobqueue::store {
+
+#define FIRST_PARENT(condition)                                                                                        \
+	"(SELECT d.parent_id FROM jobqueue.dependencies d WHERE " condition " AND d.parent_id" LE                          \
+	"$2 AND d.created_at" GE INSTALLED " ORDER BY d.parent_id, d.child_id LIMIT 1)"
+/* From one parent to the next: one may have children by the hundred thousand. */
+#define PARENTS_IN_RANGE                                                                                               \
+	"RECURSIVE p(id) AS (" FIRST_PARENT(                                                                               \
+		"d.parent_id" GE                                                                                               \
+		"$1") " UNION ALL SELECT n.parent_id FROM p, LATERAL " FIRST_PARENT("d.parent_id" GT "p.id") " n)"
+#define LOOK_AT(parents)                                                                                               \
+	"seen AS MATERIALIZED (SELECT f.id, t.status, t.result, n.status AS noted FROM (" parents ") f "                   \
+	"LEFT JOIN LATERAL (SELECT t.status, CASE WHEN t.status" EQ                                                        \
+	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ "f.id LIMIT 1) t ON true "           \
+	"LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id" EQ "f.id LIMIT 1) n ON true), "            \
+	"kept AS (INSERT INTO jobqueue.parents AS k (id, status, result) SELECT s.id, s.status, s.result FROM seen s "     \
+	"WHERE s.status" EQ FINISHED " AND (s.status OPERATOR(pg_catalog.<>) 'completed' OR s.result IS NOT NULL OR "      \
+	"s.noted IS NOT NULL) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result "          \
+	"WHERE k.status OPERATOR(pg_catalog.<>) EXCLUDED.status) "                                                         \
+	"SELECT s.id, s.status, s.noted FROM seen s"
+static constinit Statement look_at_parents_statement{
+	"WITH " PARENTS_IN_RANGE ", " LOOK_AT("SELECT p.id FROM p LIMIT $3"), INT8OID, INT8OID, INT4OID};
+static constinit Statement look_at_these_statement{"WITH " LOOK_AT("SELECT u.id FROM pg_catalog.unnest($1) u(id)"),
+												   INT8ARRAYOID};
+static constinit Statement waiting_children_statement{
+	"WITH " PARENTS_IN_RANGE " SELECT d.child_id FROM (SELECT p.id FROM p LIMIT $3) f, LATERAL (SELECT d.child_id FROM "
+	"jobqueue.dependencies d WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
+	"f.id AND NOT t.status" EQ FINISHED " OFFSET 0) AND d.parent_id" EQ "f.id AND d.child_id" GT "CASE WHEN f.id" EQ
+	"$1 THEN $4 ELSE -1::pg_catalog.int8 END AND NOT d.child_id" EQ "ANY ($6) AND d.created_at" GE INSTALLED
+	" ORDER BY d.parent_id, d.child_id) d LIMIT $5",
+	INT8OID,
+	INT8OID,
+	INT4OID,
+	INT8OID,
+	INT4OID,
+	INT8ARRAYOID};
+
+static ParentState state_of(std::string_view status) {
+	return status == "completed"   ? ParentState::completed
+		   : status == "failed"	   ? ParentState::failed
+		   : status == "cancelled" ? ParentState::cancelled
+								   : ParentState::live;
+}
+
+static std::vector<Parent> parents_of(const Rows &rows) {
+	std::vector<Parent> parents;
+	parents.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		const bool exists = !rows.is_null(i, 2), noted = !rows.is_null(i, 3);
+		parents.push_back({rows.int64_at(i, 1),
+						   exists || noted ? state_of(rows.text_at(i, exists ? 2 : 3)) : ParentState::vanished,
+						   !exists});
+	}
+	return parents;
+}
+
+std::vector<Parent> look_at_parents(IdRange ids, int count) {
+	Params params;
+	return parents_of(look_at_parents_statement.run(params.add(ids.low).add(ids.high).add(static_cast<int32>(count))));
+}
+
+std::vector<Parent> look_at_these_parents(std::span<const int64> ids) {
+	Params params;
+	return parents_of(look_at_these_statement.run(params.add(ids)));
+}
+
+static constinit Statement open_dependencies_statement{
+	"SELECT d.ctid, d.parent_id, d.child_id FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(id, n), LATERAL (SELECT d.ctid, "
+	"d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" GT
+	"CASE WHEN u.n" EQ "1 THEN $2 ELSE -1::pg_catalog.int8 END AND d.created_at" GE INSTALLED
+	" ORDER BY d.parent_id, d.child_id) d LIMIT $3",
+	INT8ARRAYOID, INT8OID, INT4OID};
+
+/* What a child was told to wait for is in its row. */
+#define OPEN_OF_CHILDREN(columns)                                                                                      \
+	"SELECT " columns " FROM jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id), LATERAL (SELECT "      \
+	"d.ctid, d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" EQ       \
+	"c.id OFFSET 0) o WHERE c.id" EQ "ANY ($1)"
+static constinit Statement open_of_children_statement{
+	OPEN_OF_CHILDREN("o.ctid, o.parent_id, o.child_id") " ORDER BY o.parent_id, o.child_id", INT8ARRAYOID};
+
+static std::vector<OpenDependency> open_from(const Rows &rows) {
+	std::vector<OpenDependency> open;
+	open.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		open.push_back({*reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 1))), rows.int64_at(i, 2),
+						rows.int64_at(i, 3)});
+	return open;
+}
+
+std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count) {
+	Params params;
+	return open_from(open_dependencies_statement.run(params.add(parents).add(child).add(static_cast<int32>(count))));
+}
+
+std::vector<OpenDependency> open_dependencies_of(std::span<const int64> children) {
+	Params params;
+	return open_from(open_of_children_statement.run(params.add(children)));
+}
+
+std::vector<int64> waiting_children(IdRange ids, int64 child, int parents, const Batch &batch) {
+	Params params;
+	params.add(ids.low).add(ids.high).add(static_cast<int32>(parents)).add(child).add(batch.count).add(batch.except);
+	std::vector<int64> children = waiting_children_statement.run(params).ids();
+	std::sort(children.begin(), children.end());
+	children.erase(std::unique(children.begin(), children.end()), children.end());
+	return children;
+}
+
+static constinit Statement lock_blocked_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
+												  "ANY ($1) AND " STATUS_IS("blocked") " FOR UPDATE SKIP LOCKED",
+												  INT8ARRAYOID};
+static constinit Statement lock_dependents_statement{
+	"SELECT c.id, c.waits_for, c.on_parent_failure FROM jobqueue.dependents c WHERE c.id" EQ
+	"ANY ($1) FOR UPDATE SKIP LOCKED",
+	INT8ARRAYOID};
+static constinit Statement not_blocked_statement{
+	"SELECT u.id FROM pg_catalog.unnest($1) u(id) WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
+	"u.id AND " STATUS_IS("blocked") " OFFSET 0)",
+	INT8ARRAYOID};
+
+std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
+	Params blocked, params;
+	const std::vector<int64> locked = lock_blocked_statement.run(blocked.add(ids)).ids();
+	if (locked.empty())
+		return {};
+	const Rows rows = lock_dependents_statement.run(params.add(std::span<const int64>(locked)));
+	std::vector<Dependent> dependents;
+	dependents.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		dependents.push_back({rows.int64_at(i, 1), rows.int32_at(i, 2), rows.text_at(i, 3)});
+	return dependents;
+}
+
+std::vector<int64> not_blocked(std::span<const int64> ids) {
+	Params params;
+	return not_blocked_statement.run(params.add(ids)).ids();
+}
+
+/* By their places: nobody changes such a row, and while our snapshot lasts its place is not another's. */
+static constinit Statement resolve_statement{
+	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY ($1) RETURNING d.parent_id, d.child_id", TIDARRAYOID};
+static constinit Statement set_waits_for_statement{
+	Statement::Join::hash,
+	"UPDATE jobqueue.dependents c SET waits_for = u.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS "
+	"u(id, n) WHERE c.id" EQ "ANY ($1) AND c.id" EQ "u.id",
+	INT8ARRAYOID, INT4ARRAYOID};
+static constinit Statement release_statement{
+	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN t.run_at" GT NOW
+	" THEN 'scheduled' ELSE 'pending' END, updated_at = " NOW " WHERE t.id" EQ
+	"ANY ($1) AND " STATUS_IS("blocked") " RETURNING t.id, t.type, t.queue, t.priority, CASE WHEN t.status" EQ
+										 "'scheduled' THEN t.run_at END, coalesce(t.group_key, '')",
+	INT8ARRAYOID};
+static constinit Statement forget_dependencies_statement{
+	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY (ARRAY(" OPEN_OF_CHILDREN("o.ctid") "))", INT8ARRAYOID};
+
+std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies) {
+	Params params;
+	params.add_datum(array_of(dependencies, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT,
+							  [](const OpenDependency &open, bool *) { return PointerGetDatum(&open.place); }),
+					 false);
+	const Rows rows = resolve_statement.run(params);
+	std::vector<std::pair<int64, int64>> resolved;
+	resolved.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		resolved.emplace_back(rows.int64_at(i, 1), rows.int64_at(i, 2));
+	return resolved;
+}
+
+void set_waits_for(std::span<const int64> ids, std::span<const int32> waits_for) {
+	Params params;
+	set_waits_for_statement.run(params.add(ids).add(waits_for));
+}
+
+std::vector<Released> release(std::span<const int64> ids) {
+	Params params;
+	const Rows rows = release_statement.run(params.add(ids));
+	std::vector<Released> released;
+	released.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		released.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
+							std::nullopt, rows.text_at(i, 6)});
+		if (!rows.is_null(i, 5))
+			released.back().due = DatumGetTimestampTz(rows.datum(i, 5));
+	}
+	return released;
+}
+
+void forget_dependencies(std::span<const int64> children) {
+	Params params;
+	forget_dependencies_statement.run(params.add(children));
+}
+
+static constinit Statement open_parents_statement{
+	"SELECT (SELECT d.parent_id FROM jobqueue.dependencies d WHERE d.parent_id" GE
+	"$1 ORDER BY d.parent_id, d.child_id LIMIT 1), "
+	"(SELECT d.parent_id FROM jobqueue.dependencies d ORDER BY d.parent_id DESC, d.child_id DESC LIMIT 1)",
+	INT8OID};
+
+IdRange open_parents(int64 from) {
+	Params params;
+	const Rows rows = open_parents_statement.run(params.add(from));
+	return rows.is_null(0, 1) ? IdRange{} : IdRange{rows.int64_at(0, 1), rows.int64_at(0, 2)};
+}
+
+/* Outcomes */
+
+static constinit Statement note_outcomes_statement{
+	"INSERT INTO jobqueue.parents (id, status, result) SELECT u.id, $3, u.result FROM ROWS FROM (pg_catalog.unnest($1), "
+	"pg_catalog.unnest($2)) AS u(id, result) WHERE $4 OR EXISTS (SELECT 1 FROM jobqueue.dependencies d WHERE d.parent_id" EQ
+	"u.id OFFSET 0) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result",
+	INT8ARRAYOID, JSONBARRAYOID, TEXTOID, BOOLOID};
+
+void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, bool all) {
+	Params params;
+	params.add_datum(ids_of(outcomes, [](const Outcome &outcome) { return outcome.id; }), false);
+	params.add_datum(array_of(outcomes, JSONBOID, -1, false, TYPALIGN_INT,
+							  [](const Outcome &outcome, bool *isnull) {
+								  *isnull = !outcome.result;
+								  return outcome.result.value_or(0);
+							  }),
+					 false);
+	note_outcomes_statement.run(params.add(status).add(all));
+}
+
+/*
+ * What has been kept is right, but for parents that were retried since, and for those of a task that did not wait for
+ * them all.
+ */
+static constinit Statement parent_results_statement{
+	"SELECT u.id, u.name, coalesce(t.status, p.status, 'completed'), CASE WHEN t.id IS NULL THEN p.result ELSE t.result END FROM jobqueue.dependents c, LATERAL "
+	"ROWS FROM (pg_catalog.unnest(c.parents), pg_catalog.unnest(c.names)) AS u(id, name) "
+	"LEFT JOIN LATERAL (SELECT p.status, p.result FROM jobqueue.parents p WHERE p.id" EQ "u.id LIMIT 1) p ON true "
+	"LEFT JOIN LATERAL (SELECT t.id, t.status, CASE WHEN t.status" EQ
+	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ
+	"u.id AND (c.waits_for OPERATOR(pg_catalog.<>) 0 OR p.status OPERATOR(pg_catalog.<>) 'completed') LIMIT 1) t ON true "
+	"WHERE c.id" EQ "$1 ORDER BY u.id",
+	INT8OID};
+
+static constinit Statement is_claimed_statement{"SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
+												"$1 AND t.attempts" EQ
+												"$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER,
+												INT8OID, INT4OID};
+
+bool is_claimed(int64 id, int32 attempt) {
+	Params params;
+	return !is_claimed_statement.run(params.add(id).add(attempt)).empty();
+}
+
+Rows parent_results(int64 id) {
+	Params params;
+	return parent_results_statement.run(params.add(id));
+}
+
+/* Maintenance */
+
+#define DEPENDENTS(which)                                                                                                \
+	"SELECT c.id, c.waits_for, t.status IS NULL OR t.status" EQ "'completed', t.status" EQ                               \
+	"ANY (ARRAY['failed', 'cancelled']) FROM (SELECT d.id, d.waits_for FROM jobqueue.dependents d WHERE d.created_at" GE \
+		INSTALLED " AND d.id" which ") c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ         \
+	"c.id LIMIT 1) t ON true"
+static constinit Statement dependents_statement{DEPENDENTS(GT "$1 AND NOT d.id" EQ "ANY ($3) ORDER BY d.id LIMIT $2"),
+												INT8OID, INT4OID, INT8ARRAYOID};
+static constinit Statement these_dependents_statement{DEPENDENTS(EQ "ANY ($1)"), INT8ARRAYOID};
+static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dependents c WHERE c.id" EQ "ANY ($1)",
+													   INT8ARRAYOID};
+static constinit Statement remove_parents_statement{
+	Statement::Join::hash,
+	"DELETE FROM jobqueue.parents p WHERE NOT EXISTS (SELECT 1 FROM (SELECT pg_catalog.unnest(c.parents) AS id FROM "
+	"jobqueue.dependents c) r WHERE r.id" EQ "p.id) AND p.created_at" GE INSTALLED};
+
+std::vector<KnownDependent> dependents(int64 after, const Batch &batch) {
+	Params params;
+	const Rows rows = batch.only.empty()
+						  ? dependents_statement.run(params.add(after).add(batch.count).add(batch.except))
+						  : these_dependents_statement.run(params.add(batch.only));
+	std::vector<KnownDependent> known;
+	known.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		known.push_back({rows.int64_at(i, 1), rows.int32_at(i, 2), rows.bool_at(i, 3), rows.bool_at(i, 4)});
+	return known;
+}
+
+void remove_dependents(std::span<const int64> ids) {
+	Params params;
+	remove_dependents_statement.run(params.add(ids));
+}
+
+int64 remove_unneeded_parents() {
+	Params none;
+	return static_cast<int64>(remove_parents_statement.run(none).processed());
+}
+
+} // namespace jobqueue::store

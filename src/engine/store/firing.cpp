@@ -1,0 +1,196 @@
+/*
+ * firing.cpp -- see firing.hpp. C++ region.
+ */
+#include "engine/store/firing.hpp"
+
+#include "engine/bounds.hpp"
+#include "engine/store/phrases.hpp"
+
+namespace jobqueue::store {
+
+#define HOLDS "s.held OPERATOR(pg_catalog.<>) '{}'"
+
+/* The names of roles, each with its first row in an index that begins with them: one step from each to the next. */
+#define ROLES(columns, condition, order)                                                                               \
+	"WITH RECURSIVE r AS ((SELECT " columns " FROM jobqueue.schedules s WHERE " condition " ORDER BY " order           \
+	" LIMIT 1) UNION ALL (SELECT n.* FROM r CROSS JOIN LATERAL (SELECT " columns                                       \
+	" FROM jobqueue.schedules s WHERE " condition " AND s.created_by" GT "r.created_by ORDER BY " order                \
+	" LIMIT 1) n)) SELECT * FROM r"
+#define HEALTHY ACTIVE_SCHEDULE " AND s.last_error IS NULL"
+#define DUE HEALTHY " AND s.next_run_at IS NOT NULL"
+#define HELD HEALTHY " AND " HOLDS
+#define FAILING ACTIVE_SCHEDULE " AND s.last_error IS NOT NULL"
+/* $1: roles; each sees at most $2 of its rows. */
+#define EACH_OF_ROLES "pg_catalog.unnest($1) u(role) CROSS JOIN LATERAL "
+#define OF_ROLE " AND s.created_by" EQ "u.role::pg_catalog.name "
+/* $1: roles, $2: names, behind which each sees at most $3 of its rows. */
+#define PAGES(condition, ready)                                                                                        \
+	"SELECT x.* FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(role, after) CROSS JOIN LATERAL ("     \
+	"SELECT s.created_by, s.name, " ready " FROM jobqueue.schedules s WHERE " condition OF_ROLE "AND s.name" GT        \
+	"u.after ORDER BY s.name LIMIT $3) x"
+
+#define BUT_THESE(names) " AND NOT s.name" EQ "ANY (" names ")"
+static constinit Statement roles_due_statement{
+	ROLES("s.created_by, s.next_run_at", DUE BUT_THESE("$1"), "s.created_by, s.next_run_at"), TEXTARRAYOID};
+static constinit Statement roles_holding_statement{ROLES("s.created_by", HELD, "s.created_by")};
+static constinit Statement roles_failing_statement{ROLES("s.created_by", FAILING, "s.created_by")};
+static constinit Statement lock_due_statement{
+	"SELECT x.* FROM " EACH_OF_ROLES "(" SCHEDULE_COLUMNS DUE OF_ROLE "AND s.next_run_at" LE
+	"$3" BUT_THESE("$4") " ORDER BY s.next_run_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED) x",
+	TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, TEXTARRAYOID};
+static constinit Statement holding_pages_statement{PAGES(HELD, "NOT " SCHEDULE_BUSY), TEXTARRAYOID, TEXTARRAYOID,
+												   INT4OID};
+static constinit Statement failing_pages_statement{PAGES(FAILING, "true"), TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement lock_named_statement{
+	SCHEDULE_COLUMNS ACTIVE_SCHEDULE " AND s.name" EQ "ANY ($1) FOR UPDATE OF s SKIP LOCKED", TEXTARRAYOID};
+static constinit Statement firing_statement{
+	"UPDATE jobqueue.schedules s SET next_run_at = $2, last_run_at = $3, last_task_id = $4, held = $5, "
+	"last_error = NULL WHERE s.name" EQ "$1",
+	TEXTOID,
+	TIMESTAMPTZOID,
+	TIMESTAMPTZOID,
+	INT8OID,
+	TIMESTAMPTZARRAYOID};
+static constinit Statement error_statement{"UPDATE jobqueue.schedules s SET last_error = $2 WHERE s.name" EQ
+										   "$1 AND (s.last_error IS NULL OR s.last_error OPERATOR(pg_catalog.<>) $2) "
+										   "RETURNING s.name",
+										   TEXTOID, TEXTOID};
+static constinit Statement metadata_statement{
+	"SELECT pg_catalog.jsonb_build_object('schedule', $1, 'scheduled_for', $2)", TEXTOID, TIMESTAMPTZOID};
+static constinit Statement later_statement{
+	"SELECT s.name, s.cron, s.time_zone, s.anchor, s.next_run_at FROM jobqueue.schedules s WHERE " ACTIVE_SCHEDULE
+	" AND s.next_run_at" GT "$1 AND s.name" GT "$2 ORDER BY s.name LIMIT $3",
+	TIMESTAMPTZOID, TEXTOID, INT4OID};
+static constinit Statement timing_statement{
+	"UPDATE jobqueue.schedules s SET next_run_at = $2, anchor = $3 FROM (SELECT l.name FROM jobqueue.schedules l WHERE "
+	"l.name" EQ "$1 AND l.next_run_at" EQ "$4 FOR UPDATE SKIP LOCKED) l WHERE s.name" EQ "l.name RETURNING s.name",
+	TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+static constinit Statement holding_statement{"SELECT x.last_task_id FROM " EACH_OF_ROLES
+											 "(SELECT s.last_task_id FROM jobqueue.schedules s WHERE " HELD OF_ROLE
+											 "AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $2) x",
+											 TEXTARRAYOID, INT4OID};
+
+static Datum array_of(const std::vector<TimestampTz> &times) {
+	return guard([&times] {
+		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (times.size() + 1)));
+		for (size_t i = 0; i < times.size(); i++)
+			elements[i] = TimestampTzGetDatum(times[i]);
+		return PointerGetDatum(construct_array(elements, static_cast<int>(times.size()), TIMESTAMPTZOID, 8,
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	});
+}
+
+std::vector<DueRole> roles_due(std::span<const std::string> but) {
+	Params params;
+	const Rows rows = roles_due_statement.run(params.add(but));
+	std::vector<DueRole> roles;
+	for (uint64 i = 0; i < rows.size(); i++)
+		roles.push_back({rows.name_at(i, 1), DatumGetTimestampTz(rows.datum(i, 2))});
+	return roles;
+}
+
+static std::vector<std::string> roles_from(Statement &statement) {
+	Params none;
+	const Rows rows = statement.run(none);
+	std::vector<std::string> roles;
+	for (uint64 i = 0; i < rows.size(); i++)
+		roles.push_back(rows.name_at(i, 1));
+	return roles;
+}
+
+std::vector<std::string> roles_holding() {
+	return roles_from(roles_holding_statement);
+}
+
+std::vector<std::string> roles_failing() {
+	return roles_from(roles_failing_statement);
+}
+
+std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
+										 std::span<const std::string> but) {
+	Params params;
+	return schedules_from(
+		lock_due_statement.run(params.add(roles).add(static_cast<int32>(each)).add_time(now).add(but)));
+}
+
+static std::vector<ScheduleName> page_of(Statement &statement, std::span<const std::string> roles,
+										 std::span<const std::string> after, int each) {
+	Params params;
+	const Rows rows = statement.run(params.add(roles).add(after).add(static_cast<int32>(each)));
+	std::vector<ScheduleName> names;
+	for (uint64 i = 0; i < rows.size(); i++)
+		names.push_back({rows.name_at(i, 1), rows.text_at(i, 2), rows.bool_at(i, 3)});
+	return names;
+}
+
+std::vector<ScheduleName> holding_schedules(std::span<const std::string> roles, std::span<const std::string> after,
+											int each) {
+	return page_of(holding_pages_statement, roles, after, each);
+}
+
+std::vector<ScheduleName> failing_schedules(std::span<const std::string> roles, std::span<const std::string> after,
+											int each) {
+	return page_of(failing_pages_statement, roles, after, each);
+}
+
+std::vector<Schedule> lock_schedules(std::span<const std::string> names) {
+	Params params;
+	return schedules_from(lock_named_statement.run(params.add(names)));
+}
+
+static constinit Statement contents_statement{
+	"SELECT s.payload, s.command FROM jobqueue.schedules s WHERE s.name" EQ "$1", TEXTOID};
+
+void fetch_contents(Schedule &schedule) {
+	Params params;
+	const Rows rows = contents_statement.run(params.add(std::string_view(schedule.name)));
+	if (rows.empty())
+		throw Error(ERRCODE_INTERNAL_ERROR, "a locked schedule is gone");
+	schedule.payload = rows.datum(0, 1);
+	if (!rows.is_null(0, 2))
+		schedule.command = rows.text_at(0, 2);
+}
+
+void put_firing(const Schedule &schedule) {
+	Params params;
+	params.add(std::string_view(schedule.name)).add_time(schedule.next_run_at).add_time(schedule.last_run_at);
+	params.add(schedule.last_task_id).add_datum(array_of(schedule.held), false);
+	firing_statement.run(params);
+}
+
+bool put_schedule_error(std::string_view name, std::string_view message) {
+	Params params;
+	const std::string text = bounds::cut(message, bounds::error);
+	return !error_statement.run(params.add(name).add(std::string_view(text))).empty();
+}
+
+Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for) {
+	Params params;
+	return metadata_statement.run(params.add(schedule).add_time(scheduled_for)).datum(0, 1);
+}
+
+std::vector<Timing> later_schedules(TimestampTz now, std::string_view after, int count) {
+	Params params;
+	const Rows rows = later_statement.run(params.add_time(now).add(after).add(static_cast<int32>(count)));
+	std::vector<Timing> timings;
+	for (uint64 i = 0; i < rows.size(); i++)
+		timings.push_back({rows.text_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3),
+						   DatumGetTimestampTz(rows.datum(i, 4)), DatumGetTimestampTz(rows.datum(i, 5))});
+	return timings;
+}
+
+bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run_at) {
+	Params params;
+	params.add(std::string_view(timing.name))
+		.add_time(next_run_at)
+		.add_time(timing.anchor)
+		.add_time(timing.next_run_at);
+	return !timing_statement.run(params).empty();
+}
+
+std::vector<int64> holding_tasks(std::span<const std::string> roles, int each) {
+	Params params;
+	return holding_statement.run(params.add(roles).add(static_cast<int32>(each))).ids();
+}
+
+} // namespace jobqueue::store

@@ -1,0 +1,34 @@
+/*
+ * grouped_lanes.hpp -- the statements that find and lock the pending tasks of groups.
+ *
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ */
+#pragma once
+
+#include "engine/store/candidates.hpp"
+
+namespace jobqueue::store {
+
+/* The first pending task of a group, in a lane of groups. */
+struct GroupHead {
+	std::string group;
+	int64 id;
+	std::string type;
+	bool dead_letter;
+	bool held;				  /* it waits for its next attempt, and the others for it */
+	int64 low = PG_INT64_MIN; /* there is nothing before this id */
+};
+/* "held": a task that waits for its next attempt keeps its place. Of up to "count" groups, in the order of their keys, between these two; what lies beyond is not touched. */
+std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std::optional<std::string_view> before,
+								   int count, bool held);
+/* Of these groups, from the given ids on. */
+std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows,
+								bool held);
+/*
+ * Locks up to "each" tasks of each of these groups, in their order from the head on. Those that cannot be had in this order,
+ * because the head is another by now, or locked, are "passed". They are not asked whether the filter wants them.
+ */
+std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
+									  int each, bool held);
+
+} // namespace jobqueue::store

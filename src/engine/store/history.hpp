@@ -1,0 +1,44 @@
+/*
+ * history.hpp -- the statements about tasks that are finished: those that move them to where they are kept, and that remove them.
+ *
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ */
+#pragma once
+
+#include "engine/store/batch.hpp"
+#include "pg/session.hpp"
+
+namespace jobqueue::store {
+
+/* Tasks finished by hand go to their leaf; returns how many. */
+int64 archive_finished(int slot, const Batch &batch);
+std::vector<int64> finished_ids(const Batch &batch);
+/* Failed tasks that finished before; returns how many. */
+int64 purge_failed(TimestampTz before, const Batch &batch);
+std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch);
+
+struct Ring {
+	int slot;
+	TimestampTz since;
+};
+/* Until it turns for the first time, no row says so: leaf 1, since the installation. */
+Ring history_ring();
+void set_history_ring(const Ring &ring);
+/* Throws 55P03 if somebody reads it at the moment: nobody shall wait for us. */
+void empty_history(int slot);
+/* A history leaf with rows in it; 0 if there is none. */
+int occupied_history();
+
+/* As empty_history(), but waits for those who read the leaf, as long as lock_timeout allows. */
+void empty_history_patiently(int slot);
+/* Where it cannot be emptied at once: removes rows after an id, in the order of ids, but for those that are locked. */
+struct Thinned {
+	int64 last;
+	int64 count;
+};
+Thinned thin_history(int slot, int64 after, int count);
+bool history_is_empty(int slot);
+/* Who has a lock on the leaf, for people. */
+std::string holders_of_history(int slot);
+
+} // namespace jobqueue::store

@@ -1,0 +1,39 @@
+/*
+ * incarnation.hpp -- the statements about jobqueue.incarnation: which database and server the tasks belong to.
+ *
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ */
+#pragma once
+
+#include "pg/session.hpp"
+
+namespace jobqueue::store {
+
+/* Is this database what the incarnation says, on the server that it says, and its tasks its own? */
+struct Standing {
+	bool own = false;
+	bool settled = false;		   /* the incarnation says which server this is */
+	const char *reason = nullptr;  /* why it is not our own */
+	const char *told_by = nullptr; /* likewise, if that is not in the table yet: disown() */
+};
+Standing standing();
+bool is_own_incarnation();
+/* Does a subscription bring tasks into this database? */
+bool is_replicated();
+/* Writes down which server this is. */
+void settle();
+/* From now on it is nobody's, until adopt(), even if what told us so is gone. */
+void disown();
+/* Makes it ours, handlers that came from elsewhere too; false if it was. New ids come after those that are there. */
+bool adopt();
+
+struct Extension {
+	Oid oid;
+	Oid owner;
+	std::string version;
+};
+
+/* An installation that is younger than "now", since the clock was set back, becomes older; true if it was. */
+bool correct_installation(TimestampTz now);
+
+} // namespace jobqueue::store

@@ -1,0 +1,193 @@
+/*
+ * lanes.cpp -- see lanes.hpp. C++ region.
+ */
+#include "engine/store/lanes.hpp"
+
+#include "engine/store/phrases.hpp"
+
+namespace jobqueue::store {
+
+/*
+ * Loose index scans: from one lane to the next, without reading what is in them. Looking between two known lanes must
+ * not touch either: the first entries of a lane may be dead by the million. (A comparison of rows would not do: as an
+ * upper bound it stops a scan only where its first column decides.)
+ */
+#define FIRST_IN_ORDER " ORDER BY t.queue" CCOLL ", t.priority, t.id NULLS FIRST LIMIT 1"
+#define FIRST_LANE(condition)                                                                                          \
+	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
+	"'pending' AND t.group_key IS NULL AND " condition FIRST_IN_ORDER ")"
+
+static constinit Statement new_priorities_statement{
+	"SELECT n.queue, n.priority FROM unnest($1, $2, $3) AS g(queue, low, high), LATERAL " FIRST_LANE(
+		"t.queue" CCOLL EQ "g.queue AND t.priority" GT "g.low AND t.priority" LT "g.high") " n",
+	TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID};
+static constinit Statement new_queues_statement{
+	"SELECT n.queue, n.priority FROM unnest($1, $2) AS g(low, high), LATERAL " FIRST_LANE(
+		"t.queue" CCOLL GT "g.low AND t.queue" CCOLL LT "g.high") " n",
+	TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement last_queues_statement{
+	"SELECT n.queue, n.priority FROM " FIRST_LANE("t.queue" CCOLL GT "$1") " n", TEXTOID};
+#define FIRST_GROUP_LANE(condition)                                                                                    \
+	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
+	"'pending' AND t.group_key IS NOT NULL AND " condition GROUP_ORDER("t") "LIMIT 1)"
+/*
+ * The first $1 priorities of each queue. Loose, too: a step for each queue, and one for each of these lanes, however many
+ * there are.
+ */
+#define LANE_HEADS(first)                                                                                              \
+	"WITH RECURSIVE queues AS (SELECT n.queue FROM " first(                                                            \
+		"true ") " n UNION ALL SELECT n.queue FROM queues f, "                                                         \
+				 "LATERAL " first("t.queue" CCOLL GT                                                                   \
+								  "f.queue ") " n) SELECT q.queue, h.priority, h.id FROM queues q, LATERAL ("          \
+											  "WITH RECURSIVE p AS (SELECT n.priority, n.id, 1 AS k FROM " first(      \
+												  "t.queue" CCOLL EQ                                                   \
+												  "q.queue ") " n UNION ALL "                                          \
+															  "SELECT n.priority, n.id, p.k" PLUS                      \
+															  "1 FROM p, LATERAL " first(                              \
+																  "t.queue" CCOLL EQ "q.queue AND t.priority" GT       \
+																  "p.priority ") " n WHERE p.k" LT "$1) "              \
+																				 "SELECT p.priority, p.id FROM p) h"
+static constinit Statement lane_heads_statement{LANE_HEADS(FIRST_LANE), INT4OID};
+static constinit Statement group_lane_heads_statement{LANE_HEADS(FIRST_GROUP_LANE), INT4OID};
+/* What comes after a priority, and whether it is wanted: so many rows, in one scan. */
+static constinit Statement ahead_statement{"SELECT t.priority, " WANTED " FROM jobqueue.tasks_live t WHERE t.status" EQ
+										   "'pending' AND t.group_key IS NULL AND t.queue" CCOLL EQ
+										   "$1 AND t.priority" GT "$2 ORDER BY t.queue" CCOLL
+										   ", t.priority, t.id NULLS FIRST LIMIT $3",
+										   TEXTOID, INT4OID, INT4OID};
+static constinit Statement group_ahead_statement{"SELECT t.priority, " WANTED
+												 " FROM jobqueue.tasks_live t WHERE t.status" EQ
+												 "'pending' AND t.group_key IS NOT NULL AND t.queue" CCOLL EQ
+												 "$1 AND t.priority" GT "$2 " GROUP_ORDER("t") "LIMIT $3",
+												 TEXTOID, INT4OID, INT4OID};
+
+static void append_lanes(std::vector<Lane> &lanes, const Rows &rows) {
+	for (uint64 i = 0; i < rows.size(); i++)
+		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2), false});
+}
+
+/* One step: at most one lane from each gap. */
+static std::vector<Lane> look_between(std::span<const Lane> known, const QueueEnds &ends) {
+	constexpr int32 below_all = PG_INT16_MIN - 1, above_all = PG_INT16_MAX + 1;
+	std::vector<std::string> queues, low_queues, high_queues;
+	std::vector<int32> lows, highs;
+	const auto add_gap = [&](const std::string &queue, int32 low, int32 high) {
+		if (low + 1 >= high)
+			return;
+		queues.push_back(queue);
+		lows.push_back(low);
+		highs.push_back(high);
+	};
+	const auto end_of = [&ends](const std::string &queue) {
+		const auto end = ends.find(queue);
+		return end == ends.end() ? above_all : end->second + 1;
+	};
+	const Lane *previous = nullptr;
+	for (const Lane &lane : known) {
+		const bool same_queue = previous && previous->queue == lane.queue;
+		if (!same_queue) {
+			if (previous)
+				add_gap(previous->queue, previous->priority, end_of(previous->queue));
+			low_queues.push_back(previous ? previous->queue : std::string()); /* no queue has an empty name */
+			high_queues.push_back(lane.queue);
+		}
+		add_gap(lane.queue, same_queue ? previous->priority : below_all, lane.priority);
+		previous = &lane;
+	}
+	add_gap(previous->queue, previous->priority, end_of(previous->queue));
+
+	std::vector<Lane> found;
+	Params priorities, between, last;
+	priorities.add(std::span<const std::string>(queues)).add(std::span<const int32>(lows));
+	append_lanes(found, new_priorities_statement.run(priorities.add(std::span<const int32>(highs))));
+	between.add(std::span<const std::string>(low_queues)).add(std::span<const std::string>(high_queues));
+	append_lanes(found, new_queues_statement.run(between));
+	append_lanes(found, last_queues_statement.run(last.add(std::string_view(previous->queue))));
+	return found;
+}
+
+static std::vector<LaneHead> first_lanes(bool grouped, int count) {
+	Params params;
+	const Rows rows = (grouped ? group_lane_heads_statement : lane_heads_statement).run(params.add(count));
+	std::vector<LaneHead> heads;
+	heads.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2), grouped}, rows.int64_at(i, 3)});
+	std::sort(heads.begin(), heads.end(), [](const LaneHead &a, const LaneHead &b) { return a.lane < b.lane; });
+	return heads;
+}
+
+/* Reads the first lanes of each queue, and notes where there are more. */
+static void discover_first(DiscoveredLanes &discovered, bool grouped) {
+	int count = 0;
+	const std::vector<LaneHead> heads = first_lanes(grouped, lanes_at_once + 1);
+	for (size_t i = 0; i < heads.size(); i++) {
+		const Lane &lane = heads[i].lane;
+		const bool same_queue = i > 0 && heads[i - 1].lane.queue == lane.queue;
+		count = same_queue ? count + 1 : 1;
+		if (count <= lanes_at_once) {
+			discovered.lanes.push_back(lane);
+			continue;
+		}
+		const int32 end = heads[i - 1].lane.priority;
+		const auto known = discovered.ends.try_emplace(lane.queue, end).first;
+		known->second = std::min(known->second, end);
+	}
+}
+
+/* Of tasks without group. */
+static void discover_plain_lanes(DiscoveredLanes &discovered, std::span<const Lane> known, const QueueEnds &ends) {
+	discovered.from_scratch = known.empty();
+	/* Where a few steps do not find the end, there are many new ones. */
+	std::vector<Lane> all(known.begin(), known.end());
+	for (int step = 0; !discovered.from_scratch; step++) {
+		const std::vector<Lane> found = look_between(all, ends);
+		if (found.empty())
+			return;
+		discovered.from_scratch = step == 8;
+		discovered.lanes.insert(discovered.lanes.end(), found.begin(), found.end());
+		all.insert(all.end(), found.begin(), found.end());
+		std::sort(all.begin(), all.end());
+	}
+	discovered.lanes.clear();
+	discover_first(discovered, false);
+}
+
+DiscoveredLanes discover_lanes(std::span<const Lane> known, const QueueEnds &ends) {
+	std::vector<Lane> plain(known.begin(), known.end());
+	std::erase_if(plain, [](const Lane &lane) { return lane.grouped; });
+	DiscoveredLanes discovered;
+	discover_plain_lanes(discovered, plain, ends);
+	discover_first(discovered, true);
+	return discovered;
+}
+
+LanesAhead lanes_ahead(std::string_view queue, int32 after, bool grouped, const TypeFilter &filter) {
+	constexpr int32 most_rows = 8192;
+	Params params;
+	const FilterInForce in_force(filter);
+	const Rows rows =
+		(grouped ? group_ahead_statement : ahead_statement).run(params.add(queue).add(after).add(most_rows));
+	LanesAhead ahead;
+	const auto add = [&ahead](int16 priority) {
+		if (ahead.priorities.empty() || ahead.priorities.back() != priority)
+			ahead.priorities.push_back(priority);
+	};
+	for (uint64 i = 0; i < rows.size(); i++)
+		if (rows.bool_at(i, 2))
+			add(rows.int16_at(i, 1));
+	if (rows.size() == static_cast<uint64>(most_rows)) {
+		ahead.end = rows.int16_at(rows.size() - 1, 1);
+		add(static_cast<int16>(*ahead.end)); /* there may be more in it */
+	}
+	return ahead;
+}
+
+std::vector<LaneHead> lane_heads() {
+	constexpr int most = 1024;
+	std::vector<LaneHead> heads = first_lanes(false, most);
+	std::ranges::move(first_lanes(true, most), std::back_inserter(heads));
+	return heads;
+}
+
+} // namespace jobqueue::store
