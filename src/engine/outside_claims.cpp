@@ -123,7 +123,7 @@ std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues all
 		met_others = patience;
 		take(false);
 	}
-	if (rows.size() < static_cast<size_t>(request.count))
+	if (!rows.empty())
 		guard([&request] { note_due(request.lease); });
 	return rows;
 }
