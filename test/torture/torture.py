@@ -208,10 +208,15 @@ class Run:
         crash = re.compile(r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d (?!.*(?:cannot reindex invalid index|could not write init file))|runtime error:'
                            r'|was terminated by signal (?!9\b)\d+')
         problem = re.compile(r'\] \w{5} .*?(WARNING|ERROR|FATAL|PANIC):  (.*)')
+        full = re.compile(r'\[(\d+)\] \w{5} .*PANIC:.*No space left on device')
+        aborted = re.compile(r'\(PID (\d+)\) was terminated by signal 6\b')
         seen, size = Counter(), 0
         for server in self.cluster.servers:
+            without_room = set()
             for line in server.log_lines():
-                if crash.search(line):
+                if found := full.search(line):
+                    without_room.add(found[1])
+                if crash.search(line) and not ((found := aborted.search(line)) and found[1] in without_room):
                     self.ledger.report(f'in the log: {line.strip()[:300]}', 'log ' + re.sub(r'\d+', 'N', line)[30:90])
                 size += len(line) if is_ours(line) else 0
                 self.ledger.counts['starts of the server'] += 'database system is ready to accept connections' in line
