@@ -9,6 +9,7 @@
 #include "engine/store/sql_commands.hpp"
 #include "server/worker.hpp"
 
+#include "engine/bounds.hpp"
 #include "engine/outcome.hpp"
 #include "pg/clock.hpp"
 #include "pg/own_settings.hpp"
@@ -32,6 +33,7 @@ static constexpr int64 backoff_timeout_us = 5 * USECS_PER_SEC;
 /* How often we look whether it is free again, and say that rows are locked. */
 static constexpr int64 record_again_us = 200 * USECS_PER_SEC / 1000;
 static constexpr int64 report_locks_us = USECS_PER_MINUTE;
+static constexpr size_t longest_context = 500; /* bytes */
 
 void Worker::record(const Unrecorded &outcome, int64 patience_us) {
 	in_transaction(Durability::asynchronous, [&] {
@@ -131,18 +133,20 @@ void Worker::perform(std::span<const store::Attempt> tasks, HandlerTime &time) {
 	});
 }
 
-/* The error as the handler raised it, with the task in its context, on one line of level LOG. */
+/* The error as the handler raised it, with the task in its context. Long contexts, of statements, would fill the log. */
 void Worker::report_failure(const store::Attempt &task, const PgError &error, const std::string &message) {
 	const ErrorData &data = error.data();
 	const char *const reason = message.c_str();
 	const store::Attempt *const attempt = &task;
 	const char *const detail = detail_for_log(data);
-	guard([&data, attempt, reason, detail] {
+	const std::string short_context = data.context ? bounds::cut(data.context, longest_context) : std::string();
+	const char *const context = data.context ? short_context.c_str() : nullptr;
+	guard([&data, attempt, reason, detail, context] {
 		ereport(LOG, (errcode(data.sqlerrcode),
 					  errmsg("task " INT64_FORMAT " of type \"%s\" failed, attempt %d of %d: %s", attempt->id,
 							 attempt->type.c_str(), attempt->attempt, attempt->max_attempts, reason),
 					  detail ? errdetail_internal("%s", detail) : 0, data.hint ? errhint("%s", data.hint) : 0,
-					  data.context ? errcontext("%s", data.context) : 0));
+					  context ? errcontext("%s", context) : 0));
 	});
 }
 
