@@ -904,7 +904,7 @@ admin("SELECT jobqueue.cancel_tasks(type => 'flood')");
 is(join(' ', map { attempt('lim', "SELECT count(jobqueue.enqueue('flood', queue => 'lim'))") } 1 .. 6), '1 1 1 1 1 54000', 'lim: one in each session');
 admin("SELECT jobqueue.cancel_tasks(type => 'flood')");
 attempt('lim', "SELECT jobqueue.resume_queue('lim')");
-# scheduler.cpp, Role::max_workers: also for one that has more already
+# scheduler/worker_pool.hpp, Role::max_workers: also for one that has more already
 admin(<<'SQL');
 	CREATE ROLE many LOGIN;
 	CREATE FUNCTION short(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(0.2)';
@@ -1021,7 +1021,7 @@ refuse(
 	[ '... reads nothing', 'old', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'old' AND created_by <> 'old'", 0 ],
 	[ '... sees nothing', 'old', "SELECT count(*) FROM jobqueue.queue_status WHERE queue = 'old'", 0 ],
 );
-# ... and is nobody's deputy: scheduler.cpp, configure(): a handler is for the role that it was registered for
+# ... and is nobody's deputy: scheduler/configuration.cpp, why_not_run(): a handler is for the role that it was registered for
 my $deputy = admin("SELECT jobqueue.enqueue('old', '2', 'old')");
 wait_a_look();
 is(admin("SELECT concat_ws(' ', status, result::text) FROM jobqueue.tasks WHERE id = $deputy"), 'pending', 'old: does not run what another of that name registered');
@@ -1081,7 +1081,7 @@ attempt('eve', "CREATE SCHEMA jobqueue; CREATE FUNCTION jobqueue.enqueue(text, t
 isnt(($node->psql('planted', 'CREATE EXTENSION jobqueue'))[0], 0, 'eve: a schema that was there before, with a function in it, is not adopted');
 
 # --------------------------------------------------------------------------------------------------------------------
-# One tenant with much to do, and one with little: scheduler.cpp, is_last_place()
+# One tenant with much to do, and one with little: scheduler/worker_pool.cpp, is_last_free()
 
 admin(<<'SQL');
 	CREATE ROLE big LOGIN;

@@ -1,0 +1,137 @@
+/*
+ * chore.hpp -- a part of the scheduler's work: when it is due next, and one step of it. C++ region.
+ *
+ * The scheduler asks all chores when they are due, runs those that are, and sleeps until the first of the others. A step
+ * takes about step_us. A chore with more to do says so, and goes on in a later step: so none makes the others wait for
+ * long, however much it has to do.
+ */
+#pragma once
+
+#include "engine/set_aside.hpp"
+#include "server/scheduler/served_database.hpp"
+
+namespace jobqueue::scheduler {
+
+inline constexpr int64 step_us = 20 * USECS_PER_SEC / 1000;
+/* What has failed is tried again after this, and later ever more rarely. */
+inline constexpr int64 shortest_retry_us = USECS_PER_SEC / 10;
+inline constexpr int64 longest_retry_us = 5 * USECS_PER_SEC;
+/* A pass over everything, which nobody waits for, takes at most one part in so many of the time. */
+inline constexpr int64 pass_share = 50;
+
+/* The earlier one of two times, one of each clock. */
+struct DueTime {
+	TimestampTz wall = DT_NOEND;
+	SteadyTime steady = never;
+
+	bool has_come() const noexcept { return steady <= steady_now() || wall <= GetCurrentTimestamp(); }
+};
+
+enum class Urgency {
+	prompt,	  /* somebody waits for it: it runs in the turn in which it is due */
+	in_turns, /* it can wait: those that are due take turns, one step after the other */
+};
+
+/* What a process would leave undone if it ended now. */
+enum class Unfinished {
+	nothing,
+	set_aside, /* tasks that were passed over; the next process tries them again */
+	some,	   /* work that can wait a second */
+	urgent,
+};
+
+class Chore {
+public:
+	virtual ~Chore() = default;
+	Chore(const Chore &) = delete;
+	Chore &operator=(const Chore &) = delete;
+
+	/* Completes the message "jobqueue could not ...". */
+	const char *name() const noexcept { return name_; }
+
+	/* Called at the beginning of each turn of the loop: takes in what others have announced in shared memory. Cheap. */
+	virtual void look_for_news() {}
+	/* Somebody has announced that something is due at this time. */
+	virtual void time_was_announced(TimestampTz) noexcept {}
+	/* Once every jobqueue.poll_interval: look at everything again, for what nobody announced. */
+	virtual void poll() noexcept;
+	/* The wall clock was set. */
+	virtual void clock_was_set() noexcept {}
+
+	/* When it has something to do, as far as it knows. */
+	DueTime due() const noexcept;
+	/* When it will have, if nothing is announced: a process that ends must be back by then. */
+	virtual DueTime next() const noexcept { return {}; }
+	/* It can wait, or has had a step and goes on. */
+	bool takes_turns() const noexcept { return urgency_ == Urgency::in_turns || has_more(); }
+	/* Its latest step has left something to do. */
+	bool has_more() const noexcept { return progress_ == Progress::more; }
+	SteadyTime ran_at() const noexcept { return ran_at_; }
+
+	/* One step. Throws only if the extension has been dropped. */
+	void run();
+
+	virtual Unfinished unfinished() const noexcept;
+	/* The process ends, with unfinished(): what must not be forgotten goes into shared memory. */
+	virtual void leave() noexcept {}
+
+protected:
+	Chore(ServedDatabase &database, const char *name, Urgency urgency) noexcept
+		: db_(database), name_(name), urgency_(urgency) {}
+
+	/* What fails is reported here, or by those who are called. */
+	virtual Progress step() = 0;
+	/* When rows that were set aside are tried again. */
+	virtual SteadyTime retry_at() const noexcept { return never; }
+
+	/* Makes a step due, at once or at a time; if the latest one has failed, not before it would be tried again. */
+	void ask(SteadyTime at = at_once) noexcept { ask_although_failing(std::max(at, backoff_.not_before())); }
+	void ask_although_failing(SteadyTime at) noexcept { asked_at_ = std::min(asked_at_, at); }
+
+	ServedDatabase &db_;
+
+private:
+	const char *const name_;
+	const Urgency urgency_;
+	Progress progress_ = Progress::done;
+	SteadyTime asked_at_ = never;
+	SteadyTime ran_at_ = at_once;
+	Backoff backoff_{shortest_retry_us, longest_retry_us};
+};
+
+/* A chore that takes many rows in one transaction, none of which can stop the others. */
+class BatchChore : public Chore {
+public:
+	Unfinished unfinished() const noexcept override;
+
+protected:
+	/* "action": what is done to a task, for the log; see SetAside. */
+	BatchChore(ServedDatabase &database, const char *name, Urgency urgency, const char *action) noexcept
+		: Chore(database, name, urgency), aside_(action) {}
+
+	SteadyTime retry_at() const noexcept override { return aside_.next_time(); }
+	/* One transaction. run(batch) returns how many rows it took, look(batch) which rows these are. Both in a Session. */
+	template <typename Run, typename Look> Progress batch_step(Run &&run, Look &&look);
+
+	SetAside aside_;
+};
+
+template <typename Run, typename Look> Progress BatchChore::batch_step(Run &&run, Look &&look) {
+	const SteadyTime began = steady_now();
+	const int most = aside_.batch_size().get();
+	const Progress progress = aside_.step(
+		most, began + step_us,
+		[&](const store::Batch &rows, int64 &count) { return db_.try_in_session([&] { count = run(rows); }); },
+		[&](const store::Batch &rows, std::vector<int64> &ids) {
+			return db_.try_in_session([&] { ids = look(rows); });
+		});
+	if (aside_.took_batch())
+		aside_.batch_size().took(steady_now() - began, progress == Progress::more);
+	if (aside_.problem())
+		db_.complaints.failed(name(), *aside_.problem());
+	else if (progress != Progress::failed)
+		db_.complaints.succeeded(name());
+	return progress;
+}
+
+} // namespace jobqueue::scheduler

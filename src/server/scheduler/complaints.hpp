@@ -1,0 +1,34 @@
+/*
+ * complaints.hpp -- what fails is reported once, not at every attempt. C++ region.
+ */
+#pragma once
+
+#include "pg/clock.hpp"
+#include "pg/guard.hpp"
+
+#include <map>
+
+namespace jobqueue::scheduler {
+
+/*
+ * A failure is logged when it begins, again when its message changes, and for each thing that fails at most once a minute.
+ * A lock that somebody holds is logged only when it has lasted for ten seconds.
+ */
+class Complaints {
+public:
+	/* "what" completes the message "jobqueue could not ...". Its text lives for ever, as does a topic's. */
+	void failed(std::string_view what, const PgError &error);
+	void succeeded(std::string_view what) noexcept;
+	/* May a message about this topic, which can last, be logged now? At most once a minute. */
+	bool may_say(std::string_view topic);
+
+private:
+	struct Complaint {
+		std::string message;
+		SteadyTime said_at = at_once, since = at_once;
+		bool lasts = false;
+	};
+	std::map<std::string_view, Complaint> complaints_;
+};
+
+} // namespace jobqueue::scheduler

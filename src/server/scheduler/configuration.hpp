@@ -1,0 +1,57 @@
+/*
+ * configuration.hpp -- what the tables say of the work here: is this database ours, which roles have handlers, under which
+ * limits. C++ region.
+ */
+#pragma once
+
+#include "engine/store/handlers.hpp"
+#include "engine/store/incarnation.hpp"
+#include "engine/store/role_limits.hpp"
+#include "server/scheduler/worker_pool.hpp"
+
+#include <set>
+
+namespace jobqueue::scheduler {
+
+class Configuration {
+public:
+	Configuration(ServedDatabase &database, WorkerPool &pool) noexcept : db_(database), pool_(pool) {}
+
+	/* Has it changed since it was read, or should a failed reading be tried again? "polls": it is read in any case. */
+	bool is_due(bool polls) const noexcept;
+	/*
+	 * Reads it, and gives it to the worker pool. A state if there is nothing to run here for now: then the process ends.
+	 * Where it cannot be read, things go on as they were, until it can.
+	 */
+	std::optional<SchedulerState> read();
+	/* When a failed reading is tried again; never, if the latest one has not failed. */
+	SteadyTime retry_at() const noexcept { return backoff_.is_failing() ? backoff_.not_before() : never; }
+
+private:
+	struct Tables {
+		std::optional<store::Extension> extension;
+		std::vector<store::Handler> handlers;
+		std::map<Oid, Queues> allowed; /* by role, where its handlers keep to the queues that it may work in */
+		std::vector<store::Limits> limits;
+		Conditions conditions;
+		std::string database;
+		store::Standing standing;
+
+		bool is_of_this_version() const { return extension && extension->version == library_version; }
+	};
+	Tables read_tables(uint64 generation);
+	void watch_rights(const Tables &tables);
+	std::optional<SchedulerState> reason_to_end(const Tables &tables);
+	Roles roles_from(Tables &tables, bool has_changed);
+	void report_refused(const store::Handler &handler, const char *reason, std::set<std::string> &refused);
+
+	ServedDatabase &db_;
+	WorkerPool &pool_;
+	Backoff backoff_{shortest_retry_us, longest_retry_us};
+	uint64 generation_ = 0;			/* of the configuration that was read; 0 = none yet */
+	std::set<std::string> refused_; /* roles of which it was reported that their handlers are not run */
+	/* Where roles with handlers may work; none = everywhere. */
+	std::map<Oid, std::optional<std::vector<std::string>>> rights_;
+};
+
+} // namespace jobqueue::scheduler

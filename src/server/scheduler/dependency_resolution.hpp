@@ -1,0 +1,59 @@
+/*
+ * dependency_resolution.hpp -- lets tasks go that waited for others, and removes what was kept for them. C++ region.
+ */
+#pragma once
+
+#include "server/scheduler/chore.hpp"
+
+namespace jobqueue::scheduler {
+
+class DependencyResolution final : public BatchChore {
+public:
+	explicit DependencyResolution(ServedDatabase &database)
+		: BatchChore(database, "let tasks go that waited for others", Urgency::prompt, "let go") {}
+
+	void look_for_news() override;
+	void poll() noexcept override {} /* DependencySweep asks for it */
+	DueTime next() const noexcept override { return {.steady = std::min(locked_again_at_, narrow_at_)}; }
+	Unfinished unfinished() const noexcept override;
+	void leave() noexcept override;
+
+	/* All tasks that others wait for may have ended. */
+	void look_at_all();
+	/* The bounds of their ids may be wider than they need to be. */
+	void narrow_bounds() noexcept { narrow_at_ = at_once; }
+	/* Have tasks that others may wait for ended a moment ago? Then the next ones may follow soon. */
+	bool is_active() const noexcept;
+
+private:
+	Progress step() override;
+	Progress resolve(SteadyTime began);
+	void take_up(const IdRanges &ids);
+
+	IdRanges ended_;				/* tasks that may have ended, and others wait for them */
+	int64 parent_ = 0, child_ = -1; /* how far the first of these ranges has been dealt with */
+	IdRanges locked_;				/* likewise, but somebody had locked one that waits */
+	SteadyTime locked_again_at_ = never;
+	SteadyTime narrow_at_ = at_once;
+	SteadyTime ended_at_ = at_once;
+};
+
+/* A pass over all tasks that wait or have waited: what nobody announced is found, and what nobody needs is removed. */
+class DependencySweep final : public BatchChore {
+public:
+	DependencySweep(ServedDatabase &database, DependencyResolution &resolution)
+		: BatchChore(database, "remove what was kept for tasks that waited", Urgency::in_turns,
+					 "forget the parents of"),
+		  resolution_(resolution) {}
+
+private:
+	Progress step() override;
+	Progress sweep();
+
+	DependencyResolution &resolution_;
+	std::optional<int64> swept_; /* the pass that is under way has come to this task */
+	int64 pass_us_ = 0;			 /* and has taken so long */
+	SteadyTime next_pass_ = at_once;
+};
+
+} // namespace jobqueue::scheduler

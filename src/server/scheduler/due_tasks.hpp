@@ -1,0 +1,50 @@
+/*
+ * due_tasks.hpp -- scheduled tasks whose time has come become pending. C++ region.
+ */
+#pragma once
+
+#include "server/scheduler/chore.hpp"
+
+namespace jobqueue::scheduler {
+
+class DueTasks final : public BatchChore {
+public:
+	explicit DueTasks(ServedDatabase &database)
+		: BatchChore(database, "make scheduled tasks due", Urgency::prompt, "make due") {}
+
+	void time_was_announced(TimestampTz at) noexcept override;
+	void poll() noexcept override { look_at_all(); }
+	void clock_was_set() noexcept override { look_at_all(); }
+	DueTime next() const noexcept override { return {.wall = next_}; }
+
+	/* No scheduled task is due before, but for those that were set aside. */
+	TimestampTz from() const noexcept { return from_; }
+	std::vector<int64> set_aside() const { return aside_.all(); }
+
+private:
+	Progress step() override;
+	Progress promote();
+	void look_at_all() noexcept { from_ = next_ = DT_NOBEGIN; }
+
+	TimestampTz from_ = DT_NOBEGIN, next_ = DT_NOBEGIN;
+};
+
+/*
+ * While more tasks are due than one step takes, those that became due last, some of each queue: they start in time,
+ * however many were due before them in other queues.
+ */
+class LatestDueTasks final : public Chore {
+public:
+	LatestDueTasks(ServedDatabase &database, const DueTasks &all) noexcept
+		: Chore(database, "make due what has become due last", Urgency::prompt), all_(all) {}
+
+	DueTime next() const noexcept override { return {.steady = all_.has_more() ? again_at_ : never}; }
+
+private:
+	Progress step() override;
+
+	const DueTasks &all_;
+	SteadyTime again_at_ = at_once;
+};
+
+} // namespace jobqueue::scheduler

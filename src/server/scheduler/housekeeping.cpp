@@ -1,0 +1,96 @@
+/*
+ * housekeeping.cpp -- see housekeeping.hpp. C++ region.
+ */
+#include "server/scheduler/housekeeping.hpp"
+
+#include "engine/outcome.hpp"
+#include "engine/store/history.hpp"
+#include "engine/store/lanes.hpp"
+#include "engine/store/unique_keys.hpp"
+#include "pg/settings.hpp"
+#include "shared/announcements.hpp"
+
+namespace jobqueue::scheduler {
+
+void Archive::look_for_news() {
+	if (pg_atomic_read_u32(&db_.slot->by_hand) != 0)
+		ask();
+}
+
+Progress Archive::step() {
+	pg_atomic_write_u32(&db_.slot->by_hand, 0);
+	return batch_step([](const store::Batch &rows) { return store::archive_finished(history_slot(), rows); },
+					  store::finished_ids);
+}
+
+Progress FailedRetention::step() {
+	if (settings::failed_retention_s < 0) {
+		aside_.clear();
+		return Progress::done;
+	}
+	const TimestampTz now = GetCurrentTimestamp();
+	const TimestampTz before = now - static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC;
+	return batch_step([before](const store::Batch &rows) { return store::purge_failed(before, rows); },
+					  [before](const store::Batch &rows) { return store::purgeable_ids(before, rows); });
+}
+
+Progress ExpiredKeys::step() {
+	return batch_step(store::remove_expired_keys, store::expired_keys);
+}
+
+Progress RunningCounts::step() {
+	const SteadyTime began = steady_now();
+	if (began < next_pass_)
+		return Progress::done;
+	const bool done = db_.attempt(name(), [this] {
+		db_.conditions.flow.make_ready(db_.slot, db_.conditions.configuration, nullptr);
+		db_.conditions.flow.correct_counts();
+	});
+	next_pass_ = steady_now() + pass_share * (steady_now() - began);
+	if (Held held; was_without_room(&held))
+		warn_of_room(held);
+	return done ? Progress::done : Progress::failed;
+}
+
+void RunningCounts::warn_of_room(const Held &held) {
+	if (!db_.complaints.may_say("room to count running tasks"))
+		return;
+	guard([&held] {
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("jobqueue has no room in shared memory to count more running tasks, or rates"),
+				 errdetail("Tasks of groups, and of limited queues and types, wait until others have ended. In queue "
+						   "\"%s\", %d running tasks and %d names are counted for the role with OID %u.",
+						   held.queue, held.held[0], held.held[1], held.holder.role),
+				 errhint("jobqueue.shared_capacity says who holds what.")));
+	});
+}
+
+static void announce_head(const store::LaneHead &head) {
+	if (head.lane.queue.size() >= queue_name_size)
+		return;
+	News news = {};
+	news.kind = AnnouncementKind::sweep;
+	news.database = MyDatabaseId;
+	news.priority = head.lane.priority;
+	news.grouped = head.lane.grouped;
+	news.ids = {head.id, PG_INT64_MAX};
+	news.queue_hash = hash_name(head.lane.queue);
+	memcpy(news.queue, head.lane.queue.data(), head.lane.queue.size());
+	announce(news);
+}
+
+Progress UnannouncedTasks::step() {
+	const SteadyTime began = steady_now();
+	if (began < next_pass_)
+		return Progress::done;
+	const bool done = db_.attempt(name(), [] {
+		for (const store::LaneHead &head : store::lane_heads())
+			announce_head(head);
+	});
+	wake_workers(MyDatabaseId, 0);
+	next_pass_ = steady_now() + pass_share * (steady_now() - began);
+	return done ? Progress::done : Progress::failed;
+}
+
+} // namespace jobqueue::scheduler

@@ -1,0 +1,69 @@
+/*
+ * housekeeping.hpp -- what goes over tables and shared memory now and then: it finds what nobody announced, and removes
+ * what nobody needs. C++ region.
+ */
+#pragma once
+
+#include "server/scheduler/chore.hpp"
+
+namespace jobqueue::scheduler {
+
+/* Tasks that were finished by hand (UPDATE tasks SET status = ...) go to the history. */
+class Archive final : public BatchChore {
+public:
+	explicit Archive(ServedDatabase &database)
+		: BatchChore(database, "archive tasks that were finished by hand", Urgency::in_turns, "archive") {}
+
+	void look_for_news() override;
+
+private:
+	Progress step() override;
+};
+
+/* Failed and cancelled tasks go after jobqueue.failed_retention. */
+class FailedRetention final : public BatchChore {
+public:
+	explicit FailedRetention(ServedDatabase &database)
+		: BatchChore(database, "purge failed tasks", Urgency::in_turns, "purge") {}
+
+private:
+	Progress step() override;
+};
+
+/* Unique keys that were taken for a period which is over: they bind nobody, but take room. */
+class ExpiredKeys final : public BatchChore {
+public:
+	explicit ExpiredKeys(ServedDatabase &database)
+		: BatchChore(database, "remove unique keys whose period is over", Urgency::in_turns,
+					 "remove the unique key of") {}
+
+private:
+	Progress step() override;
+};
+
+/* The running tasks that shared memory counts for limits: set right where tasks began or ended by hand. */
+class RunningCounts final : public Chore {
+public:
+	explicit RunningCounts(ServedDatabase &database) noexcept
+		: Chore(database, "count the running tasks", Urgency::in_turns) {}
+
+private:
+	Progress step() override;
+	void warn_of_room(const Held &held);
+
+	SteadyTime next_pass_ = at_once;
+};
+
+/* Announces the first task of each queue and priority, for those that nobody announced. */
+class UnannouncedTasks final : public Chore {
+public:
+	explicit UnannouncedTasks(ServedDatabase &database) noexcept
+		: Chore(database, "look for tasks that nobody announced", Urgency::in_turns) {}
+
+private:
+	Progress step() override;
+
+	SteadyTime next_pass_ = at_once;
+};
+
+} // namespace jobqueue::scheduler

@@ -1,0 +1,52 @@
+/*
+ * schedule_firing.hpp -- adds the tasks of schedules when their times come, and keeps these times right. C++ region.
+ */
+#pragma once
+
+#include "engine/schedules.hpp"
+#include "server/scheduler/chore.hpp"
+#include "server/watched_tasks.hpp"
+
+namespace jobqueue::scheduler {
+
+class ScheduleFiring final : public Chore {
+public:
+	explicit ScheduleFiring(ServedDatabase &database) noexcept : Chore(database, "fire schedules", Urgency::prompt) {}
+
+	void look_for_news() override;
+	void time_was_announced(TimestampTz at) noexcept override { next_ = std::min(next_, at); }
+	void poll() noexcept override { look_at_all(); }
+	void clock_was_set() noexcept override { look_at_all(); }
+	DueTime next() const noexcept override { return {.wall = next_}; }
+
+	void look_at_all() noexcept { next_ = DT_NOBEGIN; }
+
+private:
+	Progress step() override;
+
+	Schedules schedules_;
+	WatchedTasks holding_; /* tasks whose end lets a schedule fire */
+	TimestampTz next_ = DT_NOBEGIN;
+};
+
+/*
+ * A schedule that waits for a time later than its expression can give waits for its next time by the clock as it is now:
+ * the clock was ahead when that time was computed.
+ */
+class ScheduleCorrection final : public Chore {
+public:
+	ScheduleCorrection(ServedDatabase &database, ScheduleFiring &firing) noexcept
+		: Chore(database, "correct the times of schedules", Urgency::in_turns), firing_(firing) {}
+
+	void clock_was_set() noexcept override;
+
+private:
+	Progress step() override;
+
+	ScheduleFiring &firing_;
+	std::string after_; /* the pass that is under way has come to this name */
+	int64 pass_us_ = 0; /* and has taken so long */
+	SteadyTime next_pass_ = at_once;
+};
+
+} // namespace jobqueue::scheduler
