@@ -434,6 +434,46 @@ class Bench:
         self.database('urgent', 'lower priority number', 'jobqueue', lambda native: run(native, False))
         self.database('urgent', 'older transaction', 'jobqueue', lambda native: run(native, True))
 
+    HOUSEKEEPING = """BEGIN;
+        INSERT INTO jobqueue.tasks (type, payload, queue) SELECT 'unhandled', '{}', 'by hand' FROM generate_series(1, $n * 3 / 10);
+        UPDATE jobqueue.tasks_live SET status = 'completed' WHERE queue = 'by hand';
+        INSERT INTO jobqueue.tasks (type, payload, queue, status, run_at)
+            SELECT 'unhandled', '{}', 'due', 'scheduled', now() - n * interval '1 ms' FROM generate_series(1, $n) n;
+        INSERT INTO jobqueue.tasks (type, payload, queue, status, attempts, claimed_by, processed_at, lease_expires_at)
+            SELECT 'unhandled', '{}', 'leases', 'processing', 1, 'gone', now() - interval '2 hours', now() - interval '1 hour'
+            FROM generate_series(1, $n / 10);
+        INSERT INTO jobqueue.tasks (type, payload, queue, status, slot, finished_at)
+            SELECT 'unhandled', '{}', 'failed', 'failed', -1, now() - interval '90 days' FROM generate_series(1, $n);
+        COMMIT"""
+
+    def housekeeping(self):
+        """A million tasks due at once, a million to purge, 300,000 finished by hand, 100,000 expired leases: how late do
+        delayed tasks start meanwhile?"""
+        probes = 100 if self.options.quick else 600
+
+        def run(native, jobs):
+            native.run("CREATE TABLE bench.due (i integer GENERATED ALWAYS AS IDENTITY, at timestamptz NOT NULL); "
+                       "SELECT jobqueue.resume_queue(NULL); SELECT jobqueue.enqueue('nothing')")
+            until(lambda: native.remaining() == 0, 10)
+            if jobs:
+                native.run(self.HOUSEKEEPING.replace('$n', str(jobs)))
+            self.server.pgbench("WITH due AS (INSERT INTO bench.due (at) VALUES (clock_timestamp() + interval '0.3 s') RETURNING i, at) "
+                                "SELECT jobqueue.enqueue('start', jsonb_build_object('i', i), queue => 'start', run_at => at) FROM due;\n",
+                                transactions=probes, rate=50).result()
+            left = native.session.number(
+                "SELECT count(*) FROM jobqueue.tasks WHERE type = 'unhandled' AND (status IN ('scheduled', 'processing', 'failed') "
+                "OR queue = 'by hand' AND slot = 0)")
+            until(lambda: native.session.number('SELECT count(*) FROM bench.started') >= probes, 60, 0.1)
+            late = [float(ms) for ms in native.session.ask(
+                'SELECT extract(epoch FROM s.at - d.at) * 1000 FROM bench.due d JOIN bench.started s USING (i)')]
+            if len(late) != probes:
+                raise Failure(f'{len(late)} of {probes} tasks started')
+            return {'latency_ms': percentiles(late), 'left': left}
+
+        settings = {'jobqueue.failed_retention': '30d'}
+        self.database('housekeeping', 'nothing to do', 'jobqueue', lambda native: run(native, 0), settings)
+        self.database('housekeeping', 'ours', 'jobqueue', lambda native: run(native, self.size(1000000)), settings)
+
     def memory(self):
         """20 million tasks through one worker, and the memory that it shares with nobody."""
         if self.round > 1:
@@ -519,7 +559,7 @@ class Bench:
 
 
 WORKLOADS = ['drain', 'sustained', 'enqueue', 'copy', 'latency', 'loaded', 'outside', 'contention', 'urgent', 'queues', 'limits', 'mixed',
-             'inflight', 'history', 'idle', 'backlog', 'snapshot', 'memory']
+             'housekeeping', 'inflight', 'history', 'idle', 'backlog', 'snapshot', 'memory']
 
 
 def arguments():

@@ -21,6 +21,7 @@ TITLES = {
     'contention': 'Four clients beside handlers that update the same 500 accounts: their transactions a second',
     'urgent': 'A million wait: commit to start of an urgent task', 'queues': '1,000 queues and types: drain',
     'limits': 'Limits and dependencies, four workers, history on: drain',
+    'housekeeping': 'A heap of housekeeping: how late delayed tasks start',
     'mixed': 'One task in 1,000 sleeps 0.1 s: drain', 'inflight': '10,000 claimed by somebody: drain by one connection, or by workers',
     'history': 'Millions of completed tasks kept: drain', 'idle': 'Idle', 'backlog': 'Drain by size of the backlog',
     'snapshot': 'Sustained, while another session holds a snapshot', 'memory': 'Memory of one worker',
