@@ -131,7 +131,7 @@ SELECT name, last_error, next_run_at < now() FROM jobqueue.schedules;
 DROP ROLE s_limited;
 CREATE ROLE s_limited;
 SELECT jobqueue.grant_access('s_limited', 'manager', 's-a');
-CALL pg_temp.wait_until($$EXISTS (SELECT FROM jobqueue.schedules WHERE last_error LIKE '%no more%')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT FROM jobqueue.schedules WHERE last_error LIKE '%no longer exists%')$$);
 SELECT last_error FROM jobqueue.schedules;
 SET ROLE s_limited;
 SELECT pg_temp.try($$SELECT jobqueue.schedule('s-a', '@yearly', 's-note', queue => 's-a')$$);

@@ -56,9 +56,10 @@ static void check_owner(const store::Handler &handler) {
 	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
 		return;
 	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-				OidIsValid(role) ? "must be able to SET ROLE \"" + handler.run_as +
-									   "\" to change the handler of type \"" + handler.type + "\""
-								 : "the handler of type \"" + handler.type + "\" belongs to a role that is no more");
+				OidIsValid(role)
+					? "must be able to SET ROLE \"" + handler.run_as + "\" to change the handler of type \"" +
+						  handler.type + "\""
+					: "the handler of type \"" + handler.type + "\" belongs to a role that no longer exists");
 }
 
 /* Tells people where to look when nothing will run. C region. */
@@ -129,7 +130,7 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 	if (handler.backoff && *handler.backoff != "fixed" && *handler.backoff != "linear" &&
 		*handler.backoff != "exponential")
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown back-off \"" + *handler.backoff + "\"",
-					"It is fixed, linear or exponential; or pass a backoff_function.");
+					"Valid values are fixed, linear and exponential. Otherwise pass a backoff_function.");
 	if (!arguments.is_null(6)) {
 		const Oid function = DatumGetObjectId(arguments.datum(6));
 		check_backoff_signature(function);
@@ -184,7 +185,7 @@ static std::optional<Datum> read_period(const Arguments &arguments, int n, const
 	const std::optional<int64> period = arguments.optional_duration(n, name);
 	if (period && *period > longest_us)
 		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, std::string(name) + " is out of range",
-					"It is 366 days at most.");
+					"The maximum is 366 days.");
 	return period ? std::optional(arguments.datum(n)) : std::nullopt;
 }
 
@@ -236,7 +237,7 @@ static void check_role(const std::string &name, std::initializer_list<std::strin
 	}
 	if (role.superuser && !settings::allow_superuser_handlers)
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" is a superuser, and may not run handlers",
-					"Pass another role as run_as, or turn jobqueue.allow_superuser_handlers on.");
+					"Pass another role as run_as, or turn on jobqueue.allow_superuser_handlers.");
 }
 
 /* Tasks that are added when others have failed are added by the role, and only where it may. Needs a Session. */
@@ -253,7 +254,7 @@ static void check_queues_of(const store::HandlerSettings &handler, const Queues 
 		require(allowed, handler.dead_letter_queue);
 	if (handler.run_as && !allowed.all && *handler.run_as != caller_name())
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"a manager of some queues can register handlers only that run as itself", "Leave run_as out.");
+					"a manager of some queues can only register handlers that run as itself", "Leave run_as out.");
 }
 
 /* Somebody who made a superuser run the tasks of a type shall know what that means. */
@@ -263,9 +264,10 @@ static void warn_of_superuser(const std::string &name, const std::string &type) 
 	const char *const role = name.c_str();
 	const char *const tasks = type.c_str();
 	guard([role, tasks] {
-		ereport(NOTICE, (errmsg("tasks of type \"%s\" will run as superuser \"%s\"", tasks, role),
-						 errdetail("Whoever may enqueue them decides what the function does with their payload."),
-						 errhint("Pass a role with fewer rights as run_as.")));
+		ereport(NOTICE,
+				(errmsg("tasks of type \"%s\" will run as superuser \"%s\"", tasks, role),
+				 errdetail("A role that may enqueue such tasks chooses the payload that the function works on."),
+				 errhint("Pass a role with fewer rights as run_as.")));
 	});
 }
 
@@ -273,8 +275,8 @@ static void warn_of_superuser(const std::string &name, const std::string &type) 
 static void check_queues() {
 	if (const std::optional<std::string> queue = store::unserved_queue())
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"queue \"" + *queue + "\" cannot be for dead letters and for tasks that handlers are to run",
-					"No worker claims from a dead_letter_queue: choose a name of its own for it.");
+					"queue \"" + *queue + "\" cannot be both a dead-letter queue and the queue of a handler",
+					"Choose another name for the dead-letter queue; no worker claims from it.");
 }
 
 /* The present handler of a type, which the caller must be allowed to change. */
@@ -478,7 +480,7 @@ static store::Selection read_selection(const Arguments &arguments, bool has_stat
 	if (selection.count < 1 || selection.count > most_tasks)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
 	if (!selection.queue && !selection.type && !selection.status && !selection.since && !selection.until)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "say which tasks are meant",
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "at least one condition is required",
 					"Pass a queue, a type, a status or a time.");
 	return selection;
 }
@@ -494,7 +496,7 @@ static void check_status(const store::Selection &selection, std::initializer_lis
 		list += (list.empty() ? "" : ", ") + std::string(status);
 	}
 	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "tasks of status \"" + *selection.status + "\" cannot be " + verb,
-				"The status can be one of: " + list + ".");
+				"Valid values of status: " + list + ".");
 }
 
 } // namespace jobqueue
@@ -526,7 +528,7 @@ JOBQUEUE_FUNCTION(jobqueue_retry_failed) {
 		const int64 passed = retried.passed;
 		guard([passed] {
 			ereport(NOTICE,
-					(errmsg("passed over " INT64_FORMAT " tasks whose unique key is taken by another", passed)));
+					(errmsg("skipped " INT64_FORMAT " tasks whose unique key is taken by another task", passed)));
 		});
 	}
 	return Int64GetDatum(static_cast<int64>(retried.tasks.size()));
@@ -560,9 +562,11 @@ namespace jobqueue {
 /* What may hold it back again. C region. */
 static void warn_of_causes(bool replicated) {
 	if (replicated)
-		ereport(WARNING, (errmsg("a subscription brings tasks into this database"),
-						  errdetail("What workers change in them, the subscription will not find as it expects."),
-						  errhint("Drop the subscription, or take jobqueue.tasks out of it.")));
+		ereport(
+			WARNING,
+			(errmsg("a subscription brings tasks into this database"),
+			 errdetail("Workers change these tasks, and the subscription then does not find the rows that it expects."),
+			 errhint("Drop the subscription, or remove jobqueue.tasks from it.")));
 	if (start_paused_by() != nullptr)
 		ereport(NOTICE, (errmsg("the next start of the server pauses this database again: %s", start_paused_by())));
 }

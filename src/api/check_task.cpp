@@ -65,8 +65,8 @@ private:
 	[[noreturn]] void wrong_size(const char *name, size_t size, size_t least, size_t most) const {
 		const char *const constraint =
 			psprintf("tasks_%s_%s", name, size == 0 && strcmp(name, "type") == 0 ? "not_empty" : "length");
-		violates(constraint, psprintf("%s must have %zu to %zu bytes, and has %zu.", name, least, most, size),
-				 size > most ? "What is long belongs into the payload." : nullptr);
+		violates(constraint, psprintf("%s must have %zu to %zu bytes, but has %zu.", name, least, most, size),
+				 size > most ? "Put long data into the payload." : nullptr);
 	}
 	FunctionCallInfo fcinfo_;
 };
@@ -79,18 +79,18 @@ void check_status(const Row &row) {
 	const std::string_view status_now = row.text_at(status);
 	if (!is_one_of(status_now, {"pending", "scheduled", "blocked", "processing", "completed", "failed", "cancelled"}))
 		row.violates("tasks_status_known",
-					 "The status is pending, scheduled, blocked, processing, completed, failed or cancelled.", nullptr);
+					 "The status must be pending, scheduled, blocked, processing, completed, failed or cancelled.",
+					 nullptr);
 	const int16 leaf = row.is_null(slot) ? 0 : DatumGetInt16(row.datum(slot));
-	constexpr const char *use_retry = "jobqueue.retry() makes a task that failed or was cancelled run again.";
+	constexpr const char *use_retry = "Use jobqueue.retry() to run a failed or cancelled task again.";
 	if (leaf < 0 && status_now != "failed")
-		row.violates("tasks_failed_status", "A task that has failed stays failed, but for jobqueue.retry().",
-					 use_retry);
+		row.violates("tasks_failed_status", "A failed task stays failed, except by jobqueue.retry().", use_retry);
 	if (leaf > 0 && !is_one_of(status_now, {"completed", "cancelled"}))
-		row.violates("tasks_history_status", "A task that is finished stays so, but for jobqueue.retry().", use_retry);
+		row.violates("tasks_history_status", "A finished task stays finished, except by jobqueue.retry().", use_retry);
 	if (!row.is_null(attempts) && is_one_of(status_now, {"pending", "scheduled", "blocked"}) &&
 		DatumGetInt32(row.datum(attempts)) > bounds::attempts)
 		row.violates("tasks_attempts_range",
-					 psprintf("A task that waits has been tried at most %d times.", bounds::attempts), nullptr);
+					 psprintf("A waiting task can have been tried at most %d times.", bounds::attempts), nullptr);
 }
 
 bool is_array_of_json(Datum json) {
@@ -114,9 +114,9 @@ void check(const Row &row) {
 	if (!row.is_null(max_attempts) && DatumGetInt32(row.datum(max_attempts)) <= 0)
 		row.violates("tasks_max_attempts_positive", "max_attempts must be at least 1.", nullptr);
 	if (!row.is_null(timeout) && !is_positive(row.datum(timeout)))
-		row.violates("tasks_timeout_positive", "timeout must be longer than nothing.", nullptr);
+		row.violates("tasks_timeout_positive", "timeout must be positive.", nullptr);
 	if (!row.is_null(unique_scope) && !is_one_of(row.text_at(unique_scope), {"live", "waiting", "started", "period"}))
-		row.violates("tasks_unique_scope_known", "unique_scope is live, waiting, started or period.", nullptr);
+		row.violates("tasks_unique_scope_known", "unique_scope must be live, waiting, started or period.", nullptr);
 	row.check_size(claimed_by, "claimed_by", 0, bounds::claimed_by);
 	row.check_size(last_error, "last_error", 0, bounds::error);
 	row.check_size(last_sqlstate, "last_sqlstate", 0, bounds::sqlstate);

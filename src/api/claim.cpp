@@ -39,10 +39,10 @@ static TimestampTz lease_end(const Arguments &arguments, int n) {
 	arguments.require(n, "lease");
 	const int64 lease = *arguments.optional_duration(n, "lease");
 	if (lease == 0)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "lease must be longer than nothing");
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "lease must be positive");
 	if (lease > longest_lease_us)
 		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "lease is out of range",
-					"It is 366 days at most: call jobqueue.extend_lease() for a task that takes longer.");
+					"The maximum is 366 days; call jobqueue.extend_lease() for a task that takes longer.");
 	return GetCurrentTimestamp() + lease;
 }
 
@@ -239,7 +239,7 @@ JOBQUEUE_FUNCTION(jobqueue_fail) {
 					   sqlstate.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string::npos;
 	if (!sqlstate.empty() && !valid)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"sqlstate must be five digits or upper-case letters, and not that of a success");
+					"sqlstate must be five digits or upper-case letters, and must not mean success");
 	const FailureOptions options = {.retryable = DatumGetBool(arguments.datum(5)),
 									.retry_in_us = arguments.optional_duration(4, "retry_in")};
 	const char *status = nullptr;

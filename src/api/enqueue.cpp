@@ -50,7 +50,7 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	task.run_at = arguments.optional_time(4, "run_at");
 	if (const std::optional<int64> delay = arguments.optional_duration(5, "delay")) {
 		if (task.run_at)
-			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "run_at and delay exclude each other");
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "run_at and delay cannot be used together");
 		task.run_at = GetCurrentTimestamp() + *delay;
 	}
 	if (!arguments.is_null(6)) {
@@ -60,7 +60,7 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	}
 	if (const std::optional<int64> timeout = arguments.optional_duration(7, "timeout")) {
 		if (*timeout == 0)
-			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be longer than nothing");
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be positive");
 		task.timeout = arguments.datum(7);
 	}
 	if (!arguments.is_null(places.group_key))
@@ -133,9 +133,9 @@ static size_t choice(const Arguments &arguments, int n, const char *name,
 	const auto found = std::find(words.begin(), words.end(), given);
 	if (found != words.end())
 		return static_cast<size_t>(found - words.begin());
-	std::string hint = "It can be";
+	std::string hint = "Valid values are";
 	for (const std::string_view &word : words)
-		hint += (&word == words.begin() ? " " : &word + 1 == words.end() ? " or " : ", ") + std::string(word);
+		hint += (&word == words.begin() ? " " : &word + 1 == words.end() ? " and " : ", ") + std::string(word);
 	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unknown " + std::string(name) + " \"" + given + "\"", hint + ".");
 }
 
@@ -155,9 +155,9 @@ static KeyArguments read_key(const Arguments &arguments) {
 	const bool waiting = choice(arguments, unique_scope_place, "unique_scope", {"live", "waiting"}) == 1;
 	const std::optional<int64> period = arguments.optional_duration(unique_for_place, "unique_for");
 	if (period && *period == 0)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for must be longer than nothing");
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for must be positive");
 	if (period && waiting)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for and unique_scope \"waiting\" exclude each other");
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "unique_for and unique_scope \"waiting\" cannot be used together");
 	if (arguments.is_null(unique_key_place))
 		return result;
 	result.key = {arguments.text_at(unique_key_place, "unique_key", bounds::key), waiting, std::nullopt};
@@ -316,7 +316,7 @@ static Datum describe_row(TriggerData *trigger) {
 
 static TriggerData *trigger_data(FunctionCallInfo fcinfo) {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this is a trigger function");
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this function can only be called as a trigger");
 	return reinterpret_cast<TriggerData *>(fcinfo->context);
 }
 
@@ -344,7 +344,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "enqueue_row must be an AFTER ... FOR EACH ROW trigger");
 	if (trigger->tg_trigger->tgnargs != 1 || trigger->tg_trigger->tgargs[0][0] == '\0')
 		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "enqueue_row takes the type of the task as its argument",
-					"CREATE TRIGGER ... EXECUTE FUNCTION jobqueue.enqueue_row('type')");
+					"Use CREATE TRIGGER ... EXECUTE FUNCTION jobqueue.enqueue_row('type').");
 	/* Converting the row may call casts of the user's: before the rights change. */
 	const Datum payload = guard([trigger] { return describe_row(trigger); });
 	store::NewTask task;
@@ -450,7 +450,8 @@ JOBQUEUE_FUNCTION(jobqueue_task_updated) {
 	const TriggerEvent event = trigger->tg_event;
 	if (!TRIGGER_FIRED_BEFORE(event) || !TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BY_UPDATE(event) ||
 		!guard([trigger] { return is_tasks_live(trigger->tg_relation); }))
-		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this trigger function is for jobqueue.tasks_live");
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+					"this trigger function can only be used on jobqueue.tasks_live");
 	if (Session::active() || guard([] { return IsLogicalWorker(); })) /* what is replicated stays as it is */
 		return PointerGetDatum(trigger->tg_newtuple);
 	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });

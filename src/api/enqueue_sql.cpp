@@ -14,7 +14,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_sql) {
 	task.queue = arguments.optional_queue(1).value_or(task.queue);
 	if (const std::optional<int64> timeout = arguments.optional_duration(2, "timeout")) {
 		if (*timeout == 0)
-			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be longer than nothing");
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be positive");
 		task.timeout = arguments.datum(2);
 	}
 	task.run_at = arguments.optional_time(3, "run_at");
@@ -25,7 +25,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_sql) {
 	if (!settings::allow_superuser_handlers && guard([role] { return superuser_arg(role); }))
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 					"role \"" + caller_name() + "\" is a superuser, and may not run tasks",
-					"SET ROLE to another one, or turn jobqueue.allow_superuser_handlers on.");
+					"Use SET ROLE to become another role, or turn on jobqueue.allow_superuser_handlers.");
 	require(callers_queues(fcinfo, {Access::sql}), task.queue);
 	if (const std::optional<store::Limits> limits = callers_limits(owner)) {
 		const Datum payload = sql_payload(task.command);

@@ -29,7 +29,7 @@ static const char *policy_named(std::string_view name) noexcept {
 	return nullptr;
 }
 
-static constexpr const char *policy_hint = "It is cancel, run or wait.";
+static constexpr const char *policy_hint = "Valid values are cancel, run and wait.";
 
 /* Whose tasks a caller may make its own wait for. */
 static Queues parents_queues(FunctionCallInfo fcinfo) {
@@ -151,7 +151,7 @@ public:
 private:
 	std::string text(const char *key, const JsonbValue &value, size_t longest) const {
 		if (value.type != jbvString || value.val.string.len == 0)
-			refuse(name(), std::string(key) + " must be a string that is not empty");
+			refuse(name(), std::string(key) + " must be a non-empty string");
 		bounds::check("task \"" + name() + "\" of the flow: " + key, text_of(value).size(), longest);
 		return std::string(text_of(value));
 	}
@@ -266,7 +266,7 @@ void Reader::read_one(std::string_view key, const JsonbValue &value) {
 		task.priority = static_cast<int16>(number("priority", value, PG_INT16_MIN, PG_INT16_MAX));
 	} else if (key == "run_at" || key == "delay") {
 		if (std::exchange(delayed_, true))
-			refuse(name(), "run_at and delay exclude each other");
+			refuse(name(), "run_at and delay cannot be used together");
 		if (key == "run_at") {
 			const Datum time = converted("run_at", value, [](const char *input) {
 				return DirectFunctionCall3(timestamptz_in, CStringGetDatum(input), ObjectIdGetDatum(InvalidOid),
@@ -284,7 +284,7 @@ void Reader::read_one(std::string_view key, const JsonbValue &value) {
 	} else if (key == "timeout") {
 		Datum span;
 		if (duration("timeout", value, &span) == 0)
-			refuse(name(), "timeout must be longer than nothing");
+			refuse(name(), "timeout must be positive");
 		task.timeout = span;
 	} else if (key == "group_key") {
 		task.group_key = text("group_key", value, bounds::key);
@@ -336,7 +336,7 @@ void Flow::add(std::string name, const JsonbValue &settings) {
 		if (text_of(pair.key) == "type" && pair.value.type == jbvString)
 			type = text_of(pair.value);
 	if (type.empty())
-		refuse(member.task.name, "type must be a string that is not empty");
+		refuse(member.task.name, "type must be a non-empty string");
 	bounds::check("task \"" + member.task.name + "\" of the flow: type", type.size(), bounds::type);
 	types.push_back(std::move(type));
 	members.push_back(std::move(member));
@@ -348,7 +348,7 @@ Flow::Flow(Datum json) {
 	const bool list = JB_ROOT_IS_ARRAY(flow);
 	if (JB_ROOT_IS_SCALAR(flow) || (!list && !JB_ROOT_IS_OBJECT(flow)))
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					"a flow must be an object of tasks by their names, or an array of them");
+					"a flow must be an object whose keys are the names of tasks, or an array of tasks");
 	const std::span<Pair> pairs = guard([root] { return pairs_of(root); });
 	members.reserve(pairs.size());
 	types.reserve(pairs.size());
@@ -395,7 +395,7 @@ void Flow::link() {
 	std::map<std::string_view, size_t> places; /* no hash: users choose the names */
 	for (size_t i = 0; i < members.size(); i++)
 		if (!places.emplace(members[i].task.name, i).second)
-			refuse(members[i].task.name, "there are two of this name");
+			refuse(members[i].task.name, "there are two tasks with this name");
 	std::vector<size_t> waits_for(members.size(), 0);
 	std::vector<std::vector<size_t>> children(members.size());
 	for (size_t i = 0; i < members.size(); i++) {

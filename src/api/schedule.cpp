@@ -22,7 +22,7 @@ static void check_owner(const store::Schedule &schedule) {
 	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 				OidIsValid(role) ? "must be able to SET ROLE \"" + schedule.created_by + "\" to change schedule \"" +
 									   schedule.name + "\""
-								 : "schedule \"" + schedule.name + "\" belongs to a role that is no more");
+								 : "schedule \"" + schedule.name + "\" belongs to a role that no longer exists");
 }
 
 /* Locked; the caller must be allowed to change it. */
@@ -62,7 +62,7 @@ static std::string one_of(const Arguments &arguments, int n, const char *name,
 		list += (list.empty() ? "" : ", ") + std::string(one);
 	}
 	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string("unknown ") + name + " \"" + value + "\"",
-				"It is one of " + list + ".");
+				"Valid values are " + list + ".");
 }
 
 /* on_misfire, misfire_limit and on_overlap, from the given place on. */
@@ -91,13 +91,13 @@ static void check_count(Oid owner, const store::Schedule &schedule) {
 	});
 	if (store::count_schedules(schedule.created_by, schedule.name, *most) >= *most)
 		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "role \"" + schedule.created_by + "\" has too many schedules",
-					"It may have " + std::to_string(*most) + " (jobqueue.limit_role).");
+					"The limit is " + std::to_string(*most) + "; use jobqueue.limit_role() to change it.");
 }
 
 /* C region. */
 static void say_whose_it_was(const char *name, const char *before, const char *now) {
-	ereport(NOTICE, (errmsg("schedule \"%s\" belonged to role \"%s\", and belongs to role \"%s\" from now on", name,
-							before, now)));
+	ereport(NOTICE,
+			(errmsg("schedule \"%s\" belonged to role \"%s\", and now belongs to role \"%s\"", name, before, now)));
 }
 
 /* C region. */
@@ -207,7 +207,7 @@ JOBQUEUE_FUNCTION(jobqueue_schedule_sql) {
 	schedule.queue = arguments.optional_queue(4).value_or("default");
 	if (const std::optional<int64> timeout = arguments.optional_duration(5, "timeout")) {
 		if (*timeout == 0)
-			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be longer than nothing");
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "timeout must be positive");
 		schedule.timeout = arguments.datum(5);
 	}
 	read_policies(arguments, 6, schedule);
@@ -279,7 +279,7 @@ JOBQUEUE_FUNCTION(jobqueue_next_runs) {
 JOBQUEUE_FUNCTION(jobqueue_schedules_changed) {
 	using namespace jobqueue;
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this is a trigger function");
+		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this function can only be called as a trigger");
 	if (!Session::active())
 		guard([] { note_due(1); });
 	return PointerGetDatum(nullptr);

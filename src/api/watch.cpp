@@ -86,7 +86,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 	const std::optional<int64> timeout = arguments.optional_duration(1, "timeout");
 	if (IsolationUsesXactSnapshot())
 		throw Error(ERRCODE_ACTIVE_SQL_TRANSACTION,
-					"wait_for cannot see the end of a task in a transaction that reads from one snapshot",
+					"wait_for cannot be called at isolation level REPEATABLE READ or SERIALIZABLE",
 					"Use the isolation level READ COMMITTED.");
 	const SteadyTime start = steady_now();
 	const Oid owner = function_owner(fcinfo);
@@ -103,8 +103,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 			const std::optional<store::Look> look = store::look(id);
 			if (!look || (look->created_by != caller && !visible.contains(look->queue))) {
 				if (!first)
-					throw Error(ERRCODE_NO_DATA_FOUND,
-								"task " + std::to_string(id) + " was removed while it was waited for",
+					throw Error(ERRCODE_NO_DATA_FOUND, "task " + std::to_string(id) + " was removed during wait_for",
 								"Finished tasks are kept for jobqueue.completed_retention.");
 				throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "there is no task " + std::to_string(id),
 							"Finished tasks are kept for jobqueue.completed_retention.");
@@ -147,8 +146,9 @@ namespace jobqueue {
 
 static void require_handler(const char *function) {
 	if (!current_task_id())
-		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, std::string(function) + " is for handlers",
-					std::string("Outside, say which claim is meant: ") + function + "(id, attempt, ...).");
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					std::string(function) + " can only be called in a handler",
+					std::string("Outside a handler, pass the claim: ") + function + "(id, attempt, ...).");
 }
 
 } // namespace jobqueue

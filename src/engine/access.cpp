@@ -189,8 +189,8 @@ Queues queues_of_failure_tasks(Oid role, Oid owner) {
 void require_failure_type(const Queues &allowed, const std::string &role, std::string_view type) {
 	if (!allowed.all && allowed.names.empty())
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-					"role \"" + role + "\" may not have tasks of type \"" + std::string(type) + "\" added",
-					"jobqueue.grant_access() can make it a producer.");
+					"role \"" + role + "\" may not add tasks of type \"" + std::string(type) + "\"",
+					"Use jobqueue.grant_access() to make it a producer.");
 	require_type(allowed, store::handled_types(), type);
 }
 
@@ -199,8 +199,8 @@ void require(const Queues &allowed, const std::optional<std::string> &queue) {
 		return;
 	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 				queue ? "permission denied for queue \"" + *queue + "\"" : "permission denied for other queues",
-				queue ? "jobqueue.grant_access() says who may do what in which queue."
-					  : "Name one of the queues that you have access to.");
+				queue ? "Use jobqueue.grant_access() to give access to queues."
+					  : "Pass one of the queues that you have access to.");
 }
 
 /* As this backend has read them last. */
@@ -235,7 +235,7 @@ void require_type(const Queues &allowed, const std::vector<store::HandledType> &
 	for (const store::HandledType &handled : types)
 		if (handled.type == type && is_foreign(handled, allowed))
 			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for type \"" + handled.type + "\"",
-						"Its handler is for another queue.");
+						"Its handler belongs to another queue.");
 }
 
 void require_keys_of(const Queues &allowed, Oid owner, std::string_view type) {
@@ -245,7 +245,7 @@ void require_keys_of(const Queues &allowed, Oid owner, std::string_view type) {
 		if (handled.type == type && !allowed.contains(handled.queue))
 			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 						"permission denied for unique keys of type \"" + handled.type + "\"",
-						"They belong to those who may enqueue into the queue of its handler.");
+						"Only roles that may enqueue into the queue of its handler can use them.");
 }
 
 bool require_tasks(const Queues &allowed, std::span<const int64> ids) {

@@ -27,7 +27,7 @@ void check(std::string_view what, size_t size, size_t most) {
 	if (size > most)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 					std::string(what) + " must have at most " + std::to_string(most) + " bytes",
-					"It has " + std::to_string(size) + ". What is long belongs into the payload.");
+					"It has " + std::to_string(size) + " bytes. Put long data into the payload.");
 }
 
 } // namespace jobqueue::bounds

@@ -370,7 +370,7 @@ bool read_nth_weekday(Fields &fields, const Token &item) {
 	if (item.text.size() == 1)
 		refuse(weekday_field, item, "does not say which weekday", "The last Friday of the month is 5L.");
 	if (mark == 0 || mark == item.text.size() - 1)
-		refuse(weekday_field, item, "has nothing on one side of the #");
+		refuse(weekday_field, item, "has no value on one side of the #");
 	const int weekday = read_value(weekday_field, part(item, 0, last ? item.text.size() - 1 : mark)) % 7;
 	const Token which = part(item, last ? item.text.size() - 1 : mark + 1);
 	const bool is_last = which.text == "L" || which.text == "l";
@@ -385,10 +385,10 @@ uint64 read_item(const FieldKind &kind, const Token &item) {
 	const Token base = part(item, 0, slash);
 	int low = kind.low, high = kind.high;
 	if (base.text.empty())
-		refuse(kind, item, "has nothing before the /");
+		refuse(kind, item, "has no value before the /");
 	const size_t dash = base.text.find('-');
 	if (dash == 0 || dash == base.text.size() - 1)
-		refuse(kind, base, "is half a range");
+		refuse(kind, base, "is an incomplete range");
 	if (base.text == "*" || (base.text == "?" && (&kind == &day_field || &kind == &weekday_field))) {
 		high -= &kind == &weekday_field;
 	} else if (dash != std::string::npos) {
@@ -415,12 +415,11 @@ uint64 read_item(const FieldKind &kind, const Token &item) {
 	if (slash != std::string::npos) {
 		const Token given = part(item, slash + 1);
 		if (given.text.empty())
-			refuse(kind, item, "has nothing after the /");
+			refuse(kind, item, "has no value after the /");
 		if (is_number(given.text) && std::stoi(given.text) > kind.high - kind.low + 1)
 			refuse(
 				kind, given, "is a step longer than the field",
-				"A step begins anew with each hour, day, month or year. For every so much time, give an interval, as "
-				"'90 minutes'.");
+				"Steps start again with each hour, day, month or year. Use an interval instead, such as '90 minutes'.");
 		step = read_number(kind, given, 1, kind.high - kind.low + 1, "a step");
 	}
 	uint64 set = 0;
@@ -437,7 +436,7 @@ uint64 read_field(const FieldKind &kind, const Token &field, Fields &fields) {
 		if (item.text.empty())
 			refuse(kind, field, "has an empty item in its list");
 		if (&kind == &day_field && (item.text == "W" || lower(item.text.back()) == 'w'))
-			refuse(kind, item, "asks for the nearest weekday (W), which is not supported");
+			refuse(kind, item, "uses W (the nearest weekday), which is not supported");
 		if (!(&kind == &day_field && read_last_day(fields, item)) &&
 			!(&kind == &weekday_field && read_nth_weekday(fields, item)))
 			set |= read_item(kind, item);
@@ -470,8 +469,8 @@ Fields read_fields(const std::vector<Token> &tokens) {
 				(tokens.size() > 6 ? ", the seventh is " + quoted(tokens[6].text) + " at position " +
 										 std::to_string(tokens[6].place + 1)
 								   : ""),
-			"The fields are: [second] minute hour day-of-month month day-of-week. An interval, as '90 seconds', or "
-			"@hourly, @daily, @weekly, @monthly, @yearly will do, too.");
+			"The fields are: [second] minute hour day-of-month month day-of-week. An interval such as '90 seconds', or "
+			"@hourly, @daily, @weekly, @monthly, @yearly, is also possible.");
 	const Token *token = tokens.data();
 	Fields fields;
 	if (tokens.size() == 6)
@@ -533,7 +532,7 @@ Period read_period(const std::string &text) {
 	if (interval.month < 0 || interval.day < 0 || interval.time < 0 ||
 		(interval.month == 0 && interval.day == 0 && interval.time < USECS_PER_SEC))
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid schedule: the interval " + quoted(text) +
-														 " must be at least a second, and no part of it negative");
+														 " must be at least one second, without negative parts");
 	if (interval.month > most_years * 12 || interval.day > most_days || interval.time > most_days * USECS_PER_DAY)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid schedule: the interval " + quoted(text) +
 														 " is longer than " + std::to_string(most_years) + " years");
@@ -560,7 +559,7 @@ Zone::Zone(const std::string &name) {
 	});
 	if (zone_ == nullptr)
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "time zone " + quoted(name) + " is not known",
-					"It is one of the names in pg_timezone_names; abbreviations and POSIX rules are not taken.");
+					"Use one of the names in pg_timezone_names; abbreviations and POSIX rules are not supported.");
 }
 
 Expression::Expression(const std::string &written) {
@@ -575,7 +574,7 @@ Expression::Expression(const std::string &written) {
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
 					"invalid cron expression: " + quoted(beginning + "=") + " at position " +
 						std::to_string(tokens[0].place + 1) + " is not supported",
-					"Pass the time zone as the argument time_zone, and leave it out here.");
+					"Pass the time zone as the argument time_zone instead.");
 	if (tokens[0].text[0] == '@') {
 		const std::optional<const char *> fields = expand(tokens[0].text);
 		const std::string where = quoted(tokens[0].text) + " at position " + std::to_string(tokens[0].place + 1) + " ";
@@ -583,13 +582,13 @@ Expression::Expression(const std::string &written) {
 		std::transform(name.begin(), name.end(), name.begin(), lower);
 		if (name == "@reboot")
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + where + "is not supported",
-						"A schedule is about times; what is to happen when the server starts is none.");
+						"A schedule cannot depend on the start of the server.");
 		if (name == "@every")
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + where + "is not known",
-						"Give the interval alone, as '90 seconds'.");
+						"Write only the interval, such as '90 seconds'.");
 		if (!fields)
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + where + "is not known",
-						"There are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually.");
+						"Valid names are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually.");
 		if (tokens.size() > 1)
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "invalid cron expression: " + quoted(tokens[1].text) +
 															 " at position " + std::to_string(tokens[1].place + 1) +

@@ -53,7 +53,7 @@ std::vector<int64> allowed_parents(std::vector<int64> parents, const Queues &all
 	const int64 last = store::last_id();
 	for (const int64 &id : parents) /* a sequence can be set back, and a task be given any id */
 		if (id < 1 || (id > last && store::queues_of_tasks({&id, 1}).empty()))
-			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "there has never been a task " + std::to_string(id));
+			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "task " + std::to_string(id) + " has never existed");
 	if (allowed.all)
 		return parents;
 	/* Its own task a handler knows in any case. What cannot be seen now is not looked at later either. */
@@ -233,7 +233,7 @@ void Batch::cancel() {
 	for (const auto &[id, parent] : to_cancel_) {
 		ids.push_back(id);
 		const char *const what = parent->state == store::ParentState::failed ? " failed" : " was cancelled";
-		end_cancelled(id, "task " + std::to_string(parent->id) + ", which it was to run after," + what);
+		end_cancelled(id, "parent task " + std::to_string(parent->id) + what);
 	}
 	if (!ids.empty())
 		store::forget_dependencies(ids);
@@ -333,7 +333,7 @@ void resolve_in_turn() {
 		return;
 	static SetAside *aside = nullptr; /* for the life of the backend */
 	if (aside == nullptr)
-		aside = new SetAside("let go");
+		aside = new SetAside("unblock");
 	Pass pass;
 	const Progress progress = step_in_subtransaction(
 		*aside, dependencies_at_once,

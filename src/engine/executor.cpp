@@ -202,7 +202,7 @@ static const char *backoff_problem(Oid function) {
 		found = "it does not return interval";
 	else if (form->pronargs != 2 || form->proargtypes.values[0] != INT4OID || form->proargtypes.values[1] != TEXTOID ||
 			 !heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
-		found = "its arguments are others";
+		found = "it has other arguments";
 	ReleaseSysCache(tuple);
 	return found;
 }
@@ -286,7 +286,7 @@ static void require_same_owner(const Executor::Resolved &found, const store::Fun
 	if (owner == registered.owner || owner == GetUserId() || guard([owner] { return superuser_arg(owner); }))
 		return;
 	throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
-				"function " + registered.signature + " belongs to somebody else than when it was registered",
+				"function " + registered.signature + " has another owner than when it was registered",
 				"Register the handler again.");
 }
 
@@ -489,7 +489,7 @@ std::vector<std::optional<Datum>> Executor::run(std::span<const store::Attempt *
 	std::vector<std::optional<Datum>> results(tasks.size());
 	if (!OidIsValid(handler->element)) {
 		if (tasks.size() != 1)
-			throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION, "the handler takes one task at a time");
+			throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION, "the handler takes only one task at a time");
 		const bool takes_row = handler->argument != JSONBOID;
 		const Datum argument = argument_of(*tasks[0], takes_row);
 		const Value result = call(handler, argument, takes_row ? argument : 0, tasks, may_commit);

@@ -63,8 +63,8 @@ bool has_room(const store::Limits &limits, Oid owner, int64 added) {
 
 void count_added(const store::Limits &limits, int64 added, bool had_room) {
 	if (!had_room)
-		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of this role wait",
-					"There may be " + std::to_string(*limits.max_queued) + " at once (jobqueue.limit_role).");
+		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "this role has too many waiting tasks",
+					"The limit is " + std::to_string(*limits.max_queued) + "; use jobqueue.limit_role() to change it.");
 	if (limits.max_queued)
 		count += added;
 }
@@ -75,7 +75,7 @@ void check_payload(const store::Limits &limits, Datum payload, const std::option
 	const int length = length_of(payload) + (metadata ? length_of(*metadata) : 0);
 	if (length > *limits.max_payload)
 		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "payload is too large: " + std::to_string(length) +
-														" bytes, and this role's may have " +
+														" bytes, but the limit of this role is " +
 														std::to_string(*limits.max_payload));
 }
 

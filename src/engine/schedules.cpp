@@ -61,9 +61,9 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 	const char *const now = guard([role] { return OidIsValid(role) ? GetUserNameFromId(role, true) : nullptr; });
 	const std::string name = "its role \"" + schedule.created_by + "\"";
 	if (now == nullptr)
-		throw Error(ERRCODE_UNDEFINED_OBJECT, name + " is no more");
+		throw Error(ERRCODE_UNDEFINED_OBJECT, name + " no longer exists");
 	throw Error(ERRCODE_UNDEFINED_OBJECT,
-				name + " is no more: it is called \"" + now + "\" now; the schedule has to be made again as that role");
+				name + " no longer exists: it was renamed to \"" + now + "\" ; create the schedule again as that role");
 }
 
 /* What a step has read of roles, types and limits. */
@@ -103,7 +103,8 @@ public:
 				throw Error(ERRCODE_LOCK_NOT_AVAILABLE, "the tasks of its role are being counted");
 			const int64 room = *limit.max_queued - role.waiting;
 			if (room <= 0)
-				throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many tasks of its role wait (jobqueue.limit_role)");
+				throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+							"its role has too many waiting tasks (jobqueue.limit_role)");
 			return room;
 		}
 		return PG_INT32_MAX;
@@ -346,8 +347,8 @@ void Schedules::report(const store::Schedule &schedule, Oid owner, const std::st
 	const char *const why = problem.c_str();
 	guard([name, why, code] {
 		ereport(WARNING, (errcode(code), errmsg("jobqueue could not fire schedule \"%s\": %s", name, why),
-						  errdetail("It is tried again until it can, and the same error is not reported again."),
-						  errhint("jobqueue.schedules.last_error says which schedules fail, and why.")));
+						  errdetail("It is tried again until it succeeds. The same error is not reported again."),
+						  errhint("See jobqueue.schedules.last_error for the schedules that fail.")));
 	});
 }
 

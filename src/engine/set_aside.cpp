@@ -226,7 +226,7 @@ void SetAside::say(int64 id, const Row &row) {
 		ereport(MyBgworkerEntry != nullptr ? WARNING : LOG,
 				(errcode(said->code),
 				 errmsg("jobqueue could not %s task " INT64_FORMAT ": %s", what, id, said->message.c_str()),
-				 errdetail("It is passed over, and tried again from time to time; the others go on."),
+				 errdetail("It is skipped, and tried again from time to time. Other tasks go on."),
 				 others > 0 ? errhint("There were " INT64_FORMAT " more since the last such message.", others) : 0));
 	});
 }

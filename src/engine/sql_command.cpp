@@ -29,7 +29,7 @@ void refuse_sql_type(std::string_view type) {
 static const char *senseless(const Node *statement) {
 	switch (nodeTag(statement)) {
 	case T_TransactionStmt:
-		return "a transaction of its own is begun and ended for it";
+		return "the worker begins and ends its transaction";
 	case T_CopyStmt: {
 		const auto *copy = reinterpret_cast<const CopyStmt *>(statement);
 		return copy->filename == nullptr ? "there is no client to copy from or to" : nullptr;
@@ -45,7 +45,7 @@ static const char *senseless(const Node *statement) {
 	case T_DeallocateStmt:
 	case T_VariableSetStmt:
 	case T_DiscardStmt:
-		return "there is no session that goes on after it";
+		return "its session is reset afterwards";
 	default:
 		return nullptr;
 	}
@@ -55,8 +55,8 @@ RawStmt *parse_sql_command(const char *command) {
 	List *parsed = raw_parser(command, RAW_PARSE_DEFAULT);
 	if (list_length(parsed) != 1)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-						errmsg("the command must be one statement, and has %d", list_length(parsed)),
-						errhint("Enqueue several, or use a DO block or a procedure.")));
+						errmsg("the command must be one statement, but has %d", list_length(parsed)),
+						errhint("Enqueue several commands, or use a DO block or a procedure.")));
 	RawStmt *raw = linitial_node(RawStmt, parsed);
 	if (const char *reason = senseless(raw->stmt))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -155,11 +155,11 @@ void check_sql_role(Oid role, const std::string &queue, Oid owner) {
 	const std::string name = guard([role] { return GetUserNameFromId(role, false); });
 	if (!settings::allow_superuser_handlers && guard([role] { return superuser_arg(role); }))
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "role \"" + name + "\" is a superuser, and may not run tasks",
-					"Choose another role, or turn jobqueue.allow_superuser_handlers on.");
+					"Choose another role, or turn on jobqueue.allow_superuser_handlers.");
 	if (!sql_queues(role, owner).contains(queue))
 		throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 					"role \"" + name + "\" may not enqueue SQL commands for queue \"" + queue + "\"",
-					"jobqueue.grant_access() says who may do what in which queue: the level is sql.");
+					"Use jobqueue.grant_access() to give it the level sql.");
 }
 
 store::Added add_sql_task(const NewSqlTask &task) {

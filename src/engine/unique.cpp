@@ -31,14 +31,14 @@ static bool is_visible(const store::Holder &holder, Oid owner, const Queues &all
 [[noreturn]] static void raise_taken(const UniqueTask &unique, std::optional<int64> id) {
 	const std::string message =
 		"unique key \"" + unique.key.key + "\" of type \"" + std::string(unique.task.type) + "\" is taken";
-	const std::string detail = id ? "Task " + std::to_string(*id) + " has it."
-								  : "The task that has it is in a queue that you have no access to.";
+	const std::string detail = id ? "Task " + std::to_string(*id) + " has the key."
+								  : "The task that has the key is in a queue that you have no access to.";
 	const char *const text = message.c_str(), *const by = detail.c_str();
 	const bool known = id.has_value();
 	guard([text, by, known] {
 		ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION), errmsg_internal("%s", text), errdetail_internal("%s", by),
-						known ? errhint("With on_conflict => 'keep' the call returns its id instead.")
-							  : errhint("A key belongs to its type, whatever the queue.")));
+						known ? errhint("Use on_conflict => 'keep' to get the id of that task instead.")
+							  : errhint("A key belongs to its type, in all queues.")));
 	});
 	pg_unreachable();
 }
@@ -111,7 +111,7 @@ UniqueOutcome add_unique(Oid owner, const UniqueTask &unique, const Queues &allo
 		return {holder->id, false, std::nullopt};
 	}
 	throw Error(ERRCODE_T_R_SERIALIZATION_FAILURE,
-				"unique key \"" + unique.key.key + "\" is taken and given up all the time", "Try again.");
+				"unique key \"" + unique.key.key + "\" is taken and released again and again", "Try again.");
 }
 
 } // namespace jobqueue

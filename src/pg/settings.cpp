@@ -40,17 +40,17 @@ static const config_enum_entry queue_orders[] = {
 };
 
 void define() {
-	DefineCustomIntVariable("jobqueue.max_workers", "Most worker processes at once, in all databases together.",
-							"They are taken from max_worker_processes, as are the launcher and one scheduler for each "
-							"database in use. 0 stops the running of handlers.",
+	DefineCustomIntVariable("jobqueue.max_workers", "Maximum number of worker processes, in all databases together.",
+							"They count towards max_worker_processes, as do the launcher and one scheduler for each "
+							"database in use. 0 = no handlers run.",
 							&max_workers, max_workers, 0, 1024, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
-	DefineCustomIntVariable("jobqueue.max_databases", "For how many databases there is room in shared memory.",
-							"Databases that have nothing to run give up their room when others need it.",
+	DefineCustomIntVariable("jobqueue.max_databases", "Number of databases for which there is space in shared memory.",
+							"Databases that have nothing to run give up their space when others need it.",
 							&max_databases, max_databases, 16, 100000,
 							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP, 0, nullptr,
 							nullptr, nullptr);
-	DefineCustomIntVariable("jobqueue.poll_interval", "How often to look for tasks whose arrival nobody announced.",
-							"Replicated rows, for instance. Everything else is announced at commit.", &poll_interval_ms,
+	DefineCustomIntVariable("jobqueue.poll_interval", "How often to look for tasks whose arrival was not announced.",
+							"For instance replicated rows. Everything else is announced at commit.", &poll_interval_ms,
 							poll_interval_ms, 100, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("jobqueue.worker_idle_timeout", "How long an idle worker process stays.", nullptr,
 							&worker_idle_timeout_s, worker_idle_timeout_s, 1, 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
@@ -70,7 +70,7 @@ void define() {
 							 &allow_superuser_handlers, allow_superuser_handlers, PGC_SIGHUP, 0, nullptr, nullptr,
 							 nullptr);
 	DefineCustomIntVariable("jobqueue.max_crashes",
-							"How often a task may take its worker or the server down before it is failed.", nullptr,
+							"How often a task may crash its worker or the server before it is failed.", nullptr,
 							&max_crashes, max_crashes, 1, 1000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("jobqueue.timeout_grace",
 							"How long a handler that timed out or was cancelled has to end before its process is "
@@ -83,16 +83,16 @@ void define() {
 							 nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable(
 		"jobqueue.worker_synchronous_commit", "Whether a worker waits until each task's commit is on disk.",
-		"Off loses nothing: effects and completion are one commit, and a crash forgets both or none.",
+		"Off loses nothing: effects and completion are one commit, and a crash loses both or neither.",
 		&worker_synchronous_commit, worker_synchronous_commit, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
-	DefineCustomIntVariable("jobqueue.fused_time", "How long a group of short tasks may share one transaction.",
-							"0 gives every task transactions of its own.", &fused_time_ms, fused_time_ms, 0, 1000,
-							PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
-	DefineCustomIntVariable("jobqueue.fused_tasks", "Most tasks in such a group.", nullptr, &fused_tasks, fused_tasks,
-							1, 60, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.fused_time", "How long a fused batch of short tasks may last.",
+							"0 = there are no fused batches.", &fused_time_ms, fused_time_ms, 0, 1000, PGC_SIGHUP,
+							GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("jobqueue.fused_tasks", "Maximum number of tasks in a fused batch.", nullptr, &fused_tasks,
+							fused_tasks, 1, 60, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("jobqueue.fused_after",
-							"How many tasks of a type a worker runs alone, to learn how long they take.",
-							"0 takes every type for a short one until it proves otherwise.", &fused_after, fused_after,
+							"How many tasks of a type a worker runs alone to measure how long they take.",
+							"0 = every type counts as short until it proves to be longer.", &fused_after, fused_after,
 							0, 1000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomEnumVariable(
 		"jobqueue.queue_order", "What the weights of queues mean.",
@@ -100,8 +100,8 @@ void define() {
 		&queue_order, queue_order, queue_orders, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("jobqueue.start_paused",
 							 "Whether a start of the server pauses all databases, each until adopt() is called in it.",
-							 "For copies of a data directory: to be put into the configuration of the copy.",
-							 &start_paused, start_paused, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+							 "Set it in the configuration of a copy of a data directory.", &start_paused, start_paused,
+							 PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("jobqueue");
 }
 

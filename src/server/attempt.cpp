@@ -68,10 +68,12 @@ void Worker::remember(Unrecorded outcome) {
 		return;
 	reported_at_ = now;
 	guard([id] {
-		ereport(LOG,
-				(errmsg("the row of task " INT64_FORMAT " is locked by somebody: its outcome cannot be recorded", id),
-				 errdetail("What its handler has done in this transaction is undone, and it runs again when the lock "
-						   "is gone. The worker goes on with other tasks.")));
+		ereport(
+			LOG,
+			(errmsg("could not record the outcome of task " INT64_FORMAT " because its row is locked", id),
+			 errdetail(
+				 "The effects of its handler in this transaction are rolled back, and it runs again when the lock is "
+				 "released. The worker goes on with other tasks.")));
 	});
 }
 
@@ -181,7 +183,7 @@ std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store
 		guard([function, reported] {
 			ereport(LOG, (errcode(reported->sqlerrcode()),
 						  errmsg("back-off function %s failed: %s", function, reported->what()),
-						  errdetail("The wait is that of the handler's other settings.")));
+						  errdetail("The wait is computed from the handler's other settings.")));
 		});
 	}
 	return delay_us;

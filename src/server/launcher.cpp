@@ -312,7 +312,7 @@ void Launcher::warn_of_slots() {
 	guard([] {
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("jobqueue has room for %d databases, and more have work to do", shared()->database_limit),
+				 errmsg("jobqueue has slots for %d databases, but more have work to do", shared()->database_limit),
 				 errdetail("They take turns."),
 				 errhint("You might need to increase jobqueue.max_databases, and restart the server.")));
 	});
@@ -433,7 +433,7 @@ void Launcher::warn_of_shortage(SteadyTime now) {
 				ereport(WARNING,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						 errmsg("jobqueue has had no process for a scheduler in database \"%s\" for %d seconds; "
-								"what is due there waits",
+								"due tasks wait",
 								name ? name : "?", static_cast<int>(shortage_warning_us / USECS_PER_SEC)),
 						 errhint("You might need to increase max_worker_processes.")));
 			});
@@ -467,12 +467,13 @@ void Launcher::say_the_least() {
 		const int others = taken_by_others();
 		const int least = others + 3;
 		if (max_worker_processes < least)
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("jobqueue can run no tasks: max_worker_processes is %d, and must be at least %d",
-							max_worker_processes, least),
-					 errdetail("The launcher takes one, a scheduler and a worker one each, others %d.", others),
-					 errhint("Increase max_worker_processes, and restart the server.")));
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("jobqueue cannot run tasks: max_worker_processes is %d, but must be at least %d",
+						max_worker_processes, least),
+				 errdetail("The launcher, a scheduler and a worker need one process each, and others use %d.", others),
+				 errhint("Increase max_worker_processes, and restart the server.")));
 	});
 }
 
@@ -486,12 +487,14 @@ void Launcher::say_what_is_needed() {
 		const int others = taken_by_others();
 		const int all = others + 1 + databases + settings::max_workers;
 		if (databases > 0 && max_worker_processes < all)
-			ereport(LOG,
-					(errmsg("jobqueue looks after %d databases, whose processes take turns: max_worker_processes is %d",
-							databases, max_worker_processes),
-					 errdetail("They need not with %d: one for the launcher, one for the scheduler of each database, "
-							   "%d for workers (jobqueue.max_workers), %d for others.",
-							   all, settings::max_workers, others)));
+			ereport(
+				LOG,
+				(errmsg("jobqueue serves %d databases, whose processes take turns: max_worker_processes is %d",
+						databases, max_worker_processes),
+				 errdetail(
+					 "With %d they would not have to: one for the launcher, one for the scheduler of each database, "
+					 "%d for workers (jobqueue.max_workers), %d for others.",
+					 all, settings::max_workers, others)));
 	});
 }
 

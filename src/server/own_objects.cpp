@@ -107,17 +107,16 @@ bool is_table_of_tasks(Oid relation) {
 			 errdetail("%s", why), errhint("%s", hint)));
 }
 
-constexpr const char *moves =
-	"jobqueue moves tasks from one table to another, and takes and ends them by their places.";
-constexpr const char *rests = "The statements of jobqueue rest on it.";
-constexpr const char *own_table = "Keep what belongs to a task in its payload, in metadata, or in a table of your own.";
+constexpr const char *moves = "jobqueue moves tasks between tables, and changes their rows by physical position.";
+constexpr const char *rests = "The statements of jobqueue depend on it.";
+constexpr const char *own_table = "Put data about a task into its payload, into metadata, or into a table of your own.";
 constexpr const char *drop_extension = "DROP EXTENSION removes it with everything that belongs to it.";
 
 /* ALTER TABLE */
 
 void check_trigger_change(Oid relation, const AlterTableCmd *command) {
 	if (command->name != nullptr && is_own_trigger(relation, command->name))
-		refuse("change a trigger of jobqueue on", relation, rests, "A trigger of your own can be turned off.");
+		refuse("change a trigger of jobqueue on", relation, rests, "You can disable triggers of your own.");
 }
 
 void check_subcommand(Oid relation, const AlterTableCmd *command) {
@@ -153,13 +152,13 @@ void check_subcommand(Oid relation, const AlterTableCmd *command) {
 	case AT_ReplicaIdentity:
 		if (reinterpret_cast<const ReplicaIdentityStmt *>(command->def)->identity_type == REPLICA_IDENTITY_NOTHING)
 			refuse("take the replica identity from", relation,
-				   "Were the table in a publication, jobqueue could change nothing in it.",
-				   "REPLICA IDENTITY can be DEFAULT, FULL, or an index.");
+				   "If the table were in a publication, jobqueue could not change its rows.",
+				   "Use REPLICA IDENTITY DEFAULT, FULL, or an index.");
 		return;
 	case AT_AddConstraint:
 		if (reinterpret_cast<const Constraint *>(command->def)->contype == CONSTR_CHECK)
 			return;
-		refuse("add such a constraint to", relation, moves, "A CHECK constraint can be added.");
+		refuse("add such a constraint to", relation, moves, "Use a CHECK constraint.");
 	case AT_DropConstraint:
 		if (!is_own_constraint(command->name))
 			return;
@@ -172,14 +171,14 @@ void check_subcommand(Oid relation, const AlterTableCmd *command) {
 		refuse("add a column to", relation, moves, own_table);
 	case AT_SetUnLogged:
 		refuse("stop logging", relation, "Its rows would be lost when the server crashes, and tasks with them.",
-			   "Workers do not wait for the disk in any case: see jobqueue.worker_synchronous_commit.");
+			   "Workers do not wait for the disk anyway: see jobqueue.worker_synchronous_commit.");
 	case AT_DisableRowSecurity:
 	case AT_ForceRowSecurity:
-		refuse("change row-level security of", relation, "It is what limits roles to their queues.",
-			   "jobqueue.grant_access() says who may do what in which queue.");
+		refuse("change row-level security of", relation, "It limits roles to their queues.",
+			   "Use jobqueue.grant_access() to give access to queues.");
 	default:
 		refuse("make such a change to", relation, rests,
-			   "Storage parameters, statistics, tablespaces, indexes, triggers and CHECK constraints can be changed.");
+			   "You can change storage parameters, statistics, tablespaces, indexes, triggers and CHECK constraints.");
 	}
 }
 
@@ -190,7 +189,7 @@ void check_reference(const Constraint *constraint) {
 	const Oid referenced = own_relation(constraint->pktable);
 	if (OidIsValid(referenced))
 		refuse("refer to", referenced, is_table_of_tasks(referenced) ? moves : rests,
-			   "Keep the id in a plain column, with a trigger of your own if it is to follow.");
+			   "Store the id in a column without a foreign key; a trigger of your own can keep it up to date.");
 }
 
 void check_new_columns(List *elements) {
@@ -293,8 +292,8 @@ void check_rename(const RenameStmt *statement) {
 	default:
 		break;
 	}
-	refuse(statement->renameType == OBJECT_COLUMN ? "rename a column of" : "rename, or something on,", relation,
-		   by_name, "Make a view with the names that you prefer.");
+	refuse(statement->renameType == OBJECT_COLUMN ? "rename a column of" : "rename a part of", relation, by_name,
+		   "Create a view with the names that you prefer.");
 }
 
 void check_drop(const DropStmt *statement) {
@@ -304,7 +303,7 @@ void check_drop(const DropStmt *statement) {
 		if (statement->removeType == OBJECT_INDEX) {
 			const Oid index = own_relation(makeRangeVarFromNameList(castNode(List, object)));
 			if (OidIsValid(index) && is_own_index(get_rel_name(index)))
-				refuse("drop", index, rests, "REINDEX makes it anew.");
+				refuse("drop", index, rests, "Use REINDEX to build it again.");
 		} else if (statement->removeType == OBJECT_TRIGGER) {
 			List *names = list_copy(castNode(List, object));
 			const char *const trigger = strVal(llast(names));
@@ -319,8 +318,8 @@ void check_create_trigger(const CreateTrigStmt *statement) {
 	const Oid table = own_relation(statement->relation);
 	if (OidIsValid(table) && is_table_of_tasks(table) && statement->row && TRIGGER_FOR_BEFORE(statement->timing) &&
 		(statement->events & (TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)) != 0)
-		refuse("create such a trigger on", table, "It could keep a task from being claimed, or from ending.",
-			   "An AFTER trigger can be created, and a BEFORE trigger on INSERT.");
+		refuse("create such a trigger on", table, "It could prevent a task from being claimed, or from ending.",
+			   "Use an AFTER trigger, or a BEFORE trigger on INSERT.");
 }
 
 bool enables_triggers(const AlterTableStmt *statement) {
@@ -383,7 +382,7 @@ void refuse_to_break(Node *command) {
 		const auto *statement = reinterpret_cast<AlterObjectSchemaStmt *>(command);
 		const Oid relation = own_relation(statement->relation);
 		if (OidIsValid(relation))
-			refuse("move to another schema", relation, by_name, "Make a view where you prefer to find it.");
+			refuse("move to another schema", relation, by_name, "Create a view in the schema that you prefer.");
 		if (statement->object != nullptr)
 			refuse_member_named(statement->objectType, statement->object, "move to another schema");
 		break;
@@ -392,15 +391,16 @@ void refuse_to_break(Node *command) {
 		const Oid relation = own_relation(reinterpret_cast<RuleStmt *>(command)->relation);
 		if (OidIsValid(relation))
 			refuse("create a rule on", relation, "It would be part of every statement of jobqueue.",
-				   "An AFTER trigger can be created.");
+				   "Use an AFTER trigger.");
 		break;
 	}
 	case T_CreatePolicyStmt: {
 		const Oid relation = own_relation(reinterpret_cast<CreatePolicyStmt *>(command)->table);
 		if (OidIsValid(relation))
-			refuse("create a policy on", relation,
-				   "jobqueue makes its policies as it reads, and a dump with others could not be restored.",
-				   "jobqueue.grant_access() says who may do what in which queue.");
+			refuse(
+				"create a policy on", relation,
+				"jobqueue adds its own policies to each query, and a dump with other policies could not be restored.",
+				"Use jobqueue.grant_access() to give access to queues.");
 		break;
 	}
 	default:

@@ -44,11 +44,11 @@ std::string Worker::genuine_command(const store::Attempt &task) {
 	const std::string name = guard([role] { return GetUserNameFromId(role, false); });
 	std::string problem;
 	if (row->created_by != name)
-		problem = "role \"" + row->created_by + "\" may not have commands run as role \"" + name + "\"";
+		problem = "role \"" + row->created_by + "\" may not run commands as role \"" + name + "\"";
 	else if (!row->command)
-		problem = "the task has not been made by enqueue_sql()";
+		problem = "the task was not created by enqueue_sql()";
 	else if (!sql_queues(role, owner_).contains(row->queue))
-		problem = "role \"" + name + "\" may not have commands run in queue \"" + row->queue + "\"";
+		problem = "role \"" + name + "\" may not run commands in queue \"" + row->queue + "\"";
 	if (!problem.empty()) {
 		const char *const message = problem.c_str();
 		guard([message] { ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("%s", message))); });

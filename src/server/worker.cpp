@@ -244,13 +244,12 @@ void Worker::note_trouble(const PgError &problem) {
 		guard([role, code, data, message, detail] {
 			const OwnError own = note_own_error(MyDatabaseId, role, code);
 			const char *const name = GetUserNameFromId(role, true);
-			ereport(
-				own.is_new ? LOG : DEBUG1,
-				(errcode(code),
-				 errmsg("a jobqueue worker of role \"%s\" ended by an error: %s", name ? name : "?", message),
-				 detail ? errdetail_internal("%s", detail) : 0, data->hint ? errhint("%s", data->hint) : 0,
-				 errcontext("No task is charged. The next worker of that role is started after a while, which grows "
-							"up to a minute. This is said again when the error is another one.")));
+			ereport(own.is_new ? LOG : DEBUG1,
+					(errcode(code),
+					 errmsg("a jobqueue worker of role \"%s\" ended by an error: %s", name ? name : "?", message),
+					 detail ? errdetail_internal("%s", detail) : 0, data->hint ? errhint("%s", data->hint) : 0,
+					 errcontext("No task is charged. The next worker of that role is started after a delay that grows "
+								"up to a minute. A different error is reported again.")));
 		});
 	});
 }

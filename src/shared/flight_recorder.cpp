@@ -166,9 +166,11 @@ bool write_record(int fd, Record *record) {
 void complain() {
 	if (std::exchange(memory->complained, true))
 		return;
-	ereport(LOG, (errcode_for_file_access(), errmsg("jobqueue could not open its flight recorder \"%s\": %m", path),
-				  errdetail("If a task makes the server end, and nothing starts it again at once, the task will not be "
-							"charged for it.")));
+	ereport(
+		LOG,
+		(errcode_for_file_access(), errmsg("jobqueue could not open its flight recorder \"%s\": %m", path),
+		 errdetail(
+			 "If a task crashes the server while restart_after_crash is off, the task will not be charged for it.")));
 }
 
 bool save(Record (*make)(const struct stat &)) {
@@ -269,7 +271,8 @@ void read_flight_recorder() {
 						   record.checksum == checksum_of(record);
 		close(fd);
 		if (!whole)
-			ereport(LOG, (errmsg("jobqueue's flight recorder \"%s\" is not as it was left, and is made anew", path)));
+			ereport(LOG,
+					(errmsg("jobqueue's flight recorder \"%s\" is not as it was left, and is created again", path)));
 		const Record here = fresh_record(status);
 		const bool ours = whole && record.device == here.device && record.inode == here.inode && here.boot[0] != '\0' &&
 						  memcmp(record.boot, here.boot, sizeof(here.boot)) == 0;

@@ -159,9 +159,9 @@ $node->safe_psql('bare', <<'SQL');
 	SELECT jobqueue.revoke_access('leaver', 'manager');
 	DROP ROLE leaver;
 SQL
-wait_sql($node, 'bare', "SELECT last_error FROM jobqueue.schedules", 'its role "leaver" is no more', 'the owner is gone');
+wait_sql($node, 'bare', "SELECT last_error FROM jobqueue.schedules", 'its role "leaver" no longer exists', 'the owner is gone');
 wait_sql($node, 'bare', "SELECT now() > updated_at + interval '6 s' FROM jobqueue.schedules", 't', 'some tries later');
-is(scalar(log_matches($node, qr/could not fire schedule "leaver": its role "leaver" is no more/, $offset)), 1, 'said once');
+is(scalar(log_matches($node, qr/could not fire schedule "leaver": its role "leaver" no longer exists/, $offset)), 1, 'said once');
 is($node->safe_psql('bare', 'SELECT count(*) FROM jobqueue.tasks'), 0, 'and nothing was added');
 $node->safe_psql('bare', "SELECT jobqueue.unschedule('leaver')");
 

@@ -228,7 +228,7 @@ $node->stop;
 # C10
 
 my $small = start_node('small', max_worker_processes => 3);
-ok(wait_for(sub { log_matches($small, qr/jobqueue can run no tasks: max_worker_processes is 3, and must be at least 4/) }, 30),
+ok(wait_for(sub { log_matches($small, qr/jobqueue cannot run tasks: max_worker_processes is 3, but must be at least 4/) }, 30),
 	'C10: that nothing can run is said at the start');
 $small->stop;
 done_testing();

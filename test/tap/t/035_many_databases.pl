@@ -89,7 +89,7 @@ $node->safe_psql($_, 'SELECT jobqueue.unschedule(name) FROM jobqueue.schedules')
 # After a start it says how many processes would be enough for all.
 $offset = log_size($node);
 $node->restart;
-ok(wait_for(sub { log_matches($node, qr/jobqueue looks after \d+ databases, whose processes take turns: max_worker_processes is 8/, $offset) }, 90),
+ok(wait_for(sub { log_matches($node, qr/jobqueue serves \d+ databases, whose processes take turns: max_worker_processes is 8/, $offset) }, 90),
 	'C10: what would be enough is said after the start');
 $node->stop;
 

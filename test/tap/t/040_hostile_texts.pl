@@ -52,7 +52,7 @@ like($err, qr/tasks_claimed_by_length/, 'B2: and so is an UPDATE');
 sql("CREATE ROLE tenant; SELECT jobqueue.grant_access('tenant', 'manager'); GRANT CREATE ON SCHEMA public TO tenant;
 	SET ROLE tenant; SELECT jobqueue.schedule('renamed', '* * * * * *', 'renamed'); RESET ROLE; ALTER ROLE tenant RENAME TO lodger");
 wait_sql($node, 'postgres', q{SELECT last_error FROM jobqueue.schedules WHERE name = 'renamed'},
-	'its role "tenant" is no more: it is called "lodger" now; the schedule has to be made again as that role',
+	'its role "tenant" no longer exists: it was renamed to "lodger" ; create the schedule again as that role',
 	'E15: the error of a schedule whose role was renamed says what it is called now');
 
 $node->stop;

@@ -191,7 +191,7 @@ sql("INSERT INTO jobqueue.tasks (type, queue, status, run_at) SELECT CASE i WHEN
 is(sql("SELECT count(*) FROM jobqueue.claim('s', 100)"), 9, 'B2: claim: what cannot be made due does not keep the others, nor the claim');
 is(sql("SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim('p3')"), 't', 'a task that others wait for is completed');
 is(sql("SELECT count(*) FROM jobqueue.claim('s', 100)"), 9, 'B2: claim: nor does what cannot be let go');
-is(scalar log_matches($node, qr/LOG:.*could not let go task \d+: not this one/, $offset), 1, "B2: claim: the server's log says so");
+is(scalar log_matches($node, qr/LOG:.*could not unblock task \d+: not this one/, $offset), 1, "B2: claim: the server's log says so");
 is(sql("DROP TRIGGER refuse_claim ON jobqueue.tasks_live; SELECT count(*) FROM jobqueue.claim('s', 100)"), 2, 'B2: claim: they follow when they can');
 
 $node->stop;
