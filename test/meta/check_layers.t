@@ -28,7 +28,9 @@ sub check {
 }
 
 is(check(), '0', 'a good tree');
-is(check('src/engine/a.cpp' => qq{#include "shared/b.hpp"\n#include <pg/c.hpp>\n#include "engine/d.hpp"\n#include "utils/guc.h"\n}),
+is(check(
+	'src/engine/a.cpp' =>
+		qq{#include "shared/b.hpp"\n#include <pg/c.hpp>\n#include "engine/d.hpp"\n#include "utils/guc.h"\n}),
 	'0', 'own room and lower ones, and the server');
 
 is(check('src/pg/a.cpp' => qq{\n#include "shared/b.hpp"\n}), '1 src/pg/a.cpp:2: [include]', 'a higher room');
@@ -53,15 +55,18 @@ is(check('src/engine/store/phrases.hpp' => qq{"SELECT 1";\n}), '0', 'SQL text in
 is(check('src/engine/store/a.hpp' => qq{"SELECT 1";\n}), '1 src/engine/store/a.hpp:1: [sql]', 'SQL text in the header of a store');
 is(check('src/engine/a.cpp' => qq{"SELECT 1";\n}), '1 src/engine/a.cpp:1: [sql]', 'SQL text beside the stores');
 is(check('src/api/a.cpp' => qq{auto s = R"sql(\n  UPDATE t)sql";\n}), '1 src/api/a.cpp:1: [sql]', 'SQL text, raw');
-is(check('src/api/a.cpp' => qq{auto s = " \\nDELETE FROM t";\n}), '1 src/api/a.cpp:1: [sql]', 'SQL text, after white space');
+is(check('src/api/a.cpp' => qq{auto s = " \\nDELETE FROM t";\n}), '1 src/api/a.cpp:1: [sql]',
+	'SQL text, after white space');
 is(check('src/api/a.cpp' => <<'CPP'), '0', 'not SQL text');
 /* "SELECT 1" */ // "DELETE"
 const char *message = "cannot UPDATE this \" WITH that", quote = '"';
 long n = 1'000; const char *other = "SELECTED";
 CPP
-is(check('src/api/a.cpp' => qq{long n = 1'000;\nf("SELECT 1");\n}), '1 src/api/a.cpp:2: [sql]', 'after a digit separator');
+is(check('src/api/a.cpp' => qq{long n = 1'000;\nf("SELECT 1");\n}), '1 src/api/a.cpp:2: [sql]',
+	'after a digit separator');
 
-is(check('src/server/a.cpp' => "#if PG_VERSION_NUM < 170000\n#endif\n"), '1 src/server/a.cpp:1: [version]', 'PG_VERSION_NUM');
+is(check('src/server/a.cpp' => "#if PG_VERSION_NUM < 170000\n#endif\n"), '1 src/server/a.cpp:1: [version]',
+	'PG_VERSION_NUM');
 is(check('src/server/a.cpp' => "// PG_VERSION_NUM\n"), '0', 'PG_VERSION_NUM in a comment');
 is(check('src/pg/guard.cpp' => "PG_TRY();\n{\n}\nPG_CATCH();\n"),
 	'1 src/pg/guard.cpp:1: [try] src/pg/guard.cpp:4: [try]', 'PG_TRY');
@@ -69,25 +74,41 @@ is(check('src/pg/guard.cpp' => "/* no PG_TRY */\n"), '0', 'PG_TRY in a comment')
 
 my $waiting = "namespace jobqueue {\nclass Waiting {\n\tvoid f() { if (true) {} }\n};\n} // namespace jobqueue\n";
 is(check('src/api/a.hpp' => $waiting), '0', 'a class');
-is(check('src/api/a.hpp' => $waiting, 'src/api/b.cpp' => $waiting), '1 src/api/b.cpp:2: [name]', 'A3: a class with the name of another');
+is(check('src/api/a.hpp' => $waiting, 'src/api/b.cpp' => $waiting), '1 src/api/b.cpp:2: [name]',
+	'A3: a class with the name of another');
 for my $kind ('struct', 'union', 'enum', 'enum class', 'enum struct') {
-	is(check('src/api/a.cpp' => "namespace jobqueue {\n$kind A {};\n}\n", 'src/pg/b.cpp' => "namespace jobqueue {\n\n$kind A {};\n}\n"),
+	is(check('src/api/a.cpp' => "namespace jobqueue {\n$kind A {};\n}\n",
+		'src/pg/b.cpp' => "namespace jobqueue {\n\n$kind A {};\n}\n"),
 		'1 src/pg/b.cpp:3: [name]', "A3: $kind, likewise");
 }
 is(check('src/api/a.cpp' => "namespace a::b {\ntemplate <typename T> struct A : B<T> {};\n}\n", 'src/api/b.cpp' =>
-	"namespace a {\nnamespace b {\nextern \"C\" {\n}\nstruct A final {};\n}\n}\n"), '1 src/api/b.cpp:5: [name]', 'A3: in nested namespaces');
-is(check('src/api/a.cpp' => $waiting, 'src/api/b.cpp' => "namespace jobqueue {\nnamespace {\n" . ($waiting =~ /\n(.*)\n\}/s)[0] . "\n}\n}\n",
-	'src/api/c.cpp' => "namespace jobqueue::other {\nclass Waiting {\n\tstruct A {};\n};\nclass Other {\n\tstruct A {};\n};\nclass Waiting;\n}\n",
-	'src/api/d.cpp' => "/* class Waiting {} */\n#define W struct Waiting { \\\n\t}\nnamespace jobqueue {\nvoid f(class Waiting *w) {\n\tstruct Waiting {};\n}\n}\n"),
+	"namespace a {\nnamespace b {\nextern \"C\" {\n}\nstruct A final {};\n}\n}\n"), '1 src/api/b.cpp:5: [name]',
+		'A3: in nested namespaces');
+is(check('src/api/a.cpp' => $waiting, 'src/api/b.cpp' => "namespace jobqueue {\nnamespace {\n"
+	. ($waiting =~ /\n(.*)\n\}/s)[0] . "\n}\n}\n",
+	'src/api/c.cpp' =>
+		"namespace jobqueue::other "
+			. "{\nclass Waiting {\n\tstruct A {};\n};\nclass Other {\n\tstruct A {};\n};\nclass Waiting;\n}\n",
+	'src/api/d.cpp' =>
+		"/* class Waiting {} */\n#define W struct Waiting { \\\n\t}\nnamespace jobqueue "
+			. "{\nvoid f(class Waiting *w) {\n\tstruct Waiting {};\n}\n}\n"),
 	'0', 'A3: what is not seen elsewhere, or is another');
-is(check('src/api/a.cpp' => "namespace jobqueue {\ntemplate <typename A>\nvoid f(A a) {\n}\ninline int g() {\n\treturn 1;\n}\n}\n"),
+is(check(
+	'src/api/a.cpp' =>
+		"namespace jobqueue {\ntemplate <typename A>\nvoid f(A a) {\n}\ninline int g() {\n\treturn 1;\n}\n}\n"),
 	'1 src/api/a.cpp:2: [name] src/api/a.cpp:5: [name]', 'A3: functions that the linker may confuse');
-is(check('src/api/a.cpp' => "namespace jobqueue {\ntemplate <typename A> static void f(A a) {\n}\ntemplate <typename A> void C::f(A a) {\n}\nnamespace {\ninline int g() {\n}\n}\n}\n",
+is(check(
+	'src/api/a.cpp' =>
+		"namespace jobqueue {\ntemplate <typename A> static void f(A a) {\n}\n"
+			. "template <typename A> void C::f(A a) {\n}\nnamespace {\ninline int g() {\n}\n}\n}\n",
 	'src/api/a.hpp' => "inline int h() {\n}\n"), '0', 'A3: functions that it may not');
 
-is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ, MAP_SHARED, fd, 0));\n"), '1 src/shared/a.cpp:1: [mmap]', 'A4: a file that is mapped');
-is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ,\n\tMAP_SHARED | MAP_ANONYMOUS, -1, 0));\n"), '0', 'A4: memory that is no file');
-is(check('src/api/a.cpp' => "f(TimestampDifferenceMilliseconds(a, b));\n"), '1 src/api/a.cpp:1: [clock]', 'a sleep of its own');
+is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ, MAP_SHARED, fd, 0));\n"),
+	'1 src/shared/a.cpp:1: [mmap]', 'A4: a file that is mapped');
+is(check('src/shared/a.cpp' => "f(mmap(nullptr, size(a), PROT_READ,\n\tMAP_SHARED | MAP_ANONYMOUS, -1, 0));\n"), '0',
+	'A4: memory that is no file');
+is(check('src/api/a.cpp' => "f(TimestampDifferenceMilliseconds(a, b));\n"), '1 src/api/a.cpp:1: [clock]',
+	'a sleep of its own');
 is(check('src/api/a.cpp' => "if (GetCurrentTimestamp() - start > 5)\n\tg(end - GetCurrentTimestamp());\n"),
 	'1 src/api/a.cpp:1: [clock] src/api/a.cpp:2: [clock]', 'a duration by the wall clock');
 is(check('src/api/a.cpp' => "run_at = GetCurrentTimestamp() + delay;\n"), '0', 'a time by the wall clock');

@@ -1,5 +1,5 @@
-# test/guarantees.md: what it quotes of the documents is there, each part of a guarantee has an entry, and each test that it
-# names exists.
+# test/guarantees.md: what it quotes of the documents is there, each part of a guarantee has an entry, and each test
+# that it names exists.
 use strict;
 use warnings;
 use FindBin;
@@ -56,11 +56,13 @@ for my $name (sort keys %sections) {
 	}
 	my ($section) = slurp($name) =~ $sections{$name};
 	for my $part (split /\n\n+|\n(?=- |\|)/, $section // '') {
-		next if $part =~ /^##[^\n]*$|^\|[-|]+\|?$|^\| *(?:who|plain SQL|what happens)|^```|test\/guarantees\.md/ || $part !~ /\S/;
+		next if $part
+			=~ /^##[^\n]*$|^\|[-|]+\|?$|^\| *(?:who|plain SQL|what happens)|^```|test\/guarantees\.md/ || $part !~ /\S/;
 		my $part_text = plain($part);
 		# what only says what follows
 		next if $part_text =~ /:\s*$/ && length $part_text < 300;
-		ok((grep { index($part_text, $_->{quote}) >= 0 } @{ $entries{$name} }) > 0, "$name has an entry for: " . substr($part_text, 0, 70));
+		ok((grep { index($part_text, $_->{quote}) >= 0 } @{ $entries{$name} }) > 0,
+			"$name has an entry for: " . substr($part_text, 0, 70));
 	}
 }
 done_testing();

@@ -83,7 +83,8 @@ sub ensure {
 	return $output;
 }
 
-sub installs { return [map { /^install / ? join ' ', grep { !/^-|::|^install$/ } split : () } split /\n/, slurp('calls')]; }
+sub installs { return [map { /^install / ? join ' ', grep { !/^-|::|^install$/ } split : () } split /\n/,
+	slurp('calls')]; }
 
 sub clang_format { return "touch $world/bin/clang-format; chmod +x $world/bin/clang-format" }
 
@@ -108,14 +109,17 @@ is_deeply(installs(), ['clang-format'], 'sudo: installs what is missing');
 new_world();
 my $output = ensure('format tap', FAKE_UID => 1000);
 is($exit, 1, 'neither root nor sudo: fails');
-like($output, qr/^apt-get install -y --no-install-recommends clang-format g\+\+ libipc-run-perl make perl postgresql-17 postgresql-server-dev-17$/m,
+like($output,
+	qr/^apt-get\ install\ -y\ --no-install-recommends\ clang-format\ g\+\+\ libipc-run-perl\ make\ perl\ postgresql-17
+		\ postgresql-server-dev-17$/mx,
 	'neither root nor sudo: says exactly what to run');
 is(slurp('calls'), '', 'neither root nor sudo: apt-get is left alone');
 
 new_world('clang-format' => 'echo no network; exit 100');
 $output = ensure('format');
 is($exit, 1, 'apt-get fails: fails');
-like($output, qr/no network.*^apt-get update && apt-get install .* clang-format$/ms, 'apt-get fails: says why, and what to run');
+like($output, qr/no network.*^apt-get update && apt-get install .* clang-format$/ms,
+	'apt-get fails: says why, and what to run');
 
 new_world('clang-format' => '');
 like(ensure('format'), qr/still missing .*clang-format/, 'apt-get brings nothing: says so');
@@ -133,7 +137,8 @@ for my $before ('', $conf) {
 	ensure('server');
 	my $when = $before ? 'with settings' : 'without settings';
 	is($exit, 0, "server, $when: success");
-	is_deeply(installs(), ['postgresql-common', 'g++ make postgresql-17 postgresql-server-dev-17'], "server, $when: two steps");
+	is_deeply(installs(), ['postgresql-common', 'g++ make postgresql-17 postgresql-server-dev-17'],
+		"server, $when: two steps");
 	like(slurp('conf-seen-by-postgresql-17'), qr/^create_main_cluster = false$/m, "server, $when: creates no cluster");
 	is(slurp('settings/createcluster.conf'), $conf, "server, $when: leaves the settings as they were");
 }
@@ -148,7 +153,8 @@ is(slurp('settings/createcluster.conf'), $conf, 'and leaves the settings as they
 # services that nobody asked for
 for my $before ('', 'exit 0') {
 	new_world();
-	write_file('apt/redis-server', "cat $world/policy >$world/policy-seen; touch $world/bin/redis-server; chmod +x $world/bin/redis-server");
+	write_file('apt/redis-server',
+		"cat $world/policy >$world/policy-seen; touch $world/bin/redis-server; chmod +x $world/bin/redis-server");
 	write_file('policy', $before) if $before;
 	ensure('redis-server', POLICY => "$world/policy");
 	my $when = $before ? 'with a policy' : 'without a policy';

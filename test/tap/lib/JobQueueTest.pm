@@ -9,7 +9,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
+our @EXPORT =
+	qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
   log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake);
 
 # SQL: a row of the table checked that says bad is an error, but only when the transaction commits.
@@ -21,7 +22,8 @@ our $check_at_commit = <<'SQL';
 		END IF;
 		RETURN NULL;
 	END $$;
-	CREATE CONSTRAINT TRIGGER check_it AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_it();
+	CREATE CONSTRAINT TRIGGER check_it AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+		EXECUTE FUNCTION check_it();
 SQL
 
 # A server that is initialised but not started. %conf are lines of postgresql.conf; undef leaves a line out.
@@ -146,7 +148,8 @@ sub log_matches {
 sub unexpected_in_log {
 	my ($node, $expected, $offset) = @_;
 	my @lines = log_matches($node,
-		qr/jobqueue [a-z]+: (?:WARNING|ERROR|FATAL|PANIC):|PANIC:|TRAP:|was terminated by signal|stuck spinlock/, $offset);
+		qr/jobqueue [a-z]+: (?:WARNING|ERROR|FATAL|PANIC):|PANIC:|TRAP:|was terminated by signal|stuck spinlock/,
+			$offset);
 	# the server's own words when a process is told to end
 	@lines = grep { !/terminating background worker "jobqueue [a-z]+" due to administrator command/ } @lines;
 	@lines = grep { !/$expected/ } @lines if defined $expected;
@@ -188,8 +191,8 @@ sub proc_stat {
 	return split / /, $line;
 }
 
-# How often each of our processes has gone to sleep so far, by its pid. Unlike CPU time, that does not depend on what else
-# the machine does.
+# How often each of our processes has gone to sleep so far, by its pid. Unlike CPU time, that does not depend on what
+# else the machine does.
 sub sleeps_of_processes {
 	my ($node) = @_;
 	my %sleeps;

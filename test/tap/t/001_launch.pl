@@ -1,8 +1,8 @@
-# Processes are where they are needed, and nowhere else: five databases on a server with eight worker slots, of which the
-# logical replication launcher and ours take one each. Five schedulers and a single worker fit into the rest.
+# Processes are where they are needed, and nowhere else: five databases on a server with eight worker slots, of which
+# the logical replication launcher and ours take one each. Five schedulers and a single worker fit into the rest.
 #
-# - CREATE EXTENSION is noticed at its commit, without a restart, and not when it is rolled back; so is a handler that is
-#   registered after the tasks
+# - CREATE EXTENSION is noticed at its commit, without a restart, and not when it is rolled back; so is a handler that
+#   is registered after the tasks
 # - tasks of all five databases are completed, also while one of them has a backlog that keeps the worker busy
 # - a start of the server finds the databases, and the tasks that wait in them
 # - templates, and databases that allow no connections, are not touched
@@ -66,7 +66,8 @@ for my $database (sort keys %waiting) {
 }
 is($node->safe_psql('app1', "SELECT count(*) > 0 FROM jobqueue.tasks WHERE status IN ('pending', 'processing')"), 't',
 	'the backlog is not done yet');
-$node->safe_psql('app1', "SELECT count(jobqueue.cancel(id)) FROM jobqueue.tasks WHERE status IN ('pending', 'processing')");
+$node->safe_psql('app1',
+	"SELECT count(jobqueue.cancel(id)) FROM jobqueue.tasks WHERE status IN ('pending', 'processing')");
 
 # Databases that are not to be touched, with the extension and tasks that would be run.
 $node->safe_psql('postgres', 'CREATE DATABASE plain');
@@ -119,7 +120,8 @@ wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE datname
 	'still no process where there is nothing to do, once all are looked at')
   or diag processes($node);
 is(unexpected_in_log($node, qr/no process for a worker/), '', 'nothing unexpected in the log');
-cmp_ok(scalar(log_matches($node, qr/no process for a worker/)), '<=', 10, 'a shortage of slots is not reported over and over');
+cmp_ok(scalar(log_matches($node, qr/no process for a worker/)), '<=', 10,
+	'a shortage of slots is not reported over and over');
 
 $node->stop;
 done_testing();

@@ -37,30 +37,41 @@ $node->safe_psql('app', <<'SQL');
 	CREATE TABLE seen (task bigint, type text, what text);
 	GRANT INSERT, SELECT ON seen TO PUBLIC;
 	CREATE FUNCTION who(payload jsonb) RETURNS jsonb LANGUAGE sql AS $$
-		SELECT jsonb_build_object('session', session_user, 'current', current_user, 'work_mem', current_setting('work_mem'),
-			'path', current_setting('search_path'), 'super', current_setting('is_superuser'), 'style', current_setting('DateStyle'))
+		SELECT jsonb_build_object('session', session_user, 'current', current_user, 'work_mem',
+			current_setting('work_mem'),
+			'path', current_setting('search_path'), 'super', current_setting('is_superuser'), 'style',
+				current_setting('DateStyle'))
 	$$;
 SQL
 my @roles = ('plain', 'nologin', 'settled', 'boss', 'Odd "name');
 for my $role (@roles) {
 	(my $quoted = $role) =~ s/"/""/g;
-	$node->safe_psql('app', qq{SET client_min_messages = error; SELECT jobqueue.register_handler('who $quoted', 'who(jsonb)', run_as => '$role')});
+	$node->safe_psql('app',
+		qq{SET client_min_messages = error; SELECT jobqueue.register_handler('who $quoted', 'who(jsonb)', run_as => }
+			. qq{'$role')});
 }
-my %ids = map { $_ => $node->safe_psql('app', "SELECT jobqueue.enqueue(type) FROM jobqueue.handlers WHERE run_as = '$_'") } @roles;
+my %ids =
+	map { $_ =>
+		$node->safe_psql('app', "SELECT jobqueue.enqueue(type) FROM jobqueue.handlers WHERE run_as = '$_'") } @roles;
 my %expected = map { $_ => { work_mem => '4MB', path => '"$user", public', super => 'off' } } @roles;
 $expected{settled} = { work_mem => '7MB', path => 'private, public', super => 'off' };
 $expected{nologin}{work_mem} = '9MB';
 $expected{boss}{super} = 'on';
 for my $role (@roles) {
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $ids{$role}", 'completed', "$role: run");
-	is($node->safe_psql('app', <<SQL), join('|', $role, $role, @{ $expected{$role} }{qw(work_mem path super)}, 'German, DMY'),
-		SELECT result->>'session', result->>'current', result->>'work_mem', result->>'path', result->>'super', result->>'style'
+	is($node->safe_psql('app',
+		<<SQL), join('|', $role, $role, @{ $expected{$role} }{qw(work_mem path super)}, 'German, DMY'),
+		SELECT result->>'session', result->>'current', result->>'work_mem', result->>'path', result->>'super',
+			result->>'style'
 		FROM jobqueue.tasks WHERE id = $ids{$role}
 SQL
 		"$role: its own identity and settings");
 }
-is($node->safe_psql('app', "SELECT count(DISTINCT pid) = count(*) FROM jobqueue.worker_status"), 't', 'a process for each role');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE a.usename <> w.role AND w.role <> 'nologin'"),
+is($node->safe_psql('app', "SELECT count(DISTINCT pid) = count(*) FROM jobqueue.worker_status"), 't',
+	'a process for each role');
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE a.usename <> w.role AND "
+		. "w.role <> 'nologin'"),
 	0, 'connected as the role');
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -137,11 +148,15 @@ wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $first", 'c
 my $clean = $node->safe_psql('app', "SELECT result - 'pid' FROM jobqueue.tasks WHERE id = $first");
 like($clean, qr/"user": "nologin nologin"/, 'as it should be');
 for my $mess ('mess', 'mess procedure', 'mess and fail', 'mess') {
-	my ($dirty, $after) = split /\n/, $node->safe_psql('app', "SELECT jobqueue.enqueue('$mess'); SELECT jobqueue.enqueue('tidy')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $dirty", $mess =~ /fail/ ? 'failed' : 'completed', "$mess: ran")
+	my ($dirty, $after) = split /\n/, $node->safe_psql('app',
+		"SELECT jobqueue.enqueue('$mess'); SELECT jobqueue.enqueue('tidy')");
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $dirty",
+		$mess =~ /fail/ ? 'failed' : 'completed', "$mess: ran")
 	  or diag $node->safe_psql('app', "SELECT last_error FROM jobqueue.tasks WHERE id = $dirty");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed', "$mess: the next task runs");
-	is($node->safe_psql('app', "SELECT result - 'pid' FROM jobqueue.tasks WHERE id = $after"), $clean, "$mess: nothing is left");
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $after", 'completed',
+		"$mess: the next task runs");
+	is($node->safe_psql('app', "SELECT result - 'pid' FROM jobqueue.tasks WHERE id = $after"), $clean,
+		"$mess: nothing is left");
 }
 is($node->safe_psql('app', "SELECT count(DISTINCT result->>'pid') FROM jobqueue.tasks WHERE type = 'tidy'"), 1,
 	'all of that in one process');
@@ -150,12 +165,14 @@ is($node->safe_psql('app', "SELECT count(DISTINCT result->>'pid') FROM jobqueue.
 $node->safe_psql('app', <<'SQL');
 	CREATE FUNCTION record_user() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN
-		INSERT INTO public.seen (type, what) VALUES ('deferred', session_user || ' ' || current_user || ' ' || current_setting('is_superuser'));
+		INSERT INTO public.seen (type, what) VALUES ('deferred', session_user || ' ' || current_user || ' ' ||
+			current_setting('is_superuser'));
 		RETURN NULL;
 	END $$;
 	CREATE TABLE watched (x int);
 	GRANT INSERT ON watched TO nologin;
-	CREATE CONSTRAINT TRIGGER late AFTER INSERT ON watched INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION record_user();
+	CREATE CONSTRAINT TRIGGER late AFTER INSERT ON watched INITIALLY DEFERRED FOR EACH ROW
+		EXECUTE FUNCTION record_user();
 	CREATE FUNCTION watch(payload jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.watched VALUES (1)';
 	CREATE FUNCTION escape(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 	BEGIN
@@ -163,15 +180,18 @@ $node->safe_psql('app', <<'SQL');
 		RESET SESSION AUTHORIZATION;
 		RETURN to_jsonb(session_user || ' ' || current_user);
 	END $$;
-	CREATE FUNCTION grab(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN SET SESSION AUTHORIZATION postgres; END $$;
+	CREATE FUNCTION grab(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN SET SESSION AUTHORIZATION postgres;
+		END $$;
 	SELECT jobqueue.register_handler('watch', 'watch(jsonb)', run_as => 'nologin');
 	SELECT jobqueue.register_handler('escape', 'escape(jsonb)', run_as => 'nologin');
 	SELECT jobqueue.register_handler('grab', 'grab(jsonb)', run_as => 'nologin', max_attempts => 1);
 SQL
 my ($watch, $escape, $grab) = map { $node->safe_psql('app', "SELECT jobqueue.enqueue('$_')") } qw(watch escape grab);
 wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $watch", 'completed', 'deferred trigger');
-is($node->safe_psql('app', "SELECT what FROM seen WHERE type = 'deferred'"), 'nologin nologin off', 'deferred triggers run as the role');
-wait_sql($node, 'app', "SELECT result FROM jobqueue.tasks WHERE id = $escape", '"nologin nologin"', 'RESET leads nowhere');
+is($node->safe_psql('app', "SELECT what FROM seen WHERE type = 'deferred'"), 'nologin nologin off',
+	'deferred triggers run as the role');
+wait_sql($node, 'app', "SELECT result FROM jobqueue.tasks WHERE id = $escape", '"nologin nologin"',
+	'RESET leads nowhere');
 wait_sql($node, 'app', "SELECT status, last_sqlstate FROM jobqueue.tasks WHERE id = $grab", 'failed|42501',
 	'SET SESSION AUTHORIZATION is refused');
 $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 8');
@@ -189,31 +209,41 @@ $node->safe_psql('app', <<'SQL');
 	GRANT CONNECT ON DATABASE app TO plain, nologin, settled, crowd, stranger, weak, "Odd ""name";
 	SET client_min_messages = error;
 	CREATE FUNCTION nothing(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
-	SELECT jobqueue.register_handler('of ' || r, 'nothing(jsonb)', run_as => r) FROM unnest(ARRAY['leaver', 'stranger', 'weak', 'plain']::name[]) r;
+	SELECT jobqueue.register_handler('of ' || r, 'nothing(jsonb)', run_as => r)
+		FROM unnest(ARRAY['leaver', 'stranger', 'weak', 'plain']::name[]) r;
 	SELECT jobqueue.enqueue('of ' || r) FROM unnest(ARRAY['leaver', 'stranger', 'weak', 'plain']) r;
 SQL
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type ~ '^of ' AND status = 'completed'", 4, 'all four are served');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type ~ '^of ' AND status = 'completed'", 4,
+	'all four are served');
 my $offset = log_size($node);
 # Their processes are still there, idle: the change must reach them.
 $node->safe_psql('app', 'DROP ROLE leaver');
 $node->safe_psql('app', 'REVOKE CONNECT ON DATABASE app FROM stranger');
-$node->safe_psql('app', 'REVOKE EXECUTE ON FUNCTION nothing(jsonb) FROM PUBLIC; GRANT EXECUTE ON FUNCTION nothing(jsonb) TO plain, stranger, crowd');
+$node->safe_psql('app',
+	'REVOKE EXECUTE ON FUNCTION nothing(jsonb) FROM PUBLIC; GRANT EXECUTE ON FUNCTION nothing(jsonb) TO plain, '
+		. 'stranger, crowd');
 my %left = map { $_ => $node->safe_psql('app', "SELECT jobqueue.enqueue('of $_')") } qw(leaver stranger weak);
 for my $round (1 .. 20) {
 	my $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('of plain')");
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'others are served')
 	  if $round == 1 || $round == 20;
 }
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE role IN ('leaver', 'stranger') AND state = 'running'", 0,
+wait_sql($node, 'app',
+	"SELECT count(*) FROM jobqueue.worker_status WHERE role IN ('leaver', 'stranger') AND state = 'running'", 0,
 	'no process runs anything for them');
 # The fallback poll (1 s) and every enqueue tries again: still one message each.
-ok(wait_for(sub { log_matches($node, qr/leaver|role with OID/, $offset) && log_matches($node, qr/stranger/, $offset) }), 'the log says so');
+ok(wait_for(sub { log_matches($node, qr/leaver|role with OID/, $offset) && log_matches($node, qr/stranger/, $offset) }),
+	'the log says so');
 for my $round (1 .. 5) {
 	$node->safe_psql('app', "SELECT jobqueue.enqueue('of $_') FROM pg_sleep(0.5)") for qw(leaver stranger);
 }
-is($node->safe_psql('app', "SELECT string_agg(DISTINCT status, ' ') FROM jobqueue.tasks WHERE type IN ('of leaver', 'of stranger') AND status <> 'completed'"),
+is($node->safe_psql('app',
+	"SELECT string_agg(DISTINCT status, ' ') FROM jobqueue.tasks WHERE type IN ('of leaver', 'of stranger') AND "
+		. "status <> 'completed'"),
 	'pending', 'their tasks stay queued');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE type IN ('of leaver', 'of stranger') AND (attempts > 1 OR last_error IS NOT NULL)"),
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.tasks WHERE type IN ('of leaver', 'of stranger') AND (attempts > 1 OR last_error "
+		. "IS NOT NULL)"),
 	0, 'nothing is charged to them');
 my @about_leaver = log_matches($node, qr/jobqueue \w+: (WARNING|LOG|ERROR|FATAL): .*(leaver|role)/, $offset);
 my @about_stranger = log_matches($node, qr/jobqueue \w+: (WARNING|LOG|ERROR|FATAL): .*stranger/, $offset);
@@ -223,14 +253,17 @@ is(scalar(log_matches($node, qr/jobqueue \w+: FATAL:/, $offset)), 0, 'no process
   or diag join "\n", log_matches($node, qr/jobqueue \w+: FATAL:/, $offset);
 
 # No right to run the function: that is the handler's error, with its SQLSTATE.
-wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $left{weak}", '42501', 'EXECUTE revoked: an error of the task');
+wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $left{weak}", '42501',
+	'EXECUTE revoked: an error of the task');
 
 # Given back: served again, without a restart.
 $node->safe_psql('app', 'GRANT CONNECT ON DATABASE app TO stranger');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'of stranger' AND status <> 'completed'", 0,
 	'CONNECT granted again: served again');
 $node->safe_psql('app', "CREATE ROLE leaver LOGIN IN ROLE crowd; GRANT EXECUTE ON FUNCTION nothing(jsonb) TO leaver");
-$node->safe_psql('app', "SET client_min_messages = error; SELECT jobqueue.register_handler('of leaver', 'nothing(jsonb)', run_as => 'leaver')");
+$node->safe_psql('app',
+	"SET client_min_messages = error; SELECT jobqueue.register_handler('of leaver', 'nothing(jsonb)', run_as => "
+		. "'leaver')");
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'of leaver' AND status <> 'completed'", 0,
 	'a new role of that name, registered anew: served');
 
@@ -242,15 +275,20 @@ wait_sql($node, 'app', 'SHOW jobqueue.allow_superuser_handlers', 'off', 'superus
 my $plain = $node->safe_psql('app', "SELECT jobqueue.enqueue('of plain', delay => '1 s')");
 wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $plain", 'completed', 'all are told');
 my $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('who boss')");
-my ($status, $out, $err) = $node->psql('app', "SELECT jobqueue.register_handler('new boss', 'who(jsonb)', run_as => 'boss')");
+my ($status, $out, $err) =
+	$node->psql('app', "SELECT jobqueue.register_handler('new boss', 'who(jsonb)', run_as => 'boss')");
 isnt($status, 0, 'a superuser cannot register a handler then');
 $plain = $node->safe_psql('app', "SELECT jobqueue.enqueue('of plain', delay => '1 s')");
 wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $plain", 'completed', 'others are served');
-is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'pending|0', 'its tasks wait');
+is($node->safe_psql('app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $id"), 'pending|0',
+	'its tasks wait');
 $node->append_conf('postgresql.conf', 'jobqueue.allow_superuser_handlers = on');
 $node->reload;
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'and run when it is allowed again');
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+	'and run when it is allowed again');
 
-is(unexpected_in_log($node, qr/leaver|stranger|superuser|jobqueue worker: (ERROR|WARNING|LOG): .*(on purpose|permission denied)/), '', 'nothing unexpected in the log');
+is(unexpected_in_log($node,
+	qr/leaver|stranger|superuser|jobqueue worker: (ERROR|WARNING|LOG): .*(on purpose|permission denied)/), '',
+		'nothing unexpected in the log');
 $node->stop;
 done_testing();

@@ -1,9 +1,11 @@
 # DDL on databases and on the extension while tasks run.
 #
-# - DROP EXTENSION, rolled back and for good; created again in the same session, and in the same transaction: tasks of the
-#   new one are run, and a handler still running for the old one leaves no effect, nor ends a new task of the same number
+# - DROP EXTENSION, rolled back and for good; created again in the same session, and in the same transaction: tasks of
+#   the new one are run, and a handler still running for the old one leaves no effect, nor ends a new task of the same
+#   number
 # - DROP DATABASE with busy workers is done in under 2 s
-# - whoever may not drop, rename or copy a database fails, and stops nothing: the same worker goes on with the same attempt
+# - whoever may not drop, rename or copy a database fails, and stops nothing: the same worker goes on with the same
+#   attempt
 # - a command that fails for another reason gives the database back
 # - ALTER DATABASE … RENAME and SET TABLESPACE, CREATE DATABASE … TEMPLATE with busy workers; interrupted tasks run
 #   again at no cost; the copy is paused until adopt()
@@ -17,9 +19,9 @@ use Test::More;
 
 my $node = start_node('ddl', autovacuum => 'off', max_worker_processes => 16);
 
-# A handler that writes a mark, then waits for as long as there is a row in the table "gate". Needs no session of ours in
-# the database, which would be in the way of the commands to be tested. For the type "once", an attempt that is charged is
-# the last one.
+# A handler that writes a mark, then waits for as long as there is a row in the table "gate". Needs no session of ours
+# in the database, which would be in the way of the commands to be tested. For the type "once", an attempt that is
+# charged is the last one.
 my $gated = <<'SQL';
 	CREATE TABLE IF NOT EXISTS gate (closed boolean);
 	CREATE TABLE IF NOT EXISTS marks (mark text);
@@ -52,7 +54,8 @@ sub run_gated {
 sub running {
 	my ($database) = @_;
 	return sql($database, <<'SQL');
-		SELECT string_agg(format('pid %s task %s attempt %s since %s', pid, task_id, attempt, state_since), '; ' ORDER BY task_id)
+		SELECT string_agg(format('pid %s task %s attempt %s since %s', pid, task_id, attempt, state_since), '; '
+			ORDER BY task_id)
 		FROM jobqueue.worker_status WHERE state = 'running'
 SQL
 }
@@ -67,8 +70,10 @@ sub all_completed {
 	my ($database, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	wait_sql($node, $database, "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, $name)
-	  or diag sql($database, "SELECT id, type, status, attempts, max_attempts, run_at - now(), last_error FROM jobqueue.tasks "
-		. "WHERE status <> 'completed' ORDER BY id"), "\n", sql($database, 'SELECT * FROM jobqueue.worker_status'), "\n", processes($node);
+	  or diag sql($database,
+	  "SELECT id, type, status, attempts, max_attempts, run_at - now(), last_error FROM jobqueue.tasks "
+		. "WHERE status <> 'completed' ORDER BY id"), "\n", sql($database, 'SELECT * FROM jobqueue.worker_status'),
+		"\n", processes($node);
 }
 
 # Runs a command that must fail with this error.
@@ -96,7 +101,8 @@ sql('app', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"b\"}')");
 all_completed('app', 'DROP EXTENSION rolled back: so are new ones');
 
 sql('app', 'CREATE FUNCTION wants_task(task jobqueue.tasks) RETURNS void LANGUAGE sql AS $$SELECT$$');
-refused('app', 'DROP EXTENSION jobqueue', qr/because other objects depend on it/, 'a function that takes jobqueue.tasks');
+refused('app', 'DROP EXTENSION jobqueue', qr/because other objects depend on it/,
+	'a function that takes jobqueue.tasks');
 is_marked('app', 'a a2 b', 'each once');
 
 # Dropped while a handler runs and others wait; created again in the same session. Ids start again: the new task has the
@@ -126,7 +132,8 @@ all_completed('app', 'dropped and created in one transaction: the task is comple
 is_marked('app', 'new newer', 'and ran once');
 
 sql('app', 'DROP EXTENSION jobqueue');
-wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobqueue' AND datname = 'app'", 0,
+wait_sql($node, 'postgres',
+	"SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobqueue' AND datname = 'app'", 0,
 	'after DROP EXTENSION no process of ours stays in the database');
 sql('app', 'CREATE EXTENSION jobqueue; DELETE FROM marks');
 sql('app', $gated);
@@ -142,21 +149,31 @@ run_gated('app', 'steady');
 my $before = running('app');
 my @as_intruder = (extra_params => [ '-U', 'intruder' ]);
 my $offset = log_size($node);
-refused('postgres', 'DROP DATABASE app', qr/must be owner of database app/, 'DROP DATABASE by an intruder', @as_intruder);
-refused('app', 'DROP EXTENSION jobqueue', qr/must be owner of extension jobqueue/, 'DROP EXTENSION by an intruder', @as_intruder);
-refused('app', 'DROP EXTENSION jobqueue CASCADE', qr/must be owner of extension jobqueue/, 'DROP EXTENSION … CASCADE', @as_intruder);
-refused('app', 'DROP SCHEMA jobqueue CASCADE', qr/must be owner of schema jobqueue/, 'DROP SCHEMA by an intruder', @as_intruder);
-refused('postgres', 'DROP DATABASE app WITH (FORCE)', qr/must be owner of database app/, 'DROP DATABASE WITH FORCE', @as_intruder);
-refused('postgres', 'ALTER DATABASE app RENAME TO mine', qr/must be owner of database app/, 'RENAME by an intruder', @as_intruder);
-refused('postgres', 'ALTER DATABASE app SET TABLESPACE pg_default', qr/must be owner of database app/, 'SET TABLESPACE by an intruder',
+refused('postgres', 'DROP DATABASE app', qr/must be owner of database app/, 'DROP DATABASE by an intruder',
 	@as_intruder);
-refused('postgres', 'CREATE DATABASE mine TEMPLATE app', qr/permission denied to create database/, 'a copy by an intruder', @as_intruder);
+refused('app', 'DROP EXTENSION jobqueue', qr/must be owner of extension jobqueue/, 'DROP EXTENSION by an intruder',
+	@as_intruder);
+refused('app', 'DROP EXTENSION jobqueue CASCADE', qr/must be owner of extension jobqueue/, 'DROP EXTENSION … CASCADE',
+	@as_intruder);
+refused('app', 'DROP SCHEMA jobqueue CASCADE', qr/must be owner of schema jobqueue/, 'DROP SCHEMA by an intruder',
+	@as_intruder);
+refused('postgres', 'DROP DATABASE app WITH (FORCE)', qr/must be owner of database app/, 'DROP DATABASE WITH FORCE',
+	@as_intruder);
+refused('postgres', 'ALTER DATABASE app RENAME TO mine', qr/must be owner of database app/, 'RENAME by an intruder',
+	@as_intruder);
+refused('postgres', 'ALTER DATABASE app SET TABLESPACE pg_default', qr/must be owner of database app/,
+	'SET TABLESPACE by an intruder',
+	@as_intruder);
+refused('postgres', 'CREATE DATABASE mine TEMPLATE app', qr/permission denied to create database/,
+	'a copy by an intruder', @as_intruder);
 sql('postgres', 'ALTER ROLE intruder CREATEDB');
 refused('postgres', 'CREATE DATABASE mine TEMPLATE app', qr/permission denied to copy database "app"/,
 	'a copy by somebody who may create databases, but not copy this one', @as_intruder);
 # Commands that cannot succeed for reasons that can be seen before anybody is disturbed.
-refused('postgres', 'BEGIN; DROP DATABASE app; COMMIT', qr/cannot run inside a transaction block/, 'DROP DATABASE in a transaction');
-refused('postgres', 'DROP DATABASE missing', qr/database "missing" does not exist/, 'DROP DATABASE of one that is not there');
+refused('postgres', 'BEGIN; DROP DATABASE app; COMMIT', qr/cannot run inside a transaction block/,
+	'DROP DATABASE in a transaction');
+refused('postgres', 'DROP DATABASE missing', qr/database "missing" does not exist/,
+	'DROP DATABASE of one that is not there');
 sql('postgres', 'DROP DATABASE IF EXISTS missing');
 sql('postgres', "ALTER DATABASE app SET work_mem = '5MB'");
 sql('postgres', 'CREATE DATABASE innocent');
@@ -223,7 +240,8 @@ sql('app', "DELETE FROM jobqueue.tasks WHERE type = 'once'");
 sql('app', 'DELETE FROM marks');
 sql('postgres', "SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''");
 run_four('app', 't');
-is_prompt(sub { sql('postgres', 'ALTER DATABASE app SET TABLESPACE elsewhere') }, 'SET TABLESPACE does not wait for busy workers');
+is_prompt(sub { sql('postgres', 'ALTER DATABASE app SET TABLESPACE elsewhere') },
+	'SET TABLESPACE does not wait for busy workers');
 open_gate('app');
 all_completed('app', 'SET TABLESPACE: interrupted tasks run again');
 is_marked('app', 't t t t t t', 'SET TABLESPACE: each once');
@@ -231,7 +249,8 @@ is_marked('app', 't t t t t t', 'SET TABLESPACE: each once');
 sql('app', 'DELETE FROM marks');
 run_four('app', 'c');
 $offset = log_size($node);
-is_prompt(sub { sql('postgres', 'CREATE DATABASE copy TEMPLATE app') }, 'CREATE DATABASE … TEMPLATE does not wait for busy workers');
+is_prompt(sub { sql('postgres', 'CREATE DATABASE copy TEMPLATE app') },
+	'CREATE DATABASE … TEMPLATE does not wait for busy workers');
 open_gate('app');
 all_completed('app', 'TEMPLATE: interrupted tasks of the original run again');
 is_marked('app', 'c c c c c c', 'TEMPLATE: each once');
@@ -243,7 +262,8 @@ sql('copy', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"d\"}')");
 sql('app', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"meanwhile\"}')");
 all_completed('app', 'the original is served');
 ok(wait_for(sub { log_matches($node, qr/adopt/, $offset) }), 'the log names the command that starts the copy');
-is(sql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE status IN ('pending', 'processing')"), 7, 'nothing of the copy has run');
+is(sql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE status IN ('pending', 'processing')"), 7,
+	'nothing of the copy has run');
 is_marked('copy', '', 'and nothing had an effect');
 is(sql('copy', 'SELECT jobqueue.adopt()'), 't', 'adopt() says that it changed something');
 all_completed('copy', 'after adopt() the tasks of the copy run, also those that were running when it was made');
@@ -288,7 +308,9 @@ all_completed('app', 'a new database with an old name is served');
 run_four('app', 'y');
 is_prompt(sub { sql('postgres', 'DROP DATABASE app WITH (FORCE)') }, 'nor does WITH (FORCE)');
 
-is(unexpected_in_log($node, qr/restored or copied database|^\S+ \S+ \S+ \[\d+\] jobqueue (worker|scheduler): (ERROR|FATAL|WARNING): .*(dropped|removed|gone|does not exist|renamed)/i),
+is(unexpected_in_log($node,
+	qr/restored\ or\ copied\ database|^\S+\ \S+\ \S+\ \[\d+\]\ jobqueue\ (worker|scheduler):
+		\ (ERROR|FATAL|WARNING):\ .*(dropped|removed|gone|does\ not\ exist|renamed)/ix),
 	'', 'nothing unexpected in the log');
 cmp_ok(scalar(log_matches($node, qr/jobqueue (worker|scheduler): /)), '<', 150, 'not many words');
 $node->stop;

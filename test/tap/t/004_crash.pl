@@ -7,8 +7,8 @@
 # - immediate stop and start with tasks processing
 # - fast shutdown with a running handler: prompt; afterwards the task runs again, and the attempt was not charged
 #
-# Every effect is a row with a unique key: an effect done twice would be an error, an attempt would show it. Tasks wait for
-# a lock that the test holds, so they are certainly running when something happens to them.
+# Every effect is a row with a unique key: an effect done twice would be an error, an attempt would show it. Tasks wait
+# for a lock that the test holds, so they are certainly running when something happens to them.
 use strict;
 use warnings;
 use FindBin;
@@ -65,7 +65,8 @@ sub wait_running {
 SQL
 	});
 	ok($pid, "task $id is running");
-	die "task $id does not run: " . $node->safe_psql('app', "SELECT t FROM jobqueue.tasks t WHERE id = $id") unless $pid;
+	die "task $id does not run: " . $node->safe_psql('app', "SELECT t FROM jobqueue.tasks t WHERE id = $id")
+		unless $pid;
 	return $pid;
 }
 
@@ -74,7 +75,8 @@ sub is_done_once {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "$what: completed");
 	is($node->safe_psql('app', "SELECT count(*) FROM ledger WHERE task = $id"), 1, "$what: one effect");
-	is($node->safe_psql('app', "SELECT count(*), min(result::text) FROM jobqueue.tasks WHERE id = $id"), '1|{"done": true}',
+	is($node->safe_psql('app', "SELECT count(*), min(result::text) FROM jobqueue.tasks WHERE id = $id"),
+		'1|{"done": true}',
 		"$what: one row, with its result");
 }
 
@@ -104,8 +106,10 @@ is_done_once($id, 'worker terminated again and again');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'so are its neighbours');
 
 # A worker that is idle, and one that has just ended.
-wait_sql($node, 'postgres', "SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'", 't', 'idle');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'");
+wait_sql($node, 'postgres', "SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'", 't',
+	'idle');
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'");
 $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('gated')");
 is_done_once($id, 'idle workers terminated');
 
@@ -119,7 +123,8 @@ for my $victims ('scheduler', 'launcher', 'launcher|scheduler', 'launcher|schedu
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type ~ '^jobqueue ($victims)'");
 	my $other = $node->safe_psql('app', "SELECT jobqueue.enqueue('note')");
 	my $later = $node->safe_psql('app', "SELECT jobqueue.enqueue('note', delay => '0.5 s')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $_", 'completed', "$victims terminated: things go on")
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $_", 'completed',
+		"$victims terminated: things go on")
 	  for ($other, $later);
 	open_gate();
 	is_done_once($id, "$victims terminated");
@@ -149,19 +154,25 @@ $gate->{run}->finish; # the crash ends it
 ok(wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) }), 'the server comes back');
 is_done_once($id, 'killed worker');
 is_done_once($other, 'neighbour of a killed worker');
-is($node->safe_psql('app', "SELECT crashes, failures->0->>'sqlstate' FROM jobqueue.tasks WHERE id IN ($id, $other) ORDER BY id"), "1|JQ005\n0|",
+is($node->safe_psql('app',
+	"SELECT crashes, failures->0->>'sqlstate' FROM jobqueue.tasks WHERE id IN ($id, $other) ORDER BY id"),
+		"1|JQ005\n0|",
 	'the one is charged a crash, the other nothing, though it had one attempt only');
 
 # With tasks still being claimed while it happens, and while it comes back.
-$node->safe_psql('app', "INSERT INTO jobqueue.tasks (type, payload) SELECT 'note', '{\"sleep\": 0.002}' FROM generate_series(1, 1000)");
-wait_sql($node, 'app', "SELECT count(*) > 50 FROM ledger WHERE task IN (SELECT id FROM jobqueue.tasks WHERE status = 'completed')",
+$node->safe_psql('app',
+	"INSERT INTO jobqueue.tasks (type, payload) SELECT 'note', '{\"sleep\": 0.002}' FROM generate_series(1, 1000)");
+wait_sql($node, 'app',
+	"SELECT count(*) > 50 FROM ledger WHERE task IN (SELECT id FROM jobqueue.tasks WHERE status = 'completed')",
 	't', 'under way');
 $offset = log_size($node);
 is(kill('KILL', (pids($node, 'worker', 'app'))[0] // 0), 1, 'killed a busy worker');
 ok(wait_for(sub { log_matches($node, qr/ready to accept connections/, $offset) }), 'the server comes back again');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'all completed');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE last_sqlstate = '23505'"), 0, 'none was run twice');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks t FULL JOIN ledger l ON l.task = t.id WHERE t.id IS NULL OR l.task IS NULL"),
+is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE last_sqlstate = '23505'"), 0,
+	'none was run twice');
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.tasks t FULL JOIN ledger l ON l.task = t.id WHERE t.id IS NULL OR l.task IS NULL"),
 	0, 'each task has its effect, each effect its task');
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -194,20 +205,24 @@ if ($node->safe_psql('app', "SELECT status FROM jobqueue.tasks WHERE id = $id") 
 } else {
 	wait_sql($node, 'app', "SELECT status, attempts < max_attempts FROM jobqueue.tasks WHERE id = $id", 'pending|t',
 		'after the shutdown it waits again, though max_attempts was 1');
-	is($node->safe_psql('app', "SELECT last_error IS NULL FROM jobqueue.tasks WHERE id = $id"), 't', 'an interruption is no error');
+	is($node->safe_psql('app', "SELECT last_error IS NULL FROM jobqueue.tasks WHERE id = $id"), 't',
+		'an interruption is no error');
 	$node->append_conf('postgresql.conf', 'jobqueue.max_workers = 4');
 	$node->reload;
 	is_done_once($id, 'fast shutdown');
-	cmp_ok($node->safe_psql('app', "SELECT attempts FROM jobqueue.tasks WHERE id = $id"), '>', $attempt, 'attempts only ever grow');
+	cmp_ok($node->safe_psql('app', "SELECT attempts FROM jobqueue.tasks WHERE id = $id"), '>', $attempt,
+		'attempts only ever grow');
 }
 
 # A smart shutdown waits for clients, not for us.
 is_prompt(sub { $node->stop('smart') }, 'idle processes do not hold up a smart shutdown');
 $node->start;
 
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed' OR last_sqlstate = '23505'"), 0,
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed' OR last_sqlstate = '23505'"), 0,
 	'all tasks are completed, no effect was done twice');
-is(unexpected_in_log($node, qr/\(PID \d+\) was terminated by signal 9: Killed|terminating connection because of crash/), '',
+is(unexpected_in_log($node, qr/\(PID \d+\) was terminated by signal 9: Killed|terminating connection because of crash/),
+	'',
 	'nothing unexpected in the log');
 $node->stop;
 done_testing();

@@ -1,5 +1,5 @@
-# Effects happen exactly once, whoever is killed: tasks enqueued by INSERT … SELECT are worked off while workers are ended
-# at random, often by pg_terminate_backend, twice by SIGKILL, which restarts the server.
+# Effects happen exactly once, whoever is killed: tasks enqueued by INSERT … SELECT are worked off while workers are
+# ended at random, often by pg_terminate_backend, twice by SIGKILL, which restarts the server.
 #
 # - all tasks are completed, none is left, none is there twice
 # - each effect is there exactly once: it is a row with a unique key, so a second one would be an error that the task
@@ -64,7 +64,8 @@ sub enqueue {
 	my ($n) = @_;
 	$n = $tasks - $enqueued if $enqueued + $n > $tasks;
 	return if $n <= 0;
-	query("INSERT INTO jobqueue.tasks (type, payload) SELECT 'effect', jsonb_build_object('n', n) FROM generate_series(1, $n) n");
+	query("INSERT INTO jobqueue.tasks (type, payload) SELECT 'effect', jsonb_build_object('n', n) FROM "
+		. "generate_series(1, $n) n");
 	$enqueued += $n;
 }
 
@@ -101,23 +102,32 @@ is($killed, 2, 'two workers were killed');
 cmp_ok($terminated, '>=', 10, 'many more were terminated');
 
 is(statuses($node, 'app'), "completed $tasks", 'all tasks are completed');
-is($node->safe_psql('app', 'SELECT count(*), count(DISTINCT id) FROM jobqueue.tasks'), "$tasks|$tasks", 'each is there once');
+is($node->safe_psql('app', 'SELECT count(*), count(DISTINCT id) FROM jobqueue.tasks'), "$tasks|$tasks",
+	'each is there once');
 is($node->safe_psql('app', 'SELECT count(*) FROM effects'), $tasks, 'as many effects');
-is($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks t FULL JOIN effects e ON e.task = t.id WHERE t.id IS NULL OR e.task IS NULL'),
+is($node->safe_psql('app',
+	'SELECT count(*) FROM jobqueue.tasks t FULL JOIN effects e ON e.task = t.id WHERE t.id IS NULL OR e.task IS NULL'),
 	0, 'each of one task');
-is($node->safe_psql('app', "SELECT id, attempts, last_error FROM jobqueue.tasks WHERE last_sqlstate = '23505' LIMIT 10"), '',
+is($node->safe_psql('app',
+	"SELECT id, attempts, last_error FROM jobqueue.tasks WHERE last_sqlstate = '23505' LIMIT 10"), '',
 	'no effect was tried again after it was there');
-is($node->safe_psql('app', "SELECT id, attempts, last_sqlstate, last_error FROM jobqueue.tasks WHERE last_sqlstate NOT IN ('JQ002', 'JQ005') LIMIT 10"), '',
+is($node->safe_psql('app',
+	"SELECT id, attempts, last_sqlstate, last_error FROM jobqueue.tasks WHERE last_sqlstate NOT IN ('JQ002', "
+		. "'JQ005') LIMIT 10"), '',
 	'no other error either');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE crashes > 0"), $node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE failures \@> '[{\"sqlstate\": \"JQ005\"}]'"),
+is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE crashes > 0"),
+	$node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE failures \@> '[{\"sqlstate\": \"JQ005\"}]'"),
 	'a crash is charged where it was recorded');
-cmp_ok($node->safe_psql('app', "SELECT sum(crashes) FROM jobqueue.tasks"), '<=', $killed, 'to no more tasks than workers were killed');
-is($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks t JOIN effects e ON e.task = t.id WHERE e.attempt <> t.attempts'), 0,
+cmp_ok($node->safe_psql('app', "SELECT sum(crashes) FROM jobqueue.tasks"), '<=', $killed,
+	'to no more tasks than workers were killed');
+is($node->safe_psql('app',
+	'SELECT count(*) FROM jobqueue.tasks t JOIN effects e ON e.task = t.id WHERE e.attempt <> t.attempts'), 0,
 	'the effect is that of the attempt that completed the task');
 cmp_ok($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks WHERE attempts > 1'), '>', 0,
 	'workers were ended in the middle of tasks');
 eval { $session->quit };
-is(unexpected_in_log($node, qr/\(PID \d+\) was terminated by signal 9: Killed|terminating connection because of crash/), '',
+is(unexpected_in_log($node, qr/\(PID \d+\) was terminated by signal 9: Killed|terminating connection because of crash/),
+	'',
 	'nothing unexpected in the log');
 $node->stop;
 done_testing();

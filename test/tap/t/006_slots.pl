@@ -3,8 +3,8 @@
 #
 # - max_worker_processes used up by somebody else: before the scheduler could start, with room for the scheduler alone,
 #   and while the scheduler runs
-# - jobqueue.max_workers = 1, two roles with backlogs of short tasks: both make progress, again and again; an idle worker
-#   of one role makes room for another role; max_workers = 0 and back without a restart
+# - jobqueue.max_workers = 1, two roles with backlogs of short tasks: both make progress, again and again; an idle
+#   worker of one role makes room for another role; max_workers = 0 and back without a restart
 # - five databases on max_worker_processes = 8: a long backlog in one does not starve the others
 # - more databases than slots: all tasks are done in the end
 use strict;
@@ -70,7 +70,8 @@ sub all_done {
 	wait_sql($node, 'postgres', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", $n, $name);
 }
 
-wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue launcher'", 1, 'launcher');
+wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue launcher'", 1,
+	'launcher');
 is(hold_slots(), 3, 'all other slots are held');
 create_queue($node, 'postgres');
 create_ledger($node, 'postgres');
@@ -94,7 +95,8 @@ $node->safe_psql('postgres', "SELECT jobqueue.enqueue('note') FROM generate_seri
 waits_quietly('no slot for a worker', 'launcher, scheduler postgres', 20);
 free_slots(2);
 all_done(40, 'work goes on by itself');
-is($node->safe_psql('postgres', 'SELECT max(attempts), count(last_error), (SELECT count(*) FROM ledger) FROM jobqueue.tasks'),
+is($node->safe_psql('postgres',
+	'SELECT max(attempts), count(last_error), (SELECT count(*) FROM ledger) FROM jobqueue.tasks'),
 	'1|0|40', 'each ran once');
 
 # Nor a slot for the scheduler, which is wanted again.
@@ -121,7 +123,8 @@ $node->safe_psql('postgres', <<'SQL');
 	SELECT jobqueue.register_handler('of ann', 'brief(jsonb)', run_as => 'ann');
 	SELECT jobqueue.register_handler('of bea', 'brief(jsonb)', run_as => 'bea');
 	-- half a minute of work for each, first all of one, then all of the other
-	INSERT INTO jobqueue.tasks (type) SELECT type FROM (VALUES ('of ann'), ('of bea')) v(type), generate_series(1, 4000) ORDER BY type;
+	INSERT INTO jobqueue.tasks (type) SELECT type FROM (VALUES ('of ann'), ('of bea')) v(type),
+		generate_series(1, 4000) ORDER BY type;
 SQL
 my %done = ('of ann' => 0, 'of bea' => 0);
 for my $round (1 .. 3) {
@@ -158,7 +161,8 @@ wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend
 	'max_workers = 0: workers leave');
 $node->safe_psql('postgres', "SELECT jobqueue.enqueue('note') FROM generate_series(1, 10)");
 my ($awake, $log) = watch_idle($node, 2);
-is($node->safe_psql('postgres', "SELECT count(*) FROM jobqueue.tasks_live WHERE status = 'pending' AND attempts = 0"), 10,
+is($node->safe_psql('postgres', "SELECT count(*) FROM jobqueue.tasks_live WHERE status = 'pending' AND attempts = 0"),
+	10,
 	'tasks wait');
 cmp_ok(lines($log), '<=', 2, 'the log does not grow') or diag $log;
 $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 1');

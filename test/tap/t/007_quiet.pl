@@ -1,7 +1,7 @@
 # Whoever has nothing to do does nothing.
 #
-# - a cluster that preloads the library without the extension: only the launcher runs, no database is looked at again and
-#   again, nothing is logged repeatedly, even with a short poll interval
+# - a cluster that preloads the library without the extension: only the launcher runs, no database is looked at again
+#   and again, nothing is logged repeatedly, even with a short poll interval
 # - an idle database with handlers, roles and workers: no CPU time to speak of, no WAL, no log
 # - the same with all sorts of tasks that cannot run now: in a paused queue, without handler, far in the future, claimed
 #   outside, claimed by hand, locked by somebody, of a role that may not connect
@@ -24,13 +24,18 @@ my $node = start_node('quiet', %calm, 'jobqueue.poll_interval' => '100ms');
 $node->safe_psql('postgres', "CREATE DATABASE $_") for 'one', 'two', 'app';
 # Its probes of all databases are over when it is at rest.
 my $probed = sub {
-	$node->safe_psql('one', "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database WHERE datname IN ('postgres', 'template1', 'two', 'app')");
+	$node->safe_psql('one',
+		"SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database WHERE datname IN ('postgres', 'template1', "
+			. "'two', 'app')");
 };
-wait_sql($node, 'one', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue launcher'", 1, 'the launcher runs');
-wait_sql($node, 'one', "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobqueue' AND backend_type <> 'jobqueue launcher'", 0,
+wait_sql($node, 'one', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue launcher'", 1,
+	'the launcher runs');
+wait_sql($node, 'one',
+	"SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobqueue' AND backend_type <> 'jobqueue launcher'", 0,
 	'and nobody else');
 my $before = $probed->();
-my $settled = wait_for(sub { my $last = $before; $node->safe_psql('one', 'SELECT pg_sleep(1.1)'); ($before = $probed->()) == $last });
+my $settled = wait_for(sub { my $last = $before; $node->safe_psql('one', 'SELECT pg_sleep(1.1)');
+	($before = $probed->()) == $last });
 ok($settled, 'databases are looked at once');
 my ($awake, $log) = watch_idle($node, 3);
 is($log, '', 'no extension: nothing is logged');
@@ -64,7 +69,8 @@ sub wal {
 }
 
 my $wal;
-ok(wait_for(sub { my $last = $wal // ''; $node->safe_psql('app', 'SELECT pg_sleep(0.5)'); ($wal = wal()) eq $last }), 'at rest');
+ok(wait_for(sub { my $last = $wal // ''; $node->safe_psql('app', 'SELECT pg_sleep(0.5)'); ($wal = wal()) eq $last }),
+	'at rest');
 ($awake, $log) = watch_idle($node, 3);
 is(wal(), $wal, 'idle, looking every 100 ms: no WAL');
 is($log, '', 'idle, looking every 100 ms: no log');
@@ -106,34 +112,41 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.enqueue('work of shut') FROM generate_series(1, 10);
 SQL
 my $holder = $node->background_psql('app');
-my $locked = $node->safe_psql('app', "BEGIN; SELECT jobqueue.pause_queue('default'); SELECT jobqueue.enqueue('work'); COMMIT");
+my $locked =
+	$node->safe_psql('app', "BEGIN; SELECT jobqueue.pause_queue('default'); SELECT jobqueue.enqueue('work'); COMMIT");
 $locked =~ s/^t\n//;
 $holder->query_safe("BEGIN; SELECT id FROM jobqueue.tasks WHERE id = $locked FOR UPDATE");
 $node->safe_psql('app', "SELECT jobqueue.resume_queue('default')");
 
 # Others in the same queue are run.
 my $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('work')");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'a task runs beside all that cannot');
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+	'a task runs beside all that cannot');
 $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('work of ann')");
 wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'and one of another role');
 # the one with a delay is due, and waits now like the others
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'paused' AND status = 'pending'", 102, 'a paused task became due');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'paused' AND status = 'pending'", 102,
+	'a paused task became due');
 
-ok(wait_for(sub { my $last = $wal; $node->safe_psql('app', 'SELECT pg_sleep(0.5)'); ($wal = wal()) eq $last }), 'at rest');
+ok(wait_for(sub { my $last = $wal; $node->safe_psql('app', 'SELECT pg_sleep(0.5)'); ($wal = wal()) eq $last }),
+	'at rest');
 ($awake, $log) = watch_idle($node, 6, 1);
 unlike($log, qr/jobqueue/, 'tasks that cannot run: nothing of ours is logged');
 is_seldom_awake($awake, 50, 'tasks that cannot run: hardly ever awake');
 is(wal(), $wal, 'tasks that cannot run: no WAL');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks_live WHERE queue = 'paused' AND status = 'pending' AND attempts = 0"), 102,
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.tasks_live WHERE queue = 'paused' AND status = 'pending' AND attempts = 0"), 102,
 	'paused tasks wait');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'work of shut' AND status = 'pending' AND attempts = 0"), 10,
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.tasks WHERE type = 'work of shut' AND status = 'pending' AND attempts = 0"), 10,
 	'tasks of a role without rights wait unharmed');
 
 # Whoever held a task lets go of it, a role gets its rights, and nobody says so: found by the fallback poll.
 $holder->query_safe('COMMIT');
 $holder->quit;
 $node->safe_psql('app', 'GRANT CONNECT ON DATABASE app TO shut');
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $locked", 'completed', 'a task that was locked runs');
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $locked", 'completed',
+	'a task that was locked runs');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'work of shut' AND status = 'completed'", 10,
 	'so do those of a role that may connect again');
 
@@ -144,11 +157,13 @@ $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1h'");
 $node->reload;
 
 is($node->safe_psql('app', "SELECT jobqueue.resume_queue('paused')"), 't', 'resume_queue');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'paused' AND status = 'completed'", 102, 'what waited runs');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'paused' AND status = 'completed'", 102,
+	'what waited runs');
 for my $type ('work', 'work of ann', 'work elsewhere') {
 	for my $queue ('paused', 'default') {
 		$id = $node->safe_psql('app', "SELECT jobqueue.enqueue('$type', queue => '$queue')");
-		wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "$type in $queue: runs");
+		wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+			"$type in $queue: runs");
 	}
 }
 for my $what ("'paused'", 'NULL') {
@@ -159,22 +174,26 @@ SQL
 	shift @ids;
 	($awake, $log) = watch_idle($node, 2);
 	is_seldom_awake($awake, 15, "paused ($what) with tasks: hardly ever awake");
-	is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'paused' AND status = 'pending'"), 2, "paused ($what): they wait");
+	is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'paused' AND status = 'pending'"), 2,
+		"paused ($what): they wait");
 	$node->safe_psql('app', "SELECT jobqueue.resume_queue($what)");
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $_", 'completed', "resumed ($what)") for @ids;
 	$id = $node->safe_psql('app', "SELECT jobqueue.enqueue('work', queue => 'paused')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', "resumed ($what): a new task");
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+		"resumed ($what): a new task");
 }
 # A pause that is rolled back, and one that overlaps with enqueuing.
 $node->safe_psql('app', "BEGIN; SELECT jobqueue.pause_queue('paused'); ROLLBACK");
 $id = $node->safe_psql('app', "SELECT jobqueue.enqueue('work', queue => 'paused')");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'a pause that was rolled back is none');
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+	'a pause that was rolled back is none');
 $id = $node->safe_psql('app', <<'SQL');
 	BEGIN; SELECT FROM jobqueue.pause_queue('paused'); SELECT jobqueue.enqueue('work', queue => 'paused');
 	SELECT FROM jobqueue.resume_queue('paused'); COMMIT;
 SQL
 $id =~ s/\s//g;
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'paused and resumed in one transaction');
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+	'paused and resumed in one transaction');
 
 is(unexpected_in_log($node, qr/"shut"/), '', 'nothing unexpected in the log');
 cmp_ok(scalar(log_matches($node, qr/"shut"/)), '<=', 2, 'the role without rights is mentioned, once');

@@ -1,5 +1,5 @@
-# Whoever waits for tasks is woken: workers, and programs that LISTEN. The fallback poll is an hour away, except where it is
-# what is tested.
+# Whoever waits for tasks is woken: workers, and programs that LISTEN. The fallback poll is an hour away, except where
+# it is what is tested.
 #
 # - notify_mode coalesced: the scheduler notifies, seldom, and always after the last commit; also in a database without
 #   handlers; immediate: the enqueuing transaction; off: nobody
@@ -44,7 +44,9 @@ sub heard {
 	my ($session) = @_;
 	my $output = $session->query_safe('SELECT 1');
 	my @heard;
-	push @heard, [ $1, $2 ] while $output =~ /"task_queue"(?: with payload "([^"]*)")? received from server process with PID (\d+)/g;
+	push @heard,
+		[ $1, $2 ] while $output
+			=~ /"task_queue"(?: with payload "([^"]*)")? received from server process with PID (\d+)/g;
 	return @heard;
 }
 
@@ -67,7 +69,8 @@ my $long = $node->background_psql('app');
 $long->query_safe('SET client_min_messages = error');
 $long->query_safe('BEGIN; CREATE EXTENSION jobqueue');
 create_queue($node, 'other');
-$long->query_safe('CREATE FUNCTION work(payload jsonb) RETURNS timestamptz LANGUAGE sql AS $$SELECT clock_timestamp()$$');
+$long->query_safe('CREATE FUNCTION work(payload jsonb) RETURNS timestamptz LANGUAGE sql AS $$SELECT '
+	. 'clock_timestamp()$$');
 $long->query_safe("SELECT jobqueue.register_handler('work', 'work(jsonb)')");
 $node->safe_psql('postgres', 'CREATE DATABASE woken');
 my $id = $long->query_safe("SELECT jobqueue.enqueue('work')");
@@ -115,9 +118,11 @@ is($heard[0][1], (pids($node, 'scheduler', 'listened'))[0], 'but from the schedu
 is(scalar @heard, 1, 'coalesced: one notification');
 
 $enqueuer->query_safe(q{BEGIN; SELECT jobqueue.enqueue('outside', queue => 'never'); ROLLBACK});
-$enqueuer->query_safe(q{BEGIN; SELECT jobqueue.enqueue('outside', queue => q) FROM unnest('{x,y,z}'::text[]) q, generate_series(1, 500); COMMIT});
+$enqueuer->query_safe(q{BEGIN; SELECT jobqueue.enqueue('outside', queue => q) FROM unnest('{x,y,z}'::text[]) q, }
+	. q{generate_series(1, 500); COMMIT});
 @heard = hear_until($listener, 'z', 'coalesced: many tasks for three queues');
-is(join(' ', sort map { $_->[0] } @heard), 'x y z', 'coalesced: one notification for each queue, none for what was rolled back');
+is(join(' ', sort map { $_->[0] } @heard), 'x y z',
+	'coalesced: one notification for each queue, none for what was rolled back');
 
 $enqueuer->query_safe("INSERT INTO jobqueue.tasks (type, queue) SELECT 'outside', 'b' FROM generate_series(1, 500)");
 @heard = hear_until($listener, '', 'coalesced: a plain INSERT');
@@ -127,7 +132,8 @@ $enqueuer->query_safe("SELECT jobqueue.enqueue_many('outside', array_fill('{}'::
 is(scalar @heard, 1, 'coalesced: one notification');
 
 # 200 commits as fast as they can.
-$enqueuer->query_safe(q{DO $$BEGIN FOR i IN 1 .. 200 LOOP PERFORM jobqueue.enqueue('outside', queue => 'fast'); COMMIT; END LOOP; END$$});
+$enqueuer->query_safe(q{DO $$BEGIN FOR i IN 1 .. 200 LOOP PERFORM jobqueue.enqueue('outside', queue => 'fast'); }
+	. q{COMMIT; END LOOP; END$$});
 @heard = hear_until($listener, 'fast', 'coalesced: many commits');
 cmp_ok(scalar @heard, '<=', 100, 'coalesced: far fewer notifications than commits') or diag scalar @heard;
 $enqueuer->query_safe("DELETE FROM jobqueue.tasks");
@@ -144,7 +150,8 @@ for my $round (1 .. 40) {
 	$enqueued += 2;
 	my $all = wait_for(sub {
 		if (heard($listener)) {
-			$claimed += grep { /^\d+$/ } split /\n/, $listener->query_safe("SELECT id FROM jobqueue.claim('pairs', 100)");
+			$claimed += grep { /^\d+$/ } split /\n/, $listener->query_safe("SELECT id FROM jobqueue.claim('pairs', "
+				. "100)");
 		}
 		$claimed >= $enqueued
 	});
@@ -154,13 +161,15 @@ is($claimed, 80, 'coalesced: no commit goes unheard');
 is($enqueued, 80, 'in 40 rounds');
 
 # Tasks that can be claimed again, and for other reasons than a commit.
-my ($a, $attempt) = split /\|/, $enqueuer->query_safe("SELECT id, attempts FROM jobqueue.tasks_live WHERE queue = 'pairs' ORDER BY id LIMIT 1");
+my ($a, $attempt) = split /\|/,
+	$enqueuer->query_safe("SELECT id, attempts FROM jobqueue.tasks_live WHERE queue = 'pairs' ORDER BY id LIMIT 1");
 $listener->query_safe('SELECT pg_sleep(0.1)');
 heard($listener);
 is($enqueuer->query_safe("SELECT jobqueue.release($a, $attempt)"), 't', 'release');
 hear_until($listener, 'pairs', 'coalesced: a task that was released');
 $enqueuer->query_safe("SELECT id FROM jobqueue.claim('pairs')");
-$enqueuer->query_safe("SELECT jobqueue.fail($a, attempts, 'no', retry_in => '0.5 s') FROM jobqueue.tasks_live WHERE id = $a");
+$enqueuer->query_safe("SELECT jobqueue.fail($a, attempts, 'no', retry_in => '0.5 s') FROM jobqueue.tasks_live WHERE "
+	. "id = $a");
 hear_until($listener, 'pairs', 'coalesced: a task that is due again');
 $enqueuer->query_safe("SELECT id FROM jobqueue.claim('pairs', lease => '0.5 s')");
 hear_until($listener, 'pairs', 'coalesced: a task whose lease ended');
@@ -176,7 +185,8 @@ $enqueuer->query_safe("SELECT jobqueue.enqueue('outside', queue => 'i')");
 @heard = hear_until($listener, 'i', 'immediate: the listener hears of a task');
 is(join(' ', map { "$_->[0] $_->[1]" } @heard), "i $me", 'immediate: from the session that enqueued it, once');
 $enqueuer->query_safe("BEGIN; SELECT jobqueue.enqueue('outside', queue => 'never'); ROLLBACK");
-$enqueuer->query_safe("BEGIN; SELECT jobqueue.enqueue('outside', queue => q) FROM unnest('{x,y,z}'::text[]) q, generate_series(1, 500); COMMIT");
+$enqueuer->query_safe("BEGIN; SELECT jobqueue.enqueue('outside', queue => q) FROM unnest('{x,y,z}'::text[]) q, "
+	. "generate_series(1, 500); COMMIT");
 @heard = hear_until($listener, 'z', 'immediate: many tasks for three queues');
 is(join(' ', sort map { "$_->[0] $_->[1]" } @heard), "x $me y $me z $me", 'immediate: one notification for each queue');
 $enqueuer->query_safe("INSERT INTO jobqueue.tasks (type, queue) SELECT 'outside', 'b' FROM generate_series(1, 500)");
@@ -209,8 +219,11 @@ $_->quit for $listener, $enqueuer;
 for my $case (
 	[ 'first kept', 'SELECT jobqueue.enqueue(%s); SAVEPOINT s; SELECT jobqueue.enqueue(%s); ROLLBACK TO s;', 1 ],
 	[ 'last kept', 'SAVEPOINT s; SELECT jobqueue.enqueue(%s); ROLLBACK TO s; SELECT jobqueue.enqueue(%s);', 2 ],
-	[ 'last kept, inside', 'SAVEPOINT s; SELECT jobqueue.enqueue(%s); ROLLBACK TO s; SELECT jobqueue.enqueue(%s); RELEASE s;', 2 ],
-	[ 'released', 'SAVEPOINT s; SELECT jobqueue.enqueue(%s); RELEASE s; SAVEPOINT s; SELECT jobqueue.enqueue(%s); ROLLBACK TO s; RELEASE s;', 1 ],
+	[ 'last kept, inside',
+		'SAVEPOINT s; SELECT jobqueue.enqueue(%s); ROLLBACK TO s; SELECT jobqueue.enqueue(%s); RELEASE s;', 2 ],
+	[ 'released',
+		'SAVEPOINT s; SELECT jobqueue.enqueue(%s); RELEASE s; SAVEPOINT s; SELECT jobqueue.enqueue(%s); ROLLBACK TO '
+			. 's; RELEASE s;', 1 ],
 	[ 'plain SQL', 'SAVEPOINT s; INSERT INTO jobqueue.tasks (type, payload) VALUES (%s) RETURNING id; ROLLBACK TO s; '
 		  . 'INSERT INTO jobqueue.tasks (type, payload) VALUES (%s) RETURNING id;', 2 ],
   )
@@ -218,7 +231,8 @@ for my $case (
 	my ($name, $statements, $kept) = @$case;
 	my @ids = split /\n/, sql('BEGIN; ' . sprintf($statements, "'note', '{}'", "'note', '{}'") . ' COMMIT');
 	runs($ids[ $kept - 1 ], "savepoints, $name: it runs");
-	is(sql("SELECT count(*) FROM jobqueue.tasks WHERE id = $ids[2 - $kept]"), 0, "savepoints, $name: the other one is not there");
+	is(sql("SELECT count(*) FROM jobqueue.tasks WHERE id = $ids[2 - $kept]"), 0,
+		"savepoints, $name: the other one is not there");
 }
 $id = sql(<<'SQL');
 	DO $$
@@ -238,7 +252,8 @@ runs($_, 'exception block: the rest runs') for split /,/, $id;
 # A number that is committed late, below those that are done already.
 my $slow = $node->background_psql('app');
 my $low = $slow->query_safe("BEGIN; SELECT jobqueue.enqueue('note')");
-runs(sql("SELECT max(e) FROM (SELECT jobqueue.enqueue('note') AS e FROM generate_series(1, 100)) s"), 'higher numbers run');
+runs(sql("SELECT max(e) FROM (SELECT jobqueue.enqueue('note') AS e FROM generate_series(1, 100)) s"),
+	'higher numbers run');
 $slow->query_safe('COMMIT');
 runs($low, 'so does the lower one, when it is committed');
 $slow->quit;
@@ -260,7 +275,8 @@ for my $statement ("SELECT jobqueue.enqueue('note')", "INSERT INTO jobqueue.task
 	runs(sql("SELECT jobqueue.enqueue('note')"), 'others run meanwhile');
 	is(sql("SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'"), 0, 'a prepared task is not there yet');
 	sql("COMMIT PREPARED 'p'");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, "COMMIT PREPARED: runs ($statement)");
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0,
+		"COMMIT PREPARED: runs ($statement)");
 }
 sql("BEGIN; SELECT jobqueue.enqueue('note', '{\"never\": 1}'); PREPARE TRANSACTION 'p'");
 sql("ROLLBACK PREPARED 'p'");
@@ -268,15 +284,18 @@ is(sql("SELECT count(*) FROM jobqueue.tasks WHERE payload ? 'never'"), 0, 'ROLLB
 sql("BEGIN; SELECT jobqueue.enqueue('note'); PREPARE TRANSACTION 'p'");
 $node->restart;
 sql("COMMIT PREPARED 'p'");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COMMIT PREPARED after a restart: runs');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0,
+	'COMMIT PREPARED after a restart: runs');
 sql("BEGIN; SELECT jobqueue.enqueue('note', delay => '0.2 s'); PREPARE TRANSACTION 'p'");
 sql("COMMIT PREPARED 'p'");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0, 'COMMIT PREPARED of a scheduled task: runs');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status <> 'completed'", 0,
+	'COMMIT PREPARED of a scheduled task: runs');
 sql("BEGIN; SELECT jobqueue.pause_queue('default'); PREPARE TRANSACTION 'p'");
 sql("COMMIT PREPARED 'p'");
 my $held = sql("SELECT jobqueue.enqueue('note')");
 sql("BEGIN; SELECT jobqueue.resume_queue('default'); PREPARE TRANSACTION 'p'");
-is(sql("SELECT status FROM jobqueue.tasks WHERE id = $held"), 'pending', 'COMMIT PREPARED of pause_queue: it is paused');
+is(sql("SELECT status FROM jobqueue.tasks WHERE id = $held"), 'pending',
+	'COMMIT PREPARED of pause_queue: it is paused');
 sql("COMMIT PREPARED 'p'");
 runs($held, 'COMMIT PREPARED of resume_queue: it runs');
 
@@ -289,17 +308,23 @@ for my $way (
 {
 	my ($name, $before, $after) = @$way;
 	(my $queue = lc $name) =~ s/ /_/g;
-	my $first = sql("SELECT min(e) FROM jobqueue.enqueue_many('outside', array_fill('{}'::jsonb, '{20}'), queue => '$queue') e");
+	my $first =
+		sql("SELECT min(e) FROM jobqueue.enqueue_many('outside', array_fill('{}'::jsonb, '{20}'), queue => '$queue') "
+			. "e");
 	my $session = $node->background_psql('app');
 	$session->query_safe(sprintf $before, "SELECT id FROM jobqueue.claim('$queue', 3)", 'SELECT 1');
-	is(sql("SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 5)"), '{3,4,5,6,7}', "$name: others claim beyond");
+	is(sql("SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 5)"), '{3,4,5,6,7}',
+		"$name: others claim beyond");
 	$session->query_safe($after);
 	$session->quit;
-	wait_sql($node, 'app', "SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 3)", '{0,1,2}', "$name: a claim is given back");
-	is(sql("SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 100)"), '{8,9,10,11,12,13,14,15,16,17,18,19}', "$name: the rest");
+	wait_sql($node, 'app', "SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 3)", '{0,1,2}',
+		"$name: a claim is given back");
+	is(sql("SELECT array_agg(id - $first) FROM jobqueue.claim('$queue', 100)"), '{8,9,10,11,12,13,14,15,16,17,18,19}',
+		"$name: the rest");
 }
 # and runs in the server, where it has a handler
-$id = sql("SELECT jobqueue.pause_queue('mine'); SELECT jobqueue.enqueue('note', queue => 'mine'); SELECT jobqueue.resume_queue('nothing')");
+$id = sql("SELECT jobqueue.pause_queue('mine'); SELECT jobqueue.enqueue('note', queue => 'mine'); SELECT "
+	. "jobqueue.resume_queue('nothing')");
 ($id) = $id =~ /^(\d+)$/m;
 my $claimer = $node->background_psql('app');
 $claimer->query_safe("BEGIN; UPDATE jobqueue.tasks SET status = 'processing' WHERE id = $id; PREPARE TRANSACTION 'p'");
@@ -316,10 +341,15 @@ runs($id, 'ROLLBACK PREPARED of a claim: it runs in the server');
 sql("SELECT jobqueue.enqueue('work', delay => '1 hour')");
 my %due = (
 	'delay' => sql("SELECT jobqueue.enqueue('work', delay => '1.5 s')"),
-	'run_at, sooner than the one before' => sql("SELECT jobqueue.enqueue('work', run_at => clock_timestamp() + interval '0.7 s')"),
-	'plain INSERT' => sql("INSERT INTO jobqueue.tasks (type, run_at) VALUES ('work', clock_timestamp() + interval '1 s') RETURNING id"),
+	'run_at, sooner than the one before' =>
+		sql("SELECT jobqueue.enqueue('work', run_at => clock_timestamp() + interval '0.7 s')"),
+	'plain INSERT' =>
+		sql("INSERT INTO jobqueue.tasks (type, run_at) VALUES ('work', clock_timestamp() + interval '1 s') RETURNING "
+			. "id"),
 	'enqueue_many' => sql("SELECT jobqueue.enqueue_many('work', '{\"{}\"}', delay => '0.9 s')"),
-	'retry, sooner' => sql("SELECT jobqueue.enqueue('work', delay => '1 hour') AS id \\gset\nSELECT jobqueue.retry(:id, clock_timestamp() + interval '0.8 s') \\gset\n\\echo :id"),
+	'retry, sooner' =>
+		sql("SELECT jobqueue.enqueue('work', delay => '1 hour') AS id \\gset\nSELECT jobqueue.retry(:id, "
+			. "clock_timestamp() + interval '0.8 s') \\gset\n\\echo :id"),
 	'in the past' => sql("SELECT jobqueue.enqueue('work', run_at => '2001-01-01')"),
 	'at once, beside those with a time' => sql("SELECT jobqueue.enqueue('work')"),
 );
@@ -327,15 +357,19 @@ for my $how (sort keys %due) {
 	runs($due{$how}, "scheduled ($how): runs");
 	my ($early, $late) = split /\|/, sql(<<SQL);
 		SELECT started < due, started > due + interval '2 s'
-		FROM (SELECT (result #>> '{}')::timestamptz AS started, greatest(run_at, created_at) AS due FROM jobqueue.tasks WHERE id = $due{$how}) t
+		FROM (SELECT (result #>> '{}')::timestamptz AS started, greatest(run_at, created_at) AS due FROM jobqueue.tasks
+		WHERE id = $due{$how}) t
 SQL
 	is($early, 'f', "scheduled ($how): not early");
 	is($late, 'f', "scheduled ($how): in time");
 }
-$id = sql("SELECT jobqueue.enqueue('work', delay => '0.6 s') AS id \\gset\nSELECT jobqueue.retry(:id, clock_timestamp() + interval '1.8 s') \\gset\n\\echo :id");
+$id = sql("SELECT jobqueue.enqueue('work', delay => '0.6 s') AS id \\gset\nSELECT jobqueue.retry(:id, "
+	. "clock_timestamp() + interval '1.8 s') \\gset\n\\echo :id");
 runs($id, 'scheduled (retry, later): runs');
-is(sql("SELECT (result #>> '{}')::timestamptz >= run_at FROM jobqueue.tasks WHERE id = $id"), 't', 'scheduled (retry, later): not early');
-is(sql("SELECT count(*) FROM jobqueue.tasks WHERE run_at > now() AND status = 'scheduled'"), 1, 'the one that is not due waits');
+is(sql("SELECT (result #>> '{}')::timestamptz >= run_at FROM jobqueue.tasks WHERE id = $id"), 't',
+	'scheduled (retry, later): not early');
+is(sql("SELECT count(*) FROM jobqueue.tasks WHERE run_at > now() AND status = 'scheduled'"), 1,
+	'the one that is not due waits');
 
 # --------------------------------------------------------------------------------------------------------------------
 # Rows that nobody announces
@@ -352,7 +386,9 @@ for my $case (
 	[ 'one with an old number', "INSERT INTO jobqueue.tasks (id, type) VALUES ($early, 'note') RETURNING id" ],
 	[ 'an urgent one', "INSERT INTO jobqueue.tasks (type, priority) VALUES ('note', -5) RETURNING id" ],
 	[ 'one in another queue', "INSERT INTO jobqueue.tasks (type, queue) VALUES ('note', 'unheard of') RETURNING id" ],
-	[ 'a scheduled one', "INSERT INTO jobqueue.tasks (type, status, run_at) VALUES ('note', 'scheduled', now() + interval '0.5 s') RETURNING id" ],
+	[ 'a scheduled one',
+		"INSERT INTO jobqueue.tasks (type, status, run_at) VALUES ('note', 'scheduled', now() + interval '0.5 s') "
+			. "RETURNING id" ],
   )
 {
 	my ($name, $statement) = @$case;
@@ -422,7 +458,8 @@ set_everywhere('log_min_messages', 'warning');
 
 my $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "beta"}')});
 for my $attempt (1 .. 3) {
-	wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", "failed|$attempt", "attempt $attempt fails");
+	wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", "failed|$attempt",
+		"attempt $attempt fails");
 	my @entries = entries(qr/tripped over beta/);
 	is(scalar @entries, $attempt, "one entry in the log for each of $attempt attempts") or diag join "\n\n", @entries;
 	my $entry = $entries[-1] // '';
@@ -433,16 +470,19 @@ for my $attempt (1 .. 3) {
 	like($entry, qr/It lay there/, 'with its detail');
 	sql("SELECT jobqueue.retry($failing)") if $attempt < 3;
 }
-is(sql("SELECT last_error, last_sqlstate FROM jobqueue.tasks WHERE id = $failing"), 'tripped over beta|JQ777', 'and recorded in the task');
+is(sql("SELECT last_error, last_sqlstate FROM jobqueue.tasks WHERE id = $failing"), 'tripped over beta|JQ777',
+	'and recorded in the task');
 
 # An attempt that will be repeated leaves one entry, too.
 sql('SELECT jobqueue.register_handler(\'stumble\', \'stumble(jsonb)\', max_attempts => 5)');
 $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "gamma"}')});
-wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", 'scheduled|1', 'an attempt that will be repeated');
+wait_sql($node, 'app', "SELECT status, attempts FROM jobqueue.tasks WHERE id = $failing", 'scheduled|1',
+	'an attempt that will be repeated');
 is(scalar(entries(qr/tripped over gamma/)), 1, 'one entry in the log for it');
 # A message must not be taken for a format.
 $failing = sql(q{SELECT jobqueue.enqueue('stumble', '{"word": "100%s %n"}')});
-wait_sql($node, 'app', "SELECT last_error FROM jobqueue.tasks WHERE id = $failing", 'tripped over 100%s %n', 'percent signs');
+wait_sql($node, 'app', "SELECT last_error FROM jobqueue.tasks WHERE id = $failing", 'tripped over 100%s %n',
+	'percent signs');
 is(scalar(entries(qr/tripped over 100%s %n/)), 1, 'in the log as well');
 
 is(unexpected_in_log($node, qr/a warning: (?:alpha|quiet)/), '', 'nothing unexpected in the log');
@@ -454,7 +494,8 @@ $node->stop;
 my $bare = start_node('bare', shared_preload_libraries => "''", max_prepared_transactions => 10, autovacuum => 'off');
 my ($out, $err);
 $bare->psql('postgres', 'CREATE EXTENSION jobqueue', stdout => \$out, stderr => \$err);
-like($err, qr/NOTICE: .*\n(?:.*\n)*?.*shared_preload_libraries/, 'not preloaded: CREATE EXTENSION says how to enable workers');
+like($err, qr/NOTICE: .*\n(?:.*\n)*?.*shared_preload_libraries/,
+	'not preloaded: CREATE EXTENSION says how to enable workers');
 is(processes($bare) // '', '', 'not preloaded: no processes');
 $listener = $bare->background_psql('postgres');
 $listener->query_safe('LISTEN task_queue');
@@ -471,7 +512,8 @@ $enqueuer->query_safe("INSERT INTO jobqueue.tasks (type, queue) VALUES ('outside
 is(scalar @heard, 1, 'once, and nothing of what was rolled back');
 $enqueuer->query_safe("SELECT jobqueue.enqueue_many('outside', '{\"{}\", \"{}\"}', queue => 'n')");
 hear_until($listener, 'n', 'not preloaded: enqueue_many');
-$enqueuer->query_safe("CREATE TABLE orders (id int); CREATE TRIGGER ordered AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION jobqueue.enqueue_row('ordered')");
+$enqueuer->query_safe("CREATE TABLE orders (id int); CREATE TRIGGER ordered AFTER INSERT ON orders FOR EACH ROW "
+	. "EXECUTE FUNCTION jobqueue.enqueue_row('ordered')");
 $enqueuer->query_safe('INSERT INTO orders VALUES (1)');
 hear_until($listener, 'default', 'not preloaded: enqueue_row');
 is($enqueuer->query_safe('SELECT count(*) FROM jobqueue.tasks'), 5, 'they are all there');
@@ -482,7 +524,8 @@ my ($one, $two) = split /\n/, bare("SELECT id FROM jobqueue.tasks WHERE status =
 is(bare("SELECT jobqueue.extend_lease($one, 1, '1 hour')"), 't', 'extend_lease');
 is(bare("SELECT jobqueue.complete($one, 1, '{\"a\": 1}')"), 't', 'complete');
 is(bare("SELECT jobqueue.complete($one, 1)"), 'f', 'only once');
-is(bare("SELECT status, result FROM jobqueue.wait_for($one, '10 s')"), 'completed|{"a": 1}', 'wait_for a finished task');
+is(bare("SELECT status, result FROM jobqueue.wait_for($one, '10 s')"), 'completed|{"a": 1}',
+	'wait_for a finished task');
 is(bare("SELECT jobqueue.release($two, 1)"), 't', 'release');
 hear_until($listener, 'n', 'not preloaded: a task that was released');
 is(bare("SELECT id = $two FROM jobqueue.claim('n')"), 't', 'a released task is the next one');
@@ -493,14 +536,16 @@ is(bare("SELECT id FROM jobqueue.claim('n')"), $two, 'claim');
 is(bare("SELECT jobqueue.release($two, 1)"), 't', 'release');
 is(bare("SELECT id FROM jobqueue.claim('n')"), $two, 'claim again');
 is(bare("SELECT jobqueue.fail($two, 2, 'no', retry_in => '0.3 s')"), 'scheduled', 'fail');
-wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 1) WHERE id = $two", 1, 'claim makes scheduled tasks due');
+wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 1) WHERE id = $two", 1,
+	'claim makes scheduled tasks due');
 is(bare("SELECT jobqueue.fail($two, 3, 'no', retryable => false)"), 'failed', 'failed for good');
 is(bare("SELECT jobqueue.retry($two)"), 't', 'retry');
 is(bare("SELECT jobqueue.cancel($two, 'why not')"), 't', 'cancel');
 is(bare("SELECT status, last_error FROM jobqueue.tasks WHERE id = $two"), 'cancelled|why not', 'cancelled');
 my $third = bare("SELECT jobqueue.enqueue('outside', queue => 'n')");
 is(bare("SELECT id FROM jobqueue.claim('n', lease => '0.2 s')"), $third, 'claim with a short lease');
-wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 100, lease => '1 hour') WHERE id = $third", 1, 'claim ends expired leases');
+wait_sql($bare, 'postgres', "SELECT count(*) FROM jobqueue.claim('n', 100, lease => '1 hour') WHERE id = $third", 1,
+	'claim ends expired leases');
 is(bare("SELECT count(*) FROM jobqueue.complete_many(ARRAY[$third], ARRAY[2])"), 1, 'complete_many');
 is(bare("SELECT jobqueue.pause_queue('default')"), 't', 'pause_queue');
 is(bare("SELECT count(*) FROM jobqueue.claim()"), 0, 'holds claims back');
@@ -526,7 +571,8 @@ is(bare('SELECT jobqueue.adopt()'), 'f', 'adopt');
 like(bare('SELECT jobqueue.version()'), qr/^\d+\.\d+/, 'version');
 is(bare('SELECT count(*) FROM jobqueue.worker_status'), 0, 'worker_status');
 is(bare("SELECT count(*) FROM jobqueue.queue_status WHERE queue = 'default'"), 1, 'queue_status');
-bare("CREATE ROLE app LOGIN; SELECT jobqueue.grant_access('app', 'producer'); SELECT jobqueue.revoke_access('app', 'producer')");
+bare("CREATE ROLE app LOGIN; SELECT jobqueue.grant_access('app', 'producer'); SELECT jobqueue.revoke_access('app', "
+	. "'producer')");
 
 # A claim in a prepared transaction, given back.
 $two = bare("SELECT jobqueue.enqueue('outside', queue => 'p')");

@@ -21,7 +21,8 @@ use Test::More;
 
 my $node = start_node('charging', init => { allows_streaming => 1 }, restart_after_crash => 'on', autovacuum => 'off',
 	shared_buffers => '8MB', checkpoint_timeout => '1h', full_page_writes => 'off', wal_log_hints => 'off',
-	wal_writer_delay => '10s', wal_writer_flush_after => '1GB', 'jobqueue.max_workers' => 4, 'jobqueue.poll_interval' => '1h');
+	wal_writer_delay => '10s', wal_writer_flush_after => '1GB', 'jobqueue.max_workers' => 4,
+		'jobqueue.poll_interval' => '1h');
 create_queue($node, 'app');
 create_ledger($node, 'app');
 $node->safe_psql('app', <<'SQL');
@@ -85,8 +86,10 @@ sub wait_running {
 # What has been charged: "task crashes failed-attempts", for those who are charged anything.
 sub charged {
 	my (@ids) = @_;
-	return $node->safe_psql('app', "SELECT string_agg(concat_ws(' ', id, crashes, failures), ', ' ORDER BY id) FROM jobqueue.tasks
-		WHERE (crashes > 0 OR failures IS NOT NULL OR last_error IS NOT NULL)" . (@ids ? ' AND id IN (' . join(',', @ids) . ')' : ''));
+	return $node->safe_psql('app',
+		"SELECT string_agg(concat_ws(' ', id, crashes, failures), ', ' ORDER BY id) FROM jobqueue.tasks
+		WHERE (crashes > 0 OR failures IS NOT NULL OR last_error IS NOT NULL)"
+		. (@ids ? ' AND id IN (' . join(',', @ids) . ')' : ''));
 }
 
 # All are completed, with one effect each, though each had one attempt only.
@@ -94,8 +97,10 @@ sub are_done_uncharged {
 	my ($what, @ids) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $list = join ',', @ids;
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE id IN ($list) AND status = 'completed'", scalar @ids, "$what: completed");
-	is($node->safe_psql('app', "SELECT count(*) FROM ledger WHERE task IN ($list)"), scalar @ids, "$what: each with one effect");
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE id IN ($list) AND status = 'completed'",
+		scalar @ids, "$what: completed");
+	is($node->safe_psql('app', "SELECT count(*) FROM ledger WHERE task IN ($list)"), scalar @ids,
+		"$what: each with one effect");
 	is(charged(@ids), '', "$what: charged nothing");
 }
 
@@ -136,18 +141,25 @@ for my $round (1 .. 10) {
 	my ($line) = log_matches($node, $ready, $offset);
 	my ($at) = $line =~ /^(\S+ \S+ \S+) /;
 	wait_running($victim);
-	is($node->safe_psql('app', "SELECT status, attempts, max_attempts, crashes, last_sqlstate, jsonb_array_length(failures),
+	is($node->safe_psql('app',
+		"SELECT status, attempts, max_attempts, crashes, last_sqlstate, jsonb_array_length(failures),
 		failures->0->>'sqlstate', failures->0->>'attempt' FROM jobqueue.tasks WHERE id = $victim"),
 		'processing|2|20|1|JQ005|1|JQ005|1', 'its task is charged an attempt and a crash, and runs again');
-	push @delays, $node->safe_psql('app', "SELECT extract(epoch FROM processed_at - '$at') FROM jobqueue.tasks WHERE id = $victim");
+	push @delays,
+		$node->safe_psql('app',
+			"SELECT extract(epoch FROM processed_at - '$at') FROM jobqueue.tasks WHERE id = $victim");
 	open_gate($gate);
 	are_done_uncharged('the three beside it', @others);
-	is($node->safe_psql('app', 'SELECT bool_and(max_attempts = attempts) FROM jobqueue.tasks WHERE id IN (' . join(',', @others) . ')'),
+	is($node->safe_psql('app', 'SELECT bool_and(max_attempts = attempts) FROM jobqueue.tasks WHERE id IN ('
+		. join(',', @others) . ')'),
 		't', '... what it cost them they have been given back');
-	$remembered{$_}++ for split /\n/, $node->safe_psql('app', "SELECT attempts > 1 FROM jobqueue.tasks WHERE id = $others[0]");
-	wait_sql($node, 'app', "SELECT status, attempts, crashes FROM jobqueue.tasks WHERE id = $victim", 'completed|2|1', 'it is completed, too');
+	$remembered{$_}++ for split /\n/, $node->safe_psql('app',
+		"SELECT attempts > 1 FROM jobqueue.tasks WHERE id = $others[0]");
+	wait_sql($node, 'app', "SELECT status, attempts, crashes FROM jobqueue.tasks WHERE id = $victim", 'completed|2|1',
+		'it is completed, too');
 }
-note sprintf 'from "ready to accept connections" to the next attempt: %s s', join ', ', map { sprintf '%.2f', $_ } @delays;
+note sprintf 'from "ready to accept connections" to the next attempt: %s s', join ', ',
+	map { sprintf '%.2f', $_ } @delays;
 ok($remembered{t} && $remembered{f}, 'some crashes forgot the claims, some did not')
   or diag explain \%remembered;
 
@@ -165,30 +177,41 @@ SQL
 ok(wait_for(sub { log_matches($node, $ready, $offset) }), 'the server restarts because of a bad handler');
 wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.tasks_live', 0, 'all tasks come to an end');
 cmp_ok(scalar(log_matches($node, $ready, $offset)), '<=', 3, 'after at most three restarts');
-is($node->safe_psql('app', "SELECT status, crashes, attempts, last_sqlstate, last_error ~ 'crashed the server.*after 3 crashes .*jobqueue.max_crashes',
-	jsonb_array_length(failures), failures @? '\$[*] ? (\@.sqlstate != \"JQ005\")' FROM jobqueue.tasks WHERE id = $bad"),
+is($node->safe_psql('app',
+	"SELECT status, crashes, attempts, last_sqlstate, last_error ~ 'crashed the server.*after 3 crashes "
+		. ".*jobqueue.max_crashes',
+	jsonb_array_length(failures), failures @? '\$[*] ? (\@.sqlstate != \"JQ005\")' FROM jobqueue.tasks WHERE id = "
+		. "$bad"),
 	'failed|3|3|JQ005|t|3|f', 'the bad task has failed, and says why');
-is($node->safe_psql('app', "SELECT status, count(*), count(failures), sum(crashes), bool_and(attempts = max_attempts) FROM jobqueue.tasks
-	WHERE id BETWEEN $first AND $last AND id <> $bad GROUP BY status"), 'completed|10000|0|0|t', 'the 10,000 others are completed, charged nothing');
+is($node->safe_psql('app',
+	"SELECT status, count(*), count(failures), sum(crashes), bool_and(attempts = max_attempts) FROM jobqueue.tasks
+	WHERE id BETWEEN $first AND $last AND id <> $bad GROUP BY status"), 'completed|10000|0|0|t',
+	'the 10,000 others are completed, charged nothing');
 is($node->safe_psql('app', "SELECT count(*) FROM ledger WHERE task BETWEEN $first AND $last"), 10000, '... once each');
-is(scalar(log_matches($node, qr/task $bad of type "crash" was running in the worker process whose end made the server restart/, $offset)), 3, 'each crash is in the log, with its task');
+is(scalar(
+	log_matches($node,
+		qr/task $bad of type "crash" was running in the worker process whose end made the server restart/, $offset)), 3,
+			'each crash is in the log, with its task');
 
 # --------------------------------------------------------------------------------------------------------------------
 # Other ways to end a process
 
 # Beside each: a task that may not be charged.
 my ($gate, $beside) = run_gated('gated_once');
-for my $way ([ leave => '{}', 0 ], [ vanish => '{"code": 0}', 0 ], [ vanish => '{"code": 1}', 0 ], [ vanish => '{"code": 3}', 0 ],
+for my $way ([ leave => '{}', 0 ], [ vanish => '{"code": 0}', 0 ], [ vanish => '{"code": 1}', 0 ],
+	[ vanish => '{"code": 3}', 0 ],
 	[ drop => '{"code": 0}', 3 ], [ drop => '{"code": 1}', 3 ], [ drop => '{"code": 3}', 3 ], [ panic => '{}', 3 ]) {
 	my ($type, $payload, $restarts) = @$way;
 	my $what = "$type $payload";
 	# A role whose workers only ever crash waits for its next one, ever longer.
 	my $good = $node->safe_psql('app', "SELECT jobqueue.enqueue('once')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $good", 'completed', "$what: a good task before it");
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $good", 'completed',
+		"$what: a good task before it");
 	$offset = log_size($node);
 	# It may take the server down before the answer is there.
 	$node->psql('app', "SELECT jobqueue.enqueue('$type', '$payload')");
-	$bad = wait_for(sub { ($node->psql('app', "SELECT max(id) FROM jobqueue.tasks WHERE type = '$type' AND id > $good"))[1] });
+	$bad = wait_for(
+		sub { ($node->psql('app', "SELECT max(id) FROM jobqueue.tasks WHERE type = '$type' AND id > $good"))[1] });
 	my $done = do {
 		local $PostgreSQL::Test::Utils::timeout_default = 60;
 		$node->poll_query_until('app', "SELECT status = 'failed' FROM jobqueue.tasks WHERE id = $bad");
@@ -200,7 +223,9 @@ for my $way ([ leave => '{}', 0 ], [ vanish => '{"code": 0}', 0 ], [ vanish => '
 		set_max_workers(4);
 		next;
 	}
-	wait_sql($node, 'app', "SELECT status, crashes, attempts, last_sqlstate, last_error ~ 'after 3 crashes' FROM jobqueue.tasks WHERE id = $bad",
+	wait_sql($node, 'app',
+		"SELECT status, crashes, attempts, last_sqlstate, last_error ~ 'after 3 crashes' FROM jobqueue.tasks WHERE "
+			. "id = $bad",
 		'failed|3|3|JQ005|t', "$what: failed after three crashes");
 	is(scalar(log_matches($node, $ready, $offset)), $restarts, "$what: $restarts restarts of the server");
 }
@@ -215,7 +240,8 @@ $offset = log_size($node);
 ($gate, $beside) = run_gated('gated_once');
 $bad = $node->safe_psql('app', "SELECT jobqueue.enqueue('crash')");
 wait_ready($offset, 'max_crashes = 1');
-wait_sql($node, 'app', "SELECT status, crashes, attempts, last_sqlstate FROM jobqueue.tasks WHERE id = $bad", 'failed|1|1|JQ005',
+wait_sql($node, 'app', "SELECT status, crashes, attempts, last_sqlstate FROM jobqueue.tasks WHERE id = $bad",
+	'failed|1|1|JQ005',
 	'max_crashes = 1: failed at the first crash');
 open_gate($gate);
 are_done_uncharged('max_crashes = 1: the one beside it', @$beside);
@@ -268,7 +294,8 @@ sub kill_postmaster {
 
 ($gate, $beside) = run_gated(('gated_once') x 3);
 my $spin = $node->safe_psql('app', q[SELECT jobqueue.enqueue('spin', '{"seconds": 3600}', max_attempts => 1)]);
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $spin", 1, 'a handler that listens to nobody');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_id = $spin", 1,
+	'a handler that listens to nobody');
 my @lingering = kill_postmaster(1);
 is(scalar(@lingering), 1, 'it survives the postmaster');
 is($node->start(fail_ok => 1), 0, 'the server does not start beside it');
@@ -276,13 +303,15 @@ kill 'KILL', @lingering;
 wait_for(sub { !grep { is_alive($_) } @lingering });
 set_max_workers(0);
 $node->start;
-wait_sql($node, 'app', "SELECT string_agg(status, ' ') FROM jobqueue.tasks WHERE id IN (" . join(',', @$beside, $spin) . ')',
+wait_sql($node, 'app', "SELECT string_agg(status, ' ') FROM jobqueue.tasks WHERE id IN (" . join(',', @$beside, $spin)
+	. ')',
 	'pending pending pending pending', 'the postmaster killed: all wait again');
 is(charged(@$beside, $spin), '', '... charged nothing, the one that had to be killed by hand neither');
 $node->safe_psql('app', "UPDATE jobqueue.tasks SET payload = '{\"seconds\": 0}' WHERE id = $spin");
 open_gate($gate);
 set_max_workers(4);
-wait_sql($node, 'app', "SELECT status, crashes FROM jobqueue.tasks WHERE id = $spin", 'completed|0', '... it runs again');
+wait_sql($node, 'app', "SELECT status, crashes FROM jobqueue.tasks WHERE id = $spin", 'completed|0',
+	'... it runs again');
 are_done_uncharged('the postmaster killed', @$beside);
 
 # Ten times, while tasks are being enqueued and run.
@@ -300,10 +329,12 @@ for my $round (1 .. 10) {
 wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.tasks_live', 0, 'all tasks come to an end');
 is($node->safe_psql('app', "SELECT count(*) - $before, count(*) - count(DISTINCT task) FROM ledger"), "$tasks|0",
 	'every effect is there once');
-is($node->safe_psql('app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'once' AND (status <> 'completed' OR crashes > 0
+is($node->safe_psql('app',
+	"SELECT count(*) FROM jobqueue.tasks WHERE type = 'once' AND (status <> 'completed' OR crashes > 0
 	OR failures IS NOT NULL OR max_attempts <> attempts)"), 0, 'no task was charged');
 is($node->safe_psql('app', 'SELECT count(*) FROM ledger l FULL JOIN jobqueue.tasks t ON t.id = l.task
-	WHERE t.id IS NULL OR (l.task IS NULL) <> (t.queue = \'bad\' OR t.type = \'crash\')'), 0, 'each task has its effect, each effect its task');
+	WHERE t.id IS NULL OR (l.task IS NULL) <> (t.queue = \'bad\' OR t.type = \'crash\')'), 0,
+	'each task has its effect, each effect its task');
 
 # --------------------------------------------------------------------------------------------------------------------
 # Copies of the data directory
@@ -317,7 +348,9 @@ $copy->init_from_backup($node, 'copy');
 $copy->append_conf('postgresql.conf', 'jobqueue.max_workers = 0');
 $copy->start;
 my $list = join ',', @$beside;
-my $row = "SELECT count(*), status, crashes, failures IS NULL, max_attempts - attempts FROM jobqueue.tasks WHERE id IN ($list) GROUP BY 2, 3, 4, 5";
+my $row =
+	"SELECT count(*), status, crashes, failures IS NULL, max_attempts - attempts FROM jobqueue.tasks WHERE id IN "
+		. "($list) GROUP BY 2, 3, 4, 5";
 wait_sql($copy, 'app', $row, '4|pending|0|t|1', 'a base backup taken while tasks run: they wait, charged nothing');
 $copy->stop;
 
@@ -333,9 +366,11 @@ $node->backup_fs_cold('cold');
 set_max_workers(0);
 $node->start;
 my $culprit = shift @$beside;
-wait_sql($node, 'app', "SELECT status, crashes, last_sqlstate FROM jobqueue.tasks WHERE id = $culprit", 'failed|1|JQ005',
+wait_sql($node, 'app', "SELECT status, crashes, last_sqlstate FROM jobqueue.tasks WHERE id = $culprit",
+	'failed|1|JQ005',
 	'the culprit is charged at the next start');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE id IN ($list) AND status = 'processing'", 0, 'nothing is held');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE id IN ($list) AND status = 'processing'", 0,
+	'nothing is held');
 is(charged(@$beside), '', 'the others are charged nothing');
 set_max_workers(4);
 open_gate($gate);
@@ -352,6 +387,7 @@ $cold->stop;
 # A server that was stopped in good order, and then started: what the file says is of no use any more.
 $node->restart;
 is($node->safe_psql('app', "SELECT crashes FROM jobqueue.tasks WHERE id = $culprit"), 1, 'a crash is charged once');
-is(join("\n", log_matches($node, qr/TRAP:|stuck spinlock|could not open its flight recorder/)), '', 'nothing unexpected in the log');
+is(join("\n", log_matches($node, qr/TRAP:|stuck spinlock|could not open its flight recorder/)), '',
+	'nothing unexpected in the log');
 $node->stop;
 done_testing();

@@ -30,8 +30,10 @@ sub round_trip {
 	$node->safe_psql('postgres', q{
 		SELECT jobqueue.enqueue('outside', delay => '0.1 s');
 		SELECT jobqueue.enqueue('outside') FROM generate_series(1, 5);
-		SELECT jobqueue.enqueue('outside', queue => 'keys', unique_key => 'k', on_conflict => c) FROM unnest('{keep,keep,replace}'::text[]) c;
-		SELECT jobqueue.enqueue_unique('outside', queue => 'keys', unique_key => 'k', unique_for => '0.1 s', on_conflict => c)
+		SELECT jobqueue.enqueue('outside', queue => 'keys', unique_key => 'k', on_conflict => c) FROM }
+			. q{unnest('{keep,keep,replace}'::text[]) c;
+		SELECT jobqueue.enqueue_unique('outside', queue => 'keys', unique_key => 'k', unique_for => '0.1 s', }
+			. q{on_conflict => c)
 			FROM unnest('{keep,keep,replace}'::text[]) c;
 		SELECT jobqueue.purge_queue('keys');
 		SELECT jobqueue.enqueue('work', '{"fail": 1}', max_attempts => 1) AS failing \gset
@@ -65,7 +67,8 @@ sub plans_since {
 	my ($offset) = @_;
 	my $log = slurp_file($node->logfile, $offset);
 	my @plans;
-	while ($log =~ /plan:\n\tQuery Text: ((?:WITH|SELECT|INSERT|UPDATE|DELETE)[^\n]*OPERATOR\(pg_catalog[^\n]*)\n((?:\t[^\n]*\n)+)/g) {
+	while ($log
+		=~ /plan:\n\tQuery Text: ((?:WITH|SELECT|INSERT|UPDATE|DELETE)[^\n]*OPERATOR\(pg_catalog[^\n]*)\n((?:\t[^\n]*\n)+)/g) {
 		push @plans, [ $1, $2 ];
 	}
 	return @plans;
@@ -89,19 +92,22 @@ sub check_plans {
 			: $query =~ /'processing' AND t\.lease_expires_at/ ? 'tasks_live_lease'
 			: $query =~ /ORDER BY s\.updated_at/ ? 'tasks_live_finished'
 			: $query =~ /WHERE t\.ctid/ ? 'tid'
-			: $query =~ /FROM jobqueue\.tasks_live t (USING .*)?WHERE t\.id|UPDATE jobqueue\.tasks_live t/ ? 'tasks_live_pkey'
+			: $query =~ /FROM jobqueue\.tasks_live t (USING .*)?WHERE t\.id|UPDATE jobqueue\.tasks_live t/
+			? 'tasks_live_pkey'
 			: next;
 		$used{$index}++;
 		push @wrong, "reads all of the primary key:\n$query\n$plan"
 			if $plan =~ /using tasks_live_pkey on \S+ t [^\n]*\n(?!\s*Index Cond)/;
-		push @wrong, "does not use $index:\n$query\n$plan" unless $index eq 'tid' ? $plan =~ /Tid Scan on tasks_live/ : $plan =~ /using $index on/;
+		push @wrong, "does not use $index:\n$query\n$plan" unless $index eq 'tid' ? $plan =~ /Tid Scan on tasks_live/
+			: $plan =~ /using $index on/;
 		# by id: nothing but the primary key, or a full scan of a partial index could pass for a look-up
 		push @wrong, "uses more than the primary key:\n$query\n$plan"
 			if $index eq 'tasks_live_pkey' && $plan =~ /using tasks_live_(?!pkey)/ && $query !~ /ARRAY\(SELECT/;
 	}
 	is(join("\n", @wrong), '', "$when: every statement has its plan");
-	for my $index (qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey tasks_live_unique_key unique_keys_pkey
-		unique_keys_expired tid complete)) {
+	for my $index (
+		qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey tasks_live_unique_key
+		unique_keys_pkey 		unique_keys_expired tid complete)) {
 		ok($used{$index}, "$when: statements that need $index were seen");
 	}
 }

@@ -17,14 +17,17 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $node = new_node('cron', autovacuum => 'off', restart_after_crash => 'on', init => { allows_streaming => 1 }, 'jobqueue.poll_interval' => '1h');
+my $node = new_node('cron', autovacuum => 'off', restart_after_crash => 'on', init => { allows_streaming => 1 },
+	'jobqueue.poll_interval' => '1h');
 $node->start;
 create_queue($node, 'app');
 $node->safe_psql('app', <<'SQL');
-	CREATE TABLE ran (schedule text NOT NULL, scheduled_for timestamptz NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+	CREATE TABLE ran (schedule text NOT NULL, scheduled_for timestamptz NOT NULL,
+		at timestamptz NOT NULL DEFAULT clock_timestamp());
 	CREATE FUNCTION note(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
-		INSERT INTO ran SELECT t.metadata->>'schedule', (t.metadata->>'scheduled_for')::timestamptz FROM jobqueue.current_task() t;
+		INSERT INTO ran SELECT t.metadata->>'schedule', (t.metadata->>'scheduled_for')::timestamptz FROM
+			jobqueue.current_task() t;
 		PERFORM pg_sleep((payload->>'sleep')::float8);
 	END $$;
 	SELECT jobqueue.register_handler('note', 'note(jsonb)');
@@ -56,35 +59,46 @@ my $pause = $node->safe_psql('app', <<'SQL');
 	FROM (SELECT at, lag(at) OVER (ORDER BY at) AS before FROM ran WHERE schedule = 'queue') r WHERE before IS NOT NULL
 SQL
 note "median of $pause ms from the end of one to the start of the next";
-is($node->safe_psql('app', <<'SQL'), 'queue|t, skip|t', '... never two at once; queued ones leave no time out, others do');
+is($node->safe_psql('app',
+	<<'SQL'), 'queue|t, skip|t', '... never two at once; queued ones leave no time out, others do');
 	SELECT string_agg(schedule || '|' || ok, ', ' ORDER BY schedule) FROM (
-		SELECT schedule, CASE WHEN bool_and(alone) AND (bool_and(next) = (schedule = 'queue')) THEN 't' ELSE 'f' END AS ok FROM (
-			SELECT schedule, coalesce(at - lag(at) OVER w >= '1.3 s', true) AS alone, coalesce(scheduled_for - lag(scheduled_for) OVER w = '1 s', true) AS next
+		SELECT schedule, CASE WHEN bool_and(alone) AND (bool_and(next) = (schedule = 'queue')) THEN 't' ELSE 'f' END
+			AS ok FROM (
+			SELECT schedule, coalesce(at - lag(at) OVER w >= '1.3 s', true) AS alone,
+				coalesce(scheduled_for - lag(scheduled_for) OVER w = '1 s', true) AS next
 			FROM ran WHERE schedule IN ('queue', 'skip') WINDOW w AS (PARTITION BY schedule ORDER BY at)) r
 		GROUP BY schedule) s
 SQL
 
 # -- pause and resume
-is($node->safe_psql('app', "SELECT jobqueue.pause_schedule('queue'), jobqueue.unschedule('skip'), jobqueue.pause_schedule('tick')"), 't|t|t', 'paused');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status NOT IN ('completed')", 0, 'what was under way ends');
+is($node->safe_psql('app',
+	"SELECT jobqueue.pause_schedule('queue'), jobqueue.unschedule('skip'), jobqueue.pause_schedule('tick')"), 't|t|t',
+		'paused');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status NOT IN ('completed')", 0,
+	'what was under way ends');
 my $ran = $node->safe_psql('app', "SELECT count(*), now() FROM ran");
 my ($count, $now) = split /\|/, $ran;
 wait_sql($node, 'app', "SELECT now() > '$now'::timestamptz + interval '2.2 s'", 't', 'two times pass');
 is($node->safe_psql('app', "SELECT count(*) FROM ran"), $count, 'a paused schedule does nothing');
 $node->safe_psql('app', "SELECT jobqueue.resume_schedule('tick'); SELECT jobqueue.unschedule('queue')");
 wait_sql($node, 'app', "SELECT count(*) > $count FROM ran", 't', 'resumed');
-is($node->safe_psql('app', "SELECT count(*) FROM ran WHERE scheduled_for > '$now'::timestamptz + interval '1 s' AND scheduled_for <= '$now'::timestamptz + interval '2 s'"), 0, '... from now on');
+is($node->safe_psql('app',
+	"SELECT count(*) FROM ran WHERE scheduled_for > '$now'::timestamptz + interval '1 s' AND scheduled_for <= "
+		. "'$now'::timestamptz + interval '2 s'"), 0, '... from now on');
 
 # -- a row that somebody has locked for long
 $node->safe_psql('app', "SELECT jobqueue.schedule('locked', '* * * * * *', 'note')");
 my $session = $node->background_psql('app');
 $session->query_safe(q{BEGIN; SELECT jobqueue.schedule('locked', '1 year', 'note')});
 $now = $node->safe_psql('app', 'SELECT now()');
-wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE schedule = 'tick' AND scheduled_for > '$now'", 't', 'the others go on');
-is($node->safe_psql('app', "SELECT count(*) FROM ran WHERE schedule = 'locked' AND scheduled_for > '$now'"), 0, 'it waits');
+wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE schedule = 'tick' AND scheduled_for > '$now'", 't',
+	'the others go on');
+is($node->safe_psql('app', "SELECT count(*) FROM ran WHERE schedule = 'locked' AND scheduled_for > '$now'"), 0,
+	'it waits');
 $session->query_safe('ROLLBACK');
 $session->quit;
-wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE schedule = 'locked' AND scheduled_for > '$now'", 't', 'and makes up for it');
+wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE schedule = 'locked' AND scheduled_for > '$now'", 't',
+	'and makes up for it');
 $node->safe_psql('app', "SELECT jobqueue.unschedule('locked')");
 
 # -- exactly once, while processes are killed. "all": what falls into a crash is made up for.
@@ -113,7 +127,9 @@ for my $round (1 .. 2) {
 	goes_on("round $round: after a restart");
 }
 my $check = <<'SQL';
-	SELECT count(*) >= 8, count(*) = count(DISTINCT scheduled_for), count(*) = extract(epoch FROM max(scheduled_for) - min(scheduled_for)) + 1, min(scheduled_for) <= '%s'::timestamptz + interval '1 s'
+	SELECT count(*) >= 8, count(*) = count(DISTINCT scheduled_for),
+		count(*) = extract(epoch FROM max(scheduled_for) - min(scheduled_for)) + 1,
+			min(scheduled_for) <= '%s'::timestamptz + interval '1 s'
 	FROM ran WHERE schedule = 'tick'
 SQL
 is($node->safe_psql('app', sprintf $check, $from), 't|t|t|t', 'each second was one task');
@@ -122,7 +138,8 @@ is($node->safe_psql('app', sprintf $check, $from), 't|t|t|t', 'each second was o
 $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.unschedule('tick');
 	DELETE FROM ran;
-	SELECT jobqueue.schedule(policy, '*/4 * * * * *', 'note', on_misfire => policy) FROM unnest('{skip,once,all}'::text[]) policy;
+	SELECT jobqueue.schedule(policy, '*/4 * * * * *', 'note', on_misfire => policy)
+		FROM unnest('{skip,once,all}'::text[]) policy;
 SQL
 wait_sql($node, 'app', "SELECT count(DISTINCT schedule) FROM ran", 3, 'all fire');
 $node->stop;
@@ -130,10 +147,13 @@ my $stopped = time;
 wait_for(sub { time > $stopped + 13 });
 my $started = time;
 $node->start;
-wait_sql($node, 'app', <<"SQL", 't', 'several times were missed: skip makes no task of them, once one, for the latest, all one each');
-	WITH missed AS (SELECT scheduled_for FROM ran WHERE schedule = 'all' EXCEPT SELECT scheduled_for FROM ran WHERE schedule = 'skip')
+wait_sql($node, 'app',
+	<<"SQL", 't', 'several times were missed: skip makes no task of them, once one, for the latest, all one each');
+	WITH missed AS (SELECT scheduled_for FROM ran WHERE schedule = 'all' EXCEPT SELECT scheduled_for FROM ran
+		WHERE schedule = 'skip')
 	SELECT count(*) >= 3 AND count(*) = extract(epoch FROM max(scheduled_for) - min(scheduled_for)) / 4 + 1
-		AND array_agg(scheduled_for) FILTER (WHERE scheduled_for IN (SELECT scheduled_for FROM ran WHERE schedule = 'once')) = ARRAY[max(scheduled_for)]
+		AND array_agg(scheduled_for) FILTER (WHERE scheduled_for IN (SELECT scheduled_for FROM ran
+		WHERE schedule = 'once')) = ARRAY[max(scheduled_for)]
 		AND (SELECT count(DISTINCT schedule) = 3 FROM ran WHERE scheduled_for > to_timestamp($started + 4))
 	FROM missed
 SQL
@@ -142,7 +162,8 @@ $node->safe_psql('app', 'SELECT jobqueue.unschedule(name) FROM jobqueue.schedule
 # -- a database with nothing but a schedule; the scheduler comes and goes
 create_queue($node, 'bare');
 $node->safe_psql('bare', "SELECT jobqueue.schedule('bare', '1 second', 'nobody')");
-wait_sql($node, 'bare', "SELECT count(*) >= 2 FROM jobqueue.tasks WHERE type = 'nobody'", 't', 'no handler: tasks are added');
+wait_sql($node, 'bare', "SELECT count(*) >= 2 FROM jobqueue.tasks WHERE type = 'nobody'", 't',
+	'no handler: tasks are added');
 $node->restart;
 my $tasks = $node->safe_psql('bare', 'SELECT count(*) FROM jobqueue.tasks');
 wait_sql($node, 'bare', "SELECT count(*) >= $tasks + 3 FROM jobqueue.tasks", 't', '... after a restart as well');
@@ -159,9 +180,11 @@ $node->safe_psql('bare', <<'SQL');
 	SELECT jobqueue.revoke_access('leaver', 'manager');
 	DROP ROLE leaver;
 SQL
-wait_sql($node, 'bare', "SELECT last_error FROM jobqueue.schedules", 'its role "leaver" no longer exists', 'the owner is gone');
+wait_sql($node, 'bare', "SELECT last_error FROM jobqueue.schedules", 'its role "leaver" no longer exists',
+	'the owner is gone');
 wait_sql($node, 'bare', "SELECT now() > updated_at + interval '6 s' FROM jobqueue.schedules", 't', 'some tries later');
-is(scalar(log_matches($node, qr/could not fire schedule "leaver": its role "leaver" no longer exists/, $offset)), 1, 'said once');
+is(scalar(log_matches($node, qr/could not fire schedule "leaver": its role "leaver" no longer exists/, $offset)), 1,
+	'said once');
 is($node->safe_psql('bare', 'SELECT count(*) FROM jobqueue.tasks'), 0, 'and nothing was added');
 $node->safe_psql('bare', "SELECT jobqueue.unschedule('leaver')");
 
@@ -180,8 +203,10 @@ is($node->safe_psql('copy', 'SELECT count(*) FROM jobqueue.tasks'), $known, 'non
 my $adopted = $node->safe_psql('copy', 'SELECT now()');
 is($node->safe_psql('copy', 'SELECT jobqueue.adopt()'), 't', 'adopted');
 wait_sql($node, 'copy', "SELECT count(*) >= $known + 2 FROM jobqueue.tasks", 't', 'it fires there, too')
-  or diag join "\n", processes($node), $node->safe_psql('copy', 'SELECT now(), s FROM jobqueue.schedules s'), statuses($node, 'copy'), log_since($node);
-is($node->safe_psql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE run_at > '$dumped' AND run_at < '$adopted'"), 0, '... not for the time before');
+  or diag join "\n", processes($node), $node->safe_psql('copy', 'SELECT now(), s FROM jobqueue.schedules s'),
+  statuses($node, 'copy'), log_since($node);
+is($node->safe_psql('copy', "SELECT count(*) FROM jobqueue.tasks WHERE run_at > '$dumped' AND run_at < '$adopted'"), 0,
+	'... not for the time before');
 $node->safe_psql('copy', "SELECT jobqueue.unschedule('tick')");
 
 # -- a standby goes on
@@ -189,15 +214,19 @@ $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('cron_standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
-$node->safe_psql('app', "DELETE FROM ran; SELECT jobqueue.schedule('tick', '* * * * * *', 'note', on_misfire => 'all', misfire_limit => 100)");
+$node->safe_psql('app',
+	"DELETE FROM ran; SELECT jobqueue.schedule('tick', '* * * * * *', 'note', on_misfire => 'all', misfire_limit => "
+		. "100)");
 wait_sql($node, 'app', "SELECT count(*) > 1 FROM ran", 't', 'the primary fires');
 $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
 $node->stop('immediate');
 $standby->promote;
 my $promoted = $standby->safe_psql('app', 'SELECT now()');
-wait_sql($standby, 'app', "SELECT count(*) >= 3 FROM ran WHERE scheduled_for > '$promoted'", 't', 'the promoted standby fires');
+wait_sql($standby, 'app', "SELECT count(*) >= 3 FROM ran WHERE scheduled_for > '$promoted'", 't',
+	'the promoted standby fires');
 is($standby->safe_psql('app', <<'SQL'), 't|t', 'each second was one task');
-	SELECT count(*) = count(DISTINCT scheduled_for), count(*) = extract(epoch FROM max(scheduled_for) - min(scheduled_for)) + 1 FROM ran
+	SELECT count(*) = count(DISTINCT scheduled_for), count(*) = extract(epoch FROM max(scheduled_for) -
+		min(scheduled_for)) + 1 FROM ran
 SQL
 $standby->stop;
 done_testing();

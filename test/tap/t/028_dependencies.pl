@@ -15,7 +15,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node('dependencies', restart_after_crash => 'on', max_prepared_transactions => 5, fsync => 'off', 'jobqueue.poll_interval' => "'1h'");
+my $node = start_node('dependencies', restart_after_crash => 'on', max_prepared_transactions => 5, fsync => 'off',
+	'jobqueue.poll_interval' => "'1h'");
 create_queue($node, 'app');
 
 sub sql {
@@ -32,11 +33,13 @@ sql(<<'SQL');
 	BEGIN
 		INSERT INTO public.ran (task, missing, parents)
 			SELECT task.id, count(*) FILTER (WHERE NOT EXISTS (SELECT FROM public.ran p WHERE p.task = r.parent_id)),
-				string_agg(r.name || '=' || r.status || coalesce(r.result #>> '{}', ''), ' ' ORDER BY r.name COLLATE "C")
+				string_agg(r.name || '=' || r.status || coalesce(r.result #>> '{}', ''), ' '
+					ORDER BY r.name COLLATE "C")
 			FROM jobqueue.parent_results() r;
 		RETURN '!';
 	END $$;
-	CREATE FUNCTION stride(task jobqueue.tasks) RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran (task) VALUES (task.id)';
+	CREATE FUNCTION stride(task jobqueue.tasks) RETURNS void LANGUAGE sql
+		AS 'INSERT INTO public.ran (task) VALUES (task.id)';
 	SELECT jobqueue.register_handler('stride', 'stride(jobqueue.tasks)');
 	CREATE FUNCTION misstep(task jobqueue.tasks) RETURNS text LANGUAGE plpgsql AS $$
 	BEGIN
@@ -54,16 +57,20 @@ sub swept {
 	my ($query, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $got;
-	ok(wait_for(sub { sql('SELECT pg_reload_conf()'); $got = sql($query); return $got eq $expected }), $name) or diag $got;
+	ok(wait_for(sub { sql('SELECT pg_reload_conf()'); $got = sql($query); return $got eq $expected }), $name)
+		or diag $got;
 }
 
 my $idle = 'SELECT NOT EXISTS (SELECT FROM jobqueue.tasks_live)';
 
 # In the middle of a restore: what is older than the installation is left alone, for its tasks may be still to come.
-sql(q{INSERT INTO jobqueue.dependencies VALUES (1000000001, 1000000002, '2020-01-01'); INSERT INTO jobqueue.dependents VALUES (1000000002, '{1000000001}', NULL, 1, 'cancel', '2020-01-01');
-	INSERT INTO jobqueue.parents VALUES (1000000001, 'completed', '1', '2020-01-01'); SELECT jobqueue.enqueue('step', after => ARRAY[jobqueue.enqueue('step')])});
+sql(q{INSERT INTO jobqueue.dependencies VALUES (1000000001, 1000000002, '2020-01-01'); INSERT INTO }
+	. q{jobqueue.dependents VALUES (1000000002, '{1000000001}', NULL, 1, 'cancel', '2020-01-01');
+	INSERT INTO jobqueue.parents VALUES (1000000001, 'completed', '1', '2020-01-01'); SELECT }
+		. q{jobqueue.enqueue('step', after => ARRAY[jobqueue.enqueue('step')])});
 wait_sql($node, 'app', $idle, 't', 'others go on');
-swept('SELECT (SELECT count(*) FROM jobqueue.dependencies), (SELECT count(*) FROM jobqueue.dependents), (SELECT count(*) FROM jobqueue.parents)', '1|1|1',
+swept('SELECT (SELECT count(*) FROM jobqueue.dependencies), (SELECT count(*) FROM jobqueue.dependents), (SELECT '
+	. 'count(*) FROM jobqueue.parents)', '1|1|1',
 	'what is kept for them is removed, and what a restore has brought is not');
 sql('DELETE FROM jobqueue.dependencies; DELETE FROM jobqueue.dependents; DELETE FROM jobqueue.parents');
 sql('TRUNCATE ran');
@@ -71,18 +78,22 @@ sql('TRUNCATE ran');
 # 1,000 wide, 100 deep: each task waits for two of the layer before
 sql(<<'SQL');
 	CREATE TABLE flow AS SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'stride',
-		'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i, (l - 1) || '_' || (i % 1000 + 1)) ELSE '[]' END) ORDER BY l, i) AS flow
+		'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i, (l - 1) || '_' || (i % 1000 + 1)) ELSE '[]'
+			END) ORDER BY l, i) AS flow
 	FROM generate_series(1, 100) l, generate_series(1, 1000) i;
 	INSERT INTO names SELECT f.name, f.id FROM flow, jobqueue.enqueue_flow(flow.flow) f;
 SQL
 wait_sql($node, 'app', $idle, 't', '1,000 by 100: everything has ended');
 is(sql('SELECT count(*), count(DISTINCT task) FROM ran'), '100000|100000', '... has run, once');
 is(sql(<<'SQL'), '198000|0', '... and after what it waited for');
-	WITH r AS (SELECT split_part(name, '_', 1)::int AS l, split_part(name, '_', 2)::int AS i, n FROM ran JOIN names ON id = task)
-	SELECT count(*), count(*) FILTER (WHERE p.n > c.n) FROM r c JOIN r p ON p.l = c.l - 1 AND p.i IN (c.i, c.i % 1000 + 1)
+	WITH r AS (SELECT split_part(name, '_', 1)::int AS l, split_part(name, '_', 2)::int AS i,
+		n FROM ran JOIN names ON id = task)
+	SELECT count(*), count(*) FILTER (WHERE p.n > c.n) FROM r c JOIN r p ON p.l = c.l - 1 AND p.i
+		IN (c.i, c.i % 1000 + 1)
 SQL
 is(sql(q{SELECT DISTINCT status FROM jobqueue.tasks}), 'completed', '... and is completed');
-swept('SELECT (SELECT count(*) FROM jobqueue.dependencies) + (SELECT count(*) FROM jobqueue.dependents) + (SELECT count(*) FROM jobqueue.parents)', '0', 'nothing is kept for them');
+swept('SELECT (SELECT count(*) FROM jobqueue.dependencies) + (SELECT count(*) FROM jobqueue.dependents) + (SELECT '
+	. 'count(*) FROM jobqueue.parents)', '0', 'nothing is kept for them');
 sql('TRUNCATE ran, names');
 
 # Random graphs against a model. Outcomes by name: what a task does by itself, and what people do to it.
@@ -106,7 +117,8 @@ for my $round (1 .. 12) {
 	my (%end, %later);
 	for my $pass (\%end, \%later) {
 		for my $name (@names) {
-			my $own = $does{$name} eq 'cancel' ? 'cancelled' : $does{$name} eq 'fail' ? ($pass == \%later ? 'completed' : 'failed') : 'completed';
+			my $own = $does{$name} eq 'cancel' ? 'cancelled' : $does{$name} eq 'fail'
+				? ($pass == \%later ? 'completed' : 'failed') : 'completed';
 			if ($pass == \%later && $end{$name} ne 'blocked') {
 				$pass->{$name} = $end{$name} eq 'failed' ? 'completed' : $end{$name};
 				next;
@@ -136,7 +148,8 @@ for my $round (1 .. 12) {
 		my $type = $does{$name} eq 'fail' ? 'misstep' : 'step';
 		my $queue = $does{$name} eq 'cancel' ? ', "queue": "paused"' : '';
 		my $list = join ', ', map { qq("$_") } @{ $after{$name} };
-		push @flow, qq({"name": "$name", "type": "$type"$queue, "after": [$list], "on_parent_failure": "$policy{$name}"});
+		push @flow,
+			qq({"name": "$name", "type": "$type"$queue, "after": [$list], "on_parent_failure": "$policy{$name}"});
 	}
 	my $flow = join ', ', sort { rand() <=> 0.5 } @flow;
 	my $cancelled = join ', ', map { "'$_'" } 'nobody', grep { $does{$_} eq 'cancel' } @names;
@@ -145,7 +158,9 @@ for my $round (1 .. 12) {
 	sql(qq{SELECT jobqueue.pause_queue('paused'); BEGIN;
 		INSERT INTO names SELECT name, id FROM jobqueue.enqueue_flow('[$flow]'); $apart
 		SELECT jobqueue.cancel(id) FROM names WHERE name IN ($cancelled); COMMIT});
-	my $states = q{SELECT string_agg(n.name || ' ' || t.status, ', ' ORDER BY n.name) FROM names n JOIN jobqueue.tasks t USING (id)};
+	my $states =
+		q{SELECT string_agg(n.name || ' ' || t.status, ', ' ORDER BY n.name) FROM names n JOIN jobqueue.tasks t }
+			. q{USING (id)};
 	my $expected = join ', ', map { "$_ $end{$_}" } @names;
 	wait_sql($node, 'app', $states, $expected, "random graph $round, $size tasks: as in the model")
 	  or diag join "\n", (map { "$_ ($does{$_}, $policy{$_}) after @{$after{$_}}: $end{$_}" } @names), sql($states);
@@ -154,17 +169,21 @@ for my $round (1 .. 12) {
 		sql(q{UPDATE jobqueue.tasks_failed SET metadata = '{}'; SELECT jobqueue.retry(id) FROM jobqueue.tasks_failed});
 		$expected = join ', ', map { "$_ $later{$_}" } @names;
 		wait_sql($node, 'app', $states, $expected, "... and after the failed ones were retried")
-		  or diag join "\n", (map { "$_ ($does{$_}, $policy{$_}) after @{$after{$_}}: $end{$_}, $later{$_}" } @names), sql($states);
+		  or diag join "\n", (map { "$_ ($does{$_}, $policy{$_}) after @{$after{$_}}: $end{$_}, $later{$_}" } @names),
+		  sql($states);
 	}
-	is(sql(q{SELECT count(*) FROM ran WHERE missing > 0 AND parents !~ 'failed|cancelled|pending|processing'}), '0', '... in order');
-	sql(q{SELECT jobqueue.cancel_tasks(status => 'blocked'); SELECT jobqueue.delete_tasks(status => 'failed'); TRUNCATE ran, names});
+	is(sql(q{SELECT count(*) FROM ran WHERE missing > 0 AND parents !~ 'failed|cancelled|pending|processing'}), '0',
+		'... in order');
+	sql(q{SELECT jobqueue.cancel_tasks(status => 'blocked'); SELECT jobqueue.delete_tasks(status => 'failed'); }
+		. q{TRUNCATE ran, names});
 	wait_sql($node, 'app', $idle, 't', '... and nothing is left');
 }
 sql(q{SELECT jobqueue.resume_queue('paused')});
 
 # Killed while a graph runs: 40 by 200, with a closing task for each layer.
 sql(<<'SQL');
-	INSERT INTO names SELECT f.name, f.id FROM jobqueue.enqueue_flow((SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'step',
+	INSERT INTO names SELECT f.name, f.id FROM jobqueue.enqueue_flow(
+		(SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'step',
 		'after', CASE WHEN i = 0 THEN (SELECT jsonb_agg(l || '_' || k) FROM generate_series(1, 200) k)
 			WHEN l > 1 THEN jsonb_build_array((l - 1) || '_0', (l - 1) || '_' || i) ELSE '[]' END) ORDER BY l, i)
 		FROM generate_series(1, 40) l, generate_series(0, 200) i)) f;
@@ -177,49 +196,66 @@ for my $kill (1 .. 4) {
 	wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", '0', '... after a crash');
 }
 wait_sql($node, 'app', $idle, 't', 'after four crashes everything has ended');
-is(sql('SELECT count(*), count(*) FILTER (WHERE missing > 0), count(*) FILTER (WHERE parents !~ $$=completed!$$) FROM ran'), '8040|0|0', '... has run once, after its parents, whose results it had');
-is(sql(q{SELECT count(*) FROM names JOIN jobqueue.tasks USING (id) WHERE status <> 'completed'}), '0', '... and is completed');
+is(sql('SELECT count(*), count(*) FILTER (WHERE missing > 0), count(*) FILTER (WHERE parents !~ $$=completed!$$) '
+	. 'FROM ran'), '8040|0|0', '... has run once, after its parents, whose results it had');
+is(sql(q{SELECT count(*) FROM names JOIN jobqueue.tasks USING (id) WHERE status <> 'completed'}), '0',
+	'... and is completed');
 sql('TRUNCATE ran, names');
 
 # Results without history
 $node->append_conf('postgresql.conf', 'jobqueue.completed_retention = 0');
 $node->restart;
 sql('SELECT jobqueue.pause_queue(NULL); INSERT INTO names SELECT * FROM jobqueue.enqueue_flow($${
-	"a": {"type": "step"}, "b": {"type": "step"}, "c": {"type": "step", "queue": "never"}, "d": {"type": "step", "after": ["c"]},
+	"a": {"type": "step"}, "b": {"type": "step"}, "c": {"type": "step", "queue": "never"}, "d": {"type": "step", '
+		. '"after": ["c"]},
 	"e": {"type": "step", "after": ["a", "b", "d"], "on_parent_failure": "run"}}$$)');
 sql(q{SELECT jobqueue.cancel(id) FROM names WHERE name = 'c'; SELECT jobqueue.resume_queue(NULL)});
 wait_sql($node, 'app', $idle, 't', 'without history everything has ended');
-is(sql('SELECT r.parents FROM ran r JOIN names ON id = task WHERE name = $$e$$'), 'a=completed! b=completed! d=cancelled', '... and results were there');
+is(sql('SELECT r.parents FROM ran r JOIN names ON id = task WHERE name = $$e$$'),
+	'a=completed! b=completed! d=cancelled', '... and results were there');
 is(sql('SELECT count(*) FROM jobqueue.tasks t JOIN names USING (id)'), '0', '... of tasks that are gone');
-sql('INSERT INTO names SELECT $$f$$, jobqueue.enqueue($$step$$, after => ARRAY(SELECT id FROM names WHERE name = $$a$$))');
-wait_sql($node, 'app', 'SELECT count(*) FROM ran JOIN names ON id = task WHERE name = $$f$$', '1', 'a parent that is gone holds nobody up');
+sql('INSERT INTO names SELECT $$f$$, jobqueue.enqueue($$step$$, after => ARRAY(SELECT id FROM names WHERE name = '
+	. '$$a$$))');
+wait_sql($node, 'app', 'SELECT count(*) FROM ran JOIN names ON id = task WHERE name = $$f$$', '1',
+	'a parent that is gone holds nobody up');
 $node->append_conf('postgresql.conf', "jobqueue.completed_retention = '7d'");
 $node->restart;
 sql('TRUNCATE ran, names');
 
 # A parent that nobody can see yet, for it is prepared, or its transaction is open; and a child that is
 sql(q{BEGIN; INSERT INTO names SELECT 'p', jobqueue.enqueue('step'); PREPARE TRANSACTION 'parent'});
-sql(q{INSERT INTO names SELECT 'c', jobqueue.enqueue('step', after => ARRAY[(SELECT last_value FROM jobqueue.tasks_id_seq)])});
-sql(q{INSERT INTO names SELECT 'q', jobqueue.enqueue('step', after => ARRAY(SELECT id FROM names WHERE name = 'none' UNION SELECT jobqueue.enqueue('step')))});
-wait_sql($node, 'app', 'SELECT count(*) FROM ran JOIN names ON id = task WHERE name = $$q$$', '1', 'the scheduler has looked since');
-is(sql(q{SELECT status FROM jobqueue.tasks JOIN names USING (id) WHERE name = 'c'}), 'blocked', 'a task waits for one whose transaction has not ended');
+sql(q{INSERT INTO names SELECT 'c', jobqueue.enqueue('step', after => }
+	. q{ARRAY[(SELECT last_value FROM jobqueue.tasks_id_seq)])});
+sql(q{INSERT INTO names SELECT 'q', jobqueue.enqueue('step', after => ARRAY(SELECT id FROM names WHERE name = }
+	. q{'none' UNION SELECT jobqueue.enqueue('step')))});
+wait_sql($node, 'app', 'SELECT count(*) FROM ran JOIN names ON id = task WHERE name = $$q$$', '1',
+	'the scheduler has looked since');
+is(sql(q{SELECT status FROM jobqueue.tasks JOIN names USING (id) WHERE name = 'c'}), 'blocked',
+	'a task waits for one whose transaction has not ended');
 sql(q{COMMIT PREPARED 'parent'});
-wait_sql($node, 'app', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN names ON id = task', 'q p c', '... and runs after it');
-sql(q{BEGIN; INSERT INTO names SELECT 'd', jobqueue.enqueue('step', after => ARRAY(SELECT id FROM names WHERE name = 'c')); PREPARE TRANSACTION 'child'});
+wait_sql($node, 'app', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN names ON id = task', 'q p c',
+	'... and runs after it');
+sql(q{BEGIN; INSERT INTO names SELECT 'd', jobqueue.enqueue('step', after => ARRAY(SELECT id FROM names WHERE name }
+	. q{= 'c')); PREPARE TRANSACTION 'child'});
 sql(q{COMMIT PREPARED 'child'});
-wait_sql($node, 'app', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN names ON id = task', 'q p c d', 'a child that was prepared');
+wait_sql($node, 'app', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN names ON id = task', 'q p c d',
+	'a child that was prepared');
 
 # Dump and restore
 sql(q{SELECT jobqueue.pause_queue('default'); TRUNCATE ran, names;
-	INSERT INTO names SELECT * FROM jobqueue.enqueue_flow('{"a": {"type": "step"}, "b": {"type": "step", "after": ["a"]}, "c": {"type": "step", "after": ["a", "b"]}}')});
+	INSERT INTO names SELECT * FROM }
+		. q{jobqueue.enqueue_flow('{"a": {"type": "step"}, "b": {"type": "step", "after": ["a"]}, }
+		. q{"c": {"type": "step", "after": ["a", "b"]}}')});
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $node->basedir . '/app.dump', $node->connstr('app') ], 'dump');
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'pg_restore', '-d', $node->connstr('copy'), $node->basedir . '/app.dump' ], 'restore');
 $node->safe_psql('copy', q{SELECT jobqueue.resume_queue('default')});
 is($node->safe_psql('copy', 'SELECT count(*) FROM jobqueue.dependencies'), '3', 'the dependencies are there');
 $node->safe_psql('copy', 'SET client_min_messages = error; SELECT jobqueue.adopt()');
-wait_sql($node, 'copy', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN names ON id = task', 'a b c', 'after adopt() the flow goes on');
-is($node->safe_psql('copy', 'SELECT parents FROM ran JOIN names ON id = task WHERE name = $$c$$'), 'a=completed! b=completed!', '... with results');
+wait_sql($node, 'copy', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN names ON id = task', 'a b c',
+	'after adopt() the flow goes on');
+is($node->safe_psql('copy', 'SELECT parents FROM ran JOIN names ON id = task WHERE name = $$c$$'),
+	'a=completed! b=completed!', '... with results');
 
 $node->stop;
 done_testing();

@@ -21,7 +21,8 @@ $node->safe_psql('postgres', <<"SQL");
 		ids bigint[];
 		tries integer[];
 	BEGIN
-		SELECT array_agg(id), array_agg(attempts) INTO ids, tries FROM jobqueue.claim(max_tasks => 1 + (random() * 60)::integer);
+		SELECT array_agg(id), array_agg(attempts) INTO ids,
+			tries FROM jobqueue.claim(max_tasks => 1 + (random() * 60)::integer);
 		IF ids IS NULL THEN
 			PERFORM pg_sleep(0.01); -- what was locked by hand is found by the poll
 			RETURN;
@@ -38,7 +39,8 @@ $node->safe_psql('postgres', <<"SQL");
 	END \$\$;
 	CREATE PROCEDURE meddle() LANGUAGE plpgsql AS \$\$
 	DECLARE
-		mine bigint[] := ARRAY(SELECT id FROM jobqueue.tasks WHERE status = 'pending' ORDER BY id LIMIT 20 OFFSET (random() * 40)::integer FOR UPDATE SKIP LOCKED);
+		mine bigint[] := ARRAY(SELECT id FROM jobqueue.tasks WHERE status = 'pending' ORDER BY id
+			LIMIT 20 OFFSET (random() * 40)::integer FOR UPDATE SKIP LOCKED);
 	BEGIN
 		PERFORM pg_sleep(0.002);
 		IF random() < 0.2 THEN
@@ -53,7 +55,8 @@ SQL
 for my $retention ('1h', '0') {
 	$node->append_conf('postgresql.conf', "jobqueue.completed_retention = '$retention'");
 	$node->reload;
-	wait_sql($node, 'postgres', "SELECT current_setting('jobqueue.completed_retention')", $retention, "completed_retention = $retention");
+	wait_sql($node, 'postgres', "SELECT current_setting('jobqueue.completed_retention')", $retention,
+		"completed_retention = $retention");
 	$node->pgbench('--no-vacuum --connect --client=6 --transactions=40', 0, [qr{processed: 240/240}], [qr{^$}],
 		"beside each other, completed_retention = $retention",
 		{ "030_work_$retention\@9" => 'CALL work();', "030_meddle_$retention\@1" => 'CALL meddle();' });
@@ -69,7 +72,9 @@ $node->safe_psql('postgres', <<"SQL");
 	END \$\$;
 SQL
 is($node->safe_psql('postgres', 'SELECT count(*) FROM done'), $tasks, 'each was done once');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM claimed c WHERE NOT EXISTS (SELECT 1 FROM done d WHERE d.task = c.task)'), 0, 'all that were claimed');
+is($node->safe_psql('postgres',
+	'SELECT count(*) FROM claimed c WHERE NOT EXISTS (SELECT 1 FROM done d WHERE d.task = c.task)'), 0,
+		'all that were claimed');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM jobqueue.tasks_live'), 0, 'nothing is left');
 is(unexpected_in_log($node), '', 'nothing unexpected in the log');
 $node->stop;

@@ -1,9 +1,9 @@
-# Nothing that the scheduler does keeps it from the rest of its work, and nothing ends it. The fallback poll is an hour away:
-# what is waited for here comes about without one, and without anybody's commit.
+# Nothing that the scheduler does keeps it from the rest of its work, and nothing ends it. The fallback poll is an hour
+# away: what is waited for here comes about without one, and without anybody's commit.
 #
-# B1: schedules whose tasks never end; B5: tables and catalogs that somebody has locked, a scheduler that is ended again and
-# again; C4: many rows finished by hand; C9: a reader who never leaves the history; C11: tasks of a dead worker that somebody
-# has locked; C15: recent failures with low ids; E10: a NOTIFY that fails.
+# B1: schedules whose tasks never end; B5: tables and catalogs that somebody has locked, a scheduler that is ended again
+# and again; C4: many rows finished by hand; C9: a reader who never leaves the history; C11: tasks of a dead worker that
+# somebody has locked; C15: recent failures with low ids; E10: a NOTIFY that fails.
 use strict;
 use warnings;
 use FindBin;
@@ -14,7 +14,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $node = start_node('housekeeping', init => { allows_streaming => 1 }, autovacuum => 'off', 'jobqueue.poll_interval' => '1h', 'jobqueue.max_workers' => 2);
+my $node = start_node('housekeeping', init => { allows_streaming => 1 }, autovacuum => 'off',
+	'jobqueue.poll_interval' => '1h', 'jobqueue.max_workers' => 2);
 create_queue($node, 'app');
 
 sub sql {
@@ -43,16 +44,21 @@ my ($scheduler) = pids($node, 'scheduler', 'app');
 
 # -- B1
 sql("SELECT jobqueue.schedule('waits', '* * * * * *', 'nobody', on_overlap => 'queue')");
-wait_sql($node, 'app', "SELECT cardinality(held) >= 2 FROM jobqueue.schedules WHERE name = 'waits'", 't', 'B1: a schedule that queues holds back what comes while its task waits');
+wait_sql($node, 'app', "SELECT cardinality(held) >= 2 FROM jobqueue.schedules WHERE name = 'waits'", 't',
+	'B1: a schedule that queues holds back what comes while its task waits');
 becomes_due(delayed('2 s'), 'B1: a schedule that queues behind a waiting task lets delayed tasks run');
 sql("SELECT jobqueue.unschedule('waits')");
-sql("SELECT jobqueue.schedule('skips ' || n, '*/2 * * * * *', 'nobody', on_overlap => 'skip') FROM generate_series(1, 120) n");
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.schedules WHERE last_task_id IS NOT NULL", 120, 'B1: 120 schedules whose tasks do not end have fired');
+sql("SELECT jobqueue.schedule('skips ' || n, '*/2 * * * * *', 'nobody', on_overlap => 'skip') FROM "
+	. "generate_series(1, 120) n");
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.schedules WHERE last_task_id IS NOT NULL", 120,
+	'B1: 120 schedules whose tasks do not end have fired');
 becomes_due(delayed('5 s'), 'B1: they skip their times from then on, and delayed tasks run');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.schedules WHERE next_run_at < now() - interval '10 s'", 0, 'B1: and none of them is left behind');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.schedules WHERE next_run_at < now() - interval '10 s'", 0,
+	'B1: and none of them is left behind');
 sql("SELECT jobqueue.unschedule(name) FROM jobqueue.schedules");
 # a failing schedule is passed over, not tried without a pause
-sql("SELECT jobqueue.schedule('fails ' || n, '* * * * * *', 'nobody') FROM generate_series(1, 110) n; UPDATE jobqueue.schedules SET time_zone = 'nowhere at all'");
+sql("SELECT jobqueue.schedule('fails ' || n, '* * * * * *', 'nobody') FROM generate_series(1, 110) n; UPDATE "
+	. "jobqueue.schedules SET time_zone = 'nowhere at all'");
 becomes_due(delayed('3 s'), 'B1: 110 schedules that fail, more than are fired in one step');
 sql("SELECT jobqueue.unschedule(name) FROM jobqueue.schedules");
 
@@ -61,7 +67,8 @@ my $offset = log_size($node);
 my $locker = $node->background_psql('app');
 $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '100ms'");
 $node->reload;
-for my $table (qw(jobqueue.handlers jobqueue.queues jobqueue.access jobqueue.limits jobqueue.incarnation jobqueue.schedules
+for my $table (
+	qw(jobqueue.handlers jobqueue.queues jobqueue.access jobqueue.limits jobqueue.incarnation jobqueue.schedules
 	jobqueue.history_ring pg_catalog.pg_authid pg_catalog.pg_extension pg_catalog.pg_namespace pg_catalog.pg_proc))
 {
 	my $id = $table =~ /pg_|schedules|incarnation/ ? undef : delayed('500 ms');
@@ -70,34 +77,42 @@ for my $table (qw(jobqueue.handlers jobqueue.queues jobqueue.access jobqueue.lim
 	$locker->query_safe('COMMIT');
 }
 is(join(',', pids($node, 'scheduler', 'app')), $scheduler, 'B5: no lock has ended the scheduler');
-is(join("\n", log_matches($node, qr/ERROR|FATAL|WARNING|exit code/, $offset)), '', 'B5: nor written anything into the log');
+is(join("\n", log_matches($node, qr/ERROR|FATAL|WARNING|exit code/, $offset)), '',
+	'B5: nor written anything into the log');
 cmp_ok(scalar(log_matches($node, qr/could not/, $offset)), '<', 3, 'B5: where a lock lasts, that is said once');
 $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1h'");
 $node->reload;
 
 # -- C4. An archived row has the transaction that archived it, a delayed one the transaction that made it due.
 my $id = sql(<<'SQL');
-	INSERT INTO jobqueue.tasks (type, queue, payload) SELECT 'by hand', 'by_hand', jsonb_build_object('text', repeat('x', 300)) FROM generate_series(1, 20000);
+	INSERT INTO jobqueue.tasks (type, queue, payload) SELECT 'by hand', 'by_hand',
+		jsonb_build_object('text', repeat('x', 300)) FROM generate_series(1, 20000);
 	BEGIN;
 	UPDATE jobqueue.tasks SET status = 'completed' WHERE type = 'by hand';
 	SELECT jobqueue.enqueue('nobody', delay => '1 ms');
 	COMMIT;
 SQL
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'by hand'", 0, 'C4: tasks finished by hand are archived');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'by hand'", 0,
+	'C4: tasks finished by hand are archived');
 is(sql("SELECT count(*) FROM jobqueue.tasks WHERE type = 'by hand'"), 20000, 'C4: ... all of them');
 becomes_due($id, 'C4: the delayed one');
-is(sql("SELECT (SELECT xmin::text::bigint FROM jobqueue.tasks WHERE id = $id) < (SELECT max(xmin::text::bigint) FROM jobqueue.tasks WHERE type = 'by hand')"), 't',
+is(sql("SELECT (SELECT xmin::text::bigint FROM jobqueue.tasks WHERE id = $id) < (SELECT max(xmin::text::bigint) FROM "
+	. "jobqueue.tasks WHERE type = 'by hand')"), 't',
 	'C4: a task becomes due while thousands are being archived');
-is(sql("SELECT count(DISTINCT xmin::text) >= 20 FROM jobqueue.tasks WHERE type = 'by hand'"), 't', 'C4: ... in many steps');
+is(sql("SELECT count(DISTINCT xmin::text) >= 20 FROM jobqueue.tasks WHERE type = 'by hand'"), 't',
+	'C4: ... in many steps');
 
 # -- C15
 sql(<<'SQL');
-	INSERT INTO jobqueue.tasks_failed (type, status, attempts, finished_at, slot) SELECT 'recent', 'failed', 1, now(), -1 FROM generate_series(1, 1500);
-	INSERT INTO jobqueue.tasks_failed (type, status, attempts, finished_at, slot) SELECT 'old', 'failed', 1, now() - interval '2 h', -1 FROM generate_series(1, 1500);
+	INSERT INTO jobqueue.tasks_failed (type, status, attempts, finished_at, slot) SELECT 'recent', 'failed', 1, now(),
+		-1 FROM generate_series(1, 1500);
+	INSERT INTO jobqueue.tasks_failed (type, status, attempts, finished_at, slot) SELECT 'old', 'failed', 1,
+		now() - interval '2 h', -1 FROM generate_series(1, 1500);
 SQL
 $node->append_conf('postgresql.conf', "jobqueue.failed_retention = '1h'");
 $node->reload;
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_failed WHERE type = 'old'", 0, 'C15: old failures with high ids are purged');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_failed WHERE type = 'old'", 0,
+	'C15: old failures with high ids are purged');
 is(sql("SELECT count(*) FROM jobqueue.tasks_failed WHERE type = 'recent'"), 1500, 'C15: recent ones are not');
 
 # -- C11. As a worker of an earlier start would have left them.
@@ -105,22 +120,26 @@ sql(<<'SQL');
 	INSERT INTO jobqueue.tasks_live (type, status, attempts, processed_at, lease_expires_at, claimed_by)
 	SELECT 'orphan', 'processing', 1, now(), 'infinity', 'worker 0.0.' || n % 3 FROM generate_series(1, 1000) n
 SQL
-$locker->query_safe("BEGIN; SELECT count(*) FROM (SELECT 1 FROM jobqueue.tasks_live WHERE type = 'orphan' AND id % 50 <> 0 FOR UPDATE) l");
+$locker->query_safe("BEGIN; SELECT count(*) FROM (SELECT 1 FROM jobqueue.tasks_live WHERE type = 'orphan' AND id % "
+	. "50 <> 0 FOR UPDATE) l");
 $id = delayed('1 s');
 poll();
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 20, 'C11: those that nobody has locked are given back');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 20,
+	'C11: those that nobody has locked are given back');
 becomes_due($id, 'C11: a delayed task does not wait for those that somebody has locked', 30);
 $id = delayed('1 s');
 becomes_due($id, 'C11: nor does the next');
 $locker->query_safe('COMMIT');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 1000, 'C11: when they are free they are given back, without a poll');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 1000,
+	'C11: when they are free they are given back, without a poll');
 is(join(',', pids($node, 'scheduler', 'app')), $scheduler, 'the scheduler is still the first one');
 
 # -- E10. Somebody's commit holds what every NOTIFY needs: it waits for a standby that is not there.
 my $listener = $node->background_psql('app');
 $listener->query_safe('LISTEN task_queue');
 sql('CREATE TABLE notified (n integer)');
-$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'\nlog_lock_waits = on\ndeadlock_timeout = '20ms'");
+$node->append_conf('postgresql.conf',
+	"synchronous_standby_names = 'nobody'\nlog_lock_waits = on\ndeadlock_timeout = '20ms'");
 $node->reload;
 wait_sql($node, 'app', 'SHOW synchronous_standby_names', 'nobody', 'E10: commits wait for a standby');
 my $notifier = $node->background_psql('app', on_error_stop => 0);
@@ -128,13 +147,17 @@ my $stuck = $notifier->query_safe('SELECT pg_backend_pid()');
 # not waited for: the first of these after the change hangs
 $notifier->{stdin} .= "BEGIN; INSERT INTO notified VALUES (1); NOTIFY others; COMMIT; SELECT pg_sleep(0.05);\n" x 400;
 $notifier->{run}->pump_nb;
-wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE pid = $stuck AND wait_event = 'SyncRep'", 1, 'E10: one with a NOTIFY does');
+wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE pid = $stuck AND wait_event = 'SyncRep'", 1,
+	'E10: one with a NOTIFY does');
 sql("SET synchronous_commit = off; SELECT jobqueue.enqueue('nobody', queue => 'heard')");
-ok(wait_for(sub { log_matches($node, qr/scheduler: LOG:  process \d+ still waiting for \w+ on object 0 of class 1262/) }), 'E10: the scheduler waits to send its own, in vain');
+ok(wait_for(
+	sub { log_matches($node, qr/scheduler: LOG:  process \d+ still waiting for \w+ on object 0 of class 1262/) }),
+		'E10: the scheduler waits to send its own, in vain');
 $node->append_conf('postgresql.conf', "synchronous_standby_names = ''\nlog_lock_waits = off\ndeadlock_timeout = '1s'");
 $node->reload;
 my $heard = '';
-ok(wait_for(sub { $heard .= $listener->query_safe('SELECT 1'); $heard =~ /"task_queue" with payload "heard"/ }), 'E10: a NOTIFY that failed is sent later');
+ok(wait_for(sub { $heard .= $listener->query_safe('SELECT 1'); $heard =~ /"task_queue" with payload "heard"/ }),
+	'E10: a NOTIFY that failed is sent later');
 kill 'TERM', $stuck;
 $listener->quit;
 eval { $notifier->quit };
@@ -149,12 +172,17 @@ $offset = log_size($node);
 my $reader = $node->background_psql('app');
 $reader->query_safe('BEGIN; SELECT count(*) FROM jobqueue.tasks');
 my $ring = sql('SELECT slot FROM jobqueue.history_ring');
-is(sql("SELECT bool_and(" . $reader->query_safe('SELECT pg_backend_pid()') . " = ANY (held_by)) FROM jobqueue.history_status"), 't', 'C9: a view shows who holds it');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'read'", 0, 'C9: retention is kept though somebody reads the history all the time');
+is(sql("SELECT bool_and(" . $reader->query_safe('SELECT pg_backend_pid()')
+	. " = ANY (held_by)) FROM jobqueue.history_status"), 't', 'C9: a view shows who holds it');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'read'", 0,
+	'C9: retention is kept though somebody reads the history all the time');
 wait_sql($node, 'app', "SELECT slot <> $ring FROM jobqueue.history_ring", 't', 'C9: and the ring turns');
 my $pid = $reader->query_safe('SELECT pg_backend_pid()');
-is(scalar(log_matches($node, qr/removes old tasks from jobqueue.tasks_history_\d one by one/, $offset)), 1, 'C9: that is said once');
-like(log_since($node, $offset), qr/It is locked by .*process $pid \(role "\w+", application "[^"]*", transaction since [^)]+\)/, 'C9: ... and who it is');
+is(scalar(log_matches($node, qr/removes old tasks from jobqueue.tasks_history_\d one by one/, $offset)), 1,
+	'C9: that is said once');
+like(log_since($node, $offset),
+	qr/It is locked by .*process $pid \(role "\w+", application "[^"]*", transaction since [^)]+\)/,
+		'C9: ... and who it is');
 is($reader->query_safe("SELECT count(*) FROM jobqueue.tasks WHERE type = 'read'"), 0, 'C9: who has not been disturbed');
 $reader->query_safe('COMMIT');
 $_->quit for $reader, $locker;
@@ -166,7 +194,8 @@ my $took;
 for my $round (1 .. 9) {
 	my $began = time;
 	kill 'TERM', $scheduler;
-	my ($next) = @{ wait_for(sub { my @is = pids($node, 'scheduler', 'app'); @is && $is[0] != $scheduler ? \@is : undef }) // [] };
+	my ($next) = @{ wait_for(sub { my @is = pids($node, 'scheduler', 'app');
+		@is && $is[0] != $scheduler ? \@is : undef }) // [] };
 	ok($next, "B5: death $round: another one") or last;
 	$scheduler = $next;
 	$took = time - $began;
@@ -174,6 +203,7 @@ for my $round (1 .. 9) {
 # a pause that doubles each time would be 25 seconds by now
 cmp_ok($took, '<', 20, 'B5: the pause before the next one does not grow beyond a few seconds');
 
-is(unexpected_in_log($node, qr/could not fire schedule "fails|canceling the wait for synchronous/), '', 'nothing unexpected in the log');
+is(unexpected_in_log($node, qr/could not fire schedule "fails|canceling the wait for synchronous/), '',
+	'nothing unexpected in the log');
 $node->stop;
 done_testing();

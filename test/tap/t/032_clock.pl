@@ -1,8 +1,8 @@
 # Somebody sets the clock (B6), by a day and by years, back and forward, while the server runs and while it does not.
 #
-# After each step: schedules fire by the new time, delayed tasks and leases end, rates go on, NOTIFY is sent, what nobody
-# announced is found by the poll, wait_for() ends, and the history turns. The server's clock is in a library of the tests,
-# test/modules/shifted_clock.cpp.
+# After each step: schedules fire by the new time, delayed tasks and leases end, rates go on, NOTIFY is sent, what
+# nobody announced is found by the poll, wait_for() ends, and the history turns. The server's clock is in a library of
+# the tests, test/modules/shifted_clock.cpp.
 use strict;
 use warnings;
 use FindBin;
@@ -13,7 +13,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $node = new_node('clock', autovacuum => 'off', 'jobqueue.poll_interval' => '1s', 'jobqueue.completed_retention' => '7min');
+my $node = new_node('clock', autovacuum => 'off', 'jobqueue.poll_interval' => '1s',
+	'jobqueue.completed_retention' => '7min');
 my $file = PostgreSQL::Test::Utils::tempdir . '/shift';
 my $library = $node->config_data('--pkglibdir') . '/shifted_clock.so';
 
@@ -73,20 +74,31 @@ sub goes_on {
 	my ($claimed) = sql("SELECT jobqueue.enqueue('outside', queue => '$queue')");
 	is(sql("SELECT count(*) FROM jobqueue.claim('$queue', lease => '1 s')"), 1, "$what: claimed");
 	my $heard = '';
-	ok(wait_for(sub { $heard .= $listener->query_safe('SELECT 1'); $heard =~ /payload "$queue"/ }), "$what: NOTIFY is sent");
-	wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE type = 'tick' AND scheduled_for BETWEEN '$now'::timestamptz - interval '1 min' AND clock_timestamp()", 't',
+	ok(wait_for(sub { $heard .= $listener->query_safe('SELECT 1'); $heard =~ /payload "$queue"/ }),
+		"$what: NOTIFY is sent");
+	wait_sql($node, 'app',
+		"SELECT count(*) >= 2 FROM ran WHERE type = 'tick' AND scheduled_for BETWEEN '$now'::timestamptz - interval "
+			. "'1 min' AND clock_timestamp()", 't',
 		"$what: a cron expression fires by the new time");
-	wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE type = 'often' AND scheduled_for BETWEEN '$now'::timestamptz - interval '1 min' AND clock_timestamp()", 't',
+	wait_sql($node, 'app',
+		"SELECT count(*) >= 2 FROM ran WHERE type = 'often' AND scheduled_for BETWEEN '$now'::timestamptz - interval "
+			. "'1 min' AND clock_timestamp()", 't',
 		"$what: an interval fires by the new time");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $delayed", 'completed', "$what: a delayed task runs");
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $delayed", 'completed',
+		"$what: a delayed task runs");
 	wait_sql($node, 'app', "SELECT count(*) FROM ran WHERE type = 'rated'", 5, "$what: a rate goes on");
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $claimed", 'pending', "$what: a lease ends");
 	is(sql("SELECT jobqueue.wait_for($claimed, '200 ms') IS NULL"), 't', "$what: wait_for() ends");
 	# what nobody announces
-	my ($hidden) = sql("SET session_replication_role = replica; INSERT INTO jobqueue.tasks_live (type) VALUES ('note') RETURNING id");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $hidden", 'completed', "$what: the poll goes on");
-	is(sql("SELECT count(*) FROM jobqueue.schedules WHERE name = 'yearly' AND next_run_at > now() + interval '367 days'"), 0, "$what: a yearly schedule waits for a year at most");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.history_ring WHERE filled_since > now() + interval '1 min'", 0, "$what: the history is filled since a time that has been");
+	my ($hidden) =
+		sql("SET session_replication_role = replica; INSERT INTO jobqueue.tasks_live (type) VALUES ('note') "
+			. "RETURNING id");
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $hidden", 'completed',
+		"$what: the poll goes on");
+	is(sql("SELECT count(*) FROM jobqueue.schedules WHERE name = 'yearly' AND next_run_at > now() + interval '367 "
+		. "days'"), 0, "$what: a yearly schedule waits for a year at most");
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.history_ring WHERE filled_since > now() + interval '1 min'",
+		0, "$what: the history is filled since a time that has been");
 	is(unexpected_in_log($node, undef, $offset), '', "$what: nothing unexpected in the log");
 	cmp_ok(length(log_since($node, $offset)), '<', 5000, "$what: nor much of it");
 }
@@ -113,12 +125,15 @@ turns('B6: set back by twelve years');
 # A small step back: no time fires twice.
 my ($last) = sql("SELECT max(scheduled_for) FROM ran WHERE type = 'tick'");
 set_clock(-8);
-wait_sql($node, 'app', "SELECT count(*) > 0 FROM ran WHERE type = 'tick' AND scheduled_for > '$last'", 't', 'B6: set back by seconds');
-is(sql("SELECT count(*) FROM (SELECT FROM ran WHERE type = 'tick' GROUP BY scheduled_for HAVING count(*) > 1) twice"), 0, 'B6: ... no time fires twice');
+wait_sql($node, 'app', "SELECT count(*) > 0 FROM ran WHERE type = 'tick' AND scheduled_for > '$last'", 't',
+	'B6: set back by seconds');
+is(sql("SELECT count(*) FROM (SELECT FROM ran WHERE type = 'tick' GROUP BY scheduled_for HAVING count(*) > 1) twice"),
+	0, 'B6: ... no time fires twice');
 
 # Set while the server is down.
 set_clock(12 * $year);
-wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE scheduled_for > now() - interval '1 min'", 't', 'years ahead once more');
+wait_sql($node, 'app', "SELECT count(*) >= 2 FROM ran WHERE scheduled_for > now() - interval '1 min'", 't',
+	'years ahead once more');
 $listener->quit;
 undef $listener;
 $node->stop;

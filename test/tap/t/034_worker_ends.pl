@@ -1,7 +1,7 @@
 # What the end of a process means, and for whom.
 #
-# - A1: a role without LOGIN that is dropped, or a worker that is told to end, while that worker authenticates: the server
-#   goes on
+# - A1: a role without LOGIN that is dropped, or a worker that is told to end, while that worker authenticates: the
+#   server goes on
 # - B4: the owner of the extension loses SUPERUSER, or gives its things away: everything works as before
 # - B7: workers that end by errors of our own, or that end themselves again and again, are started ever more rarely; the
 #   log says it once; no task is charged for what it did not do
@@ -36,7 +36,8 @@ sub sql { return $node->safe_psql('app', $_[0]); }
 sub server_goes_on {
 	my ($name, $offset) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is(join("\n", log_matches($node, qr/all server processes terminated|terminating any other active server processes/, $offset)), '', $name);
+	is(join("\n", log_matches($node, qr/all server processes terminated|terminating any other active server processes/,
+		$offset)), '', $name);
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -46,9 +47,11 @@ SKIP: {
 	skip 'a role without LOGIN is authenticated as any other from 17 on', 6 if $node->pg_version >= 17;
 	for my $how ('dropped', 'told to end') {
 		my $role = $how eq 'dropped' ? 'ghost' : 'guest';
-		sql("CREATE ROLE $role NOLOGIN; SELECT jobqueue.register_handler('of $role', 'nothing(jsonb)', run_as => '$role')");
+		sql("CREATE ROLE $role NOLOGIN; SELECT jobqueue.register_handler('of $role', 'nothing(jsonb)', run_as => "
+			. "'$role')");
 		# the scheduler knows the role: it starts a worker without another look at it
-		wait_sql($node, 'app', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue scheduler' AND state = 'idle'", 1,
+		wait_sql($node, 'app',
+			"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue scheduler' AND state = 'idle'", 1,
 			"A1: $how: the scheduler is there");
 		my $offset = log_size($node);
 		my ($locker, $other) = map { $node->background_psql('app') } 1 .. 2;
@@ -57,7 +60,8 @@ SKIP: {
 		$other->query_safe("SELECT jobqueue.enqueue('of $role')");
 		my $pid = wait_for(sub {
 			my $found = $locker->query_safe(
-				q{SELECT min(pid) FROM pg_locks WHERE NOT granted AND relation = 'pg_authid'::regclass AND pid NOT IN (SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue scheduler')});
+				q{SELECT min(pid) FROM pg_locks WHERE NOT granted AND relation = 'pg_authid'::regclass AND pid NOT }
+					. q{IN (SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue scheduler')});
 			return $found =~ /^\d+$/ ? $found : undef;
 		}, 30);
 		ok($pid, "A1: a worker of a role that is $how waits for its role");
@@ -74,7 +78,8 @@ SKIP: {
 		server_goes_on("A1: a role without LOGIN is $how while its worker authenticates: the server goes on", $offset);
 	}
 	my $id = sql("SELECT jobqueue.enqueue('of guest')");
-	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed', 'A1: its next worker runs its tasks');
+	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',
+		'A1: its next worker runs its tasks');
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -93,14 +98,16 @@ sub works {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	(my $type = $name) =~ s/\W/_/g;
 	my ($status, undef, $err) = $node->psql('owned', <<SQL);
-		SELECT jobqueue.register_handler('$type', 'hidden.nothing(jsonb)', run_as => 'worker', backoff_function => 'hidden.delay(integer, text)');
+		SELECT jobqueue.register_handler('$type', 'hidden.nothing(jsonb)', run_as => 'worker',
+			backoff_function => 'hidden.delay(integer, text)');
 		SELECT jobqueue.grant_access('worker', 'manager', '$type');
 		SELECT jobqueue.schedule('$type', '* * * * * *', '$type', queue => '$type');
 		SELECT jobqueue.enqueue('$type');
 		SELECT jobqueue.enqueue('$type', delay => '100 ms');
 SQL
 	is($err =~ s/^.*NOTICE:.*\n//gmr, '', "B4: $name: everything can be called");
-	wait_sql($node, 'owned', "SELECT count(*) >= 3 FROM jobqueue.tasks WHERE type = '$type' AND status = 'completed'", 't',
+	wait_sql($node, 'owned', "SELECT count(*) >= 3 FROM jobqueue.tasks WHERE type = '$type' AND status = 'completed'",
+		't',
 		"B4: $name: tasks run, delayed ones too, and schedules fire");
 	$node->safe_psql('owned', "SELECT jobqueue.unschedule('$type')");
 }
@@ -121,41 +128,56 @@ is(unexpected_in_log($node, qr/terminating background worker|"ghost"/, $offset),
 sql(<<'SQL');
 	CREATE ROLE unlucky LOGIN;
 	CREATE ROLE lucky LOGIN;
-	SELECT jobqueue.register_handler('of ' || r, 'nothing(jsonb)', run_as => r, max_attempts => 3) FROM unnest(ARRAY['unlucky', 'lucky']::name[]) r;
+	SELECT jobqueue.register_handler('of ' || r, 'nothing(jsonb)', run_as => r, max_attempts => 3)
+		FROM unnest(ARRAY['unlucky', 'lucky']::name[]) r;
 SQL
 my $before = sql("SELECT jobqueue.enqueue('of unlucky')");
 wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $before", 'completed', 'B7: all is well', 30);
 
-# The handler succeeds; neither that nor anything else can be written down, but that its worker was to blame. As if the disk was full.
-sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT disk_is_full CHECK (type <> 'of unlucky' OR (status IN ('pending', 'processing', 'scheduled') AND coalesce(last_sqlstate, 'JQ002') = 'JQ002')) NOT VALID");
+# The handler succeeds; neither that nor anything else can be written down, but that its worker was to blame. As if the
+# disk was full.
+sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT disk_is_full CHECK (type <> 'of unlucky' OR (status IN ('pending', "
+	. "'processing', 'scheduled') AND coalesce(last_sqlstate, 'JQ002') = 'JQ002')) NOT VALID");
 $offset = log_size($node);
 my $unlucky = sql(q{SELECT jobqueue.enqueue('of unlucky', '"a secret"')});
-ok(wait_for(sub { log_matches($node, qr/ended by an error: .*disk_is_full/, $offset) }, 30), 'B7: a worker that cannot write what became of its task ends, and says so')
+ok(wait_for(sub { log_matches($node, qr/ended by an error: .*disk_is_full/, $offset) }, 30),
+	'B7: a worker that cannot write what became of its task ends, and says so')
   or diag log_since($node, $offset);
 my $lucky = sql("SELECT jobqueue.enqueue('of lucky')");
-wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $lucky", 'completed', 'B7: others are served meanwhile', 60);
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE id = $unlucky AND status IN ('pending', 'scheduled')", 1, 'B7: its task goes back', 30);
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $lucky", 'completed',
+	'B7: others are served meanwhile', 60);
+wait_sql($node, 'app',
+	"SELECT count(*) FROM jobqueue.tasks_live WHERE id = $unlucky AND status IN ('pending', 'scheduled')", 1,
+		'B7: its task goes back', 30);
 {
 	my ($cpu, $log) = watch_idle($node, 6);
 	my $ends = () = $log =~ /jobqueue worker:|exited with exit code/g;
 	cmp_ok($ends, '<=', 12, 'B7: workers are not started again and again, and the log is not filled') or diag $log;
 }
 is(scalar(log_matches($node, qr/ended by an error: .*disk_is_full/, $offset)), 1, 'B7: that they end is said once');
-is(sql("SELECT max_attempts - attempts >= 2, last_error IS NULL, crashes FROM jobqueue.tasks_live WHERE id = $unlucky"), 't|t|0', 'B7: the task is not charged');
+is(sql("SELECT max_attempts - attempts >= 2, last_error IS NULL, crashes FROM jobqueue.tasks_live WHERE id = "
+	. "$unlucky"), 't|t|0', 'B7: the task is not charged');
 sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT disk_is_full');
-sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT never_done CHECK (type <> 'of lucky' OR status <> 'completed' OR payload = '{}') NOT VALID");
+sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT never_done CHECK (type <> 'of lucky' OR status <> 'completed' OR "
+	. "payload = '{}') NOT VALID");
 my $refused = sql(q{SELECT jobqueue.enqueue('of lucky', '"a secret"', max_attempts => 1)});
-wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $refused AND status = 'failed'", '23514', 'a task that cannot be completed fails', 30);
-is(join("\n", log_matches($node, qr/a secret|Failing row/, $offset)), '', 'an error of our own puts no payload into the log');
-like(sql("SELECT failures FROM jobqueue.tasks WHERE id = $refused"), qr/a secret/, '... but into the failures of the task, which its consumers read');
+wait_sql($node, 'app', "SELECT last_sqlstate FROM jobqueue.tasks WHERE id = $refused AND status = 'failed'", '23514',
+	'a task that cannot be completed fails', 30);
+is(join("\n", log_matches($node, qr/a secret|Failing row/, $offset)), '',
+	'an error of our own puts no payload into the log');
+like(sql("SELECT failures FROM jobqueue.tasks WHERE id = $refused"), qr/a secret/,
+	'... but into the failures of the task, which its consumers read');
 sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT never_done');
-wait_sql($node, 'app', "SELECT status, last_error IS NULL FROM jobqueue.tasks WHERE id = $unlucky", 'completed|t', 'B7: it runs when all is well again', 120);
+wait_sql($node, 'app', "SELECT status, last_error IS NULL FROM jobqueue.tasks WHERE id = $unlucky", 'completed|t',
+	'B7: it runs when all is well again', 120);
 
 # Workers that cannot claim.
-sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT no_claims CHECK (type <> 'of lucky' OR status IN ('pending', 'scheduled')) NOT VALID");
+sql("ALTER TABLE jobqueue.tasks ADD CONSTRAINT no_claims CHECK (type <> 'of lucky' OR status IN ('pending', "
+	. "'scheduled')) NOT VALID");
 $offset = log_size($node);
 my @waiting = split /\n/, sql("SELECT jobqueue.enqueue('of lucky') FROM generate_series(1, 5)");
-ok(wait_for(sub { log_matches($node, qr/ended by an error: .*no_claims/, $offset) }, 30), 'B7: workers that cannot claim end');
+ok(wait_for(sub { log_matches($node, qr/ended by an error: .*no_claims/, $offset) }, 30),
+	'B7: workers that cannot claim end');
 {
 	my ($awake, $log) = watch_idle($node, 6);
 	my $ends = () = $log =~ /jobqueue worker:|exited with exit code/g;
@@ -163,13 +185,16 @@ ok(wait_for(sub { log_matches($node, qr/ended by an error: .*no_claims/, $offset
 	is_seldom_awake($awake, 300, 'B7: hardly any of our processes is awake');
 
 }
-is(sql("SELECT count(*) FROM jobqueue.tasks_live WHERE id BETWEEN $waiting[0] AND $waiting[-1] AND last_error IS NULL AND attempts = 0"), 5,
+is(sql("SELECT count(*) FROM jobqueue.tasks_live WHERE id BETWEEN $waiting[0] AND $waiting[-1] AND last_error IS "
+	. "NULL AND attempts = 0"), 5,
 	'B7: no task is charged');
 sql('ALTER TABLE jobqueue.tasks DROP CONSTRAINT no_claims');
-wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'of lucky'", 0, 'B7: they run when all is well again', 120);
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'of lucky'", 0,
+	'B7: they run when all is well again', 120);
 
 # Tasks that end their process, one after the other: each is charged, and each next worker is waited for longer.
-sql("CREATE ROLE leaver LOGIN; SELECT jobqueue.register_handler('leave', 'leave(jsonb)', run_as => 'leaver', first_delay => '1 ms', max_attempts => 100)");
+sql("CREATE ROLE leaver LOGIN; SELECT jobqueue.register_handler('leave', 'leave(jsonb)', run_as => 'leaver', "
+	. "first_delay => '1 ms', max_attempts => 100)");
 $offset = log_size($node);
 sql("SELECT jobqueue.enqueue('leave') FROM generate_series(1, 100)");
 ok(wait_for(sub { log_matches($node, qr/FATAL:  leaving/, $offset) >= 5 }, 60), 'B7: tasks end their processes');
@@ -178,7 +203,8 @@ ok(wait_for(sub { log_matches($node, qr/FATAL:  leaving/, $offset) >= 5 }, 60), 
 	watch_idle($node, 5);
 	cmp_ok(log_matches($node, qr/FATAL:  leaving/, $offset) - $n, '<=', 8, 'B7: ... ever more rarely');
 }
-wait_sql($node, 'app', 'SELECT count(*) > 0 FROM jobqueue.tasks_live WHERE crashes > 0', 't', 'B7: they are charged for it', 30);
+wait_sql($node, 'app', 'SELECT count(*) > 0 FROM jobqueue.tasks_live WHERE crashes > 0', 't',
+	'B7: they are charged for it', 30);
 sql("DELETE FROM jobqueue.tasks_live WHERE type = 'leave'");
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -198,18 +224,22 @@ sub batch_of {
 	my @ids;
 	for (1 .. 2) {
 		@ids = split /\n/, sql("SELECT jobqueue.enqueue('$type') FROM generate_series(1, 100)");
-		wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = '$type'", 0, "C5: tasks '$type' run", 60);
+		wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = '$type'", 0,
+			"C5: tasks '$type' run", 60);
 	}
-	return sql("SELECT max(result::text::integer) FROM jobqueue.tasks WHERE id BETWEEN $ids[0] AND $ids[-1] AND type = '$type'");
+	return sql("SELECT max(result::text::integer) FROM jobqueue.tasks WHERE id BETWEEN $ids[0] AND $ids[-1] AND type "
+		. "= '$type'");
 }
 
 # A batch, one of which ends the process.
 sub spoil {
 	my ($type) = @_;
 	sql("SELECT jobqueue.pause_queue('default')");
-	sql(qq[SELECT jobqueue.enqueue('$type', CASE n WHEN 3 THEN '{"leave": 1}' ELSE '{}' END::jsonb, max_attempts => 1) FROM generate_series(1, 6) n]);
+	sql(qq[SELECT jobqueue.enqueue('$type', CASE n WHEN 3 THEN '{"leave": 1}' ELSE '{}' END::jsonb, max_attempts => ]
+		. qq[1) FROM generate_series(1, 6) n]);
 	sql("SELECT jobqueue.resume_queue('default')");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = '$type'", 0, "C5: tasks '$type' end a process", 60);
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = '$type'", 0,
+		"C5: tasks '$type' end a process", 60);
 }
 cmp_ok(batch_of('clumsy 1'), '>', 1, 'C5: tasks run together');
 spoil('clumsy 1');
@@ -228,7 +258,8 @@ $node->stop;
 # C10
 
 my $small = start_node('small', max_worker_processes => 3);
-ok(wait_for(sub { log_matches($small, qr/jobqueue cannot run tasks: max_worker_processes is 3, but must be at least 4/) }, 30),
+ok(wait_for(
+	sub { log_matches($small, qr/jobqueue cannot run tasks: max_worker_processes is 3, but must be at least 4/) }, 30),
 	'C10: that nothing can run is said at the start');
 $small->stop;
 done_testing();

@@ -1,8 +1,9 @@
 # Crashes that a worker did not cause, and the file of the flight recorder, whatever somebody does to it.
 #
-# - A4: the file is cut, removed, a directory, a pipe, a link: the server goes on, comes back after a crash, and says so once
-# - E12: workers that were stopped (SIGSTOP) at an immediate stop, or while somebody else crashes; a worker that cannot write
-#   the log of the server; the file or its directory gone
+# - A4: the file is cut, removed, a directory, a pipe, a link: the server goes on, comes back after a crash, and says so
+#   once
+# - E12: workers that were stopped (SIGSTOP) at an immediate stop, or while somebody else crashes; a worker that cannot
+#   write the log of the server; the file or its directory gone
 use strict;
 use warnings;
 use FindBin;
@@ -44,7 +45,8 @@ my $gates = 0;
 sub run_gated {
 	my ($count, $more) = @_;
 	my $gate = ++$gates;
-	my @ids = split /\n/, $node->safe_psql('app', "SELECT jobqueue.enqueue('gated', '{\"gate\": $gate" . ($more // '') . "}')
+	my @ids = split /\n/, $node->safe_psql('app', "SELECT jobqueue.enqueue('gated', '{\"gate\": $gate" . ($more // '')
+		. "}')
 		FROM generate_series(1, $count)");
 	return ($gate, \@ids, wait_running(@ids));
 }
@@ -65,8 +67,10 @@ sub is_uncharged {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $list = join ',', @ids;
 	$node->safe_psql('app', "INSERT INTO open VALUES ($gate)");
-	wait_sql($node, 'app', "SELECT string_agg(concat_ws(' ', status, crashes, failures), ', ') FROM jobqueue.tasks WHERE id IN ($list)",
-		join(', ', ('completed 0') x @ids), "$what: charged nothing, and done") or diag $node->safe_psql('app', 'SELECT t FROM jobqueue.tasks t');
+	wait_sql($node, 'app',
+		"SELECT string_agg(concat_ws(' ', status, crashes, failures), ', ') FROM jobqueue.tasks WHERE id IN ($list)",
+		join(', ', ('completed 0') x @ids), "$what: charged nothing, and done")
+			or diag $node->safe_psql('app', 'SELECT t FROM jobqueue.tasks t');
 }
 
 sub is_charged {
@@ -99,8 +103,11 @@ sub crash {
 sub do_work {
 	my ($what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ids = $node->safe_psql('app', "SELECT string_agg(jobqueue.enqueue('nothing')::text, ',') FROM generate_series(1, 200)");
-	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE id IN ($ids) AND status = 'completed'", 200, "$what: tasks run");
+	my $ids =
+		$node->safe_psql('app',
+			"SELECT string_agg(jobqueue.enqueue('nothing')::text, ',') FROM generate_series(1, 200)");
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE id IN ($ids) AND status = 'completed'", 200,
+		"$what: tasks run");
 }
 
 $node->safe_psql('app', 'ALTER SYSTEM SET jobqueue.max_crashes = 1');
@@ -120,7 +127,8 @@ my $offset = log_size($node);
 cut();
 do_work('A4: the file cut while the server runs');
 crash('A4: the file cut');
-is(join("\n", log_matches($node, qr/signal 7|Bus error/, $offset)), '', 'A4: the file cut: nobody has touched what is not there');
+is(join("\n", log_matches($node, qr/signal 7|Bus error/, $offset)), '',
+	'A4: the file cut: nobody has touched what is not there');
 cmp_ok(scalar(log_matches($node, $said, $offset)), '<=', 1, 'A4: the file cut: at most one line says so');
 crash('A4: again, with a file that is whole');
 
@@ -129,7 +137,8 @@ for my $way (
 	[ 'a pipe', sub { POSIX::mkfifo($file, 0600) or die $! }, sub { unlink $file or die $! } ],
 	[ 'a link', sub { symlink '/dev/full', $file or die $! }, sub { unlink $file or die $! } ],
 	[ 'garbage', sub { append_to_file($file, 'x' x 100000) }, sub { } ],
-	[ 'its directory removed', sub { rmdir $node->data_dir . '/pg_stat_tmp' or die $! }, sub { mkdir $node->data_dir . '/pg_stat_tmp' or die $! } ]) {
+	[ 'its directory removed', sub { rmdir $node->data_dir . '/pg_stat_tmp' or die $! },
+		sub { mkdir $node->data_dir . '/pg_stat_tmp' or die $! } ]) {
 	my ($what, $spoil, $mend) = @$way;
 	$what = "A4: the file is $what";
 	$offset = log_size($node);
@@ -139,7 +148,8 @@ for my $way (
 	$node->start;
 	do_work($what);
 	crash($what);
-	is(scalar(log_matches($node, $said, $offset)), 1, "$what: one line says so") or diag join "\n", log_matches($node, $said, $offset);
+	is(scalar(log_matches($node, $said, $offset)), 1, "$what: one line says so") or diag join "\n",
+		log_matches($node, $said, $offset);
 	$mend->();
 }
 $node->restart;
@@ -180,7 +190,8 @@ SKIP: {
 	$node->safe_psql('app', "INSERT INTO open VALUES ($gate)");
 	wait_ready($offset, 'E12: a worker cannot write the log');
 	# Its own word, PANIC, is lost: the server's log is a file, too.
-	isnt(scalar(log_matches($node, qr/"jobqueue worker".*was terminated by signal 6/, $offset)), 0, 'E12: ... and has ended the server for it');
+	isnt(scalar(log_matches($node, qr/"jobqueue worker".*was terminated by signal 6/, $offset)), 0,
+		'E12: ... and has ended the server for it');
 	is_uncharged('E12: a worker cannot write the log', $gate, @$ids);
 }
 
@@ -194,7 +205,8 @@ is_charged('E12: PANIC for another reason', $bad);
 $node->append_conf('postgresql.conf', 'restart_after_crash = off');
 $node->restart;
 for my $way ([ 'as it should be', sub { } ], [ 'cut', \&cut ], [ 'removed', sub { unlink $file or die $! } ],
-	[ 'removed, with its directory', sub { unlink $file or die $!; rmdir $node->data_dir . '/pg_stat_tmp' or die $! } ]) {
+	[ 'removed, with its directory', sub { unlink $file or die $!;
+		rmdir $node->data_dir . '/pg_stat_tmp' or die $! } ]) {
 	my ($what, $spoil) = @$way;
 	$what = "E12: restart_after_crash = off, the file $what";
 	my $lost = $what =~ /directory/;

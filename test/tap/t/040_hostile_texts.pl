@@ -27,7 +27,8 @@ is(sql("SELECT string_agg(type, ',' ORDER BY type) FROM jobqueue.claim('theirs',
 	'C7: a group whose name was chosen to collide with another does not hold it up');
 my ($one, $other) = ('tVKTHJsKUOKKD1FL', 'gTEcRQ035XFTY3wO');
 is(fnv($one, fnv('type', $offset)), fnv($other, fnv('type', $offset)), 'C7: two types with the same unkeyed hash');
-sql("CREATE FUNCTION f(payload jsonb) RETURNS void LANGUAGE sql AS ''; SELECT jobqueue.limit_role('postgres', 0)"); # no worker takes them
+# no worker takes them
+sql("CREATE FUNCTION f(payload jsonb) RETURNS void LANGUAGE sql AS ''; SELECT jobqueue.limit_role('postgres', 0)");
 sql("
 	SELECT jobqueue.register_handler('$_', 'f(jsonb)', queue => 'nobody', max_running => 1);
 	SELECT jobqueue.enqueue('$_', queue => 'limited');") for $one, $other;
@@ -36,21 +37,27 @@ is(sql("SELECT count(*) FROM jobqueue.claim('limited', 10, types => ARRAY['$one'
 sql('DELETE FROM jobqueue.tasks');
 
 # B2: a consumer with a name as long as a book
-my ($code, $out, $err) = $node->psql('postgres', "SELECT count(*) FROM jobqueue.claim('x', claimed_by => repeat('x', 270000000))");
+my ($code, $out, $err) =
+	$node->psql('postgres', "SELECT count(*) FROM jobqueue.claim('x', claimed_by => repeat('x', 270000000))");
 like($err, qr/claimed_by must have at most 255 bytes/, 'B2: a claim by somebody whose name has 270 MB is refused');
 # rows as an older version, or somebody with a superuser's means, may have left them
 sql("SELECT jobqueue.enqueue('lease', queue => 'x') FROM generate_series(1, 40)");
 sql("SELECT count(*) FROM jobqueue.claim('x', 40, '1 second')");
-wait_sql($node, 'postgres', "SELECT count(*) = 40 FROM jobqueue.tasks WHERE type = 'lease' AND last_error LIKE 'the lease expired: %'", 't',
+wait_sql($node, 'postgres',
+	"SELECT count(*) = 40 FROM jobqueue.tasks WHERE type = 'lease' AND last_error LIKE 'the lease expired: %'", 't',
 	'B2: leases end');
-($code, $out, $err) = $node->psql('postgres', "INSERT INTO jobqueue.tasks (type, run_at) VALUES (repeat('x', 50000000), now() + '1 second')");
+($code, $out, $err) =
+	$node->psql('postgres',
+		"INSERT INTO jobqueue.tasks (type, run_at) VALUES (repeat('x', 50000000), now() + '1 second')");
 like($err, qr/tasks_type_length/, 'B2: a plain INSERT with a type of 50 MB is refused');
-($code, $out, $err) = $node->psql('postgres', "UPDATE jobqueue.tasks SET claimed_by = repeat('x', 256) WHERE type = 'lease'");
+($code, $out, $err) =
+	$node->psql('postgres', "UPDATE jobqueue.tasks SET claimed_by = repeat('x', 256) WHERE type = 'lease'");
 like($err, qr/tasks_claimed_by_length/, 'B2: and so is an UPDATE');
 
 # E15: a role that was renamed is named in the schedule's error
 sql("CREATE ROLE tenant; SELECT jobqueue.grant_access('tenant', 'manager'); GRANT CREATE ON SCHEMA public TO tenant;
-	SET ROLE tenant; SELECT jobqueue.schedule('renamed', '* * * * * *', 'renamed'); RESET ROLE; ALTER ROLE tenant RENAME TO lodger");
+	SET ROLE tenant; SELECT jobqueue.schedule('renamed', '* * * * * *', 'renamed'); RESET ROLE; ALTER ROLE tenant "
+		. "RENAME TO lodger");
 wait_sql($node, 'postgres', q{SELECT last_error FROM jobqueue.schedules WHERE name = 'renamed'},
 	'its role "tenant" no longer exists: it was renamed to "lodger" ; create the schedule again as that role',
 	'E15: the error of a schedule whose role was renamed says what it is called now');

@@ -1,9 +1,11 @@
-# What one tenant does, and what others keep of what all share. Nobody polls here: what is seen was not brought by a poll.
+# What one tenant does, and what others keep of what all share. Nobody polls here: what is seen was not brought by a
+# poll.
 #
 # - D1: a handler has a say in queues that are its role's, and in no others: limits, order, who claims what
-# - C2: who takes all he can get of the running tasks under limits, and of the names of rates, leaves room for others: in
-#   another queue, of another role, in another database; leases and periods that would hold it for ever are refused
-# - C6: 65,536 priorities of one queue: the work of a claim does not grow with them, their order is strict, nothing is lost
+# - C2: who takes all he can get of the running tasks under limits, and of the names of rates, leaves room for others:
+#   in another queue, of another role, in another database; leases and periods that would hold it for ever are refused
+# - C6: 65,536 priorities of one queue: the work of a claim does not grow with them, their order is strict, nothing is
+#   lost
 use strict;
 use warnings;
 use FindBin;
@@ -34,7 +36,8 @@ sql(<<'SQL');
 SQL
 sql(<<'SQL', 'mallory');
 	CREATE FUNCTION public.asleep(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(3600)';
-	SELECT jobqueue.register_handler('post', 'asleep(jsonb)', 'm', max_running => 1, rate_limit => 1, rate_period => '30 days', group_limit => 10);
+	SELECT jobqueue.register_handler('post', 'asleep(jsonb)', 'm', max_running => 1, rate_limit => 1,
+		rate_period => '30 days', group_limit => 10);
 	SELECT jobqueue.enqueue('post');
 	SELECT jobqueue.register_handler('bell', 'asleep(jsonb)', 'm', group_limit => 10);
 SQL
@@ -46,7 +49,8 @@ sub claimed {
 }
 sub add {
 	my ($type, $count, $queue, $more) = @_;
-	sql("SELECT count(jobqueue.enqueue('$type', to_jsonb(i), queue => '$queue' $more)) FROM generate_series(1, $count) i");
+	sql("SELECT count(jobqueue.enqueue('$type', to_jsonb(i), queue => '$queue' $more)) FROM generate_series(1, "
+		. "$count) i");
 }
 
 for my $type ('post', 'bell') {
@@ -60,14 +64,21 @@ for my $type ('post', 'bell') {
 	is(claimed("'v', 10"), 1, '... and one of a group at once is one');
 	is(claimed("'v', 10, types => '{$type}'"), 0, '... also of that type');
 	is(claimed("NULL, 10, types => '{$type}'"), 0, '... from all queues');
-	sql("SELECT jobqueue.complete(id, attempts) FROM jobqueue.tasks WHERE queue = 'v' AND status = 'processing'", 'victor');
+	sql("SELECT jobqueue.complete(id, attempts) FROM jobqueue.tasks WHERE queue = 'v' AND status = 'processing'",
+		'victor');
 	is(claimed("NULL, 10"), 1, '... the next one after it');
 	sql("SELECT jobqueue.cancel(id) FROM jobqueue.tasks WHERE queue = 'v' AND status IN ('pending', 'processing')");
 }
-sql("SELECT jobqueue.enqueue(CASE WHEN i % 3 = 0 THEN 'post' ELSE 'other' END, to_jsonb(i), queue => 'v') FROM generate_series(1, 10) i");
-is(sql("SELECT string_agg(payload::text, ' ' ORDER BY n) FROM jobqueue.claim('v', 6) WITH ORDINALITY AS c(id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, created_by, metadata, timeout, crashes, failures, origin_queue, progress, progress_message, unique_scope, slot, n)", 'victor'),
+sql("SELECT jobqueue.enqueue(CASE WHEN i % 3 = 0 THEN 'post' ELSE 'other' END, to_jsonb(i), queue => 'v') FROM "
+	. "generate_series(1, 10) i");
+is(sql("SELECT string_agg(payload::text, ' ' ORDER BY n) FROM jobqueue.claim('v', 6) WITH ORDINALITY AS c(id, type, "
+	. "payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, max_attempts, "
+	. "finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key, "
+	. "created_by, metadata, timeout, crashes, failures, origin_queue, progress, progress_message, unique_scope, "
+	. "slot, n)", 'victor'),
 	'1 2 3 4 5 6', 'D1: nor is the order another');
-is(sql("SELECT array_to_string(unhandled_types, ' ') FROM jobqueue.queue_status WHERE queue = 'v'"), 'other post', 'D1: the type has no handler there');
+is(sql("SELECT array_to_string(unhandled_types, ' ') FROM jobqueue.queue_status WHERE queue = 'v'"), 'other post',
+	'D1: the type has no handler there');
 sql("SELECT jobqueue.cancel(id) FROM jobqueue.tasks WHERE queue = 'v' AND status IN ('pending', 'processing')");
 
 # alter_handler is another door to the same
@@ -77,9 +88,11 @@ is(claimed("'v', 10"), 5, 'D1: nor what is said with alter_handler');
 
 # where it has a say, it has it: in its own queue for everybody ...
 add('bell', 5, 'm', '');
-wait_sql($node, 'app', "SELECT count(*) = 1 FROM jobqueue.running_tasks WHERE type = 'bell' AND queue = 'm'", 't', '... its own tasks are limited');
+wait_sql($node, 'app', "SELECT count(*) = 1 FROM jobqueue.running_tasks WHERE type = 'bell' AND queue = 'm'", 't',
+	'... its own tasks are limited');
 is(claimed("'m', 10, types => '{bell}'", sql('SELECT current_user')), 0, '... for who works outside, too');
-is(claimed("NULL, 10", sql('SELECT current_user')), 0, 'D1: and what it handles there is left to it by who claims from all queues');
+is(claimed("NULL, 10", sql('SELECT current_user')), 0,
+	'D1: and what it handles there is left to it by who claims from all queues');
 
 # ... and elsewhere for what it runs itself
 sql(<<'SQL');
@@ -88,26 +101,36 @@ sql(<<'SQL');
 SQL
 sql("SELECT jobqueue.alter_handler('bell', max_running => 2, rate_limit => 0)", 'mallory');
 wait_sql($node, 'app', "SELECT count(*) = 0 FROM jobqueue.running_tasks", 't', 'nothing runs');
-sql("SELECT count(jobqueue.enqueue('bell', queue => q, group_key => nullif(g, ''))) FROM (VALUES ('m', ''), ('m', ''), ('both', ''), ('both', ''), ('both', 'g'), ('both', 'g')) v(q, g)");
-wait_sql($node, 'app', "SELECT count(*) = 2 FROM jobqueue.running_tasks WHERE type = 'bell'", 't', 'D1: the tasks that it runs count together, wherever they are from');
-my $others = sql("SELECT count(*) FROM jobqueue.tasks WHERE queue = 'both' AND status = 'pending' AND group_key IS NULL");
-is(claimed("'both', 10, types => '{bell}'", sql('SELECT current_user')) >= $others, 1, '... and others take what is left in a queue that is not its own');
-is(sql("SELECT count(*) <= 1 FROM jobqueue.tasks WHERE queue = 'both' AND status = 'processing' AND group_key = 'g'"), 't', '... where a group is one after the other');
+sql("SELECT count(jobqueue.enqueue('bell', queue => q, group_key => nullif(g, ''))) FROM (VALUES ('m', ''), ('m', "
+	. "''), ('both', ''), ('both', ''), ('both', 'g'), ('both', 'g')) v(q, g)");
+wait_sql($node, 'app', "SELECT count(*) = 2 FROM jobqueue.running_tasks WHERE type = 'bell'", 't',
+	'D1: the tasks that it runs count together, wherever they are from');
+my $others =
+	sql("SELECT count(*) FROM jobqueue.tasks WHERE queue = 'both' AND status = 'pending' AND group_key IS NULL");
+is(claimed("'both', 10, types => '{bell}'", sql('SELECT current_user')) >= $others, 1,
+	'... and others take what is left in a queue that is not its own');
+is(sql("SELECT count(*) <= 1 FROM jobqueue.tasks WHERE queue = 'both' AND status = 'processing' AND group_key = 'g'"),
+	't', '... where a group is one after the other');
 sql("SELECT jobqueue.cancel(id) FROM jobqueue.tasks WHERE status IN ('pending', 'processing')");
 
 # C2
 
 my $error;
-is($node->psql('app', $_->[1], extra_params => [ '-v', 'VERBOSITY=sqlstate' ], stderr => \$error) && $error =~ /ERROR:  22008/, 1, "C2: refused: $_->[0]")
+is($node->psql('app', $_->[1], extra_params => [ '-v', 'VERBOSITY=sqlstate' ], stderr => \$error) && $error
+	=~ /ERROR:  22008/, 1, "C2: refused: $_->[0]")
 	for (['a lease of 200 years', "SELECT jobqueue.claim('v', lease => '200 years')"],
 		['... for the next ones', "SELECT jobqueue.complete_and_claim('{}', '{}', queue => 'v', lease => '200 years')"],
 		['... afterwards', "SELECT jobqueue.extend_lease(1, 1, '200 years')"],
-		['a rate of one in 10,000 days', "SELECT jobqueue.alter_queue('v', rate_limit => 1, rate_period => '10000 days')"],
-		['... for groups', "SELECT jobqueue.alter_queue('v', group_rate_limit => 1, group_rate_period => '10000 days')"],
+		['a rate of one in 10,000 days',
+			"SELECT jobqueue.alter_queue('v', rate_limit => 1, rate_period => '10000 days')"],
+		['... for groups',
+			"SELECT jobqueue.alter_queue('v', group_rate_limit => 1, group_rate_period => '10000 days')"],
 		['... of a handler', "SELECT jobqueue.alter_handler('bell', rate_limit => 1, rate_period => '10000 days')"]);
-is($node->psql('app', $_->[1], extra_params => [ '-v', 'VERBOSITY=sqlstate' ], stderr => \$error) && $error =~ /ERROR:  23514/, 1, "C2: refused: $_->[0]")
+is($node->psql('app', $_->[1], extra_params => [ '-v', 'VERBOSITY=sqlstate' ], stderr => \$error) && $error
+	=~ /ERROR:  23514/, 1, "C2: refused: $_->[0]")
 	for (['... by hand', "INSERT INTO jobqueue.queues (queue, rate_limit, rate_period) VALUES ('x', 1, '10000 days')"],
-		['... for groups', "INSERT INTO jobqueue.queues (queue, group_rate_limit, group_rate_period) VALUES ('x', 1, '10000 days')"],
+		['... for groups',
+			"INSERT INTO jobqueue.queues (queue, group_rate_limit, group_rate_period) VALUES ('x', 1, '10000 days')"],
 		['... of a handler', "UPDATE jobqueue.handlers SET rate_period = '10000 days'"]);
 
 create_queue($node, 'second');
@@ -126,31 +149,42 @@ add('v-task', 200, 'v', ", group_key => i::text");
 is(claimed("'v', 200"), 200, 'C2: another one runs his in his queue');
 sql("SELECT jobqueue.enqueue('t', queue => 'v', group_key => i::text) FROM generate_series(1, 200) i", undef, 'second');
 is(sql("SELECT count(*) FROM jobqueue.claim('v', 200)", undef, 'second'), 200, '... and in another database');
-is(sql("SELECT concat_ws(' ', database, queue, held, share > 0, held < capacity) FROM jobqueue.shared_capacity WHERE resource = 'running tasks' AND role = 'mallory'"),
+is(sql("SELECT concat_ws(' ', database, queue, held, share > 0, held < capacity) FROM jobqueue.shared_capacity WHERE "
+	. "resource = 'running tasks' AND role = 'mallory'"),
 	"app m $got t t", 'C2: a view says who holds what');
-is(sql("SELECT sum(held) FILTER (WHERE database IS NOT NULL) = sum(held) FILTER (WHERE database IS NULL) FROM jobqueue.shared_capacity WHERE resource = 'running tasks'"), 't', '... which is all of it');
-is(sql("SELECT count(*) FROM jobqueue.shared_capacity WHERE when_full IS NULL OR held > capacity OR resource IS NULL"), '0', '... and what happens when it is full');
+is(sql("SELECT sum(held) FILTER (WHERE database IS NOT NULL) = sum(held) FILTER (WHERE database IS NULL) FROM "
+	. "jobqueue.shared_capacity WHERE resource = 'running tasks'"), 't', '... which is all of it');
+is(sql("SELECT count(*) FROM jobqueue.shared_capacity WHERE when_full IS NULL OR held > capacity OR resource IS NULL"),
+	'0', '... and what happens when it is full');
 
 # after a restart it is counted again
 $node->restart;
-wait_sql($node, 'app', "SELECT held >= $got FROM jobqueue.shared_capacity WHERE resource = 'running tasks' AND database IS NULL", 't', 'C2: over a restart ...');
+wait_sql($node, 'app',
+	"SELECT held >= $got FROM jobqueue.shared_capacity WHERE resource = 'running tasks' AND database IS NULL", 't',
+		'C2: over a restart ...');
 add('v-task', 200, 'v', ", group_key => 'again ' || i");
 is(claimed("'v', 200"), 200, '... there is room for others');
 sql("DELETE FROM jobqueue.tasks WHERE queue IN ('m', 'v')");
 # Nobody told, so that the next poll finds it, which counts the more rarely the longer that takes.
 $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1s'");
 $node->reload;
-wait_sql($node, 'app', "SELECT coalesce(sum(held), 0) < 1000 FROM jobqueue.shared_capacity WHERE resource = 'running tasks' AND database = 'app'", 't', 'what was deleted is not counted any more');
+wait_sql($node, 'app',
+	"SELECT coalesce(sum(held), 0) < 1000 FROM jobqueue.shared_capacity WHERE resource = 'running tasks' AND "
+		. "database = 'app'", 't', 'what was deleted is not counted any more');
 $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1h'");
 $node->reload;
 
 # names: tokens that do not come back for long
 sql("SELECT jobqueue.alter_queue('m', max_running => 0, group_rate_limit => 1, group_rate_period => '30 days')");
 sql("SELECT jobqueue.alter_queue('v', group_rate_limit => 1, group_rate_period => '30 days')");
-sql("INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, created_by, group_key) SELECT 'hog', '1', 'm', 0, now(), 'pending', 'mallory', 'g' || i FROM generate_series(1, 80000) i");
+sql("INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, created_by, group_key) SELECT "
+	. "'hog', '1', 'm', 0, now(), 'pending', 'mallory', 'g' || i FROM generate_series(1, 80000) i");
 my $names = 0;
 while (1) {
-	my $more = sql("CREATE TEMP TABLE c AS SELECT id, attempts FROM jobqueue.claim('m', 20000);\nSELECT count(*) FROM jobqueue.complete_many(ARRAY(SELECT id FROM c ORDER BY id), ARRAY(SELECT attempts FROM c ORDER BY id))", 'mallory');
+	my $more =
+		sql("CREATE TEMP TABLE c AS SELECT id, attempts FROM jobqueue.claim('m', 20000);\nSELECT count(*) FROM "
+			. "jobqueue.complete_many(ARRAY(SELECT id FROM c ORDER BY id), ARRAY(SELECT attempts FROM c ORDER BY "
+			. "id))", 'mallory');
 	last if $more == 0;
 	$names += $more;
 }
@@ -158,8 +192,10 @@ cmp_ok($names, '>', 49152, 'C2: somebody uses many rates');
 cmp_ok($names, '<', 80000, '... and not as many as he likes');
 add('v-task', 100, 'v', ", group_key => 'rate ' || i");
 is(claimed("'v', 100"), 100, '... and another one has his');
-is(sql("SELECT max(held) FROM jobqueue.shared_capacity WHERE resource = 'names' AND role = 'mallory' AND queue = 'm'"), $names, '... as can be seen');
-is($node->psql('app', 'SET ROLE victor; SELECT * FROM jobqueue.shared_capacity', stderr => \$error) && $error =~ /permission denied/, 1, '... by the owner only');
+is(sql("SELECT max(held) FROM jobqueue.shared_capacity WHERE resource = 'names' AND role = 'mallory' AND queue = 'm'"),
+	$names, '... as can be seen');
+is($node->psql('app', 'SET ROLE victor; SELECT * FROM jobqueue.shared_capacity', stderr => \$error) && $error
+	=~ /permission denied/, 1, '... by the owner only');
 sql("DELETE FROM jobqueue.tasks");
 
 # C6
@@ -167,7 +203,9 @@ sql("DELETE FROM jobqueue.tasks");
 # What a statement touches, in buffers, and what it returns.
 sub buffers {
 	my ($claim, $session) = @_;
-	my $plan = sql("EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY off, FORMAT json) SELECT * FROM jobqueue.claim($claim)");
+	my $plan =
+		sql("EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY off, FORMAT json) SELECT * FROM "
+			. "jobqueue.claim($claim)");
 	my ($hit) = $plan =~ /"Shared Hit Blocks": (\d+)/;
 	my ($read) = $plan =~ /"Shared Read Blocks": (\d+)/;
 	my ($rows) = $plan =~ /"Actual Rows": ([0-9.]+)/;
@@ -175,27 +213,34 @@ sub buffers {
 }
 sql("SELECT jobqueue.alter_queue('v', max_running => 0, group_rate_limit => 0)");
 sql("SELECT jobqueue.unregister_handler('post'), jobqueue.unregister_handler('bell')");
-sql("INSERT INTO jobqueue.tasks (type, queue, priority) SELECT 'nobody', 'wide', i FROM generate_series(-32768, 32766) i");
+sql("INSERT INTO jobqueue.tasks (type, queue, priority) SELECT 'nobody', 'wide', i FROM generate_series(-32768, "
+	. "32766) i");
 sql("VACUUM ANALYZE jobqueue.tasks_live");
-for my $case (["NULL, 1, types => '{none}'", 0], ["'wide', 1, types => '{none}'", 0], ["'wide', 1, types => '{nobody}'", 1], ["'other', 1", 0]) {
+for my $case (["NULL, 1, types => '{none}'", 0], ["'wide', 1, types => '{none}'", 0],
+	["'wide', 1, types => '{nobody}'", 1], ["'other', 1", 0]) {
 	my ($touched, $rows) = buffers($case->[0]);
 	is($rows, $case->[1], "C6: claim($case->[0])");
 	cmp_ok($touched, '<', 40000, '... does not go from priority to priority') or diag $touched;
 }
 sql(<<'SQL');
 	CREATE TABLE done (n bigserial, priority int, payload jsonb);
-	CREATE FUNCTION note_done(payload jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.done (priority, payload) VALUES ((jobqueue.current_task()).priority, payload)';
+	CREATE FUNCTION note_done(payload jsonb) RETURNS void LANGUAGE sql
+		AS 'INSERT INTO public.done (priority, payload) VALUES ((jobqueue.current_task()).priority, payload)';
 	SELECT jobqueue.register_handler('deep', 'note_done(jsonb)');
-	SELECT jobqueue.enqueue('deep', queue => 'wide', priority => 32767), jobqueue.enqueue('deep', queue => 'narrow'), jobqueue.enqueue('deep', queue => 'wide', priority => 7, group_key => 'g');
+	SELECT jobqueue.enqueue('deep', queue => 'wide', priority => 32767), jobqueue.enqueue('deep', queue => 'narrow'),
+		jobqueue.enqueue('deep', queue => 'wide', priority => 7, group_key => 'g');
 	INSERT INTO jobqueue.tasks (type, queue, priority) VALUES ('deep', 'wide', 20000);
 SQL
 wait_sql($node, 'app', 'SELECT count(*) = 4 FROM done', 't', 'C6: handlers find what is theirs behind all that');
-is(sql("SELECT array_to_string(types, ' ') FROM (SELECT array_agg(DISTINCT type) AS types FROM jobqueue.claim('wide', 3)) c"), 'nobody', '... and others what is not');
+is(sql("SELECT array_to_string(types, ' ') FROM (SELECT array_agg(DISTINCT type) AS types FROM "
+	. "jobqueue.claim('wide', 3)) c"), 'nobody', '... and others what is not');
 sql("DELETE FROM jobqueue.tasks; TRUNCATE done");
 
 # order, and nothing lost: outside ...
-sql("INSERT INTO jobqueue.tasks (type, queue, priority) SELECT (ARRAY['a', 'b'])[1 + i % 2], 'wide', i % 1500 FROM generate_series(1, 4500) i");
-sql("SELECT count(jobqueue.enqueue('g', queue => 'wide', priority => i % 1500, group_key => 'g' || i)) FROM generate_series(1, 1500, 3) i");
+sql("INSERT INTO jobqueue.tasks (type, queue, priority) SELECT (ARRAY['a', 'b'])[1 + i % 2], 'wide', i % 1500 FROM "
+	. "generate_series(1, 4500) i");
+sql("SELECT count(jobqueue.enqueue('g', queue => 'wide', priority => i % 1500, group_key => 'g' || i)) FROM "
+	. "generate_series(1, 1500, 3) i");
 is(sql(<<'SQL'), '5000 t', 'C6: claims come in strict order of priority, and to an end');
 	CREATE TEMP TABLE taken (n serial, priority int);
 	DO $$
@@ -205,11 +250,13 @@ is(sql(<<'SQL'), '5000 t', 'C6: claims come in strict order of priority, and to 
 			EXIT WHEN NOT FOUND;
 		END LOOP;
 	END $$;
-	SELECT concat_ws(' ', count(*), bool_and(priority >= before)) FROM (SELECT priority, lag(priority, 1, 0) OVER (ORDER BY n) AS before FROM taken) t;
+	SELECT concat_ws(' ', count(*), bool_and(priority >= before))
+		FROM (SELECT priority, lag(priority, 1, 0) OVER (ORDER BY n) AS before FROM taken) t;
 SQL
 is(sql(<<'SQL'), '1500 t', '... of one type behind another');
 	DELETE FROM jobqueue.tasks;
-	INSERT INTO jobqueue.tasks (type, queue, priority) SELECT (ARRAY['a', 'b'])[1 + i / 1500], 'wide', i FROM generate_series(0, 2999) i;
+	INSERT INTO jobqueue.tasks (type, queue, priority) SELECT (ARRAY['a', 'b'])[1 + i / 1500], 'wide',
+		i FROM generate_series(0, 2999) i;
 	CREATE TEMP TABLE taken (n serial, priority int);
 	DO $$
 	BEGIN
@@ -218,19 +265,24 @@ is(sql(<<'SQL'), '1500 t', '... of one type behind another');
 			EXIT WHEN NOT FOUND;
 		END LOOP;
 	END $$;
-	SELECT concat_ws(' ', count(*), bool_and(priority >= before)) FROM (SELECT priority, lag(priority, 1, 0) OVER (ORDER BY n) AS before FROM taken) t;
+	SELECT concat_ws(' ', count(*), bool_and(priority >= before))
+		FROM (SELECT priority, lag(priority, 1, 0) OVER (ORDER BY n) AS before FROM taken) t;
 SQL
 # ... and in the server, with one worker, with a type under limits and groups between them
 sql("DELETE FROM jobqueue.tasks");
 $node->safe_psql('postgres', 'ALTER SYSTEM SET jobqueue.max_workers = 1');
 $node->reload;
 sql("SELECT jobqueue.pause_queue('wide'), jobqueue.register_handler('slow', 'note_done(jsonb)', max_running => 1)");
-sql("INSERT INTO jobqueue.tasks (type, queue, priority, payload) SELECT (ARRAY['deep', 'slow'])[1 + (i % 50 = 0)::int], 'wide', i, '0' FROM generate_series(1, 1200) i");
-sql("SELECT count(jobqueue.enqueue('deep', '1', queue => 'wide', priority => i, group_key => 'g' || i % 7)) FROM generate_series(1, 1200, 3) i");
+sql("INSERT INTO jobqueue.tasks (type, queue, priority, payload) SELECT "
+	. "(ARRAY['deep', 'slow'])[1 + (i % 50 = 0)::int], 'wide', i, '0' FROM generate_series(1, 1200) i");
+sql("SELECT count(jobqueue.enqueue('deep', '1', queue => 'wide', priority => i, group_key => 'g' || i % 7)) FROM "
+	. "generate_series(1, 1200, 3) i");
 sql("SELECT jobqueue.resume_queue('wide')");
 wait_sql($node, 'app', 'SELECT count(*) = 1600 FROM done', 't', 'C6: a worker comes to the end of many priorities');
-is(sql("SELECT count(*) FROM (SELECT priority, max(priority) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING) AS highest FROM done WHERE payload = '0' AND priority % 50 <> 0) d WHERE priority < highest"), '0', '... in strict order');
-sql("INSERT INTO jobqueue.tasks (type, queue, priority, payload) SELECT 'deep', 'wide', i, '2' FROM generate_series(1000, 1, -1) i");
+is(sql("SELECT count(*) FROM (SELECT priority, max(priority) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING) AS highest "
+	. "FROM done WHERE payload = '0' AND priority % 50 <> 0) d WHERE priority < highest"), '0', '... in strict order');
+sql("INSERT INTO jobqueue.tasks (type, queue, priority, payload) SELECT 'deep', 'wide', i, '2' FROM "
+	. "generate_series(1000, 1, -1) i");
 wait_sql($node, 'app', 'SELECT count(*) = 2600 FROM done', 't', '... of those that come afterwards as well');
 
 $node->stop;
