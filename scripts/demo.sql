@@ -34,7 +34,8 @@ DECLARE
 	total numeric;
 BEGIN
 	SELECT * INTO STRICT bought FROM "order" WHERE id = (payload->>'order')::int;
-	SELECT string_agg(format(E'%s x %s %s\n', quantity, rpad(title, 30), to_char(quantity * price, '990.00')), '' ORDER BY sku),
+	SELECT string_agg(format(E'%s x %s %s\n', quantity, rpad(title, 30), to_char(quantity * price, '990.00')),
+		'' ORDER BY sku),
 		sum(quantity * price) INTO lines, total
 	FROM order_line JOIN product USING (sku) WHERE order_id = bought.id;
 
@@ -96,7 +97,7 @@ SELECT expect(count(*) = 0, 'task ' || :never || ' was never there')
 	FROM jobqueue.tasks WHERE id = :never \g (format=unaligned tuples_only=on)
 
 \echo
-\echo '== 3. An order with a bad address. Look at the status: the first attempt has failed, the second comes in about 5 s.'
+\echo '== 3. An order with a bad address. The first attempt has failed (see the status), the second comes in 5 s.'
 \set ECHO queries
 
 BEGIN;
@@ -141,12 +142,13 @@ SELECT expect(status = 'scheduled', 'it is scheduled')
 	FROM jobqueue.tasks WHERE id = :later \g (format=unaligned tuples_only=on)
 
 \echo
-\echo '== 5. Work outside the server: no handler prints labels, but a program does, a psql that sits in LISTEN task_queue.'
-\echo '      Look at its log: it was woken by the notification, claimed the tasks, did its work, and reported the results.'
+\echo '== 5. Work outside the server: labels are printed by a program, a psql that waits in LISTEN task_queue.'
+\echo '      Its log: the notification woke it, it claimed the tasks, did its work, and reported the results.'
 \set ECHO queries
 
 SELECT pid, application_name, backend_type FROM pg_stat_activity WHERE application_name = 'label printer';
-SELECT jobqueue.enqueue_many('print_label', '{"{\"order\": 1001}", "{\"order\": 1002}", "{\"order\": 1004}"}', queue => 'shipping');
+SELECT jobqueue.enqueue_many('print_label', '{"{\"order\": 1001}", "{\"order\": 1002}", "{\"order\": 1004}"}',
+	queue => 'shipping');
 SELECT id, type, queue, status, result, claimed_by
 FROM (SELECT max(id) AS last FROM jobqueue.tasks WHERE type = 'print_label') t, jobqueue.wait_for(t.last, '20 s');
 
@@ -161,7 +163,7 @@ SELECT expect(count(*) = 3 AND bool_and(status = 'completed' AND attempts = 1 AN
 	FROM jobqueue.tasks WHERE type = 'print_label' \g (format=unaligned tuples_only=on)
 
 \echo
-\echo '== 6. How long from commit to start? 200 transactions with one task each; the handler returns the time it started.'
+\echo '== 6. How long from commit to start? 200 transactions with one task each; handlers return their start time.'
 \echo '      Look at the median. The clock starts right before COMMIT, so the commit itself is part of it;'
 \echo '      but the server of this demo does not wait for its disk.'
 \set ECHO queries
@@ -188,9 +190,11 @@ SELECT id, type, status, processed_at - run_at AS late_by FROM jobqueue.wait_for
 SELECT id, type, status, attempts, last_sqlstate, last_error FROM jobqueue.wait_for(:bad, '20 s');
 
 \set ECHO none
-SELECT expect(status = 'completed' AND processed_at >= run_at AND processed_at < run_at + interval '2 s', 'it ran when it was due')
+SELECT expect(status = 'completed' AND processed_at >= run_at AND processed_at < run_at + interval '2 s',
+	'it ran when it was due')
 	FROM jobqueue.tasks WHERE id = :later \g (format=unaligned tuples_only=on)
-SELECT expect(status = 'failed' AND attempts = 2 AND last_sqlstate = '22023' AND last_error = 'not an e-mail address: emil at example.org'
+SELECT expect(status = 'failed' AND attempts = 2 AND last_sqlstate = '22023'
+	AND last_error = 'not an e-mail address: emil at example.org'
 		AND NOT EXISTS (SELECT FROM outbox WHERE recipient LIKE 'emil%'),
 		'failed after two attempts, with its error; what the handler had written was rolled back')
 	FROM jobqueue.tasks WHERE id = :bad \g (format=unaligned tuples_only=on)
@@ -211,8 +215,12 @@ FROM (SELECT extract(epoch FROM (result#>>'{}')::timestamptz - (payload->>'commi
 
 \set ECHO none
 SELECT expect(count(*) = 4, 'four e-mails') FROM outbox \g (format=unaligned tuples_only=on)
-SELECT expect(string_agg(n, ' ' ORDER BY n) = 'completed 207 failed 1', '207 tasks are completed, one has failed, none is left')
-	FROM (SELECT status || ' ' || count(*) AS n FROM jobqueue.tasks GROUP BY status) t \g (format=unaligned tuples_only=on)
-SELECT expect(percentile_cont(0.5) WITHIN GROUP (ORDER BY (result#>>'{}')::timestamptz - (payload->>'committed')::timestamptz)
-		BETWEEN interval '0' AND interval '20 ms', 'half of the handlers started within 20 ms, on whatever machine this is')
+SELECT expect(string_agg(n, ' ' ORDER BY n) = 'completed 207 failed 1',
+	'207 tasks are completed, one has failed, none is left')
+	FROM (SELECT status || ' ' || count(*) AS n FROM jobqueue.tasks GROUP BY status) t
+	\g (format=unaligned tuples_only=on)
+SELECT expect(percentile_cont(0.5) WITHIN GROUP (ORDER BY (result#>>'{}')::timestamptz -
+	(payload->>'committed')::timestamptz)
+		BETWEEN interval '0' AND interval '20 ms',
+			'half of the handlers started within 20 ms, on whatever machine this is')
 	FROM jobqueue.tasks WHERE type = 'start_time' \g (format=unaligned tuples_only=on)

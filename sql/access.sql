@@ -9,7 +9,8 @@ CREATE ROLE a_nobody;
 CREATE ROLE a_producer;
 CREATE ROLE a_consumer;
 CREATE ROLE a_manager;
-SELECT jobqueue.grant_access('a_producer', 'producer'), jobqueue.grant_access('a_consumer', 'consumer'), jobqueue.grant_access('a_manager', 'manager');
+SELECT jobqueue.grant_access('a_producer', 'producer'), jobqueue.grant_access('a_consumer', 'consumer'),
+	jobqueue.grant_access('a_manager', 'manager');
 CREATE FUNCTION a_handler(payload jsonb) RETURNS void LANGUAGE sql AS '';
 
 -- each statement as each role: "ok", or the SQLSTATE. Undone at once.
@@ -30,7 +31,8 @@ INSERT INTO commands (command) VALUES
 	($$SELECT jobqueue.enqueue('a', '{}', 'q', 1::smallint, now(), NULL, 3, '1 min', '{}')$$),
 	($$SELECT jobqueue.enqueue_many('a', '{1,2}')$$),
 	($$INSERT INTO jobqueue.tasks (type) VALUES ('a')$$),
-	($$INSERT INTO jobqueue.tasks (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) VALUES ('a', '1', 'q', 1, now(), 1, '1 s', '1')$$),
+	($$INSERT INTO jobqueue.tasks (type, payload, queue, priority, run_at, max_attempts, timeout, metadata)
+		VALUES ('a', '1', 'q', 1, now(), 1, '1 s', '1')$$),
 	($$INSERT INTO jobqueue.tasks (type) VALUES ('a') RETURNING id$$),
 	($$INSERT INTO jobqueue.tasks (type) VALUES ('a') RETURNING *$$),
 	-- what would be forgery
@@ -76,7 +78,9 @@ INSERT INTO commands (command) VALUES
 	($$SELECT jobqueue.snooze('1 s')$$),
 	($$SELECT jobqueue.discard('x')$$),
 	($$SELECT jobqueue.set_progress(0.5)$$),
-	($$UPDATE jobqueue.tasks SET status = 'processing', processed_at = now(), updated_at = now() WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *$$),
+	($$UPDATE jobqueue.tasks SET status = 'processing', processed_at = now(),
+		updated_at = now() WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' ORDER BY created_at
+			LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *$$),
 	($$UPDATE jobqueue.tasks SET status = 'completed' WHERE id = 1$$),
 	($$UPDATE jobqueue.tasks SET payload = '1'$$),
 	($$UPDATE jobqueue.tasks SET type = 'b'$$),
@@ -96,7 +100,8 @@ INSERT INTO commands (command) VALUES
 	($$SELECT jobqueue.retry_failed(type => 'a-no-type')$$),
 	($$SELECT jobqueue.delete_tasks(type => 'a-no-type')$$),
 	($$SELECT jobqueue.purge_queue('a-q')$$),
-	($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation) VALUES ('a', 'a_handler(jsonb)', 'postgres', gen_random_uuid())$$),
+	($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation)
+		VALUES ('a', 'a_handler(jsonb)', 'postgres', gen_random_uuid())$$),
 	($$UPDATE jobqueue.handlers SET run_as = 'postgres'$$),
 	($$DELETE FROM jobqueue.handlers$$),
 	($$INSERT INTO jobqueue.queues (queue) VALUES ('x')$$),
@@ -110,7 +115,8 @@ INSERT INTO commands (command) VALUES
 	($$CREATE TRIGGER mine BEFORE INSERT ON jobqueue.tasks EXECUTE FUNCTION suppress_redundant_updates_trigger()$$),
 	($$ALTER TABLE jobqueue.tasks DISABLE TRIGGER ALL$$);
 -- nobody, producer, consumer, manager
-SELECT format('%-6s%-6s%-6s%-6s%s', pg_temp.as_role('a_nobody', command), pg_temp.as_role('a_producer', command), pg_temp.as_role('a_consumer', command),
+SELECT format('%-6s%-6s%-6s%-6s%s', pg_temp.as_role('a_nobody', command), pg_temp.as_role('a_producer', command),
+	pg_temp.as_role('a_consumer', command),
 	pg_temp.as_role('a_manager', command), command) FROM commands ORDER BY n;
 
 -- a producer sees its own tasks, and no others; COPY and row-level security exclude each other
@@ -127,7 +133,8 @@ SELECT type, payload, created_by, status FROM jobqueue.tasks WHERE type = 'a-own
 -- a consumer works, with functions and by hand
 SET ROLE a_consumer;
 SELECT jobqueue.complete(id, attempts, '"done"') FROM jobqueue.claim(types => '{a-own}');
-UPDATE jobqueue.tasks SET status = 'processing' WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' AND type = 'a-own' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+UPDATE jobqueue.tasks SET status = 'processing' WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' AND
+	type = 'a-own' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, payload, status \gset
 UPDATE jobqueue.tasks SET status = 'completed' WHERE id = :id;
 RESET ROLE;
@@ -135,13 +142,19 @@ SELECT :'payload', :'status';
 SELECT status, finished_at IS NOT NULL FROM jobqueue.tasks WHERE type = 'a-own' ORDER BY id;
 
 -- the levels do not depend on each other: taking one leaves the others whole
-SELECT jobqueue.grant_access('a_consumer', 'producer'), jobqueue.grant_access('a_consumer', 'manager'), jobqueue.grant_access('a_consumer', 'manager');
+SELECT jobqueue.grant_access('a_consumer', 'producer'), jobqueue.grant_access('a_consumer', 'manager'),
+	jobqueue.grant_access('a_consumer', 'manager');
 SELECT jobqueue.revoke_access('a_consumer', 'consumer');
-CREATE TEMPORARY VIEW levels AS SELECT role, string_agg(CASE WHEN pg_temp.as_role(role, command) = 'ok' THEN what ELSE '-' END, ' ' ORDER BY n) AS may
+CREATE TEMPORARY VIEW levels AS SELECT role, string_agg(CASE WHEN pg_temp.as_role(role, command) = 'ok' THEN what
+	ELSE '-' END, ' ' ORDER BY n) AS may
 	FROM unnest('{a_nobody,a_producer,a_consumer,a_manager}'::name[]) role, (VALUES
-		(1, 'version', 'SELECT jobqueue.version()'), (2, 'enqueue', 'SELECT jobqueue.enqueue(''a'')'), (3, 'insert', 'INSERT INTO jobqueue.tasks (type) VALUES (''a'') RETURNING id'),
-		(4, 'read', 'SELECT * FROM jobqueue.tasks'), (5, 'status', 'SELECT * FROM jobqueue.queue_status'), (6, 'claim', 'SELECT jobqueue.claim()'),
-		(7, 'update', 'UPDATE jobqueue.tasks SET status = ''pending'' WHERE id = -1'), (8, 'workers', 'SELECT * FROM jobqueue.worker_status'), (9, 'cancel', 'SELECT jobqueue.cancel(-1)')) c(n, what, command)
+		(1, 'version', 'SELECT jobqueue.version()'), (2, 'enqueue', 'SELECT jobqueue.enqueue(''a'')'),
+			(3, 'insert', 'INSERT INTO jobqueue.tasks (type) VALUES (''a'') RETURNING id'),
+		(4, 'read', 'SELECT * FROM jobqueue.tasks'), (5, 'status', 'SELECT * FROM jobqueue.queue_status'),
+			(6, 'claim', 'SELECT jobqueue.claim()'),
+		(7, 'update', 'UPDATE jobqueue.tasks SET status = ''pending'' WHERE id = -1'),
+			(8, 'workers', 'SELECT * FROM jobqueue.worker_status'), (9, 'cancel', 'SELECT jobqueue.cancel(-1)'))
+				c(n, what, command)
 	GROUP BY role;
 SELECT * FROM levels ORDER BY role;
 SELECT jobqueue.grant_access('a_consumer', 'consumer');
@@ -162,11 +175,13 @@ REVOKE a_producer FROM a_nobody;
 SELECT created_by FROM jobqueue.tasks WHERE type = 'a-member';
 -- a role whose name needs quoting; revoked, nothing is left, and it can be dropped
 CREATE ROLE "a ""Role"" with %s";
-SELECT jobqueue.grant_access('a "Role" with %s', 'producer'), jobqueue.grant_access('a "Role" with %s', 'consumer'), jobqueue.grant_access('a "Role" with %s', 'manager');
+SELECT jobqueue.grant_access('a "Role" with %s', 'producer'), jobqueue.grant_access('a "Role" with %s', 'consumer'),
+	jobqueue.grant_access('a "Role" with %s', 'manager');
 SET ROLE "a ""Role"" with %s";
 SELECT jobqueue.enqueue('a-quoted') > 0;
 RESET ROLE;
-SELECT jobqueue.revoke_access('a "Role" with %s', 'producer'), jobqueue.revoke_access('a "Role" with %s', 'consumer'), jobqueue.revoke_access('a "Role" with %s', 'manager');
+SELECT jobqueue.revoke_access('a "Role" with %s', 'producer'), jobqueue.revoke_access('a "Role" with %s', 'consumer'),
+	jobqueue.revoke_access('a "Role" with %s', 'manager');
 DROP ROLE "a ""Role"" with %s";
 
 -- a role that has the same rights by itself keeps what was not granted as a level
@@ -176,7 +191,8 @@ SELECT pg_temp.as_role('a_nobody', 'SELECT jobqueue.adopt()');
 REVOKE ALL ON SCHEMA jobqueue FROM a_nobody;
 REVOKE ALL ON FUNCTION jobqueue.adopt() FROM a_nobody;
 
-SELECT jobqueue.revoke_access('a_producer', 'producer'), jobqueue.revoke_access('a_consumer', 'consumer'), jobqueue.revoke_access('a_manager', 'manager');
+SELECT jobqueue.revoke_access('a_producer', 'producer'), jobqueue.revoke_access('a_consumer', 'consumer'),
+	jobqueue.revoke_access('a_manager', 'manager');
 SELECT * FROM levels ORDER BY role;
 SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 	($$grant_access(NULL, 'producer')$$),

@@ -35,7 +35,8 @@ BEGIN
 	RETURN ARRAY[to_jsonb(cardinality(payloads))];
 END $$;
 CREATE FUNCTION ba_tasks(tasks jobqueue.tasks[]) RETURNS jsonb[] LANGUAGE sql AS $$
-	SELECT ARRAY(SELECT to_jsonb(concat_ws(' ', t.type, t.payload, t.status, t.attempts, t.max_attempts)) FROM unnest(tasks) t)
+	SELECT ARRAY(SELECT to_jsonb(concat_ws(' ', t.type, t.payload, t.status, t.attempts, t.max_attempts))
+		FROM unnest(tasks) t)
 $$;
 CREATE FUNCTION ba_void(payloads jsonb[]) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION ba_single(payload jsonb) RETURNS void LANGUAGE sql AS '';
@@ -73,10 +74,12 @@ SELECT type, handler, batch_size FROM jobqueue.handlers WHERE type LIKE 'ba\_%' 
 -- drain: arrays of one
 BEGIN;
 SELECT count(jobqueue.enqueue('ba_payloads', jsonb_build_object('do', what)))
-FROM unnest('{nothing,raise,none,two,no array,of nulls,two dimensions,another bound,snooze,discard,current}'::text[]) what;
+FROM unnest('{nothing,raise,none,two,no array,of nulls,two dimensions,another bound,snooze,discard,current}'::text[])
+what;
 SELECT count(jobqueue.enqueue('ba_tasks', jsonb_build_object('n', n))) FROM generate_series(1, 3) n;
 SELECT count(jobqueue.enqueue('ba_void')) FROM generate_series(1, 2) n;
-SELECT type, payload, status, attempts, max_attempts, result, last_sqlstate, last_error FROM jobqueue.drain() ORDER BY id;
+SELECT type, payload, status, attempts, max_attempts, result, last_sqlstate,
+	last_error FROM jobqueue.drain() ORDER BY id;
 ROLLBACK;
 
 SELECT count(jobqueue.unregister_handler(type)) FROM jobqueue.handlers WHERE type LIKE 'ba\_%';

@@ -6,19 +6,27 @@
 \set ECHO all
 SET client_min_messages = warning;
 
--- One task of each status in two queues and of two types, at hours that the payload tells. No handler: nobody runs them.
+-- One task of each status in two queues and of two types, at hours that the payload tells. No handler: nobody runs
+-- them.
 CREATE PROCEDURE pg_temp.set_up() LANGUAGE plpgsql AS $$
 DECLARE
 	task record;
 BEGIN
 	DELETE FROM jobqueue.tasks;
-	FOR task IN SELECT *, row_number() OVER (ORDER BY s, q COLLATE "C", t COLLATE "C") AS n FROM unnest('{pending,scheduled,blocked,processing,completed,failed,cancelled}'::text[]) WITH ORDINALITY w(status, s),
+	FOR task IN SELECT *, row_number() OVER (ORDER BY s, q COLLATE "C", t COLLATE "C") AS n
+		FROM unnest('{pending,scheduled,blocked,processing,completed,failed,cancelled}'::text[])
+		WITH ORDINALITY w(status, s),
 		unnest('{b-one,b-two}'::text[]) q, unnest('{b,B}'::text[]) t ORDER BY n
 	LOOP
-		INSERT INTO jobqueue.tasks (type, queue, status, slot, created_at, payload, run_at, lease_expires_at, attempts, max_attempts, finished_at)
-		VALUES (task.t, task.q, task.status, CASE task.status WHEN 'completed' THEN 2 WHEN 'cancelled' THEN 3 WHEN 'failed' THEN -1 ELSE 0 END, '2020-01-01 00:00+00'::timestamptz + task.n * interval '1 hour',
-			to_jsonb(format('%s %s %s', left(task.status, 4), right(task.q, 3), task.t)), CASE task.status WHEN 'scheduled' THEN 'infinity'::timestamptz END,
-			CASE task.status WHEN 'processing' THEN now() + interval '1 hour' END, CASE WHEN task.s > 3 THEN 1 ELSE 0 END, CASE WHEN task.s > 3 THEN 1 END, CASE WHEN task.s > 4 THEN now() END);
+		INSERT INTO jobqueue.tasks (type, queue, status, slot, created_at, payload, run_at, lease_expires_at, attempts,
+			max_attempts, finished_at)
+		VALUES (task.t, task.q, task.status, CASE task.status WHEN 'completed' THEN 2 WHEN 'cancelled' THEN 3
+			WHEN 'failed' THEN -1 ELSE 0 END, '2020-01-01 00:00+00'::timestamptz + task.n * interval '1 hour',
+			to_jsonb(format('%s %s %s', left(task.status, 4), right(task.q, 3), task.t)),
+				CASE task.status WHEN 'scheduled' THEN 'infinity'::timestamptz END,
+			CASE task.status WHEN 'processing' THEN now() + interval '1 hour' END,
+				CASE WHEN task.s > 3 THEN 1 ELSE 0 END, CASE WHEN task.s > 3 THEN 1 END,
+					CASE WHEN task.s > 4 THEN now() END);
 	END LOOP;
 END $$;
 -- What a call does: its result, and which tasks it changed, from what to what. Undone.
@@ -119,9 +127,11 @@ SELECT jobqueue.cancel_tasks();
 
 -- what they leave behind: cancelled as by cancel(), retried as by retry()
 SELECT jobqueue.cancel_tasks(queue => 'b-one', type => 'b'), jobqueue.retry_failed(queue => 'b-two');
-SELECT payload->>0, pg_temp.show(id) FROM jobqueue.tasks WHERE (queue, type) = ('b-one', 'b') OR (queue, status) = ('b-two', 'pending') ORDER BY id;
+SELECT payload->>0, pg_temp.show(id) FROM jobqueue.tasks WHERE (queue, type) = ('b-one', 'b')
+	OR (queue, status) = ('b-two', 'pending') ORDER BY id;
 -- an outside worker's claim is over then
-SELECT jobqueue.complete(id, attempts), jobqueue.extend_lease(id, attempts) FROM jobqueue.tasks WHERE payload->>0 = 'proc one b';
+SELECT jobqueue.complete(id, attempts), jobqueue.extend_lease(id, attempts) FROM jobqueue.tasks
+	WHERE payload->>0 = 'proc one b';
 -- one that was retried can be claimed, once
 SELECT type, attempts, max_attempts FROM jobqueue.claim('b-two', 100) WHERE attempts > 1 ORDER BY id;
 -- twice: nothing more to do
@@ -135,7 +145,8 @@ DELETE FROM jobqueue.tasks;
 INSERT INTO jobqueue.tasks (type, queue) SELECT 'b', 'b-many' FROM generate_series(1, 2500);
 SELECT jobqueue.cancel_tasks(queue => 'b-many');
 SELECT status, count(*) FROM jobqueue.tasks GROUP BY status ORDER BY status;
-SELECT max(id) FILTER (WHERE status = 'cancelled') < min(id) FILTER (WHERE status = 'pending') AS "the oldest first" FROM jobqueue.tasks;
+SELECT max(id) FILTER (WHERE status = 'cancelled') < min(id) FILTER (WHERE status = 'pending') AS "the oldest first"
+	FROM jobqueue.tasks;
 SELECT jobqueue.delete_tasks(queue => 'b-many', status => 'cancelled'), jobqueue.purge_queue('b-many');
 SELECT count(*) FROM jobqueue.tasks;
 
@@ -143,7 +154,8 @@ SELECT count(*) FROM jobqueue.tasks;
 SET client_min_messages = notice;
 INSERT INTO jobqueue.tasks (type, queue, unique_key) SELECT 'b', 'b-key', k FROM unnest('{one,two,three}'::text[]) k;
 SELECT jobqueue.fail(id, attempts, 'no luck', retryable => false) FROM jobqueue.claim('b-key', 3);
-INSERT INTO jobqueue.tasks (type, queue, unique_key) VALUES ('b', 'b-other', 'one'), ('b', 'b-other', 'three'), ('B', 'b-other', 'two');
+INSERT INTO jobqueue.tasks (type, queue, unique_key) VALUES ('b', 'b-other', 'one'), ('b', 'b-other', 'three'),
+	('B', 'b-other', 'two');
 SELECT unique_key, jobqueue.retry(id) FROM jobqueue.tasks WHERE queue = 'b-key' AND unique_key = 'one';
 SELECT jobqueue.retry_failed(queue => 'b-key');
 SELECT unique_key, status, pg_temp.leaf(id) FROM jobqueue.tasks WHERE queue = 'b-key' ORDER BY id;
@@ -155,9 +167,11 @@ SELECT unique_key, jobqueue.retry(id) FROM jobqueue.tasks WHERE queue = 'b-key' 
 SELECT unique_key, status, pg_temp.leaf(id) FROM jobqueue.tasks WHERE queue = 'b-key' ORDER BY id;
 DELETE FROM jobqueue.tasks;
 -- two that want the same key: the first gets it
-INSERT INTO jobqueue.tasks (type, queue, unique_key, status, slot, attempts, max_attempts, finished_at) SELECT 'b', 'b-key', 'same', 'failed', -1, 1, 1, now() FROM generate_series(1, 3);
+INSERT INTO jobqueue.tasks (type, queue, unique_key, status, slot, attempts, max_attempts, finished_at) SELECT 'b',
+	'b-key', 'same', 'failed', -1, 1, 1, now() FROM generate_series(1, 3);
 SELECT jobqueue.retry_failed(type => 'b');
-SELECT status, count(*), min(id) = (SELECT min(id) FROM jobqueue.tasks) FROM jobqueue.tasks GROUP BY status ORDER BY status DESC;
+SELECT status, count(*), min(id) = (SELECT min(id) FROM jobqueue.tasks) FROM jobqueue.tasks GROUP BY status
+	ORDER BY status DESC;
 DELETE FROM jobqueue.tasks;
 SET client_min_messages = warning;
 
@@ -170,7 +184,8 @@ BEGIN
 	PERFORM pg_sleep(600);
 END $$;
 SELECT jobqueue.register_handler('b-sleeps', 'b_sleeps(jsonb)', queue => 'b-run');
-SELECT jobqueue.enqueue('b-sleeps') AS a, jobqueue.enqueue('b-sleeps') AS b, jobqueue.enqueue('b-sleeps', delay => '1 hour') AS c \gset
+SELECT jobqueue.enqueue('b-sleeps') AS a, jobqueue.enqueue('b-sleeps') AS b,
+	jobqueue.enqueue('b-sleeps', delay => '1 hour') AS c \gset
 CALL pg_temp.wait_until($$(SELECT count(*) FROM jobqueue.running_tasks WHERE progress = 0.5) = 2$$);
 SELECT jobqueue.purge_queue('b-run');
 SELECT jobqueue.delete_tasks(queue => 'b-run');
@@ -195,7 +210,8 @@ BEGIN
 END $$;
 SELECT jobqueue.register_handler('b-locks', 'b_locks(jsonb)');
 INSERT INTO jobqueue.tasks (type, queue, payload) SELECT 'b', 'b-locked', to_jsonb(n <= 2) FROM generate_series(1, 5) n;
-INSERT INTO jobqueue.tasks (type, queue, payload, status, slot, attempts, max_attempts, finished_at) SELECT 'b', 'b-locked', to_jsonb(n <= 2), 'failed', -1, 1, 1, now() FROM generate_series(1, 6) n;
+INSERT INTO jobqueue.tasks (type, queue, payload, status, slot, attempts, max_attempts, finished_at) SELECT 'b',
+	'b-locked', to_jsonb(n <= 2), 'failed', -1, 1, 1, now() FROM generate_series(1, 6) n;
 SELECT pg_advisory_lock(4731);
 SELECT jobqueue.enqueue('b-locks') AS id \gset
 CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.running_tasks WHERE progress = 1)$$);

@@ -6,13 +6,16 @@
 \set ECHO all
 
 -- cancel what waits
-SELECT jobqueue.enqueue('cancel', '{"keep": 1}', 'cancel') AS pending, jobqueue.enqueue('cancel', queue => 'cancel', delay => '1 h') AS scheduled \gset
+SELECT jobqueue.enqueue('cancel', '{"keep": 1}', 'cancel') AS pending,
+	jobqueue.enqueue('cancel', queue => 'cancel', delay => '1 h') AS scheduled \gset
 BEGIN;
 SELECT jobqueue.cancel(:pending, 'not needed');
-SELECT finished_at BETWEEN now() AND clock_timestamp(), updated_at BETWEEN now() AND clock_timestamp() FROM jobqueue.tasks WHERE id = :pending;
+SELECT finished_at BETWEEN now() AND clock_timestamp(), updated_at BETWEEN now() AND clock_timestamp() FROM
+	jobqueue.tasks WHERE id = :pending;
 COMMIT;
 SELECT jobqueue.cancel(:scheduled);
-SELECT status, attempts, payload, last_error, pg_temp.leaf(id) FROM jobqueue.tasks WHERE id IN (:pending, :scheduled) ORDER BY id;
+SELECT status, attempts, payload, last_error, pg_temp.leaf(id) FROM jobqueue.tasks WHERE id IN (:pending, :scheduled)
+	ORDER BY id;
 SELECT count(*) FROM jobqueue.claim('cancel');
 SELECT jobqueue.cancel(:pending), jobqueue.cancel(:scheduled), jobqueue.cancel(-1);
 INSERT INTO jobqueue.tasks (type, status, queue) VALUES ('cancel', 'blocked', 'cancel') RETURNING id \gset
@@ -46,7 +49,8 @@ SELECT jobqueue.retry(:completed), jobqueue.retry(-1);
 SELECT id AS cancelled FROM jobqueue.tasks WHERE id = :pending \gset
 SELECT created_at AS failed_created_at FROM jobqueue.tasks WHERE id = :failed \gset
 SELECT jobqueue.retry(:failed), jobqueue.retry(:cancelled);
-SELECT status, attempts, finished_at, payload, last_error, pg_temp.leaf(id) FROM jobqueue.tasks WHERE id IN (:failed, :cancelled) ORDER BY id;
+SELECT status, attempts, finished_at, payload, last_error, pg_temp.leaf(id) FROM jobqueue.tasks WHERE id IN (:failed,
+	:cancelled) ORDER BY id;
 SELECT created_at = :'failed_created_at', count(*) OVER () FROM jobqueue.tasks WHERE id = :failed;
 -- again: it waits already
 SELECT jobqueue.retry(:failed);

@@ -25,7 +25,9 @@ SELECT jobqueue.register_handler('catcher', 'cancel_catcher(jsonb)');
 
 -- an administrator's cancel of the process names no task: an error like another, and the task is tried again
 SELECT jobqueue.enqueue('sleeper') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.task_type = 'sleeper' AND a.wait_event = 'PgSleep') AND EXISTS (SELECT 1 FROM jobqueue.tasks WHERE status = 'processing')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
+	WHERE w.task_type = 'sleeper' AND a.wait_event = 'PgSleep') AND EXISTS (SELECT 1 FROM jobqueue.tasks
+	WHERE status = 'processing')$$);
 SELECT count(pg_cancel_backend(pid)) FROM jobqueue.worker_status WHERE task_type = 'sleeper';
 CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.worker_status WHERE state = 'running')$$);
 SELECT status, last_sqlstate FROM jobqueue.tasks WHERE id = :id;
@@ -34,8 +36,11 @@ SELECT jobqueue.cancel(:id);
 
 -- a person's cancel: the task ends
 SELECT jobqueue.enqueue('sleeper') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.task_type = 'sleeper' AND a.wait_event = 'PgSleep') AND EXISTS (SELECT 1 FROM jobqueue.tasks WHERE status = 'processing')$$);
-SELECT status, attempts, lease_expires_at = 'infinity', claimed_by IS NOT NULL, processed_at IS NOT NULL FROM jobqueue.tasks WHERE id = :id;
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
+	WHERE w.task_type = 'sleeper' AND a.wait_event = 'PgSleep') AND EXISTS (SELECT 1 FROM jobqueue.tasks
+	WHERE status = 'processing')$$);
+SELECT status, attempts, lease_expires_at = 'infinity', claimed_by IS NOT NULL,
+	processed_at IS NOT NULL FROM jobqueue.tasks WHERE id = :id;
 -- it runs already
 SELECT jobqueue.retry(:id);
 SELECT jobqueue.cancel(:id, 'enough');
@@ -47,7 +52,9 @@ CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.worker_status WHERE
 
 -- rolled back: it goes on
 SELECT jobqueue.enqueue('sleeper') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.task_type = 'sleeper' AND a.wait_event = 'PgSleep') AND EXISTS (SELECT 1 FROM jobqueue.tasks WHERE status = 'processing')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
+	WHERE w.task_type = 'sleeper' AND a.wait_event = 'PgSleep') AND EXISTS (SELECT 1 FROM jobqueue.tasks
+	WHERE status = 'processing')$$);
 BEGIN;
 SELECT jobqueue.cancel(:id);
 ROLLBACK;
@@ -59,7 +66,8 @@ CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.worker_status WHERE
 
 -- caught by the handler: cancelled nevertheless, without its effects
 SELECT jobqueue.enqueue('catcher') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.task_type = 'catcher' AND a.wait_event = 'PgSleep')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
+	WHERE w.task_type = 'catcher' AND a.wait_event = 'PgSleep')$$);
 SELECT jobqueue.cancel(:id);
 SELECT status FROM jobqueue.wait_for(:id, '10 s');
 CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.worker_status WHERE state = 'running')$$);
@@ -67,7 +75,8 @@ SELECT count(*) FROM cancel_effects;
 
 -- retried after that: runs again
 SELECT jobqueue.retry(:id);
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.task_type = 'catcher' AND a.wait_event = 'PgSleep')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
+	WHERE w.task_type = 'catcher' AND a.wait_event = 'PgSleep')$$);
 SELECT attempts FROM jobqueue.tasks WHERE id = :id;
 SELECT jobqueue.cancel(:id);
 SELECT status FROM jobqueue.wait_for(:id, '10 s');

@@ -12,8 +12,10 @@ SELECT count(*) FROM jobqueue.claim('claim-empty', 100);
 -- what a claim changes
 SELECT jobqueue.enqueue('c', '{"n": 1}', metadata => '{"m": 1}') AS id \gset
 BEGIN;
-SELECT id = :id, type, payload, metadata, status, attempts, processed_at BETWEEN now() AND clock_timestamp(), updated_at BETWEEN now() AND clock_timestamp(),
-	lease_expires_at BETWEEN now() + interval '5 min' AND clock_timestamp() + interval '5 min', finished_at, pg_temp.leaf(id)
+SELECT id = :id, type, payload, metadata, status, attempts, processed_at BETWEEN now() AND clock_timestamp(),
+	updated_at BETWEEN now() AND clock_timestamp(),
+	lease_expires_at BETWEEN now() + interval '5 min' AND clock_timestamp() + interval '5 min', finished_at,
+		pg_temp.leaf(id)
 FROM jobqueue.claim();
 COMMIT;
 -- the row that was returned is the row that is stored
@@ -29,7 +31,8 @@ SELECT claimed_by FROM jobqueue.claim(claimed_by => 'worker 7');
 RESET application_name;
 
 -- lower priority first, then first in, first out; never twice; no more than asked for
-SELECT count(jobqueue.enqueue('order', to_jsonb(n), 'order', (ARRAY[5, 0, -5])[n % 3 + 1]::smallint)) FROM generate_series(1, 9) n;
+SELECT count(jobqueue.enqueue('order', to_jsonb(n), 'order', (ARRAY[5, 0, -5])[n % 3 + 1]::smallint))
+	FROM generate_series(1, 9) n;
 SELECT payload, priority FROM jobqueue.claim('order', 4);
 SELECT payload, priority FROM jobqueue.claim('order', 1);
 -- urgent ones that come later, after the others were begun
@@ -39,7 +42,8 @@ SELECT payload, priority FROM jobqueue.claim('order', 100);
 SELECT count(*) FROM jobqueue.claim('order', 100);
 
 -- one queue, or all: the most urgent of all queues first
-SELECT jobqueue.enqueue('qa', '1', 'claim-a') + jobqueue.enqueue('qb', '2', 'claim-b', (-1)::smallint) + jobqueue.enqueue('qa', '3', 'claim-a', 1::smallint)
+SELECT jobqueue.enqueue('qa', '1', 'claim-a') + jobqueue.enqueue('qb', '2', 'claim-b', (-1)::smallint) +
+	jobqueue.enqueue('qa', '3', 'claim-a', 1::smallint)
 	+ jobqueue.enqueue('qd', '4') > 0;
 SELECT payload FROM jobqueue.claim('claim-b', 10);
 SELECT payload FROM jobqueue.claim(max_tasks => 10);
@@ -57,7 +61,8 @@ SELECT count(*) FROM jobqueue.claim('claim-types', 10);
 
 -- scheduled, blocked and finished tasks are not handed out
 SELECT jobqueue.enqueue('not-yet', delay => '1 h') AS later \gset
-INSERT INTO jobqueue.tasks (type, status) VALUES ('blocked', 'blocked'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled');
+INSERT INTO jobqueue.tasks (type, status) VALUES ('blocked', 'blocked'), ('completed', 'completed'),
+	('failed', 'failed'), ('cancelled', 'cancelled');
 SELECT type FROM jobqueue.claim(max_tasks => 10);
 SELECT type FROM jobqueue.claim(NULL, 10, types => '{not-yet,blocked,completed,failed,cancelled}');
 
@@ -107,10 +112,12 @@ SELECT attempts, status FROM jobqueue.tasks WHERE id = :id;
 
 -- a lease that ran out: the task comes back without anybody's doing, and the old claim is worth nothing
 SELECT jobqueue.enqueue('lease', queue => 'lease') AS id \gset
-SELECT attempts, lease_expires_at BETWEEN now() AND clock_timestamp() + interval '50 ms' FROM jobqueue.claim('lease', lease => '50 ms');
+SELECT attempts, lease_expires_at BETWEEN now() AND clock_timestamp() + interval '50 ms'
+	FROM jobqueue.claim('lease', lease => '50 ms');
 CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.claim('lease', lease => '1 h'))$$);
 SELECT status, attempts, lease_expires_at > now(), last_error LIKE '%lease%' FROM jobqueue.tasks WHERE id = :id;
-SELECT jobqueue.complete(:id, 1), jobqueue.fail(:id, 1, 'late'), jobqueue.extend_lease(:id, 1), jobqueue.release(:id, 1);
+SELECT jobqueue.complete(:id, 1), jobqueue.fail(:id, 1, 'late'), jobqueue.extend_lease(:id, 1),
+	jobqueue.release(:id, 1);
 SELECT status, attempts, lease_expires_at > now(), result FROM jobqueue.tasks WHERE id = :id;
 SELECT jobqueue.complete(:id, 2, '"the second"');
 SELECT status, attempts, lease_expires_at, result FROM jobqueue.tasks WHERE id = :id;

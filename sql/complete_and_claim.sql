@@ -17,18 +17,22 @@ DECLARE
 BEGIN
 	FOR batch IN 1 .. 10 LOOP
 		WITH claimed AS (
-			INSERT INTO batches SELECT batch, t.id, t.attempts, t.payload FROM jobqueue.complete_and_claim(ids, attempts, results, 'cc', 2) t RETURNING *
-		) SELECT array_agg(c.id), array_agg(c.attempts), array_agg(to_jsonb(format('done %s', c.payload))) INTO ids, attempts, results FROM claimed c;
+			INSERT INTO batches SELECT batch, t.id, t.attempts, t.payload FROM jobqueue.complete_and_claim(ids,
+				attempts, results, 'cc', 2) t RETURNING *
+		) SELECT array_agg(c.id), array_agg(c.attempts), array_agg(to_jsonb(format('done %s', c.payload))) INTO ids,
+			attempts, results FROM claimed c;
 		COMMIT;
 		EXIT WHEN ids IS NULL;
 	END LOOP;
 END $$;
-SELECT batch, b.attempts, b.payload, t.status, t.result FROM batches b LEFT JOIN jobqueue.tasks t USING (id) ORDER BY batch, b.payload;
+SELECT batch, b.attempts, b.payload, t.status, t.result FROM batches b LEFT JOIN jobqueue.tasks t USING (id)
+	ORDER BY batch, b.payload;
 
 -- the arguments of both: what a claim changes, by default and when told
 SELECT jobqueue.enqueue('cc') AS id \gset
 BEGIN;
-SELECT id = :id, status, attempts, claimed_by LIKE '%' || pg_backend_pid() || '%', lease_expires_at BETWEEN now() + interval '5 min' AND clock_timestamp() + interval '5 min'
+SELECT id = :id, status, attempts, claimed_by LIKE '%' || pg_backend_pid() || '%',
+	lease_expires_at BETWEEN now() + interval '5 min' AND clock_timestamp() + interval '5 min'
 FROM jobqueue.complete_and_claim('{}', '{}');
 COMMIT;
 SELECT jobqueue.enqueue('cc-a', queue => 'cc') + jobqueue.enqueue('cc-b', queue => 'cc') > 0;
@@ -48,11 +52,15 @@ SELECT array_agg(id ORDER BY id) AS ids FROM jobqueue.enqueue_many('cc', '{1,2,3
 SELECT count(*) FROM jobqueue.claim('cc', 4);
 SELECT jobqueue.release((:'ids'::bigint[])[2], 1);
 SELECT jobqueue.cancel((:'ids'::bigint[])[3]);
-SELECT array_position(:'ids'::bigint[], id), attempts FROM jobqueue.complete_and_claim(:'ids' || '{-1}'::bigint[], '{1,1,1,2,1}', '{1,2,3,4,5}', 'cc', 10);
-SELECT array_position(:'ids'::bigint[], id), status, attempts, result FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
+SELECT array_position(:'ids'::bigint[], id), attempts FROM jobqueue.complete_and_claim(:'ids' || '{-1}'::bigint[],
+	'{1,1,1,2,1}', '{1,2,3,4,5}', 'cc', 10);
+SELECT array_position(:'ids'::bigint[], id), status, attempts, result FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER
+	BY id;
 -- named twice does no harm
-SELECT count(*) FROM jobqueue.complete_and_claim((:'ids'::bigint[])[2:2] || (:'ids'::bigint[])[2:2] || (:'ids'::bigint[])[4:4], '{2,2,1}', NULL, 'cc');
-SELECT array_position(:'ids'::bigint[], id), status, attempts, result FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
+SELECT count(*) FROM jobqueue.complete_and_claim((:'ids'::bigint[])[2:2] || (:'ids'::bigint[])[2:2] ||
+	(:'ids'::bigint[])[4:4], '{2,2,1}', NULL, 'cc');
+SELECT array_position(:'ids'::bigint[], id), status, attempts, result FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER
+	BY id;
 -- a lease that has ended is good until somebody takes the task back; this call is not the one that does
 SELECT jobqueue.enqueue('cc', queue => 'cc') AS id \gset
 BEGIN;
@@ -69,7 +77,8 @@ SELECT payload FROM jobqueue.complete_and_claim((:'ids'::bigint[])[1:1], '{1}', 
 ROLLBACK;
 SELECT payload, status, attempts FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
 -- an error of the claim's arguments completes nothing
-SELECT pg_temp.try(format('SELECT count(*) FROM jobqueue.complete_and_claim(%L, %L, NULL, %L, 0)', (:'ids'::bigint[])[1:1], '{1}', 'cc'));
+SELECT pg_temp.try(format('SELECT count(*) FROM jobqueue.complete_and_claim(%L, %L, NULL, %L, 0)',
+	(:'ids'::bigint[])[1:1], '{1}', 'cc'));
 SELECT payload, status, attempts FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
 SELECT payload, attempts FROM jobqueue.complete_and_claim((:'ids'::bigint[])[1:1], '{1}', NULL, 'cc');
 -- a paused queue: completes, claims nothing

@@ -19,9 +19,12 @@ BEGIN
 END $$;
 -- without its id
 CREATE FUNCTION pg_temp.letter(task_id bigint) RETURNS text LANGUAGE sql AS $$
-	SELECT format('%s in %s (%s), from %s; priority %s, attempts %s of %s; error %s/%s, %s failures; run_at %s, lease %s, finished %s',
-		status, queue, pg_temp.leaf(id), coalesce(origin_queue, '-'), priority, attempts, max_attempts, coalesce(last_sqlstate, '-'), coalesce(last_error, '-'),
-		coalesce(jsonb_array_length(failures), 0), run_at IS NOT NULL, lease_expires_at IS NOT NULL, finished_at IS NOT NULL)
+	SELECT format('%s in %s (%s), from %s; priority %s, attempts %s of %s; error %s/%s, %s failures; run_at %s, '
+		'lease %s, finished %s',
+		status, queue, pg_temp.leaf(id), coalesce(origin_queue, '-'), priority, attempts, max_attempts,
+			coalesce(last_sqlstate, '-'), coalesce(last_error, '-'),
+		coalesce(jsonb_array_length(failures), 0), run_at IS NOT NULL, lease_expires_at IS NOT NULL,
+			finished_at IS NOT NULL)
 	FROM jobqueue.tasks WHERE id = task_id
 $$;
 CREATE FUNCTION pg_temp.is_letter(task_id bigint) RETURNS boolean LANGUAGE sql AS $$
@@ -29,13 +32,16 @@ CREATE FUNCTION pg_temp.is_letter(task_id bigint) RETURNS boolean LANGUAGE sql A
 $$;
 
 -- its attempts used up: to the dead letters, as it is
-SELECT jobqueue.register_handler('d', 'd_work(jsonb)', max_attempts => 2, first_delay => '0', dead_letter_queue => 'd-dead');
+SELECT jobqueue.register_handler('d', 'd_work(jsonb)', max_attempts => 2, first_delay => '0',
+	dead_letter_queue => 'd-dead');
 SELECT jobqueue.enqueue('d', '{"a": 1}', queue => 'd-origin', priority => -3, metadata => '{"m": 1}') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.is_letter(%s)', :id));
 SELECT pg_temp.letter(:id);
-SELECT type, payload, metadata, created_by = current_user, jsonb_path_query_array(failures, '$[*].attempt'), result FROM jobqueue.tasks WHERE id = :id;
+SELECT type, payload, metadata, created_by = current_user, jsonb_path_query_array(failures, '$[*].attempt'),
+	result FROM jobqueue.tasks WHERE id = :id;
 -- nobody serves it, nor what somebody puts there; the next queue is served
-SELECT jobqueue.enqueue('d', queue => 'd-dead') AS direct, jobqueue.enqueue('d', queue => 'd-dead', delay => '1 ms') AS delayed, jobqueue.enqueue('d', '{"discard": 1}') AS other \gset
+SELECT jobqueue.enqueue('d', queue => 'd-dead') AS direct, jobqueue.enqueue('d', queue => 'd-dead', delay => '1 ms') AS
+	delayed, jobqueue.enqueue('d', '{"discard": 1}') AS other \gset
 SELECT status FROM jobqueue.wait_for(:other, '60 s');
 CALL pg_temp.wait_until(format('(SELECT status FROM jobqueue.tasks WHERE id = %s) = ''pending''', :delayed));
 SELECT status, attempts FROM jobqueue.tasks WHERE id IN (:direct, :delayed) ORDER BY id;
@@ -45,10 +51,12 @@ SELECT queue, waiting, running, unhandled_types FROM jobqueue.queue_status WHERE
 SELECT count(*) FROM jobqueue.claim(NULL, 100);
 SELECT count(*) FROM jobqueue.claim(NULL, 100, types => '{d}');
 SELECT count(*) FROM jobqueue.claim('d-dead', 100, types => '{d-no-such-type}');
-SELECT id = :id AS letter, id = :direct AS direct, queue, origin_queue, attempts, max_attempts FROM jobqueue.claim('d-dead', 2) ORDER BY priority;
+SELECT id = :id AS letter, id = :direct AS direct, queue, origin_queue, attempts,
+	max_attempts FROM jobqueue.claim('d-dead', 2) ORDER BY priority;
 SELECT id = :delayed, attempts FROM jobqueue.claim('d-dead', 2, types => '{d}');
 -- completed there
-SELECT jobqueue.complete(:id, 3, '"by hand"'), jobqueue.complete(:direct, 1), jobqueue.fail(:delayed, 1, 'once'), jobqueue.cancel(:delayed);
+SELECT jobqueue.complete(:id, 3, '"by hand"'), jobqueue.complete(:direct, 1), jobqueue.fail(:delayed, 1, 'once'),
+	jobqueue.cancel(:delayed);
 SELECT pg_temp.letter(:id);
 
 -- it fails there, too: tried again there, in the end for good
@@ -103,9 +111,11 @@ SELECT pg_temp.letter(:id);
 SELECT jobqueue.cancel(:id);
 -- retry_failed, too; failed ones, and dead letters
 DELETE FROM jobqueue.tasks;
-SELECT jobqueue.enqueue('d', queue => 'd-origin') AS a, jobqueue.enqueue('d', queue => 'd-origin-2') AS b, jobqueue.enqueue('d', '{"discard": 1}', queue => 'd-dead') AS direct \gset
+SELECT jobqueue.enqueue('d', queue => 'd-origin') AS a, jobqueue.enqueue('d', queue => 'd-origin-2') AS b,
+	jobqueue.enqueue('d', '{"discard": 1}', queue => 'd-dead') AS direct \gset
 CALL pg_temp.wait_until(format('pg_temp.is_letter(%s) AND pg_temp.is_letter(%s)', :a, :b));
-SELECT id = :direct, jobqueue.fail(id, attempts, 'x', retryable => false) FROM jobqueue.claim('d-dead', 3) WHERE id = :direct;
+SELECT id = :direct, jobqueue.fail(id, attempts, 'x', retryable => false) FROM jobqueue.claim('d-dead', 3)
+	WHERE id = :direct;
 SELECT jobqueue.release(id, attempts) FROM jobqueue.tasks WHERE id IN (:a, :b);
 UPDATE d_state SET healthy = true;
 SELECT jobqueue.retry_failed(queue => 'd-origin');
@@ -113,7 +123,8 @@ SELECT jobqueue.retry_failed(queue => 'd-dead', type => 'd-other');
 SELECT jobqueue.retry_failed(queue => 'd-dead', max_tasks => 1);
 SELECT status, queue, origin_queue FROM jobqueue.tasks WHERE id = :direct;
 SELECT jobqueue.retry_failed(queue => 'd-dead');
-SELECT w.status, w.queue, w.origin_queue, w.result FROM unnest(ARRAY[:a, :b]) WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(t.id, '60 s') w ORDER BY n;
+SELECT w.status, w.queue, w.origin_queue, w.result FROM unnest(ARRAY[:a, :b]) WITH ORDINALITY t(id, n),
+	LATERAL jobqueue.wait_for(t.id, '60 s') w ORDER BY n;
 UPDATE d_state SET healthy = false;
 DELETE FROM jobqueue.tasks;
 

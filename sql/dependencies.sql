@@ -10,7 +10,8 @@ CREATE TABLE d_effects (n bigserial, what text, parents text);
 -- Notes its name and its parents, and returns the name; fails, or waits for a lock, if it is told to.
 CREATE FUNCTION d_note(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-	INSERT INTO public.d_effects (what, parents) SELECT payload->>'n', string_agg(concat_ws(' ', r.status, r.result), ', ' ORDER BY r.parent_id) FROM jobqueue.parent_results() r;
+	INSERT INTO public.d_effects (what, parents) SELECT payload->>'n',
+		string_agg(concat_ws(' ', r.status, r.result), ', ' ORDER BY r.parent_id) FROM jobqueue.parent_results() r;
 	IF payload ? 'gate' THEN
 		PERFORM pg_advisory_xact_lock_shared(4711);
 	END IF;
@@ -48,7 +49,8 @@ TRUNCATE d_effects;
 -- refused
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', after => ARRAY[1, NULL])$$);
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', after => ARRAY[0])$$);
-SELECT regexp_replace(pg_temp.try(format('SELECT jobqueue.enqueue(''d-note'', after => ARRAY[%s])', last_value + 1000)), 'task \d+', 'task N') FROM jobqueue.tasks_id_seq;
+SELECT regexp_replace(pg_temp.try(format('SELECT jobqueue.enqueue(''d-note'', after => ARRAY[%s])', last_value + 1000)),
+	'task \d+', 'task N') FROM jobqueue.tasks_id_seq;
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', on_parent_failure => 'explode')$$);
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', on_parent_failure => NULL)$$);
 SELECT pg_temp.try($$SELECT count(*) FROM jobqueue.enqueue_many('d-note', '{"{}"}', after => ARRAY[-1])$$);
@@ -59,7 +61,8 @@ SELECT jobqueue.enqueue('d-note', '{"n": "cancel"}', after => ARRAY[:bad]) AS ch
 SELECT jobqueue.enqueue('d-note', '{"n": "grandchild"}', after => ARRAY[:child, :one]) AS grandchild \gset
 SELECT jobqueue.enqueue('d-note', '{"n": "run"}', after => ARRAY[:bad, :one], on_parent_failure => 'run') AS run \gset
 SELECT jobqueue.enqueue('d-note', '{"n": "wait"}', after => ARRAY[:bad], on_parent_failure => 'wait') AS wait \gset
-SELECT jobqueue.enqueue('d-note', '{"n": "wait for the grandchild"}', after => ARRAY[:grandchild], on_parent_failure => 'wait') AS wait2 \gset
+SELECT jobqueue.enqueue('d-note', '{"n": "wait for the grandchild"}', after => ARRAY[:grandchild],
+	on_parent_failure => 'wait') AS wait2 \gset
 SELECT status FROM jobqueue.wait_for(:grandchild, '60 s');
 SELECT status FROM jobqueue.wait_for(:run, '60 s');
 SELECT pg_temp.state(:bad), pg_temp.state(:child), pg_temp.state(:grandchild), pg_temp.state(:run);
@@ -102,9 +105,11 @@ SELECT pg_temp.add('cancelled', :gate) AS cancelled \gset
 SELECT jobqueue.enqueue('d-note', '{"n": "purged"}', queue => 'd-purged', after => ARRAY[:gate]) AS purged \gset
 SELECT jobqueue.enqueue('d-note', '{"n": "deleted"}', queue => 'd-deleted', after => ARRAY[:gate]) AS deleted \gset
 SELECT pg_temp.add('last', :gate, :cancelled, :purged, :deleted) AS last \gset
-SELECT jobqueue.enqueue('d-note', '{"n": "last of all"}', after => ARRAY[:gate, :cancelled, :purged, :deleted], on_parent_failure => 'run') AS all \gset
+SELECT jobqueue.enqueue('d-note', '{"n": "last of all"}', after => ARRAY[:gate, :cancelled, :purged, :deleted],
+	on_parent_failure => 'run') AS all \gset
 SELECT jobqueue.retry(:cancelled);
-SELECT jobqueue.cancel(:cancelled, 'not needed'), jobqueue.purge_queue('d-purged'), jobqueue.delete_tasks(queue => 'd-deleted');
+SELECT jobqueue.cancel(:cancelled, 'not needed'), jobqueue.purge_queue('d-purged'),
+	jobqueue.delete_tasks(queue => 'd-deleted');
 SELECT status, regexp_replace(last_error, '\d+', 'N') FROM jobqueue.wait_for(:last, '60 s');
 SELECT pg_temp.state(:delayed), pg_temp.state(:all), pg_temp.state(:cancelled);
 SELECT pg_advisory_unlock(4711);
@@ -115,7 +120,8 @@ SELECT status FROM jobqueue.wait_for(:delayed, '60 s');
 SELECT what, parents FROM d_effects ORDER BY n;
 TRUNCATE d_effects;
 
--- in a handler: its own task is a parent like any other; procedures, also after a COMMIT; batches have no task of their own
+-- in a handler: its own task is a parent like any other; procedures, also after a COMMIT; batches have no task of their
+-- own
 CREATE FUNCTION d_spawn(t jobqueue.tasks) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM jobqueue.enqueue('d-proc', '{"n": "spawned"}', after => ARRAY[t.id]);
@@ -123,9 +129,11 @@ BEGIN
 END $$;
 CREATE PROCEDURE d_proc(payload jsonb) LANGUAGE plpgsql AS $$
 BEGIN
-	INSERT INTO public.d_effects (what, parents) SELECT 'before', string_agg(r.result::text, ' ') FROM jobqueue.parent_results() r;
+	INSERT INTO public.d_effects (what, parents) SELECT 'before', string_agg(r.result::text, ' ') FROM
+		jobqueue.parent_results() r;
 	COMMIT;
-	INSERT INTO public.d_effects (what, parents) SELECT 'after', string_agg(r.result::text, ' ') FROM jobqueue.parent_results() r;
+	INSERT INTO public.d_effects (what, parents) SELECT 'after', string_agg(r.result::text, ' ') FROM
+		jobqueue.parent_results() r;
 	PERFORM jobqueue.enqueue('d-batch', after => ARRAY[(jobqueue.current_task()).id]);
 END $$;
 CREATE FUNCTION d_batch(tasks jobqueue.tasks[]) RETURNS void LANGUAGE sql AS $$
@@ -142,7 +150,8 @@ TRUNCATE d_effects;
 
 -- outside workers; a claim that is over gets nothing
 SELECT jobqueue.enqueue('d-out', queue => 'd-out') AS one \gset
-SELECT count(*) FROM jobqueue.enqueue_many('d-out', '{"{\"n\": 1}", "{\"n\": 2}"}', queue => 'd-out', after => ARRAY[:one]);
+SELECT count(*) FROM jobqueue.enqueue_many('d-out', '{"{\"n\": 1}", "{\"n\": 2}"}', queue => 'd-out',
+	after => ARRAY[:one]);
 SELECT id = :one AS first FROM jobqueue.claim('d-out', 10);
 SELECT count(*) FROM jobqueue.claim('d-out', 10);
 SELECT jobqueue.complete(:one, 1, '"done"');

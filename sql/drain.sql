@@ -43,20 +43,26 @@ BEGIN
 	RETURN jsonb_build_object('attempt', task.attempts, 'current', (jobqueue.current_task()).id = task.id);
 END $$;
 CREATE FUNCTION pg_temp.brief(task jobqueue.tasks) RETURNS text LANGUAGE sql AS $$
-	SELECT format('%s: %s, attempts %s of %s, result %s, error %s/%s, lease %s, in %s', coalesce((task).payload->>'do', 'nothing'), (task).status, (task).attempts, (task).max_attempts, coalesce((task).result::text, '-'),
-		coalesce((task).last_sqlstate, '-'), coalesce((task).last_error, '-'), (task).lease_expires_at IS NOT NULL, (task).queue)
+	SELECT format('%s: %s, attempts %s of %s, result %s, error %s/%s, lease %s, in %s',
+		coalesce((task).payload->>'do', 'nothing'), (task).status, (task).attempts, (task).max_attempts,
+			coalesce((task).result::text, '-'),
+		coalesce((task).last_sqlstate, '-'), coalesce((task).last_error, '-'), (task).lease_expires_at IS NOT NULL,
+			(task).queue)
 $$;
 CREATE FUNCTION pg_temp.wait_of(task_id bigint) RETURNS interval LANGUAGE sql AS $$
-	SELECT ceil(extract(epoch FROM run_at - updated_at) / 60) * interval '1 minute' FROM jobqueue.tasks WHERE id = task_id AND status = 'scheduled'
+	SELECT ceil(extract(epoch FROM run_at - updated_at) / 60) * interval '1 minute' FROM jobqueue.tasks
+		WHERE id = task_id AND status = 'scheduled'
 $$;
-SELECT jobqueue.register_handler('dr', 'dr_work(jobqueue.tasks)', run_as => 'dr_app', backoff => 'fixed', first_delay => '1 hour', max_delay => '1 hour', jitter => 0, max_attempts => 3);
+SELECT jobqueue.register_handler('dr', 'dr_work(jobqueue.tasks)', run_as => 'dr_app', backoff => 'fixed',
+	first_delay => '1 hour', max_delay => '1 hour', jitter => 0, max_attempts => 3);
 SET ROLE dr_app;
 
 -- as a test would use it
 BEGIN;
 SELECT jobqueue.enqueue('dr', '{"do": "nothing"}') AS id \gset
 SELECT pg_temp.brief(d) FROM jobqueue.drain() d;
-SELECT pg_temp.brief(t), tableoid::regclass IS NOT NULL, finished_at IS NOT NULL, claimed_by IS NOT NULL, failures FROM jobqueue.tasks t WHERE id = :id;
+SELECT pg_temp.brief(t), tableoid::regclass IS NOT NULL, finished_at IS NOT NULL, claimed_by IS NOT NULL,
+	failures FROM jobqueue.tasks t WHERE id = :id;
 SELECT * FROM dr_effects;
 -- nothing is left to do
 SELECT count(*) FROM jobqueue.drain();
@@ -67,11 +73,13 @@ SELECT count(*) FROM dr_effects;
 
 -- all that handlers may say of their task
 BEGIN;
-SELECT jobqueue.enqueue('dr', jsonb_build_object('do', what)) FROM unnest('{nothing,raise,snooze,snooze and forget,discard,cancel,progress,drain}'::text[]) what \g /dev/null
+SELECT jobqueue.enqueue('dr', jsonb_build_object('do', what))
+	FROM unnest('{nothing,raise,snooze,snooze and forget,discard,cancel,progress,drain}'::text[]) what \g /dev/null
 SELECT pg_temp.brief(d), pg_temp.wait_of(d.id) FROM jobqueue.drain() d;
 -- what failed or was cancelled has left nothing
 SELECT what FROM dr_effects ORDER BY 1;
-SELECT failures->0->>'sqlstate', failures->0->>'detail', failures->0->>'message' FROM jobqueue.tasks WHERE failures IS NOT NULL ORDER BY id;
+SELECT failures->0->>'sqlstate', failures->0->>'detail', failures->0->>'message' FROM jobqueue.tasks WHERE failures IS
+	NOT NULL ORDER BY id;
 -- those that wait are left alone, unless they are asked for: then until the end
 SELECT count(*) FROM jobqueue.drain();
 SELECT pg_temp.brief(d) FROM jobqueue.drain(include_scheduled => true) d;
@@ -82,8 +90,10 @@ ROLLBACK;
 BEGIN;
 SELECT jobqueue.enqueue('dr', '{"do": "enqueue", "next": "first"}') \g /dev/null
 SELECT pg_temp.brief(d) FROM jobqueue.drain() d;
-SELECT jobqueue.enqueue('dr', '{"do": "low"}', priority => 5), jobqueue.enqueue('dr', '{"do": "high"}', priority => -5), jobqueue.enqueue('dr', '{"do": "other queue"}', queue => 'dr-other'),
-	jobqueue.enqueue('dr', '{"do": "later"}', delay => '1 day'), jobqueue.enqueue('dr', '{"do": "sooner"}', delay => '1 hour') \g /dev/null
+SELECT jobqueue.enqueue('dr', '{"do": "low"}', priority => 5), jobqueue.enqueue('dr', '{"do": "high"}', priority => -5),
+	jobqueue.enqueue('dr', '{"do": "other queue"}', queue => 'dr-other'),
+	jobqueue.enqueue('dr', '{"do": "later"}', delay => '1 day'), jobqueue.enqueue('dr', '{"do": "sooner"}',
+		delay => '1 hour') \g /dev/null
 SELECT pg_temp.brief(d) FROM jobqueue.drain(queue => 'default', max_tasks => 1) d;
 SELECT pg_temp.brief(d) FROM jobqueue.drain('default') d;
 SELECT count(*) FROM jobqueue.drain(queue => 'dr-none');
@@ -192,7 +202,8 @@ RESET ROLE;
 SELECT jobqueue.alter_handler('dr', backoff => 'fixed', discard_sqlstates => '{XY}', dead_letter_queue => 'dr-dead');
 SET ROLE dr_app;
 BEGIN;
-SELECT jobqueue.enqueue('dr', '{"do": "raise"}'), jobqueue.enqueue('dr', '{"do": "discard"}'), jobqueue.enqueue('dr', queue => 'dr-dead') \g /dev/null
+SELECT jobqueue.enqueue('dr', '{"do": "raise"}'), jobqueue.enqueue('dr', '{"do": "discard"}'),
+	jobqueue.enqueue('dr', queue => 'dr-dead') \g /dev/null
 SELECT pg_temp.brief(d), d.origin_queue FROM jobqueue.drain() d;
 SELECT count(*) FROM jobqueue.drain(include_scheduled => true);
 SELECT count(*) FROM jobqueue.drain('dr-dead', include_scheduled => true);
@@ -202,11 +213,13 @@ RESET ROLE;
 SELECT jobqueue.alter_handler('dr', discard_sqlstates => '{}', dead_letter_queue => '');
 
 -- only the caller's own handlers: others' code does not get its rights
-SELECT jobqueue.register_handler('dr-other', 'dr_work(jobqueue.tasks)', run_as => 'dr_other'), jobqueue.register_handler('dr-super', 'dr_work(jobqueue.tasks)');
+SELECT jobqueue.register_handler('dr-other', 'dr_work(jobqueue.tasks)', run_as => 'dr_other'),
+	jobqueue.register_handler('dr-super', 'dr_work(jobqueue.tasks)');
 GRANT dr_other TO dr_app;
 SET ROLE dr_app;
 BEGIN;
-SELECT jobqueue.enqueue('dr-other'), jobqueue.enqueue('dr-super'), jobqueue.enqueue('dr-unhandled'), jobqueue.enqueue('dr'), jobqueue.enqueue('dr-other', delay => '1 hour') \g /dev/null
+SELECT jobqueue.enqueue('dr-other'), jobqueue.enqueue('dr-super'), jobqueue.enqueue('dr-unhandled'),
+	jobqueue.enqueue('dr'), jobqueue.enqueue('dr-other', delay => '1 hour') \g /dev/null
 SELECT d.type FROM jobqueue.drain(include_scheduled => true) d;
 SELECT * FROM dr_effects;
 SELECT type, status FROM jobqueue.tasks ORDER BY id;
@@ -230,7 +243,9 @@ GRANT EXECUTE ON FUNCTION dr_work TO PUBLIC;
 SELECT jobqueue.pause_queue('dr-paused');
 SET ROLE dr_app;
 BEGIN;
-SELECT jobqueue.enqueue('dr', '{"do": "paused"}', queue => 'dr-paused'), jobqueue.enqueue('dr', '{"do": "paused, later"}', queue => 'dr-paused', delay => '1 hour'), jobqueue.enqueue('dr', '{"do": "later"}', delay => '2 hours') \g /dev/null
+SELECT jobqueue.enqueue('dr', '{"do": "paused"}', queue => 'dr-paused'),
+	jobqueue.enqueue('dr', '{"do": "paused, later"}', queue => 'dr-paused', delay => '1 hour'),
+		jobqueue.enqueue('dr', '{"do": "later"}', delay => '2 hours') \g /dev/null
 SELECT pg_temp.brief(d) FROM jobqueue.drain(include_scheduled => true) d;
 SELECT payload->>'do', status FROM jobqueue.tasks ORDER BY id;
 ROLLBACK;
@@ -240,7 +255,8 @@ SELECT jobqueue.resume_queue('dr-paused');
 -- what a handler sets is neither the next one's nor the caller's, as in a worker
 CREATE FUNCTION dr_settings(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	before text := format('%s, %s', nullif(current_setting('dr.local', true), ''), nullif(current_setting('dr.session', true), ''));
+	before text := format('%s, %s', nullif(current_setting('dr.local', true), ''),
+		nullif(current_setting('dr.session', true), ''));
 BEGIN
 	PERFORM set_config('dr.local', 'set', true), set_config('dr.session', 'set', false);
 	RETURN before;
@@ -256,9 +272,12 @@ RESET ROLE;
 
 -- procedures: a plain one runs; one that commits cannot, and is told so
 CREATE PROCEDURE dr_plain(payload jsonb) LANGUAGE sql AS $$INSERT INTO dr_effects VALUES ('plain')$$;
-CREATE PROCEDURE dr_commits(payload jsonb) LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.dr_effects VALUES ('commits'); COMMIT; END$$;
-CREATE PROCEDURE dr_rolls_back(payload jsonb) LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.dr_effects VALUES ('rolls back'); ROLLBACK; END$$;
-SELECT jobqueue.register_handler(p, ('dr_' || p || '(jsonb)')::regprocedure, run_as => 'dr_app', max_attempts => 1) FROM unnest('{plain,commits,rolls_back}'::text[]) p;
+CREATE PROCEDURE dr_commits(payload jsonb) LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.dr_effects VALUES ('commits');
+	COMMIT; END$$;
+CREATE PROCEDURE dr_rolls_back(payload jsonb) LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.dr_effects
+	VALUES ('rolls back'); ROLLBACK; END$$;
+SELECT jobqueue.register_handler(p, ('dr_' || p || '(jsonb)')::regprocedure, run_as => 'dr_app', max_attempts => 1)
+	FROM unnest('{plain,commits,rolls_back}'::text[]) p;
 SET ROLE dr_app;
 BEGIN;
 SELECT jobqueue.enqueue(p) FROM unnest('{plain,commits,rolls_back}'::text[]) p \g /dev/null

@@ -7,8 +7,10 @@
 
 -- only the type: everything else has its default
 SELECT jobqueue.enqueue('enq') AS id \gset
-SELECT type, payload, status, created_at = updated_at AND created_at <= now() AND created_at > now() - interval '1 min' AS times,
-	processed_at IS NULL AS no_processed_at, queue, priority, run_at IS NULL AS no_run_at, attempts, max_attempts, finished_at,
+SELECT type, payload, status, created_at = updated_at AND created_at <= now() AND created_at > now() - interval '1 min'
+	AS times,
+	processed_at IS NULL AS no_processed_at, queue, priority, run_at IS NULL AS no_run_at, attempts, max_attempts,
+		finished_at,
 	lease_expires_at, claimed_by, last_error, last_sqlstate, result, unique_key, group_key,
 	created_by = current_user AS by_me, metadata, timeout, pg_temp.leaf(id)
 FROM jobqueue.tasks WHERE id = :id;
@@ -20,9 +22,11 @@ SELECT payload, queue, priority, max_attempts, metadata, status, run_at < now() 
 
 -- a time ahead, or a delay: scheduled. A time that has come: pending.
 BEGIN;
-SELECT jobqueue.enqueue('enq', delay => '1 h') AS delayed, jobqueue.enqueue('enq', run_at => now() + interval '2 h') AS later,
+SELECT jobqueue.enqueue('enq', delay => '1 h') AS delayed, jobqueue.enqueue('enq', run_at => now() + interval '2 h') AS
+	later,
 	jobqueue.enqueue('enq', delay => '0') AS no_delay, jobqueue.enqueue('enq', run_at => now()) AS due \gset
-SELECT status, run_at BETWEEN now() + interval '1 h' AND clock_timestamp() + interval '1 h' FROM jobqueue.tasks WHERE id = :delayed;
+SELECT status, run_at BETWEEN now() + interval '1 h' AND clock_timestamp() + interval '1 h' FROM jobqueue.tasks
+	WHERE id = :delayed;
 SELECT status, run_at = now() + interval '2 h' FROM jobqueue.tasks WHERE id = :later;
 SELECT status, coalesce(run_at <= clock_timestamp(), true) FROM jobqueue.tasks WHERE id = :no_delay;
 SELECT status, coalesce(run_at <= clock_timestamp(), true) FROM jobqueue.tasks WHERE id = :due;
@@ -51,7 +55,8 @@ SELECT count(DISTINCT id) FROM (SELECT jobqueue.enqueue('enq-rows', to_jsonb(n))
 SELECT count(*), min(payload::int), max(payload::int) FROM jobqueue.tasks WHERE type = 'enq-rows';
 
 -- the payload is stored as it is, whatever kind of jsonb it is; a large one too
-SELECT jobqueue.enqueue('enq-payload', p) > 0 FROM (VALUES ('null'::jsonb), ('"text"'), ('[]'), ('true'), ('1e3'), ('{"ä": "\"\\"}')) v(p);
+SELECT jobqueue.enqueue('enq-payload', p) > 0 FROM (VALUES ('null'::jsonb), ('"text"'), ('[]'), ('true'), ('1e3'),
+	('{"ä": "\"\\"}')) v(p);
 SELECT payload FROM jobqueue.tasks WHERE type = 'enq-payload' ORDER BY id;
 SELECT jobqueue.enqueue('enq-large', jsonb_build_object('s', repeat('x', 3000000))) AS id \gset
 SELECT length(payload->>'s') FROM jobqueue.tasks WHERE id = :id;
@@ -88,21 +93,27 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 ) v(command);
 
 -- not cut off: a priority that is none
-SELECT pg_temp.try(format('SELECT jobqueue.enqueue(''enq'', priority => %s)', p)) ~ '^(42883|22003|22023): ' FROM unnest('{32768,-32769,2147483647}'::text[]) p;
-SELECT pg_temp.try(format('SELECT jobqueue.enqueue_many(''enq'', ''{1}'', priority => %s)', p)) ~ '^(42883|22003|22023): ' FROM unnest('{32768,-32769,2147483647}'::text[]) p;
+SELECT pg_temp.try(format('SELECT jobqueue.enqueue(''enq'', priority => %s)', p)) ~ '^(42883|22003|22023): '
+	FROM unnest('{32768,-32769,2147483647}'::text[]) p;
+SELECT pg_temp.try(format('SELECT jobqueue.enqueue_many(''enq'', ''{1}'', priority => %s)', p)) ~
+	'^(42883|22003|22023): ' FROM unnest('{32768,-32769,2147483647}'::text[]) p;
 
 -- enqueue_many: one task for each payload, ids in the order of the payloads
 SELECT array_agg(id) AS ids FROM jobqueue.enqueue_many('many', ARRAY['3', '1', '2', '1']::jsonb[], queue => 'many',
 	priority => 2::smallint, max_attempts => 5, metadata => '{"m": true}') WITH ORDINALITY e(id, n) \gset
 SELECT payload, queue, priority, max_attempts, metadata, status, attempts, created_by = current_user
 FROM jobqueue.tasks, unnest(:'ids'::bigint[]) WITH ORDINALITY e(want, n) WHERE id = want ORDER BY n;
-SELECT n, a < b FROM (SELECT n, id AS a, lead(id) OVER (ORDER BY n) AS b FROM unnest(:'ids'::bigint[]) WITH ORDINALITY e(id, n)) p ORDER BY n;
+SELECT n, a < b FROM (SELECT n, id AS a, lead(id) OVER (ORDER BY n) AS b FROM unnest(:'ids'::bigint[])
+	WITH ORDINALITY e(id, n)) p ORDER BY n;
 SELECT count(*) FROM jobqueue.enqueue_many('many-none', '{}');
-SELECT count(*), count(DISTINCT id) FROM jobqueue.enqueue_many('many-large', (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 10000) n)) id;
-SELECT bool_and(to_jsonb(n) = payload) FROM (SELECT row_number() OVER (ORDER BY id) AS n, payload FROM jobqueue.tasks WHERE type = 'many-large') t;
+SELECT count(*), count(DISTINCT id) FROM jobqueue.enqueue_many('many-large',
+	(SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 10000) n)) id;
+SELECT bool_and(to_jsonb(n) = payload) FROM (SELECT row_number() OVER (ORDER BY id) AS n,
+	payload FROM jobqueue.tasks WHERE type = 'many-large') t;
 BEGIN;
 SELECT jobqueue.enqueue_many('many-later', '{1,2}', delay => '1 h') > 0;
-SELECT status, run_at BETWEEN now() + interval '1 h' AND clock_timestamp() + interval '1 h' FROM jobqueue.tasks WHERE type = 'many-later';
+SELECT status, run_at BETWEEN now() + interval '1 h' AND clock_timestamp() + interval '1 h' FROM jobqueue.tasks
+	WHERE type = 'many-later';
 ROLLBACK;
 -- all or nothing
 SELECT count(*) FROM jobqueue.enqueue_many('many-half', ARRAY['1', NULL, '3']::jsonb[]);
@@ -147,7 +158,8 @@ CREATE ROLE enq_producer;
 SELECT jobqueue.grant_access('enq_producer', 'producer');
 CREATE SCHEMA enq_evil;
 CREATE FUNCTION enq_evil.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT timestamptz 'epoch'$$;
-CREATE FUNCTION enq_evil.evil(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'an operator was hijacked'; END$$;
+CREATE FUNCTION enq_evil.evil(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'an operator was hijacked';
+	END$$;
 CREATE OPERATOR enq_evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = enq_evil.evil);
 CREATE OPERATOR enq_evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = enq_evil.evil);
 GRANT USAGE ON SCHEMA enq_evil TO PUBLIC;
@@ -157,7 +169,8 @@ SELECT jobqueue.enqueue('enq-by') AS id \gset
 SELECT jobqueue.enqueue_many('enq-by', '{1}') AS id2 \gset
 RESET search_path;
 RESET ROLE;
-SELECT created_by, created_at > now() - interval '1 min' FROM jobqueue.tasks WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY[:id, :id2]);
+SELECT created_by, created_at > now() - interval '1 min' FROM jobqueue.tasks
+	WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY[:id, :id2]);
 
 SELECT jobqueue.revoke_access('enq_producer', 'producer');
 DROP ROLE enq_producer;

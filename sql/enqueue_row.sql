@@ -5,12 +5,15 @@
 \i :helpers
 \set ECHO all
 
-CREATE TABLE er_orders (id integer PRIMARY KEY, item text, placed timestamptz DEFAULT '2020-02-02 12:00 UTC', "Odd ""Name""" numeric DEFAULT 1.50, tags text[]);
-CREATE TRIGGER er AFTER INSERT OR UPDATE OR DELETE ON er_orders FOR EACH ROW EXECUTE FUNCTION jobqueue.enqueue_row('er-order');
+CREATE TABLE er_orders (id integer PRIMARY KEY, item text, placed timestamptz DEFAULT '2020-02-02 12:00 UTC',
+	"Odd ""Name""" numeric DEFAULT 1.50, tags text[]);
+CREATE TRIGGER er AFTER INSERT OR UPDATE OR DELETE ON er_orders FOR EACH ROW
+	EXECUTE FUNCTION jobqueue.enqueue_row('er-order');
 INSERT INTO er_orders (id, item, tags) VALUES (1, 'pen', '{a,"b c"}'), (2, NULL, NULL);
 UPDATE er_orders SET item = 'pencil' WHERE id = 1;
 DELETE FROM er_orders WHERE id = 2;
-SELECT payload->'op', payload->'table', ARRAY(SELECT jsonb_object_keys(payload)) FROM jobqueue.tasks WHERE type = 'er-order' ORDER BY id;
+SELECT payload->'op', payload->'table', ARRAY(SELECT jsonb_object_keys(payload)) FROM jobqueue.tasks
+	WHERE type = 'er-order' ORDER BY id;
 SELECT payload->'new' FROM jobqueue.tasks WHERE type = 'er-order' ORDER BY id;
 SELECT payload->'old' FROM jobqueue.tasks WHERE type = 'er-order' ORDER BY id;
 SELECT DISTINCT queue, status, priority, created_by = current_user FROM jobqueue.tasks WHERE type = 'er-order';
@@ -37,14 +40,16 @@ DROP TRIGGER er ON er_orders;
 CREATE SCHEMA "er Schema";
 CREATE TABLE "er Schema".t (a integer) PARTITION BY LIST (a);
 CREATE TABLE "er Schema".t_1 PARTITION OF "er Schema".t FOR VALUES IN (1, 2);
-CREATE TRIGGER er AFTER INSERT ON "er Schema".t FOR EACH ROW WHEN (NEW.a = 1) EXECUTE FUNCTION jobqueue.enqueue_row('er-schema');
+CREATE TRIGGER er AFTER INSERT ON "er Schema".t FOR EACH ROW WHEN (NEW.a = 1)
+	EXECUTE FUNCTION jobqueue.enqueue_row('er-schema');
 INSERT INTO "er Schema".t VALUES (1), (2);
 SELECT payload->'table', payload->'new' FROM jobqueue.tasks WHERE type = 'er-schema';
 DROP TABLE "er Schema".t;
 DROP SCHEMA "er Schema";
 
 -- a deferred constraint trigger enqueues at the commit
-CREATE CONSTRAINT TRIGGER er AFTER INSERT ON er_orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION jobqueue.enqueue_row('er-deferred');
+CREATE CONSTRAINT TRIGGER er AFTER INSERT ON er_orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	EXECUTE FUNCTION jobqueue.enqueue_row('er-deferred');
 BEGIN;
 INSERT INTO er_orders (id) VALUES (5);
 SELECT count(*) FROM jobqueue.tasks WHERE type = 'er-deferred';

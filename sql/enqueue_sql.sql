@@ -1,4 +1,5 @@
--- SQL commands as tasks: what is let in, and for whom; what it leaves in the tables. How they run: test/tap/t/026_sql_commands.pl.
+-- SQL commands as tasks: what is let in, and for whom; what it leaves in the tables. How they run:
+-- test/tap/t/026_sql_commands.pl.
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/sql/helpers.inc'
 \set ECHO none
@@ -12,7 +13,8 @@ CREATE ROLE sql_runner;
 CREATE ROLE sql_producer;
 CREATE ROLE sql_manager;
 SELECT jobqueue.grant_access('sql_runner', 'sql', 'held'), jobqueue.grant_access('sql_producer', 'producer'),
-	jobqueue.grant_access('sql_manager', 'manager'), jobqueue.grant_access('sql_manager', 'producer'), jobqueue.grant_access('sql_manager', 'consumer');
+	jobqueue.grant_access('sql_manager', 'manager'), jobqueue.grant_access('sql_manager', 'producer'),
+		jobqueue.grant_access('sql_manager', 'consumer');
 
 -- who may
 SET ROLE sql_runner;
@@ -23,7 +25,8 @@ SELECT pg_temp.try($$SELECT jobqueue.enqueue('x', queue => 'held')$$);
 SELECT type ~ '^sql:[0-9]+$', payload, status, queue, created_by, run_at, timeout, max_attempts FROM jobqueue.tasks;
 RESET ROLE;
 SELECT type = 'sql:' || 'sql_runner'::regrole::oid FROM jobqueue.tasks WHERE id = :first;
-SELECT type = 'sql:' || run_as_oid, handler, queue, run_as, run_as_oid = 'sql_runner'::regrole, max_attempts, backoff, first_delay,
+SELECT type = 'sql:' || run_as_oid, handler, queue, run_as, run_as_oid = 'sql_runner'::regrole, max_attempts, backoff,
+	first_delay,
 	discard_sqlstates, batch_size, governed FROM jobqueue.handlers WHERE run_as = 'sql_runner';
 SET ROLE sql_producer;
 SELECT pg_temp.try($$SELECT jobqueue.enqueue_sql('SELECT 1', 'held')$$);
@@ -40,11 +43,13 @@ GRANT USAGE ON SCHEMA jobqueue TO sql_runner;
 GRANT EXECUTE ON FUNCTION jobqueue.enqueue_sql TO sql_runner;
 SELECT role, access, queue, source FROM jobqueue.access_status WHERE access = 'sql';
 SET ROLE sql_runner;
-SELECT jobqueue.enqueue_sql(command => 'SELECT 2', queue => 'held', timeout => '90 s', run_at => '2100-01-01') AS second \gset
+SELECT jobqueue.enqueue_sql(command => 'SELECT 2', queue => 'held', timeout => '90 s', run_at => '2100-01-01') AS second
+	\gset
 RESET ROLE;
 SELECT payload, status, queue, created_by, run_at::date, timeout FROM jobqueue.tasks WHERE id = :second;
 -- one type for a role, whoever calls and however often; inside a function with its owner's rights, it is the owner
-CREATE FUNCTION by_definer() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$SELECT jobqueue.enqueue_sql('SELECT 3', 'held')$$;
+CREATE FUNCTION by_definer() RETURNS bigint LANGUAGE sql SECURITY DEFINER
+	AS $$SELECT jobqueue.enqueue_sql('SELECT 3', 'held')$$;
 ALTER FUNCTION by_definer() OWNER TO sql_runner;
 SELECT by_definer() AS third \gset
 SELECT created_by, type = (SELECT type FROM jobqueue.tasks WHERE id = :first) FROM jobqueue.tasks WHERE id = :third;
@@ -82,12 +87,17 @@ SELECT pg_temp.try($$SELECT jobqueue.enqueue_sql('SELECT 1; SELECT 2')$$);
 SELECT pg_temp.try($$SELECT jobqueue.enqueue_sql('SELECT 1; COMMIT')$$);
 -- ... and that is nothing without a client, or a session
 SELECT c, pg_temp.try(format('SELECT jobqueue.enqueue_sql(%L, ''held'') > 0', c)) FROM unnest(ARRAY[
-	'BEGIN', 'COMMIT', 'ROLLBACK', 'SAVEPOINT s', 'PREPARE TRANSACTION ''x''', 'COMMIT PREPARED ''x''', 'START TRANSACTION', 'ABORT',
-	'COPY t FROM STDIN', 'COPY t TO STDOUT', 'COPY (SELECT 1) TO STDOUT', 'LISTEN l', 'UNLISTEN *', 'DECLARE c CURSOR FOR SELECT 1',
-	'FETCH c', 'MOVE c', 'CLOSE c', 'PREPARE p AS SELECT 1', 'EXECUTE p', 'DEALLOCATE p', 'SET ROLE postgres', 'SET work_mem = 64',
+	'BEGIN', 'COMMIT', 'ROLLBACK', 'SAVEPOINT s', 'PREPARE TRANSACTION ''x''', 'COMMIT PREPARED ''x''',
+		'START TRANSACTION', 'ABORT',
+	'COPY t FROM STDIN', 'COPY t TO STDOUT', 'COPY (SELECT 1) TO STDOUT', 'LISTEN l', 'UNLISTEN *',
+		'DECLARE c CURSOR FOR SELECT 1',
+	'FETCH c', 'MOVE c', 'CLOSE c', 'PREPARE p AS SELECT 1', 'EXECUTE p', 'DEALLOCATE p', 'SET ROLE postgres',
+		'SET work_mem = 64',
 	'RESET ALL', 'SET SESSION AUTHORIZATION postgres', 'SET TRANSACTION READ ONLY', 'DISCARD ALL',
-	'SELECT 1;', 'COPY t TO ''/tmp/x''', 'COPY t TO PROGRAM ''true''', 'NOTIFY n', 'VACUUM', 'DO ''BEGIN END''', 'TABLE t',
-	'MERGE INTO t USING t u ON false WHEN MATCHED THEN DO NOTHING', 'EXPLAIN SELECT 1', 'LOCK TABLE t']) WITH ORDINALITY u(c, n) ORDER BY n;
+	'SELECT 1;', 'COPY t TO ''/tmp/x''', 'COPY t TO PROGRAM ''true''', 'NOTIFY n', 'VACUUM', 'DO ''BEGIN END''',
+		'TABLE t',
+	'MERGE INTO t USING t u ON false WHEN MATCHED THEN DO NOTHING', 'EXPLAIN SELECT 1', 'LOCK TABLE t'])
+		WITH ORDINALITY u(c, n) ORDER BY n;
 
 -- nobody else makes such tasks, or handlers for them
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('sql:1')$$);
@@ -102,7 +112,9 @@ SELECT pg_temp.try(format('SELECT jobqueue.register_handler(%L, ''nothing(jsonb)
 SELECT pg_temp.try(format('SELECT jobqueue.alter_handler(%L, max_attempts => 1)', :'reserved'));
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('mine', 'jobqueue._run_sql(jobqueue.tasks)')$$);
 SELECT pg_temp.try(format('SELECT jobqueue.claim(''held'', types => ARRAY[%L])', :'reserved'));
-SELECT pg_temp.try(format('SELECT jobqueue.complete_and_claim(''{}'', ''{}'', queue => ''held'', types => ARRAY[%L, ''a''])', :'reserved'));
+SELECT pg_temp.try(
+	format('SELECT jobqueue.complete_and_claim(''{}'', ''{}'', queue => ''held'', types => ARRAY[%L, ''a''])',
+		:'reserved'));
 -- claim() and drain() leave them alone, with a handler or without
 BEGIN;
 SELECT jobqueue.enqueue_sql('SELECT 5', 'other') AS fifth \gset
@@ -126,9 +138,12 @@ SELECT count(*), bool_and(type = :'reserved') FROM jobqueue.handlers WHERE run_a
 
 -- forgery in plain SQL: refused for whoever is subject to row-level security
 SET ROLE sql_producer;
-SELECT pg_temp.try(format('INSERT INTO jobqueue.tasks (type, payload) VALUES (%L, ''{"command": "SELECT 1"}'')', :'reserved'));
+SELECT pg_temp.try(format('INSERT INTO jobqueue.tasks (type, payload) VALUES (%L, ''{"command": "SELECT 1"}'')',
+	:'reserved'));
 SET ROLE sql_manager;
-SELECT pg_temp.try(format('WITH u AS (UPDATE jobqueue.tasks SET status = ''completed'' WHERE type = %L RETURNING 1) SELECT count(*) FROM u', :'reserved'));
+SELECT pg_temp.try(
+	format('WITH u AS (UPDATE jobqueue.tasks SET status = ''completed'' WHERE type = %L RETURNING 1) SELECT count(*) '
+		'FROM u', :'reserved'));
 SELECT count(*) > 0 FROM jobqueue.tasks WHERE type = :'reserved';
 -- managers cancel, purge and delete them
 SELECT jobqueue.cancel(:second);
@@ -144,7 +159,8 @@ SELECT pg_reload_conf();
 \i :helpers
 \set ECHO all
 SET client_min_messages = warning;
-SELECT pg_temp.try($$SELECT jobqueue.enqueue_sql('SELECT 1', 'held')$$) ~ '^42501: role ".*" is a superuser, and may not run tasks$';
+SELECT pg_temp.try($$SELECT jobqueue.enqueue_sql('SELECT 1', 'held')$$) ~
+	'^42501: role ".*" is a superuser, and may not run tasks$';
 ALTER SYSTEM RESET jobqueue.allow_superuser_handlers;
 SELECT pg_reload_conf();
 \c -

@@ -9,23 +9,29 @@ SET client_min_messages = warning;
 -- one failure, without what differs from run to run; that is checked
 CREATE FUNCTION pg_temp.failure(failure jsonb, task jobqueue.tasks) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-	ASSERT (failure->>'started_at')::timestamptz BETWEEN task.created_at AND task.updated_at, format('started at %s', failure->>'started_at');
-	ASSERT (failure->>'seconds')::numeric BETWEEN 0 AND extract(epoch FROM task.updated_at - task.created_at), format('%s seconds', failure->>'seconds');
+	ASSERT (failure->>'started_at')::timestamptz BETWEEN task.created_at AND task.updated_at,
+		format('started at %s', failure->>'started_at');
+	ASSERT (failure->>'seconds')::numeric BETWEEN 0 AND extract(epoch FROM task.updated_at - task.created_at),
+		format('%s seconds', failure->>'seconds');
 	ASSERT failure->>'worker' <> '', 'no worker';
-	RETURN regexp_replace(jsonb_pretty(failure - '{started_at,seconds,worker}'::text[]), 'task \d+ of', 'task N of', 'g');
+	RETURN regexp_replace(jsonb_pretty(failure - '{started_at,seconds,worker}'::text[]), 'task \d+ of', 'task N of',
+		'g');
 END $$;
 CREATE FUNCTION pg_temp.brief(task_id bigint) RETURNS SETOF text LANGUAGE sql AS $$
-	SELECT format('%s: %s %s', f->>'attempt', f->>'sqlstate', f->>'message') FROM jobqueue.tasks, jsonb_array_elements(failures) f WHERE id = task_id
+	SELECT format('%s: %s %s', f->>'attempt', f->>'sqlstate', f->>'message') FROM jobqueue.tasks,
+		jsonb_array_elements(failures) f WHERE id = task_id
 $$;
 
 CREATE SCHEMA f_schema;
 CREATE DOMAIN f_schema.f_domain AS integer CONSTRAINT f_positive CHECK (value > 0);
-CREATE TABLE f_schema.f_table (id integer CONSTRAINT f_key PRIMARY KEY, value integer CONSTRAINT f_value CHECK (value < 10), needed text NOT NULL);
+CREATE TABLE f_schema.f_table (id integer CONSTRAINT f_key PRIMARY KEY,
+	value integer CONSTRAINT f_value CHECK (value < 10), needed text NOT NULL);
 CREATE FUNCTION f_work(task jobqueue.tasks) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	CASE task.payload->>'do'
 	WHEN 'raise' THEN
-		RAISE EXCEPTION 'attempt % has no luck', task.attempts USING ERRCODE = 'XY123', DETAIL = 'a detail', HINT = 'a hint', SCHEMA = 's', TABLE = 't', COLUMN = 'c', DATATYPE = 'd', CONSTRAINT = 'k';
+		RAISE EXCEPTION 'attempt % has no luck', task.attempts USING ERRCODE = 'XY123', DETAIL = 'a detail',
+			HINT = 'a hint', SCHEMA = 's', TABLE = 't', COLUMN = 'c', DATATYPE = 'd', CONSTRAINT = 'k';
 	WHEN 'key' THEN
 		INSERT INTO f_schema.f_table VALUES (1, 1, ''), (1, 1, '');
 	WHEN 'check' THEN
@@ -60,25 +66,34 @@ END $$;
 
 -- what is known of an error
 SELECT jobqueue.register_handler('f', 'f_work(jobqueue.tasks)', first_delay => '0', max_attempts => 1);
-SELECT array_agg(jobqueue.enqueue('f', jsonb_build_object('do', what)) ORDER BY n) AS ids FROM unnest('{raise,key,check,"null",domain,parse,odd,empty,discard}'::text[]) WITH ORDINALITY u(what, n) \gset
+SELECT array_agg(jobqueue.enqueue('f', jsonb_build_object('do', what)) ORDER BY n) AS ids
+	FROM unnest('{raise,key,check,"null",domain,parse,odd,empty,discard}'::text[]) WITH ORDINALITY u(what, n) \gset
 SELECT count(w.id) FROM unnest(:'ids'::bigint[]) id, LATERAL jobqueue.wait_for(id, '60 s') w;
-SELECT status, last_sqlstate = failures->-1->>'sqlstate' AND last_error = failures->-1->>'message', pg_temp.failure(failures->0, tasks) FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
-SELECT DISTINCT jsonb_array_length(failures), (SELECT string_agg(k, ' ' ORDER BY k) FROM unnest('{attempt,started_at,seconds,worker,sqlstate,message}'::text[]) k WHERE failures->0 ? k) FROM jobqueue.tasks WHERE id = ANY (:'ids');
-SELECT DISTINCT jsonb_typeof(failures->0->'attempt'), jsonb_typeof(failures->0->'seconds'), failures->0->>'worker' = claimed_by FROM jobqueue.tasks WHERE id = ANY (:'ids');
+SELECT status, last_sqlstate = failures->-1->>'sqlstate' AND last_error = failures->-1->>'message',
+	pg_temp.failure(failures->0, tasks) FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
+SELECT DISTINCT jsonb_array_length(failures), (SELECT string_agg(k, ' ' ORDER BY k)
+	FROM unnest('{attempt,started_at,seconds,worker,sqlstate,message}'::text[]) k WHERE failures->0 ? k)
+	FROM jobqueue.tasks WHERE id = ANY (:'ids');
+SELECT DISTINCT jsonb_typeof(failures->0->'attempt'), jsonb_typeof(failures->0->'seconds'),
+	failures->0->>'worker' = claimed_by FROM jobqueue.tasks WHERE id = ANY (:'ids');
 -- long ones are cut, in whole characters
 SELECT jobqueue.enqueue('f', '{"do": "long"}') AS id \gset
 SELECT count(jobqueue.wait_for(:id, '60 s'));
-SELECT failures->0->>'message' ~ '^ä+$', length(failures->0->>'message') <= 2000, failures->0->>'detail' ~ '^ö+$', octet_length(failures->0->>'detail') <= 2000, failures->0->>'hint' ~ '^ü+$',
-	octet_length(failures->0->>'hint') <= 2000, last_error ~ '^ä+$', octet_length(last_error) <= 8192, pg_column_size(failures) < 20000 FROM jobqueue.tasks WHERE id = :id;
+SELECT failures->0->>'message' ~ '^ä+$', length(failures->0->>'message') <= 2000, failures->0->>'detail' ~ '^ö+$',
+	octet_length(failures->0->>'detail') <= 2000, failures->0->>'hint' ~ '^ü+$',
+	octet_length(failures->0->>'hint') <= 2000, last_error ~ '^ä+$', octet_length(last_error) <= 8192,
+		pg_column_size(failures) < 20000 FROM jobqueue.tasks WHERE id = :id;
 DELETE FROM jobqueue.tasks;
 
 -- in their order; kept when it works in the end
 SELECT jobqueue.enqueue('f', '{"do": "twice"}', max_attempts => 5) AS id \gset
 SELECT status, attempts, result, last_error FROM jobqueue.wait_for(:id, '60 s');
 SELECT pg_temp.brief(:id);
-SELECT pg_temp.leaf(:id), (f->>'started_at')::timestamptz > lag((f->>'started_at')::timestamptz) OVER (ORDER BY n) FROM jobqueue.tasks, jsonb_array_elements(failures) WITH ORDINALITY AS e(f, n) WHERE id = :id ORDER BY n;
+SELECT pg_temp.leaf(:id), (f->>'started_at')::timestamptz > lag((f->>'started_at')::timestamptz) OVER (ORDER BY n)
+	FROM jobqueue.tasks, jsonb_array_elements(failures) WITH ORDINALITY AS e(f, n) WHERE id = :id ORDER BY n;
 -- no more than 20: the latest
-SELECT jobqueue.enqueue('f', '{"do": "raise"}', max_attempts => 20) AS a, jobqueue.enqueue('f', '{"do": "raise"}', max_attempts => 25) AS b \gset
+SELECT jobqueue.enqueue('f', '{"do": "raise"}', max_attempts => 20) AS a,
+	jobqueue.enqueue('f', '{"do": "raise"}', max_attempts => 25) AS b \gset
 SELECT status, attempts, jsonb_array_length(failures) FROM jobqueue.wait_for(:a, '60 s');
 SELECT status, attempts, jsonb_array_length(failures) FROM jobqueue.wait_for(:b, '60 s');
 SELECT jsonb_path_query_array(failures, '$[*].attempt') FROM jobqueue.tasks WHERE id IN (:a, :b) ORDER BY id;
@@ -124,7 +139,8 @@ BEGIN
 		PERFORM jobqueue.fail(id, attempts, 'no. ' || n, retry_in => '0') FROM jobqueue.claim('f-out');
 	END LOOP;
 END $$;
-SELECT status, attempts, jsonb_array_length(failures), failures->0->>'message', failures->19->>'message' FROM jobqueue.tasks WHERE id = :id;
+SELECT status, attempts, jsonb_array_length(failures), failures->0->>'message',
+	failures->19->>'message' FROM jobqueue.tasks WHERE id = :id;
 SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim('f-out');
 SELECT status, jsonb_array_length(failures) FROM jobqueue.tasks WHERE id = :id;
 

@@ -41,7 +41,8 @@ CREATE FUNCTION "H Schema".batch_of_any(payloads anyarray) RETURNS void LANGUAGE
 CREATE FUNCTION "H Schema".batch_and_more(payloads jsonb[], more integer) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION "H Schema".batch_to_jsonb(payloads jsonb[]) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
 CREATE FUNCTION "H Schema".batch_to_text(payloads jsonb[]) RETURNS text[] LANGUAGE sql AS 'SELECT NULL::text[]';
-CREATE FUNCTION "H Schema".batch_to_domain(payloads jsonb[]) RETURNS "H Schema".arrays LANGUAGE sql AS 'SELECT payloads::"H Schema".arrays';
+CREATE FUNCTION "H Schema".batch_to_domain(payloads jsonb[]) RETURNS "H Schema".arrays LANGUAGE sql
+	AS 'SELECT payloads::"H Schema".arrays';
 CREATE FUNCTION "H Schema".batch_to_set(payloads jsonb[]) RETURNS SETOF jsonb[] LANGUAGE sql AS 'SELECT payloads';
 CREATE FUNCTION "H Schema".batch_output(payloads jsonb[], OUT results jsonb[]) LANGUAGE sql AS 'SELECT payloads';
 
@@ -152,7 +153,8 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 SELECT type, run_as FROM jobqueue.handlers ORDER BY type;
 -- not even by writing to the tables
 SELECT pg_temp.try($$UPDATE jobqueue.handlers SET run_as = 'postgres'$$);
-SELECT pg_temp.try($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation) SELECT 'h-forged', handler, 'postgres', incarnation FROM jobqueue.handlers LIMIT 1$$);
+SELECT pg_temp.try($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation) SELECT 'h-forged', handler,
+	'postgres', incarnation FROM jobqueue.handlers LIMIT 1$$);
 RESET ROLE;
 
 -- another owner's handler is not replaced, nor taken away

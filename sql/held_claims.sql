@@ -1,5 +1,5 @@
--- Claims that a backend completes without a statement: it knows where their rows are. Whatever happens to a row in between,
--- complete() says what it would say otherwise. Without history, for that is where it is done.
+-- Claims that a backend completes without a statement: it knows where their rows are. Whatever happens to a row in
+-- between, complete() says what it would say otherwise. Without history, for that is where it is done.
 ALTER SYSTEM SET jobqueue.completed_retention = 0;
 SELECT pg_reload_conf();
 \c -
@@ -8,13 +8,18 @@ SELECT pg_reload_conf();
 SHOW jobqueue.completed_retention;
 
 -- as for any claim: each once, in the order given, and nothing is left
-SELECT count(jobqueue.enqueue('held', to_jsonb(n), unique_key => 'k' || n, unique_scope => 'waiting')) FROM generate_series(1, 6) n;
+SELECT count(jobqueue.enqueue('held', to_jsonb(n), unique_key => 'k' || n, unique_scope => 'waiting'))
+	FROM generate_series(1, 6) n;
 CREATE TEMP TABLE c AS SELECT * FROM jobqueue.claim(max_tasks => 6, claimed_by => 'me', lease => '1 h');
-SELECT payload, status, attempts, max_attempts, claimed_by, unique_scope, processed_at = updated_at, lease_expires_at > now() + '50 min', progress, queue, type, unique_key FROM c ORDER BY id;
+SELECT payload, status, attempts, max_attempts, claimed_by, unique_scope, processed_at = updated_at,
+	lease_expires_at > now() + '50 min', progress, queue, type, unique_key FROM c ORDER BY id;
 SELECT count(*) FROM c JOIN jobqueue.tasks t USING (id) WHERE c.* IS NOT DISTINCT FROM t.*;
-SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id) FROM c WHERE payload < '3'), (SELECT array_agg(attempts) FROM c WHERE payload < '3'));
-SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id) FROM c WHERE payload < '4'), (SELECT array_agg(attempts) FROM c WHERE payload < '4'));
-SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id) || array_agg(id) FROM c WHERE payload = '4'), (SELECT array_agg(attempts) || array_agg(attempts) FROM c WHERE payload = '4'));
+SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id) FROM c WHERE payload < '3'),
+	(SELECT array_agg(attempts) FROM c WHERE payload < '3'));
+SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id) FROM c WHERE payload < '4'),
+	(SELECT array_agg(attempts) FROM c WHERE payload < '4'));
+SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id) || array_agg(id) FROM c WHERE payload = '4'),
+	(SELECT array_agg(attempts) || array_agg(attempts) FROM c WHERE payload = '4'));
 SELECT jobqueue.complete(id, attempts + 1) FROM c WHERE payload = '5';
 SELECT jobqueue.complete(id, attempts) FROM c WHERE payload = '5';
 SELECT jobqueue.complete(id, attempts) FROM c WHERE payload = '6';
@@ -47,7 +52,8 @@ SELECT count(jobqueue.enqueue('held', to_jsonb(repeat(md5(n::text), 60)))) FROM 
 CREATE TEMP TABLE c AS SELECT id, attempts FROM jobqueue.claim(max_tasks => 200, lease => '1 h');
 DELETE FROM jobqueue.tasks WHERE id IN (SELECT id FROM c ORDER BY id OFFSET 1);
 VACUUM FULL jobqueue.tasks_live;
-SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id ORDER BY id) FROM c), (SELECT array_agg(attempts ORDER BY id) FROM c));
+SELECT count(*) FROM jobqueue.complete_many((SELECT array_agg(id ORDER BY id) FROM c),
+	(SELECT array_agg(attempts ORDER BY id) FROM c));
 DROP TABLE c;
 
 -- what is rolled back is as it was: the claim, or the completion
@@ -96,7 +102,8 @@ ALTER TABLE jobqueue.tasks DROP CONSTRAINT once;
 CREATE INDEX held_index ON jobqueue.tasks_live (claimed_by, (payload #>> '{}')) WHERE status = 'processing';
 SET enable_seqscan = off;
 SELECT id, attempts FROM jobqueue.claim(lease => '1 h', claimed_by => 'indexed') \gset
-SELECT count(*) FROM jobqueue.tasks_live WHERE claimed_by = 'indexed' AND payload #>> '{}' = '4' AND status = 'processing';
+SELECT count(*) FROM jobqueue.tasks_live WHERE claimed_by = 'indexed' AND payload #>> '{}' = '4'
+	AND status = 'processing';
 SELECT jobqueue.complete(:id, :attempts);
 RESET enable_seqscan;
 DROP INDEX jobqueue.held_index;
@@ -107,7 +114,8 @@ INSERT INTO jobqueue.tasks (type, payload) SELECT 'held', jsonb_agg(md5(n::text)
 SELECT id, attempts, jsonb_array_length(payload) FROM jobqueue.claim(lease => '1 h') \gset
 SELECT :jsonb_array_length, jsonb_array_length(payload) FROM jobqueue.tasks WHERE id = :id;
 SELECT jobqueue.complete(:id, :attempts);
-SELECT oid::regclass AS toast FROM pg_class WHERE oid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'jobqueue.tasks_live'::regclass) \gset
+SELECT oid::regclass AS toast FROM pg_class WHERE oid = (SELECT reltoastrelid FROM pg_class WHERE oid =
+	'jobqueue.tasks_live'::regclass) \gset
 SELECT count(*) FROM :toast;
 
 -- in a transaction that only reads

@@ -12,7 +12,8 @@ $$;
 CREATE FUNCTION pg_temp.done(p text) RETURNS boolean LANGUAGE sql AS $$
 	SELECT jobqueue.complete(id, attempts) FROM jobqueue.tasks WHERE payload = to_jsonb(p) AND status = 'processing'
 $$;
-CREATE FUNCTION pg_temp.put(q text, p text, g text DEFAULT NULL, priority int DEFAULT 0, type text DEFAULT 'out') RETURNS bigint LANGUAGE sql AS $$
+CREATE FUNCTION pg_temp.put(q text, p text, g text DEFAULT NULL, priority int DEFAULT 0, type text DEFAULT 'out')
+	RETURNS bigint LANGUAGE sql AS $$
 	SELECT jobqueue.enqueue(type, to_jsonb(p), q, group_key => g, priority => priority)
 $$;
 -- All that claims get, one after the other.
@@ -48,8 +49,10 @@ END $$;
 \set ECHO all
 
 -- arguments
-SELECT pg_temp.try($$SELECT jobqueue.alter_queue('lq', $$ || a || ')') AS said, a FROM unnest('{weight => 1001, weight => -1, max_running => -1,
-	rate_limit => -1, rate_period => ''-1 s'', rate_burst => -1, group_limit => -1, group_rate_limit => -1, group_rate_period => ''-1 s'',
+SELECT pg_temp.try($$SELECT jobqueue.alter_queue('lq', $$ || a || ')') AS said,
+	a FROM unnest('{weight => 1001, weight => -1, max_running => -1,
+	rate_limit => -1, rate_period => ''-1 s'', rate_burst => -1, group_limit => -1, group_rate_limit => -1, '
+		'group_rate_period => ''-1 s'',
 	group_rate_burst => -1, aging => ''-1 s'', rate_period => ''178000000 years''}'::text[]) a;
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue('')$$);
 SELECT pg_temp.try($$SELECT jobqueue.alter_queue(NULL)$$);
@@ -60,26 +63,33 @@ SELECT pg_temp.try($$SELECT jobqueue.enqueue('out', group_key => '')$$);
 -- what the table shows: what is left out stays, 0 means none
 \pset null -
 SELECT jobqueue.alter_queue('lq', 1, 1000, 2, '3 s', 4, 5, false, 6, '7 s', 8, '9 s');
-SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging,
+SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit,
+	group_rate_period, group_rate_burst, aging,
 	paused_at, rate_changed_at IS NOT NULL FROM jobqueue.queues WHERE queue ~ '^lq';
 SELECT jobqueue.alter_queue('lq', max_running => 11, group_hold_on_retry => true, aging => '0');
 SELECT jobqueue.alter_queue('lq');
-SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging,
+SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit,
+	group_rate_period, group_rate_burst, aging,
 	paused_at, rate_changed_at IS NOT NULL FROM jobqueue.queues WHERE queue ~ '^lq';
 SELECT jobqueue.alter_queue('lq', 0, 0, 0, '0', 0, 0, NULL, 0, '0', 0, '0');
-SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit, group_rate_period, group_rate_burst, aging FROM jobqueue.queues WHERE queue ~ '^lq';
+SELECT max_running, weight, rate_limit, rate_period, rate_burst, group_limit, group_hold_on_retry, group_rate_limit,
+	group_rate_period, group_rate_burst, aging FROM jobqueue.queues WHERE queue ~ '^lq';
 DELETE FROM jobqueue.queues WHERE queue NOT IN (SELECT queue FROM other_queues);
 SET client_min_messages = warning;
 CREATE FUNCTION lq_handler(payload jsonb) RETURNS text LANGUAGE sql AS $$SELECT payload #>> '{}'$$;
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('lq', 'lq_handler(jsonb)', $$ || a || ')') AS said, a
-FROM unnest('{max_running => -1, rate_limit => -1, rate_period => ''-1 s'', rate_burst => -1, group_limit => -1}'::text[]) a;
-SELECT jobqueue.register_handler('lq', 'lq_handler(jsonb)', max_running => 1, rate_limit => 2, rate_period => '3 s', rate_burst => 4, group_limit => 5);
+FROM unnest(
+'{max_running => -1, rate_limit => -1, rate_period => ''-1 s'', rate_burst => -1, group_limit => -1}'::text[]) a;
+SELECT jobqueue.register_handler('lq', 'lq_handler(jsonb)', max_running => 1, rate_limit => 2, rate_period => '3 s',
+	rate_burst => 4, group_limit => 5);
 SELECT max_running, rate_limit, rate_period, rate_burst, group_limit FROM jobqueue.handlers;
 SELECT pg_temp.try($$SELECT jobqueue.alter_handler('lq', $$ || a || ')') AS said, a
-FROM unnest('{max_running => -1, rate_limit => -1, rate_period => ''-1 s'', rate_burst => -1, group_limit => -1}'::text[]) a;
+FROM unnest(
+'{max_running => -1, rate_limit => -1, rate_period => ''-1 s'', rate_burst => -1, group_limit => -1}'::text[]) a;
 SELECT jobqueue.alter_handler('lq', rate_limit => 7);
 SELECT max_running, rate_limit, rate_period, rate_burst, group_limit FROM jobqueue.handlers;
-SELECT jobqueue.alter_handler('lq', max_running => 0, rate_limit => 0, rate_period => '0', rate_burst => 0, group_limit => 0);
+SELECT jobqueue.alter_handler('lq', max_running => 0, rate_limit => 0, rate_period => '0', rate_burst => 0,
+	group_limit => 0);
 SELECT max_running, rate_limit, rate_period, rate_burst, group_limit FROM jobqueue.handlers;
 -- registered again: replaced
 SELECT jobqueue.alter_handler('lq', max_running => 3);
@@ -228,11 +238,14 @@ SELECT pg_temp.take('gt', 100);
 ROLLBACK;
 SELECT pg_temp.take('gt', 100);
 -- complete_and_claim makes room for its own
-SELECT t2.payload FROM jobqueue.tasks t, jobqueue.complete_and_claim(ARRAY[t.id], ARRAY[t.attempts], NULL, 'gt', 10) t2 WHERE t.payload = '"a1"';
-SELECT t2.payload FROM jobqueue.tasks t, jobqueue.complete_and_claim(ARRAY[t.id], ARRAY[t.attempts], NULL, 'gt', 10) t2 WHERE t.payload = '"a2"';
+SELECT t2.payload FROM jobqueue.tasks t, jobqueue.complete_and_claim(ARRAY[t.id], ARRAY[t.attempts], NULL, 'gt', 10) t2
+	WHERE t.payload = '"a1"';
+SELECT t2.payload FROM jobqueue.tasks t, jobqueue.complete_and_claim(ARRAY[t.id], ARRAY[t.attempts], NULL, 'gt', 10) t2
+	WHERE t.payload = '"a2"';
 SELECT pg_temp.take('gt', 100);
 -- a subtransaction that fails
-DO $$ BEGIN PERFORM pg_temp.done('a3'); PERFORM pg_temp.take('gt'); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN END $$;
+DO $$ BEGIN PERFORM pg_temp.done('a3'); PERFORM pg_temp.take('gt'); RAISE division_by_zero;
+	EXCEPTION WHEN division_by_zero THEN END $$;
 SELECT pg_temp.take('gt', 100);
 SELECT pg_temp.done('a3');
 SELECT pg_temp.take('gt', 100);
@@ -287,7 +300,8 @@ CALL pg_temp.clear();
 -- of a type, in all queues; other types of the queue are not held up
 SELECT jobqueue.register_handler('mt', 'lq_handler(jsonb)', max_running => 2);
 SELECT jobqueue.pause_queue(q) FROM unnest('{mt-1,mt-2}'::text[]) q;
-SELECT count(pg_temp.put('mt-' || q, 'm' || q || n, type => 'mt')) FROM generate_series(1, 3) n, generate_series(1, 2) q;
+SELECT count(pg_temp.put('mt-' || q, 'm' || q || n, type => 'mt')) FROM generate_series(1, 3) n,
+	generate_series(1, 2) q;
 SELECT count(pg_temp.put('mt-1', 'other' || n)) FROM generate_series(1, 2) n;
 CALL pg_temp.counted();
 BEGIN;
@@ -334,7 +348,8 @@ SELECT count(pg_temp.put('ag', 'n' || n)) FROM generate_series(1, 3) n;
 CALL pg_temp.counted();
 SELECT pg_temp.take('ag', 1);
 SELECT pg_temp.put('ag', 'low', priority => 10) > 0;
-CALL pg_temp.wait_until($$(SELECT clock_timestamp() > created_at + interval '200 ms' FROM jobqueue.tasks WHERE payload = '"low"')$$);
+CALL pg_temp.wait_until($$(SELECT clock_timestamp() > created_at + interval '200 ms' FROM jobqueue.tasks
+	WHERE payload = '"low"')$$);
 SELECT count(pg_temp.put('ag', 'n' || n)) FROM generate_series(4, 6) n;
 SELECT pg_temp.take('ag'), pg_temp.take('ag'), pg_temp.take('ag');
 CALL pg_temp.clear();
@@ -344,7 +359,8 @@ SELECT count(pg_temp.put('ex', 'e' || n, 'e')) FROM generate_series(1, 2) n;
 SELECT jobqueue.alter_queue('ex', max_running => 1);
 CALL pg_temp.counted();
 SELECT count(*) FROM jobqueue.claim('ex', 10, lease => '1 ms');
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.tasks_live WHERE payload = '"e1"' AND status <> 'processing')$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.tasks_live WHERE payload = '"e1"'
+	AND status <> 'processing')$$);
 SELECT pg_temp.take('ex', 100);
 SELECT jobqueue.extend_lease(id, attempts) FROM jobqueue.tasks WHERE payload = '"e1"';
 DELETE FROM jobqueue.tasks WHERE status = 'processing';
@@ -365,7 +381,8 @@ BEGIN
 		(SELECT coalesce(max(l.n), 0) FROM public.lq_ledger l WHERE l.grp = task.group_key);
 END $$;
 SELECT jobqueue.register_handler('lq-note', 'lq_note(jobqueue.tasks)', queue => 'lw');
-SELECT count(jobqueue.enqueue('lq-note', to_jsonb(n), group_key => 'g' || g)) FROM generate_series(1, 20) n, generate_series(1, 10) g;
+SELECT count(jobqueue.enqueue('lq-note', to_jsonb(n), group_key => 'g' || g)) FROM generate_series(1, 20) n,
+	generate_series(1, 10) g;
 CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live WHERE type = 'lq-note')$$);
 SELECT count(*), count(DISTINCT (grp, n)), bool_and(seen = n - 1) FROM lq_ledger;
 -- an outside claim holds the group back from the workers
@@ -373,7 +390,8 @@ TRUNCATE lq_ledger;
 SELECT jobqueue.enqueue('out', '1', 'lw', group_key => 'g1') AS id \gset
 CALL pg_temp.counted();
 SELECT pg_temp.take('lw', 1);
-SELECT count(jobqueue.enqueue('lq-note', to_jsonb(n), group_key => 'g' || g)) FROM generate_series(2, 4) n, generate_series(1, 2) g;
+SELECT count(jobqueue.enqueue('lq-note', to_jsonb(n), group_key => 'g' || g)) FROM generate_series(2, 4) n,
+	generate_series(1, 2) g;
 CALL pg_temp.wait_until($$(SELECT count(*) FROM lq_ledger) = 3$$);
 SELECT grp, array_agg(n ORDER BY seq) FROM lq_ledger GROUP BY grp;
 SELECT status, count(*) FROM jobqueue.tasks WHERE group_key = 'g1' AND finished_at IS NULL GROUP BY 1 ORDER BY 1;

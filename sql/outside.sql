@@ -8,14 +8,17 @@
 -- complete
 SELECT jobqueue.enqueue('out', queue => 'out') AS id \gset
 -- nobody has claimed it yet: attempt 0 names no claim
-SELECT jobqueue.complete(:id, 0), jobqueue.complete(:id, 1), jobqueue.fail(:id, 0, 'x'), jobqueue.release(:id, 0), jobqueue.extend_lease(:id, 0);
+SELECT jobqueue.complete(:id, 0), jobqueue.complete(:id, 1), jobqueue.fail(:id, 0, 'x'), jobqueue.release(:id, 0),
+	jobqueue.extend_lease(:id, 0);
 SELECT pg_temp.show(:id);
 SELECT attempts FROM jobqueue.claim('out');
-SELECT jobqueue.complete(:id, 0), jobqueue.complete(:id, 2), jobqueue.complete(:id, -1), jobqueue.complete(-1, 1), jobqueue.complete(9223372036854775807, 1);
+SELECT jobqueue.complete(:id, 0), jobqueue.complete(:id, 2), jobqueue.complete(:id, -1), jobqueue.complete(-1, 1),
+	jobqueue.complete(9223372036854775807, 1);
 SELECT pg_temp.show(:id);
 BEGIN;
 SELECT jobqueue.complete(:id, 1, '{"done": [1, 2]}');
-SELECT finished_at BETWEEN now() AND clock_timestamp(), updated_at BETWEEN now() AND clock_timestamp(), processed_at < now(), result, claimed_by IS NOT NULL, created_by = current_user
+SELECT finished_at BETWEEN now() AND clock_timestamp(), updated_at BETWEEN now() AND clock_timestamp(),
+	processed_at < now(), result, claimed_by IS NOT NULL, created_by = current_user
 FROM jobqueue.tasks WHERE id = :id;
 COMMIT;
 SELECT pg_temp.show(:id);
@@ -47,7 +50,8 @@ SELECT count(*) FROM jobqueue.complete_many(:'ids', '{1,2,1,1,0}');
 -- results go to their tasks, whatever the order; what is unknown or named twice does no harm
 SELECT count(*) FROM jobqueue.claim('out', 2);
 SELECT array_position(:'ids'::bigint[], id) FROM jobqueue.complete_many(
-	ARRAY[(:'ids'::bigint[])[5], -1, (:'ids'::bigint[])[2], (:'ids'::bigint[])[5]], '{1,1,1,1}', ARRAY['"five"', '"nobody"', '"two"', '"five"']::jsonb[]) id ORDER BY 1;
+	ARRAY[(:'ids'::bigint[])[5], -1, (:'ids'::bigint[])[2], (:'ids'::bigint[])[5]], '{1,1,1,1}',
+		ARRAY['"five"', '"nobody"', '"two"', '"five"']::jsonb[]) id ORDER BY 1;
 SELECT array_position(:'ids'::bigint[], id), status, result FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER BY id;
 SELECT jobqueue.complete((:'ids'::bigint[])[4], 1);
 SELECT count(*) FROM jobqueue.complete_many('{}', '{}');
@@ -69,17 +73,20 @@ BEGIN
 	FOR n IN 1..30 LOOP
 		SELECT * INTO task FROM jobqueue.claim('out');
 		new_status := jobqueue.fail(task.id, task.attempts, 'no. ' || n, 'XX' || lpad(n::text, 3, '0'));
-		INSERT INTO waits SELECT n, new_status, run_at, run_at - clock_timestamp() FROM jobqueue.tasks WHERE id = task.id;
+		INSERT INTO waits SELECT n, new_status, run_at, run_at - clock_timestamp() FROM jobqueue.tasks WHERE id =
+			task.id;
 		ASSERT jobqueue.retry(task.id);
 		COMMIT;
 	END LOOP;
 END $$;
 SELECT attempt, status FROM waits WHERE status <> 'scheduled';
 SELECT attempt, wait FROM waits
-WHERE wait NOT BETWEEN 0.75 * least(interval '5 s' * 2 ^ (attempt - 1), '1 h') AND 1.25 * least(interval '5 s' * 2 ^ (attempt - 1), '1 h');
+WHERE wait NOT BETWEEN 0.75 * least(interval '5 s' * 2 ^ (attempt - 1), '1 h')
+AND 1.25 * least(interval '5 s' * 2 ^ (attempt - 1), '1 h');
 -- not all alike: tasks that failed together do not come back together
 SELECT count(DISTINCT extract(epoch FROM wait)::int) > 5 FROM waits WHERE attempt > 15;
-SELECT status, attempts, max_attempts, last_error, last_sqlstate, finished_at, lease_expires_at FROM jobqueue.tasks WHERE id = :id;
+SELECT status, attempts, max_attempts, last_error, last_sqlstate, finished_at,
+	lease_expires_at FROM jobqueue.tasks WHERE id = :id;
 DELETE FROM jobqueue.tasks;
 
 -- the attempts are used up: failed, and kept
@@ -87,17 +94,20 @@ SELECT jobqueue.enqueue('out', '{"keep": "me"}', queue => 'out', max_attempts =>
 SELECT attempts FROM jobqueue.claim('out');
 BEGIN;
 SELECT jobqueue.fail(:id, 1, 'first', '22012', retry_in => '10 min');
-SELECT status, run_at BETWEEN now() + interval '10 min' AND clock_timestamp() + interval '10 min', updated_at BETWEEN now() AND clock_timestamp() FROM jobqueue.tasks WHERE id = :id;
+SELECT status, run_at BETWEEN now() + interval '10 min' AND clock_timestamp() + interval '10 min',
+	updated_at BETWEEN now() AND clock_timestamp() FROM jobqueue.tasks WHERE id = :id;
 COMMIT;
 SELECT pg_temp.show(:id);
-SELECT jobqueue.fail(:id, 1, 'stale'), jobqueue.complete(:id, 1), jobqueue.release(:id, 1), jobqueue.extend_lease(:id, 1);
+SELECT jobqueue.fail(:id, 1, 'stale'), jobqueue.complete(:id, 1), jobqueue.release(:id, 1),
+	jobqueue.extend_lease(:id, 1);
 SELECT count(*) FROM jobqueue.claim('out');
 SELECT jobqueue.retry(:id);
 SELECT attempts FROM jobqueue.claim('out');
 SELECT jobqueue.fail(:id, 2, 'second');
 SELECT pg_temp.show(:id);
 SELECT payload, finished_at IS NOT NULL FROM jobqueue.tasks WHERE id = :id;
-SELECT jobqueue.fail(:id, 2, 'stale'), jobqueue.complete(:id, 2), jobqueue.release(:id, 2), jobqueue.extend_lease(:id, 2);
+SELECT jobqueue.fail(:id, 2, 'stale'), jobqueue.complete(:id, 2), jobqueue.release(:id, 2),
+	jobqueue.extend_lease(:id, 2);
 -- not worth another try
 SELECT jobqueue.enqueue('out', queue => 'out') AS id \gset
 SELECT attempts FROM jobqueue.claim('out');
@@ -131,9 +141,11 @@ SELECT jobqueue.enqueue('out', queue => 'out') AS id \gset
 SELECT attempts FROM jobqueue.claim('out', lease => '1 h');
 BEGIN;
 SELECT jobqueue.extend_lease(:id, 1);
-SELECT lease_expires_at BETWEEN now() + interval '5 min' AND clock_timestamp() + interval '5 min' FROM jobqueue.tasks WHERE id = :id;
+SELECT lease_expires_at BETWEEN now() + interval '5 min' AND clock_timestamp() + interval '5 min' FROM jobqueue.tasks
+	WHERE id = :id;
 SELECT jobqueue.extend_lease(:id, 1, '2 h');
-SELECT lease_expires_at BETWEEN now() + interval '2 h' AND clock_timestamp() + interval '2 h' FROM jobqueue.tasks WHERE id = :id;
+SELECT lease_expires_at BETWEEN now() + interval '2 h' AND clock_timestamp() + interval '2 h' FROM jobqueue.tasks
+	WHERE id = :id;
 COMMIT;
 SELECT jobqueue.extend_lease(:id, 2), jobqueue.extend_lease(:id, 0), jobqueue.extend_lease(-1, 1);
 SELECT jobqueue.cancel(:id);
@@ -141,7 +153,8 @@ SELECT jobqueue.extend_lease(:id, 1), jobqueue.complete(:id, 1), jobqueue.fail(:
 SELECT status, result FROM jobqueue.tasks WHERE id = :id;
 
 -- release: first in line again, and it costs nothing
-SELECT array_agg(id ORDER BY id) AS ids, min(id) AS id FROM jobqueue.enqueue_many('out', '{1,2}', queue => 'out', max_attempts => 1) id \gset
+SELECT array_agg(id ORDER BY id) AS ids, min(id) AS id FROM jobqueue.enqueue_many('out', '{1,2}', queue => 'out',
+	max_attempts => 1) id \gset
 SELECT payload FROM jobqueue.claim('out');
 SELECT jobqueue.release(:id, 1);
 SELECT pg_temp.show(:id);

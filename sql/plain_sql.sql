@@ -21,8 +21,10 @@ SELECT count(*), count(DISTINCT id), bool_and(id IS NOT NULL), bool_and(status =
 	bool_and(created_by = current_user), bool_and(created_at IS NOT NULL AND updated_at IS NOT NULL),
 	bool_and(tableoid = 'jobqueue.tasks_live'::regclass)
 FROM jobqueue.tasks WHERE type = 'plain';
-SELECT payload, queue, priority FROM jobqueue.tasks WHERE type = 'plain' AND payload NOT IN ('{}') AND payload->'n' IS NULL ORDER BY id;
-INSERT INTO jobqueue.tasks (type, payload) VALUES ('plain-returning', '[1]') RETURNING type, payload, status, queue, attempts, priority;
+SELECT payload, queue, priority FROM jobqueue.tasks WHERE type = 'plain' AND payload NOT IN ('{}') AND payload->'n'
+	IS NULL ORDER BY id;
+INSERT INTO jobqueue.tasks (type, payload) VALUES ('plain-returning', '[1]') RETURNING type, payload, status, queue,
+	attempts, priority;
 WITH added AS (INSERT INTO jobqueue.tasks (type) SELECT 'plain-cte' FROM generate_series(1, 3) RETURNING id)
 SELECT count(*) FROM added;
 -- claim() hands them out like any other
@@ -76,7 +78,8 @@ SELECT count(*) FROM jobqueue.tasks WHERE type IN ('bad', '');
 DELETE FROM jobqueue.tasks;
 
 -- the claim of the articles: nobody else gets the task, and it has no lease
-INSERT INTO jobqueue.tasks (type, payload, created_at) VALUES ('article', '2', now() - interval '1 h'), ('article', '1', now() - interval '2 h');
+INSERT INTO jobqueue.tasks (type, payload, created_at) VALUES ('article', '2', now() - interval '1 h'),
+	('article', '1', now() - interval '2 h');
 UPDATE jobqueue.tasks SET status = 'processing', updated_at = now(), processed_at = now()
 WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, payload, status, lease_expires_at IS NULL AS no_lease \gset
@@ -87,11 +90,13 @@ SELECT payload, pg_temp.leaf(id) FROM jobqueue.tasks WHERE status = 'processing'
 -- finished the way of the articles: stamped, and archived by the scheduler
 BEGIN;
 SELECT updated_at AS before FROM jobqueue.tasks WHERE id = :id \gset
-UPDATE jobqueue.tasks SET status = 'completed' WHERE id = :id RETURNING finished_at BETWEEN now() AND clock_timestamp(), updated_at BETWEEN now() AND clock_timestamp();
+UPDATE jobqueue.tasks SET status = 'completed' WHERE id = :id RETURNING finished_at BETWEEN now() AND clock_timestamp(),
+	updated_at BETWEEN now() AND clock_timestamp();
 COMMIT;
 \set archived 'pg_temp.leaf(' :id ') = ''jobqueue.tasks_history'''
 CALL pg_temp.wait_until(:'archived');
-SELECT status, payload, type, finished_at > :'before', finished_at = updated_at, created_at < now() - interval '1 h' FROM jobqueue.tasks WHERE id = :id;
+SELECT status, payload, type, finished_at > :'before', finished_at = updated_at,
+	created_at < now() - interval '1 h' FROM jobqueue.tasks WHERE id = :id;
 SELECT count(*) FROM jobqueue.tasks WHERE id = :id;
 SELECT status, payload FROM jobqueue.wait_for(:id, '5 s');
 
@@ -101,17 +106,20 @@ INSERT INTO jobqueue.tasks (type) SELECT 'article-cancelled' FROM generate_serie
 INSERT INTO jobqueue.tasks (type, payload) SELECT 'article-completed', to_jsonb(n) FROM generate_series(1, 2000) n;
 UPDATE jobqueue.tasks SET status = substr(type, 9) WHERE type LIKE 'article-%';
 CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live WHERE type LIKE 'article-%')$$);
-SELECT type, status, pg_temp.leaf(min(id)), count(*), count(DISTINCT id), bool_and(finished_at IS NOT NULL), sum(payload::int) FILTER (WHERE type LIKE '%completed')
+SELECT type, status, pg_temp.leaf(min(id)), count(*), count(DISTINCT id), bool_and(finished_at IS NOT NULL),
+	sum(payload::int) FILTER (WHERE type LIKE '%completed')
 FROM jobqueue.tasks WHERE type LIKE 'article-%' GROUP BY type, status ORDER BY type;
 INSERT INTO jobqueue.tasks (type) VALUES ('article-time') RETURNING id \gset
-UPDATE jobqueue.tasks SET status = 'completed', finished_at = '2020-02-02 UTC', result = '{"by": "hand"}' WHERE id = :id;
+UPDATE jobqueue.tasks SET status = 'completed', finished_at = '2020-02-02 UTC',
+	result = '{"by": "hand"}' WHERE id = :id;
 \set archived 'pg_temp.leaf(' :id ') = ''jobqueue.tasks_history'''
 CALL pg_temp.wait_until(:'archived');
 SELECT finished_at = '2020-02-02 UTC', result FROM jobqueue.tasks WHERE id = :id;
 
 -- delete when done, the other way of the articles
 INSERT INTO jobqueue.tasks (type) VALUES ('article-delete');
-DELETE FROM jobqueue.tasks WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' AND type = 'article-delete'
+DELETE FROM jobqueue.tasks WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending'
+	AND type = 'article-delete'
 	ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING type;
 
 -- given back by hand: claimable again
@@ -122,7 +130,8 @@ UPDATE jobqueue.tasks SET status = 'pending' WHERE id = :id RETURNING updated_at
 SELECT type, attempts FROM jobqueue.claim(types => '{article-back}');
 
 -- a claim() that is finished by hand in spite of its lease
-UPDATE jobqueue.tasks SET status = 'completed' WHERE id = :id RETURNING finished_at BETWEEN now() AND clock_timestamp() AND updated_at BETWEEN now() AND clock_timestamp();
+UPDATE jobqueue.tasks SET status = 'completed' WHERE id = :id RETURNING finished_at BETWEEN now() AND clock_timestamp()
+	AND updated_at BETWEEN now() AND clock_timestamp();
 \set archived 'pg_temp.leaf(' :id ') = ''jobqueue.tasks_history'''
 CALL pg_temp.wait_until(:'archived');
 SELECT jobqueue.complete(:id, 1);
@@ -133,12 +142,14 @@ INSERT INTO jobqueue.tasks (type, run_at, queue) VALUES ('behind', now() - inter
 SELECT type FROM jobqueue.claim('ahead', 10);
 SELECT status, run_at > now() FROM jobqueue.tasks WHERE id = :id;
 SELECT type FROM jobqueue.claim('ahead', 10);
-INSERT INTO jobqueue.tasks (type, run_at, queue) VALUES ('soon', clock_timestamp() + interval '200 ms', 'soon') RETURNING id, run_at \gset
+INSERT INTO jobqueue.tasks (type, run_at, queue) VALUES ('soon', clock_timestamp() + interval '200 ms', 'soon')
+	RETURNING id, run_at \gset
 CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.claim('soon'))$$);
 SELECT status, processed_at >= :'run_at' FROM jobqueue.tasks WHERE id = :id;
 
 -- scheduled by hand: made due at its time
-INSERT INTO jobqueue.tasks (type, status, run_at, queue) VALUES ('hand-scheduled', 'scheduled', now(), 'hand-scheduled');
+INSERT INTO jobqueue.tasks (type, status, run_at, queue) VALUES ('hand-scheduled', 'scheduled', now(),
+	'hand-scheduled');
 CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.claim('hand-scheduled'))$$);
 
 -- truncate, and no constraint that a row could slip past by a leaf

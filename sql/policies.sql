@@ -1,4 +1,5 @@
--- What becomes of a failed attempt, by type: the wait, errors that are not tried again, how many attempts; alter_handler
+-- What becomes of a failed attempt, by type: the wait, errors that are not tried again, how many attempts;
+-- alter_handler
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/sql/helpers.inc'
 \set ECHO none
@@ -18,7 +19,8 @@ END $$;
 
 -- how long a failed task waits: never longer than it should, and less than a minute less
 CREATE FUNCTION pg_temp.wait_of(task_id bigint) RETURNS interval LANGUAGE sql AS $$
-	SELECT ceil(extract(epoch FROM run_at - updated_at) / 60) * interval '1 minute' FROM jobqueue.tasks WHERE id = task_id AND status = 'scheduled'
+	SELECT ceil(extract(epoch FROM run_at - updated_at) / 60) * interval '1 minute' FROM jobqueue.tasks
+		WHERE id = task_id AND status = 'scheduled'
 $$;
 -- no worker sees what is not committed: so the caller is the one who fails, with the policy of the type
 CREATE FUNCTION pg_temp.waits(task_type text, tries integer) RETURNS interval[] LANGUAGE plpgsql AS $$
@@ -39,13 +41,16 @@ CREATE FUNCTION pg_temp.settled(task_id bigint) RETURNS boolean LANGUAGE sql AS 
 $$;
 
 -- the three kinds of back-off, and their ceiling
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '1 hour', max_delay => '12 hours', jitter => 0);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '1 hour',
+	max_delay => '12 hours', jitter => 0);
 SELECT pg_temp.waits('p', 4);
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'linear', first_delay => '3 hours', max_delay => '10 hours', jitter => 0);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'linear', first_delay => '3 hours',
+	max_delay => '10 hours', jitter => 0);
 SELECT pg_temp.waits('p', 5);
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '1 hour', max_delay => '10 hours', jitter => 0);
 SELECT pg_temp.waits('p', 6);
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'exponential', first_delay => '1 minute', max_delay => '20000 days', jitter => 0);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'exponential', first_delay => '1 minute',
+	max_delay => '20000 days', jitter => 0);
 SELECT (pg_temp.waits('p', 100))[26:] = array_fill(interval '28800000 minutes', ARRAY[75]);
 -- a first wait above the ceiling; none at all
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '1 day', max_delay => '90 minutes', jitter => 0);
@@ -55,12 +60,15 @@ SELECT pg_temp.waits('p', 3);
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', max_delay => '0', jitter => 0);
 SELECT pg_temp.waits('p', 2);
 -- a month has 30 days
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '1 mon 1 day', max_delay => '1 year', jitter => 0);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '1 mon 1 day',
+	max_delay => '1 year', jitter => 0);
 SELECT pg_temp.waits('p', 1) = ARRAY[31 * 24 * interval '1 hour'];
 -- jitter: longer or shorter by that part, at random
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '100 minutes', max_delay => '1 day', jitter => 0.25);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '100 minutes',
+	max_delay => '1 day', jitter => 0.25);
 SELECT min(w) >= '75 minutes', max(w) <= '125 minutes', count(DISTINCT w) > 1 FROM unnest(pg_temp.waits('p', 50)) w;
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '100 minutes', max_delay => '1 day', jitter => 1);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'fixed', first_delay => '100 minutes',
+	max_delay => '1 day', jitter => 1);
 SELECT min(w) >= '0', max(w) <= '200 minutes', count(DISTINCT w) > 1 FROM unnest(pg_temp.waits('p', 50)) w;
 -- a type without handler has the defaults
 SELECT w BETWEEN '1 s' AND '1 minute' FROM unnest(pg_temp.waits('p-unknown', 1)) w;
@@ -72,13 +80,16 @@ SELECT pg_temp.wait_of(:id);
 ROLLBACK;
 
 -- the same in a worker
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'linear', first_delay => '1 hour', max_delay => '1 day', jitter => 0);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', backoff => 'linear', first_delay => '1 hour',
+	max_delay => '1 day', jitter => 0);
 SELECT jobqueue.enqueue('p') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
-SELECT pg_temp.wait_of(:id), status, attempts, max_attempts, last_error, last_sqlstate FROM jobqueue.tasks WHERE id = :id;
+SELECT pg_temp.wait_of(:id), status, attempts, max_attempts, last_error,
+	last_sqlstate FROM jobqueue.tasks WHERE id = :id;
 SELECT jobqueue.retry(:id);
 CALL pg_temp.wait_until(format('pg_temp.settled(%s) AND pg_temp.wait_of(%1$s) > ''1 hour''', :id));
-SELECT pg_temp.wait_of(:id), status, attempts, max_attempts, last_error, last_sqlstate FROM jobqueue.tasks WHERE id = :id;
+SELECT pg_temp.wait_of(:id), status, attempts, max_attempts, last_error,
+	last_sqlstate FROM jobqueue.tasks WHERE id = :id;
 -- healed: it runs at its next turn
 UPDATE p_state SET healthy = true;
 SELECT jobqueue.retry(:id);
@@ -103,34 +114,40 @@ BEGIN
 	END IF;
 	RETURN attempt * interval '5 hours';
 END $$;
-CREATE FUNCTION p_backoff_null(attempt integer, error text) RETURNS interval LANGUAGE sql AS $$SELECT nextval('public.p_asked'); SELECT NULL::interval$$;
+CREATE FUNCTION p_backoff_null(attempt integer, error text) RETURNS interval LANGUAGE sql
+	AS $$SELECT nextval('public.p_asked'); SELECT NULL::interval$$;
 CREATE FUNCTION p_backoff_raises(attempt integer, error text) RETURNS interval LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.p_traces VALUES ('raised');
 	PERFORM nextval('public.p_asked');
 	RAISE EXCEPTION 'no idea';
 END $$;
-CREATE FUNCTION p_backoff_endless(attempt integer, error text) RETURNS interval LANGUAGE sql AS $$SELECT nextval('public.p_asked'); SELECT interval '178000000 years'$$;
+CREATE FUNCTION p_backoff_endless(attempt integer, error text) RETURNS interval LANGUAGE sql
+	AS $$SELECT nextval('public.p_asked'); SELECT interval '178000000 years'$$;
 CREATE FUNCTION p_backoff_slow(attempt integer, error text) RETURNS interval LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM nextval('public.p_asked'), pg_sleep(600);
 	RETURN '1 year';
 END $$;
-CREATE FUNCTION p_backoff_negative(attempt integer, error text) RETURNS interval LANGUAGE sql AS $$SELECT nextval('public.p_asked'); SELECT interval '-1 day'$$;
+CREATE FUNCTION p_backoff_negative(attempt integer, error text) RETURNS interval LANGUAGE sql
+	AS $$SELECT nextval('public.p_asked'); SELECT interval '-1 day'$$;
 CREATE PROCEDURE pg_temp.fail_once(function_name text) LANGUAGE plpgsql AS $$
 DECLARE
 	task bigint;
 	met boolean;
 BEGIN
-	PERFORM jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff => 'fixed', first_delay => '7 hours', max_delay => '1 day', jitter => 0,
+	PERFORM jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff => 'fixed',
+		first_delay => '7 hours', max_delay => '1 day', jitter => 0,
 		backoff_function => (function_name || '(integer, text)')::regprocedure);
 	PERFORM setval('p_asked', 1, false);
 	task := jobqueue.enqueue('p');
 	COMMIT;
 	CALL pg_temp.wait_until(format('pg_temp.settled(%s)', task), met);
-	RAISE WARNING '%: waits %, attempts %, failures %, asked %, traces %', function_name, pg_temp.wait_of(task), (SELECT attempts FROM jobqueue.tasks WHERE id = task),
+	RAISE WARNING '%: waits %, attempts %, failures %, asked %, traces %', function_name, pg_temp.wait_of(task),
+		(SELECT attempts FROM jobqueue.tasks WHERE id = task),
 		(SELECT jsonb_array_length(failures) FROM jobqueue.tasks WHERE id = task),
-		(SELECT is_called::int * last_value FROM p_asked), (SELECT count(*) FROM p_traces) + (SELECT count(*) FROM jobqueue.tasks WHERE type = 'p-trace');
+		(SELECT is_called::int * last_value FROM p_asked), (SELECT count(*) FROM p_traces) +
+			(SELECT count(*) FROM jobqueue.tasks WHERE type = 'p-trace');
 	PERFORM jobqueue.cancel(task);
 	COMMIT;
 END $$;
@@ -140,7 +157,8 @@ CALL pg_temp.fail_once('p_backoff_raises');
 CALL pg_temp.fail_once('p_backoff_endless');
 CALL pg_temp.fail_once('p_backoff_slow');
 -- the attempt counts
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff_function => 'p_backoff(integer, text)');
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role',
+	backoff_function => 'p_backoff(integer, text)');
 SELECT jobqueue.enqueue('p') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
 SELECT jobqueue.retry(:id);
@@ -148,17 +166,20 @@ CALL pg_temp.wait_until(format('pg_temp.settled(%s) AND pg_temp.wait_of(%1$s) > 
 SELECT pg_temp.wait_of(:id);
 SELECT jobqueue.cancel(:id);
 -- negative: at once; nobody is asked after the last attempt
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff_function => 'p_backoff_negative(integer, text)', max_attempts => 3);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role',
+	backoff_function => 'p_backoff_negative(integer, text)', max_attempts => 3);
 SELECT setval('p_asked', 1, false);
 SELECT jobqueue.enqueue('p') AS id \gset
 SELECT status, attempts, last_error FROM jobqueue.wait_for(:id, '60 s');
 SELECT last_value FROM p_asked;
 -- nor for an error that is not tried again
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff_function => 'p_backoff_negative(integer, text)', discard_sqlstates => '{P0001}');
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role',
+	backoff_function => 'p_backoff_negative(integer, text)', discard_sqlstates => '{P0001}');
 SELECT jobqueue.enqueue('p') AS id \gset
 SELECT status, attempts, last_error FROM jobqueue.wait_for(:id, '60 s');
 -- gone: the other settings
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff => 'fixed', first_delay => '7 hours', max_delay => '1 day', jitter => 0, backoff_function => 'p_backoff_negative(integer, text)');
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role', backoff => 'fixed', first_delay => '7 hours',
+	max_delay => '1 day', jitter => 0, backoff_function => 'p_backoff_negative(integer, text)');
 DROP FUNCTION p_backoff_negative;
 SELECT jobqueue.enqueue('p') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
@@ -173,18 +194,26 @@ SELECT pg_temp.wait_of(:id), last_error FROM jobqueue.tasks WHERE id = :id;
 CREATE FUNCTION p_not_a_backoff(attempt integer) RETURNS interval LANGUAGE sql AS $$SELECT interval '1 s'$$;
 CREATE FUNCTION p_not_a_backoff(attempt bigint, error text) RETURNS interval LANGUAGE sql AS $$SELECT interval '1 s'$$;
 CREATE FUNCTION p_not_a_backoff(attempt integer, error text) RETURNS text LANGUAGE sql AS $$SELECT '1 s'$$;
-CREATE FUNCTION p_not_a_backoff(attempt integer, error text, more text) RETURNS interval LANGUAGE sql AS $$SELECT interval '1 s'$$;
-CREATE FUNCTION p_backoffs(attempt integer, error text) RETURNS SETOF interval LANGUAGE sql AS $$SELECT interval '1 s'$$;
+CREATE FUNCTION p_not_a_backoff(attempt integer, error text, more text) RETURNS interval LANGUAGE sql
+	AS $$SELECT interval '1 s'$$;
+CREATE FUNCTION p_backoffs(attempt integer, error text) RETURNS SETOF interval LANGUAGE sql
+	AS $$SELECT interval '1 s'$$;
 CREATE PROCEDURE p_backoff_procedure(attempt integer, error text) LANGUAGE sql AS '';
-SELECT f, pg_temp.try(format('SELECT jobqueue.register_handler(%L, %L, backoff_function => %L)', 'p-refused', 'p_work(jsonb)', f))
-FROM unnest(ARRAY['p_not_a_backoff(integer)', 'p_not_a_backoff(bigint, text)', 'p_not_a_backoff(integer, text)', 'p_not_a_backoff(integer, text, text)',
-	'p_backoffs(integer, text)', 'p_backoff_procedure(integer, text)', 'p_no_such_function(integer, text)', '0', 'p_work(jsonb)']) f;
-SELECT pg_temp.try($$SELECT jobqueue.register_handler('p-refused', 'p_work(jsonb)', run_as => 'p_role', backoff_function => 'p_backoff(integer, text)')$$);
+SELECT f, pg_temp.try(format('SELECT jobqueue.register_handler(%L, %L, backoff_function => %L)', 'p-refused',
+	'p_work(jsonb)', f))
+FROM unnest(ARRAY['p_not_a_backoff(integer)', 'p_not_a_backoff(bigint, text)', 'p_not_a_backoff(integer, text)',
+'p_not_a_backoff(integer, text, text)',
+	'p_backoffs(integer, text)', 'p_backoff_procedure(integer, text)', 'p_no_such_function(integer, text)', '0',
+		'p_work(jsonb)']) f;
+SELECT pg_temp.try($$SELECT jobqueue.register_handler('p-refused', 'p_work(jsonb)', run_as => 'p_role',
+	backoff_function => 'p_backoff(integer, text)')$$);
 DELETE FROM jobqueue.tasks;
 
 -- errors that are not tried again, by SQLSTATE and by class
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '1 hour', jitter => 0, discard_sqlstates => '{22012,P0,XY123}');
-SELECT array_agg(jobqueue.enqueue('p', jsonb_build_object('sqlstate', c)) ORDER BY n) AS ids FROM unnest('{22012,22023,P0001,P0999,XY123,XY12P,40P01}'::text[]) WITH ORDINALITY u(c, n) \gset
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '1 hour', jitter => 0,
+	discard_sqlstates => '{22012,P0,XY123}');
+SELECT array_agg(jobqueue.enqueue('p', jsonb_build_object('sqlstate', c)) ORDER BY n) AS ids
+	FROM unnest('{22012,22023,P0001,P0999,XY123,XY12P,40P01}'::text[]) WITH ORDINALITY u(c, n) \gset
 CALL pg_temp.wait_until($$(SELECT bool_and(pg_temp.settled(id)) FROM jobqueue.tasks)$$);
 SELECT last_sqlstate, status, attempts, max_attempts, pg_temp.leaf(id) FROM jobqueue.tasks ORDER BY id;
 DELETE FROM jobqueue.tasks;
@@ -199,10 +228,13 @@ ROLLBACK;
 
 -- max_attempts: the handler's, unless the task says itself
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '0', jitter => 0, max_attempts => 3);
-SELECT jobqueue.enqueue('p') AS a, jobqueue.enqueue('p', max_attempts => 2) AS b, jobqueue.enqueue('p', max_attempts => 5) AS c \gset
-SELECT w.status, w.attempts, w.max_attempts, jsonb_array_length(w.failures) FROM unnest(ARRAY[:a, :b, :c]) WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(id, '60 s') w ORDER BY n;
+SELECT jobqueue.enqueue('p') AS a, jobqueue.enqueue('p', max_attempts => 2) AS b,
+	jobqueue.enqueue('p', max_attempts => 5) AS c \gset
+SELECT w.status, w.attempts, w.max_attempts, jsonb_array_length(w.failures) FROM unnest(ARRAY[:a, :b, :c])
+	WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(id, '60 s') w ORDER BY n;
 -- what a task began with, it keeps
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '1 hour', max_delay => '1 hour', jitter => 0, max_attempts => 2);
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', first_delay => '1 hour', max_delay => '1 hour', jitter => 0,
+	max_attempts => 2);
 SELECT jobqueue.enqueue('p') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
 SELECT jobqueue.alter_handler('p', max_attempts => 10);
@@ -215,11 +247,14 @@ SELECT status, attempts, max_attempts, jsonb_array_length(failures) FROM jobqueu
 DELETE FROM jobqueue.tasks;
 
 -- alter_handler: what is left out stays
-CREATE TEMPORARY VIEW handler AS SELECT handler, queue, run_as = current_user AS mine, max_attempts, backoff, backoff_function, first_delay, max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size
+CREATE TEMPORARY VIEW handler AS SELECT handler, queue, run_as = current_user AS mine, max_attempts, backoff,
+	backoff_function, first_delay, max_delay, jitter, timeout, discard_sqlstates, dead_letter_queue, batch_size
 	FROM jobqueue.handlers WHERE type = 'p';
 GRANT EXECUTE ON FUNCTION p_backoff TO PUBLIC;
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', queue => 'p-queue', max_attempts => 7, backoff => 'linear', backoff_function => 'p_backoff(integer, text)', first_delay => '1 min',
-	max_delay => '1 mon', jitter => 0.5, timeout => '1 hour', discard_sqlstates => '{22,23505}', dead_letter_queue => 'p-dead');
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', queue => 'p-queue', max_attempts => 7, backoff => 'linear',
+	backoff_function => 'p_backoff(integer, text)', first_delay => '1 min',
+	max_delay => '1 mon', jitter => 0.5, timeout => '1 hour', discard_sqlstates => '{22,23505}',
+		dead_letter_queue => 'p-dead');
 SELECT * FROM handler;
 SELECT jobqueue.alter_handler('p');
 SELECT * FROM handler;
@@ -246,7 +281,8 @@ SELECT * FROM handler;
 -- register_handler: what is left out is the default again; 0, {} and '' mean none, too
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)');
 SELECT * FROM handler;
-SELECT jobqueue.register_handler('p', 'p_work(jsonb)', timeout => '0', discard_sqlstates => '{}', dead_letter_queue => '');
+SELECT jobqueue.register_handler('p', 'p_work(jsonb)', timeout => '0', discard_sqlstates => '{}',
+	dead_letter_queue => '');
 SELECT * FROM handler;
 -- batch_size: what is left out stays here, too; more than 1 needs a function that takes an array, at every step
 CREATE FUNCTION p_batch(payloads jsonb[]) RETURNS void LANGUAGE sql AS '';
@@ -346,7 +382,8 @@ SELECT handler, run_as, backoff, backoff_function FROM jobqueue.handlers WHERE t
 SELECT count(jobqueue.unregister_handler(type)) FROM jobqueue.handlers;
 SELECT jobqueue.revoke_access('p_role', 'producer'), jobqueue.revoke_access('p_manager', 'manager');
 DROP VIEW handler;
-DROP FUNCTION p_work, p_batch, p_other, p_backoff, p_backoff_null, p_backoff_raises, p_backoff_endless, p_backoff_slow, p_not_a_backoff(integer), p_not_a_backoff(bigint, text),
+DROP FUNCTION p_work, p_batch, p_other, p_backoff, p_backoff_null, p_backoff_raises, p_backoff_endless, p_backoff_slow,
+	p_not_a_backoff(integer), p_not_a_backoff(bigint, text),
 	p_not_a_backoff(integer, text), p_not_a_backoff(integer, text, text), p_backoffs;
 DROP PROCEDURE p_backoff_procedure;
 DROP TABLE p_state, p_traces;

@@ -9,7 +9,8 @@ CREATE ROLE q_a_producer;
 CREATE ROLE q_a_consumer;
 CREATE ROLE q_a_manager;
 CREATE ROLE q_by_hand;
-SELECT jobqueue.grant_access('q_a_producer', 'producer', 'a'), jobqueue.grant_access('q_a_consumer', 'consumer', 'a'), jobqueue.grant_access('q_a_manager', 'manager', 'a');
+SELECT jobqueue.grant_access('q_a_producer', 'producer', 'a'), jobqueue.grant_access('q_a_consumer', 'consumer', 'a'),
+	jobqueue.grant_access('q_a_manager', 'manager', 'a');
 GRANT USAGE ON SCHEMA jobqueue TO q_by_hand;
 GRANT SELECT, INSERT, UPDATE, DELETE ON jobqueue.tasks TO q_by_hand;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA jobqueue TO q_by_hand;
@@ -17,8 +18,10 @@ GRANT USAGE ON SEQUENCE jobqueue.tasks_id_seq TO q_by_hand;
 SELECT role, access, queue, source FROM jobqueue.access_status WHERE role LIKE 'q\_%' ORDER BY role, access;
 
 -- a task in each queue, waiting and claimed
-SELECT jobqueue.enqueue('q-t', '{"in": "a"}', queue => 'a') AS a, jobqueue.enqueue('q-t', '{"in": "b"}', queue => 'b') AS b,
-	jobqueue.enqueue('q-t', '{"in": "a"}', queue => 'a', priority => -1) AS a1, jobqueue.enqueue('q-t', '{"in": "b"}', queue => 'b', priority => -1) AS b1 \gset
+SELECT jobqueue.enqueue('q-t', '{"in": "a"}', queue => 'a') AS a, jobqueue.enqueue('q-t', '{"in": "b"}', queue => 'b')
+	AS b,
+	jobqueue.enqueue('q-t', '{"in": "a"}', queue => 'a', priority => -1) AS a1,
+		jobqueue.enqueue('q-t', '{"in": "b"}', queue => 'b', priority => -1) AS b1 \gset
 SELECT queue FROM jobqueue.claim('a') UNION ALL SELECT queue FROM jobqueue.claim('b');
 
 -- each statement as each role: "ok" or the SQLSTATE, and what it returned. Undone at once.
@@ -69,8 +72,10 @@ INSERT INTO commands (command) VALUES
 	($$SELECT jobqueue.discard(B1, 1, 'x')$$),
 	($$SELECT jobqueue.set_progress(A1, 1, 0.5)$$),
 	($$SELECT jobqueue.set_progress(B1, 1, 0.5)$$),
-	($$UPDATE jobqueue.tasks SET status = 'processing' WHERE id = (SELECT id FROM jobqueue.tasks WHERE status = 'pending' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING queue$$),
-	($$WITH u AS (UPDATE jobqueue.tasks SET status = 'pending' WHERE id IN (A1, B1) RETURNING queue) SELECT string_agg(queue, '' ORDER BY queue) FROM u$$),
+	($$UPDATE jobqueue.tasks SET status = 'processing' WHERE id = (SELECT id FROM jobqueue.tasks WHERE status =
+		'pending' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING queue$$),
+	($$WITH u AS (UPDATE jobqueue.tasks SET status = 'pending' WHERE id IN (A1, B1) RETURNING queue)
+		SELECT string_agg(queue, '' ORDER BY queue) FROM u$$),
 	-- managing
 	($$SELECT jobqueue.cancel(A)$$),
 	($$SELECT jobqueue.cancel(B)$$),
@@ -94,8 +99,10 @@ INSERT INTO commands (command) VALUES
 	($$SELECT count(*) FROM jobqueue.drain()$$),
 	($$DELETE FROM jobqueue.tasks RETURNING 1$$);
 -- producer, consumer and manager of a; rights by hand
-SELECT format('%-10s%-10s%-10s%-10s%s', pg_temp.as_role('q_a_producer', real), pg_temp.as_role('q_a_consumer', real), pg_temp.as_role('q_a_manager', real), pg_temp.as_role('q_by_hand', real), command)
-FROM commands, replace(replace(replace(replace(command, 'A1', :'a1'), 'B1', :'b1'), '(A', '(' || :'a'), '(B', '(' || :'b') real ORDER BY n;
+SELECT format('%-10s%-10s%-10s%-10s%s', pg_temp.as_role('q_a_producer', real), pg_temp.as_role('q_a_consumer', real),
+	pg_temp.as_role('q_a_manager', real), pg_temp.as_role('q_by_hand', real), command)
+FROM commands, replace(replace(replace(replace(command, 'A1', :'a1'), 'B1', :'b1'), '(A', '(' || :'a'), '(B',
+'(' || :'b') real ORDER BY n;
 
 -- a producer sees what it has added, wherever it is now
 SET ROLE q_a_producer;
@@ -110,12 +117,17 @@ SELECT type, status FROM jobqueue.tasks;
 RESET ROLE;
 GRANT INSERT ON jobqueue.tasks TO q_a_producer;
 SET ROLE q_a_producer;
-SELECT c, pg_temp.try(format('INSERT INTO jobqueue.tasks (type, queue, %s) VALUES (''q-forged'', ''a'', %s) RETURNING 1', c, v)) FROM (VALUES ('created_by', '''postgres'''), ('status', '''completed'''),
-	('status', '''processing'''), ('attempts', '3'), ('crashes', '1'), ('slot', '-1'), ('processed_at', 'now()'), ('finished_at', 'now()'), ('lease_expires_at', '''infinity'''), ('claimed_by', '''me'''),
-	('last_error', '''x'''), ('last_sqlstate', '''x'''), ('result', '''1'''), ('failures', '''[]'''), ('origin_queue', '''b'''), ('progress', '1'), ('progress_message', '''x''')) f(c, v);
+SELECT c,
+	pg_temp.try(format('INSERT INTO jobqueue.tasks (type, queue, %s) VALUES (''q-forged'', ''a'', %s) RETURNING 1', c,
+		v)) FROM (VALUES ('created_by', '''postgres'''), ('status', '''completed'''),
+	('status', '''processing'''), ('attempts', '3'), ('crashes', '1'), ('slot', '-1'), ('processed_at', 'now()'),
+		('finished_at', 'now()'), ('lease_expires_at', '''infinity'''), ('claimed_by', '''me'''),
+	('last_error', '''x'''), ('last_sqlstate', '''x'''), ('result', '''1'''), ('failures', '''[]'''),
+		('origin_queue', '''b'''), ('progress', '1'), ('progress_message', '''x''')) f(c, v);
 RESET ROLE;
 REVOKE INSERT ON jobqueue.tasks FROM q_a_producer;
-GRANT INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks TO q_a_producer;
+GRANT INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) ON jobqueue.tasks
+	TO q_a_producer;
 -- the rules come with the plan, and the plan goes when they do
 SET ROLE q_a_consumer;
 PREPARE visible AS SELECT string_agg(DISTINCT queue, '' ORDER BY queue) FROM jobqueue.tasks;
@@ -173,7 +185,8 @@ SELECT count(*) FROM jobqueue.claim('a');
 REVOKE q_target FROM q_a_manager;
 SELECT status, result FROM jobqueue.wait_for(:a, '10 s');
 -- the other waits, also when everything in its own queue has been done
-SELECT jobqueue.enqueue('q-t', queue => 'b', priority => -5) AS b2, jobqueue.enqueue('q-t', queue => 'a', priority => 5) AS a2 \gset
+SELECT jobqueue.enqueue('q-t', queue => 'b', priority => -5) AS b2, jobqueue.enqueue('q-t', queue => 'a', priority => 5)
+	AS a2 \gset
 SELECT status FROM jobqueue.wait_for(:a2, '10 s');
 SELECT id = :b, status FROM jobqueue.tasks WHERE id IN (:b, :b2) ORDER BY id;
 -- until it is given that queue
@@ -193,7 +206,8 @@ SELECT jobqueue.alter_handler('q-t', max_running => 1, dead_letter_queue => 'q-d
 SELECT count(jobqueue.enqueue('q-t', queue => 'a')) FROM generate_series(1, 3);
 SELECT unhandled_types FROM jobqueue.queue_status WHERE queue = 'a';
 SELECT count(*), min(max_attempts), max(max_attempts) FROM jobqueue.claim('a', 4);
-SELECT DISTINCT jobqueue.fail(id, attempts, 'x', retryable => false) FROM jobqueue.tasks WHERE type = 'q-t' AND queue = 'a' AND status = 'processing';
+SELECT DISTINCT jobqueue.fail(id, attempts, 'x', retryable => false) FROM jobqueue.tasks WHERE type = 'q-t'
+	AND queue = 'a' AND status = 'processing';
 SELECT jobqueue.unregister_handler('q-t');
 
 -- dead letters go where the role of the handler may have them by now: without that right, the handler has none
@@ -203,7 +217,8 @@ SET ROLE q_a_manager;
 SELECT jobqueue.register_handler('q-d', 'q_fails(jsonb)', 'a', max_attempts => 1, dead_letter_queue => 'd');
 RESET ROLE;
 SELECT jobqueue.enqueue('q-d', queue => 'a') AS id \gset
-CALL pg_temp.wait_until(format('(SELECT status = ''pending'' AND queue = ''d'' FROM jobqueue.tasks WHERE id = %s)', :id));
+CALL pg_temp.wait_until(format('(SELECT status = ''pending'' AND queue = ''d'' FROM jobqueue.tasks WHERE id = %s)',
+	:id));
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('q-e', 'q_handler(jsonb)', 'd')$$);
 SELECT jobqueue.revoke_access('q_a_manager', 'manager', 'd');
 SELECT jobqueue.enqueue('q-d', queue => 'a') AS id \gset
@@ -219,20 +234,26 @@ SELECT jobqueue.unregister_handler('q-e');
 GRANT q_target TO q_a_manager;
 SELECT jobqueue.grant_access('q_target', 'manager', 'd');
 SELECT jobqueue.enqueue('q-d', queue => 'a') AS id \gset
-CALL pg_temp.wait_until(format('(SELECT status = ''pending'' AND queue = ''d'' FROM jobqueue.tasks WHERE id = %s)', :id));
-SELECT jobqueue.unregister_handler('q-d'), jobqueue.revoke_access('q_target', 'manager'), jobqueue.revoke_access('q_a_manager', 'manager');
+CALL pg_temp.wait_until(format('(SELECT status = ''pending'' AND queue = ''d'' FROM jobqueue.tasks WHERE id = %s)',
+	:id));
+SELECT jobqueue.unregister_handler('q-d'), jobqueue.revoke_access('q_target', 'manager'),
+	jobqueue.revoke_access('q_a_manager', 'manager');
 REVOKE q_target FROM q_a_manager;
 DROP FUNCTION q_fails;
 
 -- a member of several roles may do what any of them may: nobody loses anything by being made one
 GRANT q_a_consumer TO q_by_hand, q_reader;
-SELECT pg_temp.as_role('q_by_hand', $$SELECT string_agg(DISTINCT queue, '' ORDER BY queue) FROM jobqueue.tasks WHERE queue IN ('a', 'b')$$), pg_temp.as_role('q_reader', 'SELECT string_agg(DISTINCT queue, '''' ORDER BY queue) FROM jobqueue.tasks'),
-	pg_temp.as_role('q_by_hand', $$SELECT queue FROM jobqueue.claim('b')$$), pg_temp.as_role('q_reader', $$SELECT queue FROM jobqueue.claim('b')$$);
+SELECT pg_temp.as_role('q_by_hand', $$SELECT string_agg(DISTINCT queue, '' ORDER BY queue) FROM jobqueue.tasks
+	WHERE queue IN ('a', 'b')$$), pg_temp.as_role('q_reader',
+	'SELECT string_agg(DISTINCT queue, '''' ORDER BY queue) FROM jobqueue.tasks'),
+	pg_temp.as_role('q_by_hand', $$SELECT queue FROM jobqueue.claim('b')$$),
+		pg_temp.as_role('q_reader', $$SELECT queue FROM jobqueue.claim('b')$$);
 REVOKE q_a_consumer FROM q_by_hand, q_reader;
 
 -- a name does not carry access on: renamed, or made again, a role has none until it is granted
 ALTER ROLE q_a_consumer RENAME TO q_renamed;
-SELECT pg_temp.as_role('q_renamed', $$SELECT queue FROM jobqueue.claim('a')$$), pg_temp.as_role('q_renamed', 'SELECT count(*) FROM jobqueue.tasks');
+SELECT pg_temp.as_role('q_renamed', $$SELECT queue FROM jobqueue.claim('a')$$),
+	pg_temp.as_role('q_renamed', 'SELECT count(*) FROM jobqueue.tasks');
 DROP OWNED BY q_renamed;
 CREATE ROLE q_a_consumer;
 SELECT role FROM jobqueue.access_status WHERE role = 'q_a_consumer';
@@ -242,7 +263,8 @@ SELECT pg_temp.as_role('q_a_consumer', 'SELECT count(*) FROM jobqueue.tasks');
 -- what is not there cannot be revoked by halves
 SELECT jobqueue.grant_access('q_a_consumer', 'consumer');
 SELECT pg_temp.try($$SELECT jobqueue.revoke_access('q_a_consumer', 'consumer', 'a')$$);
-SELECT pg_temp.try($$SELECT jobqueue.grant_access('q_a_consumer', 'consumer', '')$$), pg_temp.try($$SELECT jobqueue.grant_access('q_a_consumer', 'consumer', repeat('x', 64))$$);
+SELECT pg_temp.try($$SELECT jobqueue.grant_access('q_a_consumer', 'consumer', '')$$),
+	pg_temp.try($$SELECT jobqueue.grant_access('q_a_consumer', 'consumer', repeat('x', 64))$$);
 
 -- the handlers of a manager of all queues are like anybody's, until it is one of some
 CREATE ROLE q_all;
@@ -255,7 +277,8 @@ SELECT queue, status, max_attempts FROM jobqueue.wait_for(:mail, '10 s');
 SELECT queue, status, max_attempts FROM jobqueue.wait_for(:other, '10 s');
 SELECT count(*) FROM jobqueue.claim('q-else');
 SELECT jobqueue.revoke_access('q_all', 'manager'), jobqueue.grant_access('q_all', 'manager', 'q-mail');
-SELECT jobqueue.enqueue('q-mail', queue => 'q-else') AS other, jobqueue.enqueue('q-mail', queue => 'q-mail') AS mail \gset
+SELECT jobqueue.enqueue('q-mail', queue => 'q-else') AS other, jobqueue.enqueue('q-mail', queue => 'q-mail') AS mail
+	\gset
 SELECT queue, status FROM jobqueue.wait_for(:mail, '10 s');
 SELECT queue, status FROM jobqueue.tasks WHERE id = :other;
 -- given to another role by somebody whom nothing limits, it serves all again
@@ -266,7 +289,8 @@ SELECT jobqueue.unregister_handler('q-mail');
 -- what was granted by hand stays what it was when a level is revoked that the role has not got
 CREATE ROLE q_enqueues;
 GRANT USAGE ON SCHEMA jobqueue TO q_enqueues;
-GRANT EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text, text, text, bigint[], text, jsonb, text) TO q_enqueues;
+GRANT EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text,
+	text, text, bigint[], text, jsonb, text) TO q_enqueues;
 SELECT jobqueue.revoke_access('q_enqueues', 'consumer');
 SELECT pg_temp.as_role('q_enqueues', $$SELECT jobqueue.enqueue('q-t', queue => 'b') > 0$$);
 
@@ -288,7 +312,9 @@ SELECT pg_temp.try($$SELECT jobqueue.enqueue('q-l', queue => 'a')$$);
 RESET ROLE;
 SELECT jobqueue.limit_role('q_a_producer', max_payload => 20);
 SET ROLE q_a_producer;
-SELECT pg_temp.try($$INSERT INTO jobqueue.tasks (type, queue) VALUES ('q-l', 'a') RETURNING 1$$), pg_temp.try($$INSERT INTO jobqueue.tasks (type, queue, payload) VALUES ('q-l', 'a', '"longer than allowed"') RETURNING 1$$);
+SELECT pg_temp.try($$INSERT INTO jobqueue.tasks (type, queue) VALUES ('q-l', 'a') RETURNING 1$$),
+	pg_temp.try($$INSERT INTO jobqueue.tasks (type, queue, payload) VALUES ('q-l', 'a', '"longer than allowed"')
+		RETURNING 1$$);
 RESET ROLE;
 -- they go by the name
 ALTER ROLE q_a_producer RENAME TO q_was_producer;
@@ -308,7 +334,9 @@ SELECT :before >= 1, count(*) - :before FROM jobqueue.tasks WHERE created_by = '
 ROLLBACK;
 SELECT jobqueue.limit_role('q_a_producer');
 SELECT count(*) FROM jobqueue.limits;
-SELECT pg_temp.try($$SELECT jobqueue.limit_role(NULL)$$), pg_temp.try($$SELECT jobqueue.limit_role('q_no_such_role', 1)$$), pg_temp.try($$SELECT jobqueue.limit_role('q_a_producer', -1)$$);
+SELECT pg_temp.try($$SELECT jobqueue.limit_role(NULL)$$),
+	pg_temp.try($$SELECT jobqueue.limit_role('q_no_such_role', 1)$$),
+		pg_temp.try($$SELECT jobqueue.limit_role('q_a_producer', -1)$$);
 
 REVOKE ALL ON SCHEMA public FROM q_renamed;
 DROP OWNED BY q_a_producer, q_a_consumer, q_a_manager, q_by_hand, q_renamed, q_reader, q_target, q_all, q_enqueues;

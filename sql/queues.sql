@@ -14,7 +14,8 @@ SELECT count(*) FROM jobqueue.claim('pq-1');
 SELECT count(*) FROM jobqueue.claim('pq-1', types => '{paused}');
 SELECT queue FROM jobqueue.claim(NULL, 10);
 -- enqueued meanwhile, and scheduled ones that become due: they wait, too
-SELECT jobqueue.enqueue('paused', '"later"', 'pq-1') AS later, jobqueue.enqueue('paused', '"due"', 'pq-1', delay => '10 ms') AS due \gset
+SELECT jobqueue.enqueue('paused', '"later"', 'pq-1') AS later, jobqueue.enqueue('paused', '"due"', 'pq-1',
+	delay => '10 ms') AS due \gset
 SELECT count(*) FROM jobqueue.claim('pq-1', 10);
 -- what is claimed already goes on
 SELECT jobqueue.complete((:'ids'::bigint[])[2], 1);
@@ -35,7 +36,8 @@ DELETE FROM jobqueue.tasks;
 
 -- all of them, also those that nobody has named yet; each resumed alone or all together
 SELECT jobqueue.pause_queue(NULL);
-SELECT jobqueue.enqueue('paused', queue => 'pq-unheard-of') + jobqueue.enqueue('paused') + jobqueue.enqueue('paused', queue => 'pq-1') > 0;
+SELECT jobqueue.enqueue('paused', queue => 'pq-unheard-of') + jobqueue.enqueue('paused') +
+	jobqueue.enqueue('paused', queue => 'pq-1') > 0;
 SELECT count(*) FROM jobqueue.claim('pq-unheard-of');
 SELECT count(*) FROM jobqueue.claim();
 SELECT count(*) FROM jobqueue.claim(NULL, 10);

@@ -16,11 +16,15 @@ CREATE PROCEDURE procedure_task_handler(task jobqueue.tasks) LANGUAGE plpgsql AS
 BEGIN
 	INSERT INTO effects VALUES ('procedure task', task.id, task.payload->>'note');
 END $$;
-CREATE PROCEDURE sql_procedure_handler(payload jsonb) LANGUAGE sql AS $$INSERT INTO effects VALUES ('sql procedure', 0, payload->>'note')$$;
-SELECT jobqueue.register_handler('run-' || n, f::regprocedure) FROM unnest(ARRAY['procedure_handler(jsonb)', 'procedure_task_handler(jobqueue.tasks)',
+CREATE PROCEDURE sql_procedure_handler(payload jsonb) LANGUAGE sql AS $$INSERT INTO effects
+	VALUES ('sql procedure', 0, payload->>'note')$$;
+SELECT jobqueue.register_handler('run-' || n, f::regprocedure)
+	FROM unnest(ARRAY['procedure_handler(jsonb)', 'procedure_task_handler(jobqueue.tasks)',
 	'sql_procedure_handler(jsonb)']) WITH ORDINALITY h(f, n);
-SELECT array_agg(jobqueue.enqueue('run-' || n, jsonb_build_object('note', 'no. ' || n)) ORDER BY n) AS ids FROM generate_series(1, 3) n \gset
-SELECT n, w.status, w.attempts, w.result, w.last_error FROM unnest(:'ids'::bigint[]) WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(t.id, '10 s') w ORDER BY n;
+SELECT array_agg(jobqueue.enqueue('run-' || n, jsonb_build_object('note', 'no. ' || n)) ORDER BY n) AS ids
+	FROM generate_series(1, 3) n \gset
+SELECT n, w.status, w.attempts, w.result, w.last_error FROM unnest(:'ids'::bigint[]) WITH ORDINALITY t(id, n),
+	LATERAL jobqueue.wait_for(t.id, '10 s') w ORDER BY n;
 SELECT what, note, task = ANY (:'ids') AS knows_its_id FROM effects ORDER BY note;
 TRUNCATE effects;
 
@@ -78,8 +82,10 @@ BEGIN
 	END CASE;
 END $$;
 SELECT jobqueue.register_handler('ending', 'ending_handler(jsonb)', max_attempts => 1);
-SELECT array_agg(jobqueue.enqueue('ending', jsonb_build_array(e)) ORDER BY n) AS ids FROM unnest('{commit,rollback,chain,loop}'::text[]) WITH ORDINALITY u(e, n) \gset
-SELECT w.payload, w.status, w.last_error FROM unnest(:'ids'::bigint[]) WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(t.id, '10 s') w ORDER BY n;
+SELECT array_agg(jobqueue.enqueue('ending', jsonb_build_array(e)) ORDER BY n) AS ids
+	FROM unnest('{commit,rollback,chain,loop}'::text[]) WITH ORDINALITY u(e, n) \gset
+SELECT w.payload, w.status, w.last_error FROM unnest(:'ids'::bigint[]) WITH ORDINALITY t(id, n),
+	LATERAL jobqueue.wait_for(t.id, '10 s') w ORDER BY n;
 SELECT note FROM effects ORDER BY note;
 
 -- a transaction's settings are that transaction's
@@ -113,6 +119,7 @@ SELECT note FROM effects WHERE what = 'cancelled';
 
 SELECT count(jobqueue.unregister_handler(type)) FROM jobqueue.handlers;
 DROP TABLE effects;
-DROP PROCEDURE procedure_handler, procedure_task_handler, sql_procedure_handler, committing_handler, failing_procedure, ending_handler,
+DROP PROCEDURE procedure_handler, procedure_task_handler, sql_procedure_handler, committing_handler, failing_procedure,
+	ending_handler,
 	isolation_handler, cancelled_handler;
 DELETE FROM jobqueue.tasks;

@@ -19,7 +19,8 @@ GRANT INSERT ON r_log TO PUBLIC;
 CREATE FUNCTION r_who(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.r_log VALUES ('who');
-	RETURN jsonb_build_array(session_user, current_user, current_setting('is_superuser'), current_setting('search_path'), current_setting('work_mem'),
+	RETURN jsonb_build_array(session_user, current_user, current_setting('is_superuser'),
+		current_setting('search_path'), current_setting('work_mem'),
 		current_setting('transaction_isolation'), current_setting('transaction_read_only'), current_setting('role'));
 END $$;
 SELECT jobqueue.register_handler('who', 'r_who(jsonb)', run_as => 'r_nologin');
@@ -41,15 +42,21 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN to_jsonb(sqlstate || ': ' || sqlerrm);
 END $$;
 SELECT jobqueue.register_handler('escape', 'r_escape(jsonb)', run_as => 'r_nologin', max_attempts => 1);
-SELECT array_agg(jobqueue.enqueue('escape', jsonb_build_array(c)) ORDER BY n) AS ids FROM unnest(ARRAY['RESET ROLE', 'SET ROLE NONE', 'RESET SESSION AUTHORIZATION', 'SET SESSION AUTHORIZATION DEFAULT',
-	'SET ROLE postgres', 'SET SESSION AUTHORIZATION postgres', 'SET ROLE r_login', 'RESET ALL', 'DISCARD ALL', 'UPDATE jobqueue.tasks SET priority = 0',
-	'SELECT jobqueue.enqueue(''who'')', 'SELECT * FROM jobqueue.handlers', 'ALTER SYSTEM SET work_mem = 1', 'SET LOCAL session_replication_role = replica']) WITH ORDINALITY u(c, n) \gset
-SELECT w.payload->>0, w.status, coalesce(w.result::text, w.last_error) FROM unnest(:'ids'::bigint[]) WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(t.id, '10 s') w ORDER BY n;
+SELECT array_agg(jobqueue.enqueue('escape', jsonb_build_array(c)) ORDER BY n) AS ids
+	FROM unnest(ARRAY['RESET ROLE', 'SET ROLE NONE', 'RESET SESSION AUTHORIZATION', 'SET SESSION AUTHORIZATION DEFAULT',
+	'SET ROLE postgres', 'SET SESSION AUTHORIZATION postgres', 'SET ROLE r_login', 'RESET ALL', 'DISCARD ALL',
+		'UPDATE jobqueue.tasks SET priority = 0',
+	'SELECT jobqueue.enqueue(''who'')', 'SELECT * FROM jobqueue.handlers', 'ALTER SYSTEM SET work_mem = 1',
+		'SET LOCAL session_replication_role = replica']) WITH ORDINALITY u(c, n) \gset
+SELECT w.payload->>0, w.status, coalesce(w.result::text, w.last_error) FROM unnest(:'ids'::bigint[])
+	WITH ORDINALITY t(id, n), LATERAL jobqueue.wait_for(t.id, '10 s') w ORDER BY n;
 -- ends as it began: a trigger at the commit, too, is the role's
-CREATE FUNCTION r_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('at commit'); RETURN NULL; END$$;
+CREATE FUNCTION r_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('at commit');
+	RETURN NULL; END$$;
 CREATE TABLE r_deferred (a integer);
 GRANT INSERT ON r_deferred TO r_nologin;
-CREATE CONSTRAINT TRIGGER r_deferred AFTER INSERT ON r_deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION r_at_commit();
+CREATE CONSTRAINT TRIGGER r_deferred AFTER INSERT ON r_deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	EXECUTE FUNCTION r_at_commit();
 CREATE FUNCTION r_defer(payload jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO public.r_deferred VALUES (1)$$;
 SELECT jobqueue.register_handler('defer', 'r_defer(jsonb)', run_as => 'r_nologin', max_attempts => 1);
 SELECT jobqueue.enqueue('defer') AS id \gset
@@ -57,12 +64,18 @@ SELECT status, last_error FROM jobqueue.wait_for(:id, '10 s');
 SELECT * FROM r_log WHERE what = 'at commit';
 
 -- nothing that the role defines runs with our rights: operators, casts and functions in its path
-CREATE FUNCTION r_schema.hijack(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('hijacked'); RETURN true; END$$;
-CREATE FUNCTION r_schema.hijack(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('hijacked'); RETURN true; END$$;
-CREATE FUNCTION r_schema.hijack(integer, integer) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('hijacked'); RETURN true; END$$;
-CREATE FUNCTION r_schema.now() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('hijacked'); RETURN 'epoch'; END$$;
-CREATE FUNCTION r_schema.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('hijacked'); RETURN 'epoch'; END$$;
-CREATE FUNCTION r_schema.to_jsonb(anyelement) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log VALUES ('hijacked'); RETURN '"hijacked"'; END$$;
+CREATE FUNCTION r_schema.hijack(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log
+	VALUES ('hijacked'); RETURN true; END$$;
+CREATE FUNCTION r_schema.hijack(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log
+	VALUES ('hijacked'); RETURN true; END$$;
+CREATE FUNCTION r_schema.hijack(integer, integer) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log
+	VALUES ('hijacked'); RETURN true; END$$;
+CREATE FUNCTION r_schema.now() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log
+	VALUES ('hijacked'); RETURN 'epoch'; END$$;
+CREATE FUNCTION r_schema.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log
+	VALUES ('hijacked'); RETURN 'epoch'; END$$;
+CREATE FUNCTION r_schema.to_jsonb(anyelement) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.r_log
+	VALUES ('hijacked'); RETURN '"hijacked"'; END$$;
 CREATE OPERATOR r_schema.= (LEFTARG = text, RIGHTARG = text, FUNCTION = r_schema.hijack);
 CREATE OPERATOR r_schema.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = r_schema.hijack);
 CREATE OPERATOR r_schema.= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = r_schema.hijack);
@@ -77,15 +90,18 @@ BEGIN
 END $$;
 SELECT jobqueue.register_handler('path', 'r_path(jsonb)', run_as => 'r_nologin', max_attempts => 1);
 SELECT array_agg(jobqueue.enqueue('path')) AS ids FROM generate_series(1, 5) \gset
-SELECT w.status, w.result, count(*) FROM unnest(:'ids'::bigint[]) t(id), LATERAL jobqueue.wait_for(t.id, '10 s') w GROUP BY 1, 2;
+SELECT w.status, w.result, count(*) FROM unnest(:'ids'::bigint[]) t(id),
+	LATERAL jobqueue.wait_for(t.id, '10 s') w GROUP BY 1, 2;
 SELECT count(*) FROM r_log WHERE what = 'hijacked';
 ALTER ROLE r_nologin RESET search_path;
 
 -- settings, temporary tables, prepared statements and locks of one task are not the next one's
 CREATE FUNCTION r_litter(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM set_config('work_mem', '99MB', false), set_config('my.setting', 'litter', false), set_config('statement_timeout', '1', false),
-		set_config('default_transaction_read_only', 'on', false), set_config('default_transaction_isolation', 'serializable', false),
+	PERFORM set_config('work_mem', '99MB', false), set_config('my.setting', 'litter', false),
+		set_config('statement_timeout', '1', false),
+		set_config('default_transaction_read_only', 'on', false), set_config('default_transaction_isolation',
+			'serializable', false),
 		set_config('application_name', 'litter', false), set_config('role', 'none', false);
 	PERFORM pg_advisory_lock(4711);
 	EXECUTE 'PREPARE litter AS SELECT 1';
@@ -94,8 +110,10 @@ BEGIN
 END $$;
 CREATE FUNCTION r_clean(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN jsonb_build_array(pg_backend_pid(), current_setting('work_mem'), nullif(current_setting('my.setting', true), ''), current_setting('statement_timeout'),
-		current_setting('transaction_read_only'), current_setting('transaction_isolation'), current_setting('application_name') = 'litter',
+	RETURN jsonb_build_array(pg_backend_pid(), current_setting('work_mem'),
+		nullif(current_setting('my.setting', true), ''), current_setting('statement_timeout'),
+		current_setting('transaction_read_only'), current_setting('transaction_isolation'),
+			current_setting('application_name') = 'litter',
 		(SELECT count(*) FROM pg_prepared_statements WHERE name = 'litter'), to_regclass('pg_temp.litter'),
 		(SELECT count(*) FROM pg_cursors WHERE name = 'litter'),
 		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()));
@@ -108,11 +126,13 @@ SET client_min_messages = warning;
 CALL pg_temp.wait_until($$(SELECT count(*) FROM jobqueue.worker_status) <= 1$$);
 SELECT jobqueue.register_handler('litter', 'r_litter(jsonb)', run_as => 'r_login', max_attempts => 1);
 SELECT jobqueue.register_handler('clean', 'r_clean(jsonb)', run_as => 'r_login', max_attempts => 1);
-SELECT jobqueue.enqueue('clean') AS before, jobqueue.enqueue('litter') AS litter, jobqueue.enqueue('clean') AS after \gset
+SELECT jobqueue.enqueue('clean') AS before, jobqueue.enqueue('litter') AS litter, jobqueue.enqueue('clean') AS after
+	\gset
 SELECT status, result - 0 FROM jobqueue.wait_for(:before, '10 s');
 SELECT status, last_error FROM jobqueue.wait_for(:litter, '10 s');
 SELECT status, result - 0 FROM jobqueue.wait_for(:after, '10 s');
-SELECT count(DISTINCT result->0) AS "one worker ran both" FROM jobqueue.tasks WHERE type = 'clean' AND status = 'completed';
+SELECT count(DISTINCT result->0) AS "one worker ran both" FROM jobqueue.tasks WHERE type = 'clean'
+	AND status = 'completed';
 ALTER SYSTEM RESET jobqueue.max_workers;
 SELECT pg_reload_conf();
 
@@ -127,7 +147,8 @@ SET client_min_messages = error; -- one may have gone by itself meanwhile
 SELECT count(pg_terminate_backend(pid)) >= 0 FROM jobqueue.worker_status WHERE pid IS NOT NULL AND role = 'r_login';
 SET client_min_messages = warning;
 DROP ROLE r_login;
-SELECT jobqueue.enqueue('who-gone', '["RESET ROLE"]') AS gone, jobqueue.enqueue('escape', '["RESET ROLE"]') AS other \gset
+SELECT jobqueue.enqueue('who-gone', '["RESET ROLE"]') AS gone, jobqueue.enqueue('escape', '["RESET ROLE"]') AS other
+	\gset
 SELECT status FROM jobqueue.wait_for(:other, '10 s');
 SELECT status IN ('pending', 'scheduled'), attempts FROM jobqueue.tasks WHERE id = :gone;
 SELECT jobqueue.register_handler('who-gone', 'r_escape(jsonb)', run_as => 'r_nologin');

@@ -1,5 +1,5 @@
--- What nobody should do and somebody will: other functions in the place of registered ones, handlers that change their own
--- row, cancelled tasks that come back, queues that nobody would serve, details of errors that are not for everybody
+-- What nobody should do and somebody will: other functions in the place of registered ones, handlers that change their
+-- own row, cancelled tasks that come back, queues that nobody would serve, details of errors that are not for everybody
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/sql/helpers.inc'
 \set ECHO none
@@ -13,15 +13,18 @@ $$;
 -- a back-off function that is replaced by one with another result is not called: the wait is that of the settings
 CREATE FUNCTION s_fails(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no luck'; END $$;
 CREATE FUNCTION s_wait(attempt integer, error text) RETURNS interval LANGUAGE sql AS $$ SELECT interval '3 hours' $$;
-SELECT jobqueue.register_handler('s-wait', 's_fails(jsonb)', backoff_function => 's_wait(integer, text)', first_delay => '1 hour', jitter => 0);
+SELECT jobqueue.register_handler('s-wait', 's_fails(jsonb)', backoff_function => 's_wait(integer, text)',
+	first_delay => '1 hour', jitter => 0);
 DROP FUNCTION s_wait;
 CREATE FUNCTION s_wait(attempt integer, error text) RETURNS bigint LANGUAGE sql AS $$ SELECT 1::bigint $$;
 SELECT jobqueue.enqueue('s-wait') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
-SELECT status, attempts, run_at - updated_at BETWEEN interval '59 minutes' AND interval '61 minutes' FROM jobqueue.tasks WHERE id = :id;
+SELECT status, attempts, run_at - updated_at BETWEEN interval '59 minutes' AND interval '61 minutes' FROM jobqueue.tasks
+	WHERE id = :id;
 BEGIN;
 SELECT jobqueue.enqueue('s-wait') AS id \gset
-SELECT status, last_error, run_at - updated_at BETWEEN interval '59 minutes' AND interval '61 minutes' FROM jobqueue.drain() WHERE id = :id;
+SELECT status, last_error, run_at - updated_at BETWEEN interval '59 minutes' AND interval '61 minutes'
+	FROM jobqueue.drain() WHERE id = :id;
 ROLLBACK;
 -- likewise a handler
 CREATE FUNCTION s_once(payload jsonb) RETURNS text LANGUAGE sql AS $$ SELECT 'once' $$;
@@ -59,9 +62,11 @@ END $$;
 SELECT jobqueue.register_handler('s-locks', 's_locks(jsonb)', max_attempts => 1);
 SELECT pg_advisory_lock(4711);
 SELECT jobqueue.enqueue('s-locks') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)$$);
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND
+	NOT granted)$$);
 SELECT jobqueue.cancel(:id, 'not now');
-CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)$$);
+CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND
+	NOT granted)$$);
 SELECT status, last_error FROM jobqueue.tasks WHERE id = :id;
 ALTER SYSTEM SET jobqueue.timeout_grace = '1ms';
 SELECT pg_reload_conf();
@@ -73,7 +78,8 @@ SELECT pg_reload_conf();
 
 -- a queue for dead letters is no queue for others
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('s-dead', 's_fails(jsonb)', dead_letter_queue => 'default')$$);
-SELECT pg_temp.try($$SELECT jobqueue.register_handler('s-dead', 's_fails(jsonb)', queue => 's-own', dead_letter_queue => 's-own')$$);
+SELECT pg_temp.try($$SELECT jobqueue.register_handler('s-dead', 's_fails(jsonb)', queue => 's-own',
+	dead_letter_queue => 's-own')$$);
 SELECT jobqueue.register_handler('s-dead', 's_fails(jsonb)', queue => 's-own', dead_letter_queue => 's-dead');
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('s-other', 's_fails(jsonb)', queue => 's-dead')$$);
 SELECT pg_temp.try($$SELECT jobqueue.alter_handler('s-wait', queue => 's-dead')$$);

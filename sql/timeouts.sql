@@ -17,18 +17,21 @@ CREATE FUNCTION pg_temp.settled(task_id bigint) RETURNS boolean LANGUAGE sql AS 
 	SELECT status NOT IN ('pending', 'processing') FROM jobqueue.tasks WHERE id = task_id
 $$;
 CREATE FUNCTION pg_temp.ended(task_id bigint) RETURNS text LANGUAGE sql AS $$
-	SELECT format('%s attempts=%s of %s; %s/%s; took that long: %s', status, attempts, max_attempts, last_sqlstate, last_error,
+	SELECT format('%s attempts=%s of %s; %s/%s; took that long: %s', status, attempts, max_attempts, last_sqlstate,
+		last_error,
 		(failures->-1->>'seconds')::numeric >= (payload->>'limit')::numeric)
 	FROM jobqueue.tasks WHERE id = task_id
 $$;
 
 -- the type's limit: rolled back, and tried again by the type's policy
-SELECT jobqueue.register_handler('t', 't_sleeps(jsonb)', timeout => '300 ms', backoff => 'fixed', first_delay => '1 hour', max_delay => '1 hour', jitter => 0);
+SELECT jobqueue.register_handler('t', 't_sleeps(jsonb)', timeout => '300 ms', backoff => 'fixed',
+	first_delay => '1 hour', max_delay => '1 hour', jitter => 0);
 SELECT jobqueue.enqueue('t', '{"seconds": 600, "limit": 0.3}') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
 SELECT pg_temp.ended(:id);
 SELECT count(*) FROM t_effects;
-SELECT failures->0->>'sqlstate', failures->0->>'message', failures->0->>'context' LIKE '%t_sleeps%' FROM jobqueue.tasks WHERE id = :id;
+SELECT failures->0->>'sqlstate', failures->0->>'message', failures->0->>'context' LIKE '%t_sleeps%' FROM jobqueue.tasks
+	WHERE id = :id;
 -- what is done in time is not touched
 SELECT jobqueue.alter_handler('t', timeout => '1 hour');
 SELECT jobqueue.enqueue('t', '{"seconds": 0.2}') AS id \gset
@@ -42,8 +45,11 @@ SELECT jobqueue.alter_handler('t', timeout => '20 ms');
 SELECT jobqueue.enqueue('t', '{"seconds": 0.3}', timeout => '1 mon') AS id \gset
 SELECT status, attempts, result, failures, timeout FROM jobqueue.wait_for(:id, '60 s');
 -- also for tasks enqueued together, and by a plain INSERT; the last attempt is the last
-SELECT array_agg(id ORDER BY id) AS ids FROM jobqueue.enqueue_many('t', '{"{\"seconds\": 600, \"limit\": 0.05}","{\"seconds\": 600, \"limit\": 0.05}"}', max_attempts => 1, timeout => '50 ms') id \gset
-INSERT INTO jobqueue.tasks (type, payload, max_attempts, timeout) VALUES ('t', '{"seconds": 600, "limit": 1.05}', 1, '1.05 s') RETURNING id \gset
+SELECT array_agg(id ORDER BY id) AS ids FROM jobqueue.enqueue_many('t',
+	'{"{\"seconds\": 600, \"limit\": 0.05}","{\"seconds\": 600, \"limit\": 0.05}"}', max_attempts => 1,
+		timeout => '50 ms') id \gset
+INSERT INTO jobqueue.tasks (type, payload, max_attempts, timeout) VALUES ('t', '{"seconds": 600, "limit": 1.05}', 1,
+	'1.05 s') RETURNING id \gset
 SELECT count(jobqueue.wait_for(id, '60 s')) FROM unnest(:'ids'::bigint[] || :id::bigint) id;
 SELECT pg_temp.ended(t.id) FROM unnest(:'ids'::bigint[] || :id::bigint) WITH ORDINALITY t(id, n) ORDER BY n;
 -- each attempt has its time
@@ -51,7 +57,8 @@ SELECT jobqueue.alter_handler('t', timeout => '30 ms', first_delay => '0', max_a
 SELECT jobqueue.enqueue('t', '{"seconds": 600, "limit": 0.03}') AS id \gset
 SELECT count(jobqueue.wait_for(:id, '60 s'));
 SELECT pg_temp.ended(:id);
-SELECT f->>'attempt', f->>'sqlstate', f->>'message' FROM jobqueue.tasks, jsonb_array_elements(failures) f WHERE id = :id;
+SELECT f->>'attempt', f->>'sqlstate', f->>'message' FROM jobqueue.tasks,
+	jsonb_array_elements(failures) f WHERE id = :id;
 -- no limit any more
 SELECT jobqueue.alter_handler('t', timeout => '0');
 SELECT jobqueue.enqueue('t', '{"seconds": 0.3}') AS id \gset
@@ -59,7 +66,8 @@ SELECT status, attempts, result FROM jobqueue.wait_for(:id, '60 s');
 SELECT count(*) FROM t_effects;
 TRUNCATE t_effects;
 -- an error that it raises itself is not the timeout
-CREATE FUNCTION t_raises(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'my own' USING ERRCODE = 'query_canceled'; END$$;
+CREATE FUNCTION t_raises(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'my own'
+	USING ERRCODE = 'query_canceled'; END$$;
 SELECT jobqueue.register_handler('t', 't_raises(jsonb)', timeout => '1 hour', max_attempts => 1);
 SELECT jobqueue.enqueue('t') AS id \gset
 SELECT status, last_sqlstate, last_error FROM jobqueue.wait_for(:id, '60 s');
@@ -84,9 +92,12 @@ CREATE ROLE t_role;
 ALTER ROLE t_role SET statement_timeout = '1 s';
 ALTER ROLE t_role SET lock_timeout = '50 ms';
 GRANT INSERT ON t_effects TO t_role;
-CREATE FUNCTION t_locks(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$BEGIN PERFORM pg_advisory_xact_lock(4721); RETURN 'locked'; END$$;
-CREATE FUNCTION t_settings(payload jsonb) RETURNS text LANGUAGE sql AS $$SELECT current_setting('statement_timeout') || ', ' || current_setting('lock_timeout')$$;
-SELECT jobqueue.register_handler('t-settings', 't_settings(jsonb)', run_as => 't_role'), jobqueue.register_handler('t-sleeps', 't_sleeps(jsonb)', run_as => 't_role', max_attempts => 1),
+CREATE FUNCTION t_locks(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$BEGIN PERFORM pg_advisory_xact_lock(4721);
+	RETURN 'locked'; END$$;
+CREATE FUNCTION t_settings(payload jsonb) RETURNS text LANGUAGE sql AS $$SELECT current_setting('statement_timeout') ||
+	', ' || current_setting('lock_timeout')$$;
+SELECT jobqueue.register_handler('t-settings', 't_settings(jsonb)', run_as => 't_role'),
+	jobqueue.register_handler('t-sleeps', 't_sleeps(jsonb)', run_as => 't_role', max_attempts => 1),
 	jobqueue.register_handler('t-locks', 't_locks(jsonb)', run_as => 't_role', max_attempts => 1);
 SELECT jobqueue.enqueue('t-settings') AS id \gset
 SELECT status, result FROM jobqueue.wait_for(:id, '60 s');
@@ -94,7 +105,8 @@ SELECT jobqueue.enqueue('t-sleeps', '{"seconds": 600, "limit": 1}') AS id \gset
 SELECT count(jobqueue.wait_for(:id, '60 s'));
 SELECT pg_temp.ended(:id);
 -- whichever comes first
-SELECT jobqueue.enqueue('t-sleeps', '{"seconds": 600, "limit": 0.05}', timeout => '50 ms') AS a, jobqueue.enqueue('t-sleeps', '{"seconds": 600, "limit": 1}', timeout => '1 hour') AS b \gset
+SELECT jobqueue.enqueue('t-sleeps', '{"seconds": 600, "limit": 0.05}', timeout => '50 ms') AS a,
+	jobqueue.enqueue('t-sleeps', '{"seconds": 600, "limit": 1}', timeout => '1 hour') AS b \gset
 SELECT count(jobqueue.wait_for(id, '60 s')) FROM unnest(ARRAY[:a, :b]) id;
 SELECT pg_temp.ended(:a);
 SELECT pg_temp.ended(:b);
@@ -137,7 +149,8 @@ SELECT jobqueue.register_handler('t', 't_goes_on(jsonb)', timeout => '500 ms', m
 SELECT jobqueue.enqueue('t', '{"limit": 0.8}') AS id \gset
 SELECT count(jobqueue.wait_for(:id, '60 s'));
 SELECT pg_temp.ended(:id);
-SELECT crashes, lease_expires_at, f->>'attempt', f->>'sqlstate', f->>'message' FROM jobqueue.tasks, jsonb_array_elements(failures) f WHERE id = :id;
+SELECT crashes, lease_expires_at, f->>'attempt', f->>'sqlstate', f->>'message' FROM jobqueue.tasks,
+	jsonb_array_elements(failures) f WHERE id = :id;
 SELECT count(*) FROM t_effects;
 SELECT jobqueue.enqueue('t-settings') AS id \gset
 SELECT status, result FROM jobqueue.wait_for(:id, '60 s');

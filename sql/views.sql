@@ -23,41 +23,50 @@ SELECT jobqueue.cancel(id) FROM jobqueue.tasks WHERE queue = 'v-done' AND status
 SELECT jobqueue.pause_queue('v-paused'), jobqueue.pause_queue('v-a');
 INSERT INTO jobqueue.tasks (type, queue, run_at) VALUES ('v', 'v-ahead', now() + interval '1 h');
 SELECT count(*) FROM jobqueue.claim('v-ahead');
-SELECT queue, waiting, scheduled, running, oldest_waiting IS NOT NULL, paused, unhandled_types FROM jobqueue.queue_status ORDER BY queue COLLATE "C";
+SELECT queue, waiting, scheduled, running, oldest_waiting IS NOT NULL, paused,
+	unhandled_types FROM jobqueue.queue_status ORDER BY queue COLLATE "C";
 SELECT jobqueue.resume_queue('v-paused'), jobqueue.resume_queue('v-a');
 DELETE FROM jobqueue.tasks;
 
 -- types that nobody handles: registered in this transaction only, so that no worker takes part
-INSERT INTO jobqueue.tasks (type, queue) VALUES ('v-handled', 'v-e'), ('v-unhandled', 'v-e'), ('v-Unhandled', 'v-e'), ('v-unhandled', 'v-e');
+INSERT INTO jobqueue.tasks (type, queue) VALUES ('v-handled', 'v-e'), ('v-unhandled', 'v-e'), ('v-Unhandled', 'v-e'),
+	('v-unhandled', 'v-e');
 BEGIN;
 SELECT jobqueue.register_handler('v-handled', 'v_handler(jsonb)', queue => 'v-f');
 SELECT queue, waiting, unhandled_types FROM jobqueue.queue_status WHERE queue IN ('v-e', 'v-f') ORDER BY queue;
-SELECT jobqueue.register_handler('v-unhandled', 'v_handler(jsonb)'), jobqueue.register_handler('v-Unhandled', 'v_handler(jsonb)');
+SELECT jobqueue.register_handler('v-unhandled', 'v_handler(jsonb)'), jobqueue.register_handler('v-Unhandled',
+	'v_handler(jsonb)');
 SELECT queue, waiting, unhandled_types FROM jobqueue.queue_status WHERE queue = 'v-e';
 ROLLBACK;
 SELECT queue, waiting, unhandled_types FROM jobqueue.queue_status WHERE queue = 'v-e';
 DELETE FROM jobqueue.tasks;
 
 -- the oldest is the oldest of all priorities
-INSERT INTO jobqueue.tasks (type, queue, priority, created_at) VALUES ('v', 'v-o', 0, '2020-01-03 UTC'), ('v', 'v-o', 5, '2020-01-01 UTC'), ('v', 'v-o', -5, '2020-01-02 UTC');
+INSERT INTO jobqueue.tasks (type, queue, priority, created_at) VALUES ('v', 'v-o', 0, '2020-01-03 UTC'),
+	('v', 'v-o', 5, '2020-01-01 UTC'), ('v', 'v-o', -5, '2020-01-02 UTC');
 SELECT waiting, oldest_waiting = '2020-01-01 UTC' FROM jobqueue.queue_status WHERE queue = 'v-o';
 DELETE FROM jobqueue.tasks;
 -- names of all kinds
-INSERT INTO jobqueue.tasks (type, queue) SELECT 'v', q FROM unnest(ARRAY['a b', 'A', 'a', 'ä', '"q"', 'a-b', 'B', '_', '1']) q, generate_series(1, 2);
-SELECT count(*), bool_and(waiting = 2), bool_and(NOT paused) FROM jobqueue.queue_status WHERE queue IN ('a b', 'A', 'a', 'ä', '"q"', 'a-b', 'B', '_', '1');
+INSERT INTO jobqueue.tasks (type, queue) SELECT 'v', q FROM
+	unnest(ARRAY['a b', 'A', 'a', 'ä', '"q"', 'a-b', 'B', '_', '1']) q, generate_series(1, 2);
+SELECT count(*), bool_and(waiting = 2), bool_and(NOT paused) FROM jobqueue.queue_status WHERE queue
+	IN ('a b', 'A', 'a', 'ä', '"q"', 'a-b', 'B', '_', '1');
 SELECT count(*) = count(DISTINCT queue) FROM jobqueue.queue_status;
 DELETE FROM jobqueue.tasks;
 
 -- a worker that runs, and that has run
 SELECT jobqueue.register_handler('v-sleep', 'v_handler(jsonb)', queue => 'v-sleep');
 SELECT jobqueue.enqueue('v-sleep') AS id \gset
-CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.state = 'running' AND a.wait_event = 'PgSleep')
+CALL pg_temp.wait_until($$EXISTS (SELECT 1 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid)
+	WHERE w.state = 'running' AND a.wait_event = 'PgSleep')
 	AND EXISTS (SELECT 1 FROM jobqueue.tasks WHERE type = 'v-sleep' AND status = 'processing')$$);
-SELECT role = current_user, state, task_id = :id, task_type, queue, attempt, started_at <= state_since, state_since <= clock_timestamp()
+SELECT role = current_user, state, task_id = :id, task_type, queue, attempt, started_at <= state_since,
+	state_since <= clock_timestamp()
 FROM jobqueue.worker_status WHERE state = 'running';
 SELECT running, waiting FROM jobqueue.queue_status WHERE queue = 'v-sleep';
 -- pg_stat_activity says the same
-SELECT a.backend_type, a.usename = current_user, a.datname = current_database(), strpos(a.query || a.application_name, :'id') > 0 AS "names the task",
+SELECT a.backend_type, a.usename = current_user, a.datname = current_database(),
+	strpos(a.query || a.application_name, :'id') > 0 AS "names the task",
 	strpos(a.query || a.application_name, 'v-sleep') > 0 AS "and its type"
 FROM jobqueue.worker_status w JOIN pg_stat_activity a USING (pid) WHERE w.state = 'running';
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue launcher';

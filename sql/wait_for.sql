@@ -92,6 +92,7 @@ SELECT jobqueue.grant_access('w_producer', 'consumer');
 SET ROLE w_producer;
 SELECT status, payload FROM jobqueue.wait_for(:others, '10 s');
 RESET ROLE;
-SELECT jobqueue.revoke_access('w_producer', 'consumer'), jobqueue.revoke_access('w_producer', 'producer'), jobqueue.revoke_access('w_other', 'producer');
+SELECT jobqueue.revoke_access('w_producer', 'consumer'), jobqueue.revoke_access('w_producer', 'producer'),
+	jobqueue.revoke_access('w_other', 'producer');
 DROP ROLE w_producer, w_other;
 DELETE FROM jobqueue.tasks;

@@ -5,7 +5,8 @@
 \i :helpers
 \set ECHO all
 SET client_min_messages = warning;
-CREATE FUNCTION wr_handler(payload jsonb) RETURNS void LANGUAGE sql AS $$SELECT pg_sleep(coalesce((payload->>'sleep')::float8, 0))$$;
+CREATE FUNCTION wr_handler(payload jsonb) RETURNS void LANGUAGE sql
+	AS $$SELECT pg_sleep(coalesce((payload->>'sleep')::float8, 0))$$;
 SELECT jobqueue.register_handler('wr', 'wr_handler(jsonb)');
 -- many, one after the other: a wait that sleeps between looks would show
 DO $$
@@ -40,7 +41,8 @@ SELECT clock_timestamp() AS began \gset
 SELECT count(*) FROM (SELECT jobqueue.wait_for(:id, '10 s')) w;
 \set VERBOSITY default
 SELECT clock_timestamp() - :'began' < '8 s' AS "it did not wait for the timeout";
-CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.tasks WHERE type = 'wr' AND payload ? 'sleep' AND payload->>'sleep' = '0.1')$$);
+CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.tasks WHERE type = 'wr' AND payload ? 'sleep'
+	AND payload->>'sleep' = '0.1')$$);
 -- completed outside, cancelled, or finished by hand: likewise; failed tasks stay
 SELECT jobqueue.enqueue('wr-out') AS a \gset
 SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim();

@@ -3,6 +3,7 @@
 Rates and latencies of jobqueue, of the machine's limits and of rivals go to runs.jsonl as they come, and to summary.json
 and a table at the end. See doc/performance.md for what is measured, and how.
 """
+
 import argparse
 import datetime
 import json
@@ -33,7 +34,10 @@ PRODUCER = {'producers': 1, 'batch': 100, 'clients': 4, 'window': 2000}
 
 def percentiles(values):
     values = sorted(values)
-    pick = {f'p{share}': round(values[min(len(values) - 1, -(-len(values) * share // 100) - 1)], 3) for share in (50, 95, 99)}
+    pick = {
+        f'p{share}': round(values[min(len(values) - 1, -(-len(values) * share // 100) - 1)], 3)
+        for share in (50, 95, 99)
+    }
     return pick | {'max': round(values[-1], 3)}
 
 
@@ -57,8 +61,14 @@ class Bench:
         return quick if self.options.quick else full
 
     def record(self, workload, case, result, settings=None):
-        result = {'at': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), 'workload': workload,
-                  'case': case, 'round': self.round, 'settings': settings or {}, **result}
+        result = {
+            'at': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+            'workload': workload,
+            'case': case,
+            'round': self.round,
+            'settings': settings or {},
+            **result,
+        }
         self.results.setdefault((workload, case), []).append(result)
         self.journal.write(json.dumps(result) + '\n')
         self.journal.flush()
@@ -80,7 +90,9 @@ class Bench:
                     result['other_cores'] = meter.result(1)['other_cores']
             except (Failure, OSError, subprocess.TimeoutExpired) as failure:
                 print(f'{self.round}  {workload:12} {case:28} FAILED: {failure}', flush=True)
-                self.journal.write(json.dumps({'workload': workload, 'case': case, 'round': self.round, 'error': str(failure)}) + '\n')
+                self.journal.write(
+                    json.dumps({'workload': workload, 'case': case, 'round': self.round, 'error': str(failure)}) + '\n'
+                )
                 break
             if best is None or result.get('other_cores', 0) < best.get('other_cores', 0):
                 best = result
@@ -129,10 +141,21 @@ class Bench:
         self.rival('drain', 'pg-boss, work', 'pgboss', n=self.size(200000), concurrency=2, **PGBOSS_WORK, **limit)
         self.peer('drain', 'ours, synchronous', 'jobqueue', SYNCHRONOUS, n=self.size(1000000), **limit)
         self.rival('drain', 'BullMQ', 'bullmq', n=self.size(100000), concurrency=50, procs=2, **limit)
-        self.rival('drain', 'BullMQ, fsync always', 'bullmq', n=self.size(100000), concurrency=50, procs=2, fsync='always', **limit)
+        self.rival(
+            'drain',
+            'BullMQ, fsync always',
+            'bullmq',
+            n=self.size(100000),
+            concurrency=50,
+            procs=2,
+            fsync='always',
+            **limit,
+        )
         self.rival('drain', 'PgQ', 'pgq', n=self.size(1000000), **limit)
         if self.features['batch']:
-            self.peer('drain', 'ours, batches, history off', 'jobqueue_batch', HISTORY_OFF, n=self.size(2000000), **limit)
+            self.peer(
+                'drain', 'ours, batches, history off', 'jobqueue_batch', HISTORY_OFF, n=self.size(2000000), **limit
+            )
             self.peer('drain', 'ours, batches', 'jobqueue_batch', n=self.size(1000000), **limit)
         self.rival('drain', 'article pattern', 'seedidx', n=self.size(200000), clients=8, secs=self.seconds(10))
 
@@ -177,20 +200,38 @@ class Bench:
                    'ours, enqueue_many()': (PEERS['jobqueue']['enqueueK'].replace("'nothing'", "'unhandled'"), 1000)}
 
         def run(native, script, jobs, clients):
-            native.run("SELECT jobqueue.resume_queue(NULL); SELECT jobqueue.enqueue('nothing') FROM generate_series(1, 20)")
+            native.run(
+                "SELECT jobqueue.resume_queue(NULL); SELECT jobqueue.enqueue('nothing') FROM generate_series(1, 20)"
+            )
             until(lambda: native.remaining() == 0, 10)
             native.run('VACUUM ANALYZE; CHECKPOINT')
             meter = Meter(self.server)
             result = self.server.pgbench(script, clients=clients, seconds=seconds).result()
             return {'rate': round(result['rate'] * jobs, 1), **meter.result(result['transactions'] * jobs)}
 
-        rivals = {'graphile-worker': 'graphile', 'pg-boss': 'pgboss', 'BullMQ': 'bullmq', 'PgQ': 'pgq', 'article pattern': 'seedidx'}
+        rivals = {
+            'graphile-worker': 'graphile',
+            'pg-boss': 'pgboss',
+            'BullMQ': 'bullmq',
+            'PgQ': 'pgq',
+            'article pattern': 'seedidx',
+        }
         for clients, batch in ((1, 1), (8, 1), (64, 1), (1, 1000)):
             workload = f'enqueue {clients}' if batch == 1 else 'enqueue 1000s'
             for case, (script, jobs) in (single if batch == 1 else batches).items():
-                self.database(workload, case, 'jobqueue', lambda native, s=script, j=jobs, c=clients: run(native, s, j, c))
+                self.database(
+                    workload, case, 'jobqueue', lambda native, s=script, j=jobs, c=clients: run(native, s, j, c)
+                )
             for case, peer in rivals.items():
-                self.rival(workload, case, peer, as_='enqueue', clients=clients, secs=seconds, **({'batch': batch} if batch > 1 else {}))
+                self.rival(
+                    workload,
+                    case,
+                    peer,
+                    as_='enqueue',
+                    clients=clients,
+                    secs=seconds,
+                    **({'batch': batch} if batch > 1 else {}),
+                )
 
     def copy(self):
         """COPY of 500,000 tasks, rows a second."""
@@ -227,7 +268,9 @@ class Bench:
                       'ours, INSERT': f"INSERT INTO jobqueue.tasks (type, payload) VALUES ('start', {payload})"}
 
         def run(native, statement):
-            native.run("SELECT jobqueue.resume_queue(NULL); SELECT jobqueue.enqueue('nothing') FROM generate_series(1, 20)")
+            native.run(
+                "SELECT jobqueue.resume_queue(NULL); SELECT jobqueue.enqueue('nothing') FROM generate_series(1, 20)"
+            )
             until(lambda: native.remaining() == 0, 10)
             return self.probe(native, statement, count['n'])
 
@@ -246,11 +289,18 @@ class Bench:
         def run(native):
             native.fill(self.size(500000))
             rate = native.drain(seconds=20)['rate']
-            native.run("DELETE FROM jobqueue.tasks WHERE status = 'pending'; VACUUM ANALYZE; CHECKPOINT; SELECT jobqueue.resume_queue(NULL)")
+            native.run(
+                "DELETE FROM jobqueue.tasks WHERE status = 'pending'; VACUUM ANALYZE; CHECKPOINT; SELECT"
+                " jobqueue.resume_queue(NULL)"
+            )
             probes = 1000 if not self.options.quick else 100
-            producers = self.server.pgbench(PEERS['jobqueue']['produceK'], clients=2, seconds=probes // 50 + 4, rate=rate / 2 / 100)
+            producers = self.server.pgbench(
+                PEERS['jobqueue']['produceK'], clients=2, seconds=probes // 50 + 4, rate=rate / 2 / 100
+            )
             time.sleep(2)
-            result = self.probe(native, "SELECT jobqueue.enqueue('start', jsonb_build_object('i', nextval('bench.probes')))", probes)
+            result = self.probe(
+                native, "SELECT jobqueue.enqueue('start', jsonb_build_object('i', nextval('bench.probes')))", probes
+            )
             load = producers.result()
             return result | {'load': round(load['rate'] * 100), 'drained': rate}
         self.database('loaded', 'ours', 'jobqueue', run)
@@ -266,7 +316,12 @@ class Bench:
                 meter = Meter(self.server)
                 result = native.drain(seconds=20, stop_at=max(0, size - 2000000))
                 done, taken = done + result['jobs'], taken + result['elapsed']
-            return {'backlog': size, 'jobs': done, 'rate': round(done / taken, 1), 'other_cores': meter.result(1)['other_cores']}
+            return {
+                'backlog': size,
+                'jobs': done,
+                'rate': round(done / taken, 1),
+                'other_cores': meter.result(1)['other_cores'],
+            }
 
         sizes = [10000, 100000] if self.options.quick else [10000, 100000, 1000000, 10000000]
         for size in sizes:
@@ -293,9 +348,11 @@ class Bench:
         """10,000 tasks claimed by somebody outside, and not finished, beside none."""
         def run(native, claimed, type_):
             if claimed:
-                native.run(f"SELECT jobqueue.resume_queue(NULL); SELECT count(*) FROM jobqueue.enqueue_many('claimed', ARRAY("
-                           f"SELECT '{PAYLOAD}'::jsonb FROM generate_series(1, {claimed}))); "
-                           f"SELECT count(*) FROM jobqueue.claim(max_tasks => {claimed}, lease => '1 hour', types => '{{claimed}}')")
+                native.run(
+                    "SELECT jobqueue.resume_queue(NULL); SELECT count(*) FROM jobqueue.enqueue_many('claimed',"
+                    f" ARRAY(SELECT '{PAYLOAD}'::jsonb FROM generate_series(1, {claimed}))); SELECT count(*) FROM"
+                    f" jobqueue.claim(max_tasks => {claimed}, lease => '1 hour', types => '{{claimed}}')"
+                )
                 if type_ == 'nothing':
                     native.run('SELECT jobqueue.pause_queue(NULL)')
             native.fill(self.size(300000))
@@ -304,8 +361,12 @@ class Bench:
             return native.drain(1, 30)
         for claimed in (0, 10000):
             for peer, name in (('jobqueue_outside', 'outside'), ('jobqueue', 'workers')):
-                self.database('inflight', f'{name}, {claimed}', peer,
-                              lambda native, c=claimed, p=peer: run(native, c, 'nothing' if p == 'jobqueue' else 'outside'))
+                self.database(
+                    'inflight',
+                    f'{name}, {claimed}',
+                    peer,
+                    lambda native, c=claimed, p=peer: run(native, c, 'nothing' if p == 'jobqueue' else 'outside'),
+                )
 
     def history(self):
         """A drain with millions of completed tasks kept, beside one with none."""
@@ -324,12 +385,17 @@ class Bench:
         """1,000 queues and types in use, beside one."""
         def run(native, count):
             if count > 1:
-                native.run("SELECT count(*) FROM (SELECT jobqueue.register_handler('nothing_' || n, 'bench.nothing(jsonb)', "
-                           f"queue => 'queue_' || n, run_as => 'bench_worker') FROM generate_series(1, {count}) n) registered")
+                native.run(
+                    "SELECT count(*) FROM (SELECT jobqueue.register_handler('nothing_' || n, 'bench.nothing(jsonb)', "
+                    f"queue => 'queue_' || n, run_as => 'bench_worker') FROM generate_series(1, {count}) n) registered"
+                )
             name = "'nothing'" if count == 1 else f"'nothing_' || (n % {count} + 1)"
             queue = "'default'" if count == 1 else f"'queue_' || (n % {count} + 1)"
-            native.fill(self.size(500000), f"INSERT INTO jobqueue.tasks (type, queue, payload) SELECT {name}, {queue}, '{PAYLOAD}' "
-                                           'FROM generate_series(1, $n) n; VACUUM ANALYZE;')
+            native.fill(
+                self.size(500000),
+                f"INSERT INTO jobqueue.tasks (type, queue, payload) SELECT {name}, {queue}, '{PAYLOAD}' "
+                "FROM generate_series(1, $n) n; VACUUM ANALYZE;",
+            )
             return native.drain(seconds=30)
         for count in (1, 1000):
             self.database('queues', str(count), 'jobqueue', lambda native, c=count: run(native, c), HISTORY_OFF)
@@ -337,8 +403,10 @@ class Bench:
     def limits(self):
         """Groups of which one task runs at a time, a queue with a limit that is never reached, unique keys, a graph: beside none."""
         jobs = self.size(1000000)
-        insert = f"INSERT INTO jobqueue.tasks (type, payload, group_key, unique_key) SELECT 'nothing', '{PAYLOAD}', %s, %s " \
-                 'FROM generate_series(1, $n) n; VACUUM ANALYZE;'
+        insert = (
+            f"INSERT INTO jobqueue.tasks (type, payload, group_key, unique_key) SELECT 'nothing', '{PAYLOAD}', %s, %s "
+            "FROM generate_series(1, $n) n; VACUUM ANALYZE;"
+        )
 
         def run(native, prepare, group, key, count):
             native.run(prepare or 'SELECT 1')
@@ -346,9 +414,13 @@ class Bench:
             return native.drain(4, 120)
 
         def graph(native, size):
-            native.fill(0, "SELECT count(*) FROM jobqueue.enqueue_flow((SELECT jsonb_agg(jsonb_build_object('name', l || '_' || i, 'type', 'nothing', "
-                           "'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i) ELSE '[]' END) ORDER BY l, i) "
-                           f'FROM generate_series(1, 100) l, generate_series(1, {size // 100}) i)); VACUUM ANALYZE;')
+            native.fill(
+                0,
+                "SELECT count(*) FROM jobqueue.enqueue_flow((SELECT jsonb_agg(jsonb_build_object('name', l || '_' ||"
+                " i, 'type', 'nothing', 'after', CASE WHEN l > 1 THEN jsonb_build_array((l - 1) || '_' || i) ELSE '[]'"
+                f" END) ORDER BY l, i) FROM generate_series(1, 100) l, generate_series(1, {size // 100}) i)); VACUUM"
+                " ANALYZE;",
+            )
             return native.drain(4, 120)
 
         workers = {'jobqueue.max_workers': 4}
@@ -357,7 +429,13 @@ class Bench:
                  'unique keys': (None, None, "'k' || n", jobs),
                  'a rate': ("SELECT jobqueue.alter_queue('default', rate_limit => 1000000)", None, None, jobs // 10)}
         for case, (prepare, group, key, count) in cases.items():
-            self.database('limits', case, 'jobqueue', lambda native, p=prepare, g=group, k=key, c=count: run(native, p, g, k, c), workers)
+            self.database(
+                'limits',
+                case,
+                'jobqueue',
+                lambda native, p=prepare, g=group, k=key, c=count: run(native, p, g, k, c),
+                workers,
+            )
         self.database('limits', 'a graph, 100 deep', 'jobqueue', lambda native: graph(native, jobs // 10), workers)
 
     def mixed(self):
@@ -366,8 +444,12 @@ class Bench:
 
         def run(native, long):
             if long:
-                native.fill(jobs, "INSERT INTO jobqueue.tasks (type, payload) SELECT CASE WHEN n % 1000 = 500 THEN 'pause' ELSE 'nothing' END, "
-                                  """'{"seconds": 0.1}' FROM generate_series(1, $n) n; VACUUM ANALYZE;""")
+                native.fill(
+                    jobs,
+                    "INSERT INTO jobqueue.tasks (type, payload) SELECT CASE WHEN n % 1000 = 500 THEN 'pause' ELSE"
+                    " 'nothing' END, "
+                    """'{"seconds": 0.1}' FROM generate_series(1, $n) n; VACUUM ANALYZE;""",
+                )
             else:
                 native.fill(jobs)
             return native.drain(seconds=60)
@@ -383,15 +465,20 @@ class Bench:
 
         def run(native, order):
             if order:
-                native.fill(self.size(1000000), "INSERT INTO jobqueue.tasks (type, payload) SELECT 'book', "
-                                                f"jsonb_build_object('account', {order}) FROM generate_series(1, $n) n; VACUUM ANALYZE;")
+                native.fill(
+                    self.size(1000000),
+                    "INSERT INTO jobqueue.tasks (type, payload) SELECT 'book', "
+                    f"jsonb_build_object('account', {order}) FROM generate_series(1, $n) n; VACUUM ANALYZE;",
+                )
                 native.run(native.peer['start'])
                 time.sleep(1)
             before = native.remaining()
             meter = Meter(self.server)
             result = self.server.pgbench(script, clients=4, seconds=self.seconds(15, 4)).result()
             left = native.remaining()
-            deadlocks = int(native.session.number('SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()'))
+            deadlocks = int(
+                native.session.number('SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()')
+            )
             return {'rate': result['rate'], 'victims': result['deadlocks'], 'deadlocks': deadlocks, 'left': left,
                     'tasks': round((before - left) / result['seconds']), **meter.result(result['transactions'])}
 
@@ -399,7 +486,9 @@ class Bench:
         modes = {'durable': DURABLE, 'fused': {}} if self.features['fused'] else {'durable': {}}
         for name, order in orders.items():
             for mode, settings in modes.items():
-                self.database('contention', f'{mode}, {name}', 'jobqueue', lambda native, o=order: run(native, o), settings)
+                self.database(
+                    'contention', f'{mode}, {name}', 'jobqueue', lambda native, o=order: run(native, o), settings
+                )
 
     def urgent(self):
         """While a million wait and are being worked on: from commit to start, ms, of a task with a lower priority number, and
@@ -418,7 +507,9 @@ class Bench:
             time.sleep(1)
             commits = []
             for number, session in enumerate(sessions):
-                session.ask('COMMIT' if older else f"""SELECT jobqueue.enqueue('start', '{{"i": {number}}}', priority => -10)""")
+                session.ask(
+                    'COMMIT' if older else f"""SELECT jobqueue.enqueue('start', '{{"i": {number}}}', priority => -10)"""
+                )
                 commits.append(time.time())
                 time.sleep(0.1)
             waiting = native.remaining()
@@ -457,12 +548,17 @@ class Bench:
             until(lambda: native.remaining() == 0, 10)
             if jobs:
                 native.run(self.HOUSEKEEPING.replace('$n', str(jobs)))
-            self.server.pgbench("WITH due AS (INSERT INTO bench.due (at) VALUES (clock_timestamp() + interval '0.3 s') RETURNING i, at) "
-                                "SELECT jobqueue.enqueue('start', jsonb_build_object('i', i), queue => 'start', run_at => at) FROM due;\n",
-                                transactions=probes, rate=50).result()
+            self.server.pgbench(
+                "WITH due AS (INSERT INTO bench.due (at) VALUES (clock_timestamp() + interval '0.3 s') RETURNING i, at)"
+                " SELECT jobqueue.enqueue('start', jsonb_build_object('i', i), queue => 'start', run_at => at) FROM"
+                " due;\n",
+                transactions=probes,
+                rate=50,
+            ).result()
             left = native.session.number(
-                "SELECT count(*) FROM jobqueue.tasks WHERE type = 'unhandled' AND (status IN ('scheduled', 'processing', 'failed') "
-                "OR queue = 'by hand' AND slot = 0)")
+                "SELECT count(*) FROM jobqueue.tasks WHERE type = 'unhandled' AND (status IN ('scheduled',"
+                " 'processing', 'failed') OR queue = 'by hand' AND slot = 0)"
+            )
             until(lambda: native.session.number('SELECT count(*) FROM bench.started') >= probes, 60, 0.1)
             late = [float(ms) for ms in native.session.ask(
                 'SELECT extract(epoch FROM s.at - d.at) * 1000 FROM bench.due d JOIN bench.started s USING (i)')]
@@ -513,7 +609,11 @@ class Bench:
             time.sleep(2)
             names = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'jobqueue%'"
             pids = [int(pid) for pid in native.session.ask(names)]
-            lsn, before, start = native.session.value('SELECT pg_current_wal_insert_lsn()'), cpu_seconds(pids), time.monotonic()
+            lsn, before, start = (
+                native.session.value('SELECT pg_current_wal_insert_lsn()'),
+                cpu_seconds(pids),
+                time.monotonic(),
+            )
             time.sleep(self.seconds(60, 10))
             taken, used = time.monotonic() - start, cpu_seconds(pids) - before
             wal = native.session.number(f"SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{lsn}')")
@@ -531,12 +631,22 @@ class Bench:
             with open(os.path.join(self.options.harness, 'package.json'), encoding='utf-8') as file:
                 versions = json.load(file)['dependencies']
             versions['node'] = self.options.node_version
-            redis = subprocess.run(['redis-server', '--version'], stdout=subprocess.PIPE, text=True, check=False).stdout.split()
+            redis = subprocess.run(
+                ['redis-server', '--version'], stdout=subprocess.PIPE, text=True, check=False
+            ).stdout.split()
             versions['redis'] = next((word[2:] for word in redis if word.startswith('v=')), '')
-        return {'date': datetime.date.today().isoformat(), 'cores': CORES, 'cpu': cpus[0] if cpus else platform.machine(),
-                'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30), 'kernel': platform.release(),
-                'postgresql': self.server.admin.value('SHOW server_version'), 'commit': self.options.commit,
-                'features': self.features, 'settings': self.settings, 'rivals': versions}
+        return {
+            'date': datetime.date.today().isoformat(),
+            'cores': CORES,
+            'cpu': cpus[0] if cpus else platform.machine(),
+            'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30),
+            'kernel': platform.release(),
+            'postgresql': self.server.admin.value('SHOW server_version'),
+            'commit': self.options.commit,
+            'features': self.features,
+            'settings': self.settings,
+            'rivals': versions,
+        }
 
     def run(self):
         self.server.configure({})
@@ -546,8 +656,14 @@ class Bench:
             for self.round in range(1, self.options.rounds + 1):
                 getattr(self, name)()
             # after each, for a run takes hours
-            summary = report.summarize(self.results, self.environment() | {
-                'rounds': self.options.rounds, 'quick': self.options.quick, 'minutes': round((time.monotonic() - start) / 60)})
+            summary = report.summarize(
+                self.results,
+                self.environment() | {
+                    'rounds': self.options.rounds,
+                    'quick': self.options.quick,
+                    'minutes': round((time.monotonic() - start) / 60),
+                },
+            )
             with open(os.path.join(self.options.results, 'summary.json'), 'w', encoding='utf-8') as file:
                 json.dump(summary, file, indent=1, ensure_ascii=False)
                 file.write('\n')
@@ -558,8 +674,27 @@ class Bench:
         return not summary['results']
 
 
-WORKLOADS = ['drain', 'sustained', 'enqueue', 'copy', 'latency', 'loaded', 'outside', 'contention', 'urgent', 'queues', 'limits', 'mixed',
-             'housekeeping', 'inflight', 'history', 'idle', 'backlog', 'snapshot', 'memory']
+WORKLOADS = [
+    'drain',
+    'sustained',
+    'enqueue',
+    'copy',
+    'latency',
+    'loaded',
+    'outside',
+    'contention',
+    'urgent',
+    'queues',
+    'limits',
+    'mixed',
+    'housekeeping',
+    'inflight',
+    'history',
+    'idle',
+    'backlog',
+    'snapshot',
+    'memory',
+]
 
 
 def arguments():

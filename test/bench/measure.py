@@ -1,5 +1,6 @@
-"""The server under measurement, and what is measured with: psql, pgbench, and counters of CPU, WAL and memory. Connection
-settings come from the environment."""
+"""The server under measurement, and what is measured with: psql, pgbench, and counters of CPU, WAL and memory.
+Connection settings come from the environment."""
+
 import json
 import os
 import re
@@ -25,8 +26,13 @@ class Session:
 
     def __init__(self, bindir, database=DATABASE):
         # pylint: disable-next=consider-using-with
-        self.psql = subprocess.Popen([f'{bindir}/psql', '-X', '-q', '-At', '-F', '\t', '-v', 'ON_ERROR_STOP=1', '-d', database],
-                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.psql = subprocess.Popen(
+            [f'{bindir}/psql', '-X', '-q', '-At', '-F', '\t', '-v', 'ON_ERROR_STOP=1', '-d', database],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         self.ask('SET client_min_messages = warning')
 
     def send(self, sql):
@@ -71,8 +77,21 @@ class Pgbench:
         self.directory = tempfile.TemporaryDirectory()
         with open(f'{self.directory.name}/script', 'w', encoding='utf-8') as file:
             file.write(script)
-        arguments = [f'{bindir}/pgbench', '-n', '-M', 'prepared', '-c', str(clients), '-j', str(min(clients, CORES)), '-P', '1',
-                     '--failures-detailed', '-f', 'script']
+        arguments = [
+            f'{bindir}/pgbench',
+            '-n',
+            '-M',
+            'prepared',
+            '-c',
+            str(clients),
+            '-j',
+            str(min(clients, CORES)),
+            '-P',
+            '1',
+            '--failures-detailed',
+            '-f',
+            'script',
+        ]
         arguments += ['-T', str(seconds)] if seconds else ['-t', str(transactions)]
         arguments += ['-R', str(rate)] if rate else []
         arguments += ['-l', '--log-prefix=log'] if log else []
@@ -162,10 +181,14 @@ class Meter:
         taken = {key: after[key] - self.before[key] for key in after if key != 'lsn'}
         wal = self.server.admin.number(f"SELECT pg_wal_lsn_diff('{after['lsn']}', '{self.before['lsn']}')")
         others = CORES * taken['time'] - sum(taken[key] for key in ('idle', 'iowait', 'steal', 'server', 'own'))
-        return {'wal_per_job': round(wal / max(jobs, 1)), 'cpu_server_us_per_job': round(taken['server'] / max(jobs, 1) * 1e6, 1),
-                'cpu_client_us_per_job': round(taken['own'] / max(jobs, 1) * 1e6, 1),
-                'cpu_server_cores': round(taken['server'] / taken['time'], 2),
-                'other_cores': round(others / taken['time'], 2), 'steal': round(taken['steal'], 2)}
+        return {
+            'wal_per_job': round(wal / max(jobs, 1)),
+            'cpu_server_us_per_job': round(taken['server'] / max(jobs, 1) * 1e6, 1),
+            'cpu_client_us_per_job': round(taken['own'] / max(jobs, 1) * 1e6, 1),
+            'cpu_server_cores': round(taken['server'] / taken['time'], 2),
+            'other_cores': round(others / taken['time'], 2),
+            'steal': round(taken['steal'], 2),
+        }
 
 
 def until(condition, seconds, pause=0.01):
@@ -209,7 +232,11 @@ class Server:
             self.admin.ask(f"ALTER SYSTEM SET {name} = '{value}'")
         self.admin.ask('SELECT pg_reload_conf()')
         for name, value in settings.items():
-            if not until(lambda n=name, v=value: self.admin.value(f"SELECT setting FROM pg_settings WHERE name = '{n}'") == str(v), 10):
+            if not until(
+                lambda n=name, v=value: self.admin.value(f"SELECT setting FROM pg_settings WHERE name = '{n}'")
+                == str(v),
+                10,
+            ):
                 raise Failure(f'{name} is not {value}')
 
     def recreate(self):
@@ -221,8 +248,11 @@ class Server:
         return Pgbench(self.bindir, script, **options)
 
     def settings(self):
-        rows = self.admin.ask("SELECT name, current_setting(name) FROM pg_settings WHERE sourcefile ~ 'postgresql(.auto)?.conf$' AND name !~ "
-                              "'^lc_|direc|^port|^listen|Zone|_timezone|^log|DateStyle|^default|^dynamic' OR name LIKE 'jobqueue.%' ORDER BY 1")
+        rows = self.admin.ask(
+            "SELECT name, current_setting(name) FROM pg_settings WHERE sourcefile ~ 'postgresql(.auto)?.conf$' AND name"
+            " !~ '^lc_|direc|^port|^listen|Zone|_timezone|^log|DateStyle|^default|^dynamic' OR name LIKE 'jobqueue.%'"
+            " ORDER BY 1"
+        )
         return dict(row.split('\t') for row in rows)
 
     def features(self):
@@ -233,9 +263,16 @@ class Server:
             return {
                 'version': session.value('SELECT jobqueue.version()'),
                 'fused': session.value("SELECT current_setting('jobqueue.fused_time', true) IS NOT NULL") == 't',
-                'batch': session.value("SELECT bool_or('batch_size' = ANY(proargnames)) FROM pg_proc "
-                                       "WHERE proname = 'register_handler'") == 't',
-                'complete_and_claim': session.value("SELECT EXISTS (SELECT FROM pg_proc WHERE proname = 'complete_and_claim')") == 't',
+                'batch': (
+                    session.value(
+                        "SELECT bool_or('batch_size' = ANY(proargnames)) FROM pg_proc "
+                        "WHERE proname = 'register_handler'"
+                    )
+                    == 't'
+                ),
+                'complete_and_claim': (
+                    session.value("SELECT EXISTS (SELECT FROM pg_proc WHERE proname = 'complete_and_claim')") == 't'
+                ),
             }
 
 
@@ -244,11 +281,14 @@ def every10(series):
 
 
 def ends(series):
-    return {'first10': round(sum(series[:10]) / 10), 'last10': round(sum(series[-10:]) / 10)} if len(series) >= 20 else {}
+    return (
+        {'first10': round(sum(series[:10]) / 10), 'last10': round(sum(series[-10:]) / 10)} if len(series) >= 20 else {}
+    )
 
 
 class Native:
-    """Measures a peer of peers.py, as the harness does. For where that is not there, and for what it has no measurement for."""
+    """Measures a peer of peers.py, as the harness does. For where that is not there, and for what it has no
+    measurement for."""
 
     def __init__(self, server, peer):
         self.server, self.peer = server, peer
@@ -287,8 +327,13 @@ class Native:
             steps = -(-(before - stop_at) // self.peer['drainJobs'] // clients)
             taken = self.server.pgbench(self.peer['drain'], clients=clients, transactions=steps).result()['seconds']
             left = self.remaining()
-        return {'jobs': before - left, 'elapsed': round(taken, 3), 'left': left, 'rate': round((before - left) / taken, 1),
-                **meter.result(before - left)}
+        return {
+            'jobs': before - left,
+            'elapsed': round(taken, 3),
+            'left': left,
+            'rate': round((before - left) / taken, 1),
+            **meter.result(before - left),
+        }
 
     def sustain(self, clients=4, seconds=30, snapshot=False):
         held = Snapshot(self.server) if snapshot else None
@@ -308,8 +353,14 @@ class Native:
             self.run(self.peer['stop'])
         if held:
             held.release()
-        return {'jobs': int(jobs), 'elapsed': round(taken, 3), 'rate': round(jobs / taken, 1), **ends(series), 'curve': every10(series),
-                **meter.result(jobs)}
+        return {
+            'jobs': int(jobs),
+            'elapsed': round(taken, 3),
+            'rate': round(jobs / taken, 1),
+            **ends(series),
+            'curve': every10(series),
+            **meter.result(jobs),
+        }
 
     def progress(self, goes_on, pause=1.0):
         """Jobs a second, second by second."""

@@ -2,9 +2,10 @@
 """What is measured here by SQL alone: jobqueue, and what the machine can do at most. As a program, prints jobqueue's as
 JSON, for jobqueue.mjs.
 
-A peer has the fields of the harness that runs the rivals (its README says more): setup and fill in psql, $n tasks; either
-start and stop, for workers in the server, or drain and cycle, a step of a client; remaining and consumed, numbers.
-"""
+A peer has the fields of the harness that runs the rivals (its README says more): setup and fill in psql, $n tasks;
+either start and stop, for workers in the server, or drain and cycle, a step of a client; remaining and consumed,
+numbers. """
+
 import json
 import os
 
@@ -21,8 +22,9 @@ CLAIM = ('SELECT array_agg(id) AS ids, array_agg(attempts) AS attempts, jsonb_ag
          'FROM jobqueue.claim(max_tasks => 100) HAVING count(*) > 0 \\gset\n')
 COMPLETE = 'SELECT count(*) FROM jobqueue.complete_many(:ids::bigint[], :attempts::int[]);\n'
 COMPLETE_AND_CLAIM = (
-    "SELECT coalesce(array_agg(id), '{}') AS ids, coalesce(array_agg(attempts), '{}') AS attempts, jsonb_agg(payload) AS p "
-    'FROM jobqueue.complete_and_claim(:ids::bigint[], :attempts::int[], max_tasks => 100) \\gset\n')
+    "SELECT coalesce(array_agg(id), '{}') AS ids, coalesce(array_agg(attempts), '{}') AS attempts, jsonb_agg(payload)"
+    " AS p FROM jobqueue.complete_and_claim(:ids::bigint[], :attempts::int[], max_tasks => 100) \\gset\n"
+)
 
 
 def enqueue_many(type_, count):

@@ -10,21 +10,49 @@ import re
 import statistics
 import sys
 
-NUMBERS = ('rate', 'first10', 'last10', 'wal_per_job', 'cpu_server_us_per_job', 'cpu_client_us_per_job', 'other_cores', 'load', 'tasks',
-           'victims', 'deadlocks', 'percent', 'wal_per_s', 'first_mb', 'last_mb', 'most_mb', 'waiting', 'left')
+NUMBERS = (
+    'rate',
+    'first10',
+    'last10',
+    'wal_per_job',
+    'cpu_server_us_per_job',
+    'cpu_client_us_per_job',
+    'other_cores',
+    'load',
+    'tasks',
+    'victims',
+    'deadlocks',
+    'percent',
+    'wal_per_s',
+    'first_mb',
+    'last_mb',
+    'most_mb',
+    'waiting',
+    'left',
+)
 TITLES = {
-    'drain': 'Drain: tasks a second, until nothing is left', 'sustained': 'Sustained: producers and workers at once',
-    'enqueue 1': 'Enqueue, 1 client', 'enqueue 8': 'Enqueue, 8 clients', 'enqueue 64': 'Enqueue, 64 clients',
-    'enqueue 1000s': 'Enqueue, 1 client, 1,000 a statement', 'copy': 'COPY, rows a second',
-    'latency': 'Latency, idle server: commit to start of the handler', 'loaded': 'Latency at half the drain rate',
+    'drain': 'Drain: tasks a second, until nothing is left',
+    'sustained': 'Sustained: producers and workers at once',
+    'enqueue 1': 'Enqueue, 1 client',
+    'enqueue 8': 'Enqueue, 8 clients',
+    'enqueue 64': 'Enqueue, 64 clients',
+    'enqueue 1000s': 'Enqueue, 1 client, 1,000 a statement',
+    'copy': 'COPY, rows a second',
+    'latency': 'Latency, idle server: commit to start of the handler',
+    'loaded': 'Latency at half the drain rate',
     'outside': 'Workers outside the server: one connection, batches of 100',
     'contention': 'Four clients beside handlers that update the same 500 accounts: their transactions a second',
-    'urgent': 'A million wait: commit to start of an urgent task', 'queues': '1,000 queues and types: drain',
+    'urgent': 'A million wait: commit to start of an urgent task',
+    'queues': '1,000 queues and types: drain',
     'limits': 'Limits and dependencies, four workers, history on: drain',
     'housekeeping': 'A heap of housekeeping: how late delayed tasks start',
-    'mixed': 'One task in 1,000 sleeps 0.1 s: drain', 'inflight': '10,000 claimed by somebody: drain by one connection, or by workers',
-    'history': 'Millions of completed tasks kept: drain', 'idle': 'Idle', 'backlog': 'Drain by size of the backlog',
-    'snapshot': 'Sustained, while another session holds a snapshot', 'memory': 'Memory of one worker',
+    'mixed': 'One task in 1,000 sleeps 0.1 s: drain',
+    'inflight': '10,000 claimed by somebody: drain by one connection, or by workers',
+    'history': 'Millions of completed tasks kept: drain',
+    'idle': 'Idle',
+    'backlog': 'Drain by size of the backlog',
+    'snapshot': 'Sustained, while another session holds a snapshot',
+    'memory': 'Memory of one worker',
 }
 
 
@@ -41,8 +69,11 @@ def brief(result):
     for latency in ('latency_ms', 'ack_to_start_ms'):
         if latency in result:
             parts.append('p50 {p50}, p99 {p99}, max {max} ms'.format(**result[latency]))
-    parts += [f'{name} {number(result[name])}' for name in ('first10', 'last10', 'tasks', 'victims', 'percent', 'last_mb', 'left')
-              if result.get(name) is not None]
+    parts += [
+        f'{name} {number(result[name])}'
+        for name in ('first10', 'last10', 'tasks', 'victims', 'percent', 'last_mb', 'left')
+        if result.get(name) is not None
+    ]
     if result.get('other_cores', 0) > 0.3:
         parts.append(f"others took {result['other_cores']} cores")
     return ', '.join(parts)
@@ -97,7 +128,10 @@ def shows(rounds):
 
     pgboss = rounds.best('drain', ['pg-boss, fetch', 'pg-boss, work'])
     bullmq = rounds.best('drain', ['BullMQ', 'BullMQ, fsync always'])
-    rivals = rounds.best('drain', ['graphile-worker', 'pg-boss, fetch', 'pg-boss, work', 'BullMQ', 'BullMQ, fsync always', 'article pattern'])
+    rivals = rounds.best(
+        'drain',
+        ['graphile-worker', 'pg-boss, fetch', 'pg-boss, work', 'BullMQ', 'BullMQ, fsync always', 'article pattern'],
+    )
     off, on, sync = ('drain', 'ours, history off'), ('drain', 'ours'), ('drain', 'ours, synchronous')
     ratio('drain, history off: plain SQL limit', off, ('drain', 'limit'), 0.8)
     ratio('drain, history off: graphile-worker, tuned', off, ('drain', 'graphile-worker'), 2.5)
@@ -109,35 +143,84 @@ def shows(rounds):
     ratio('drain, batch handlers, history off: PgQ', ('drain', 'ours, batches, history off'), ('drain', 'PgQ'), 0.8)
     ratio('sustained: the best of graphile-worker and pg-boss', ('sustained', 'ours'),
           ('sustained', rounds.best('sustained', ['graphile-worker', 'pg-boss'])), 2.5)
-    sizes = [int(case.split(', ')[1]) for workload, case in rounds.results if workload == 'backlog' and case.startswith('ours')]
+    sizes = [
+        int(case.split(', ')[1])
+        for workload, case in rounds.results
+        if workload == 'backlog' and case.startswith('ours')
+    ]
     if sizes:
-        ratio(f'backlog: {max(sizes):,} beside {min(sizes):,}', ('backlog', f'ours, {max(sizes)}'), ('backlog', f'ours, {min(sizes)}'), 0.9)
+        ratio(
+            f'backlog: {max(sizes):,} beside {min(sizes):,}',
+            ('backlog', f'ours, {max(sizes)}'),
+            ('backlog', f'ours, {min(sizes)}'),
+            0.9,
+        )
     for case in ('ours', 'ours, outside'):
         first, last = (rounds.by_round('snapshot', case, field) for field in ('first10', 'last10'))
-        show(f'old snapshot: last 10 s beside first, {case}', [last[r] / first[r] for r in sorted(first.keys() & last.keys())], 0.8)
+        show(
+            f'old snapshot: last 10 s beside first, {case}',
+            [last[r] / first[r] for r in sorted(first.keys() & last.keys())],
+            0.8,
+        )
 
     latency = list(rounds.by_round('latency', 'ours, enqueue()', 'latency_ms.p50').values())
     show('latency, idle: p50', latency, 0.4, False, 'ms')
     mine, theirs = (rounds.by_round('latency', case, 'ack_to_start_ms.p50') for case in ('ours, node client', 'BullMQ'))
-    show("latency, idle: p50 less BullMQ's", [mine[r] - theirs[r] for r in sorted(mine.keys() & theirs.keys())], 0, False, 'ms')
-    show('latency, idle: p99', list(rounds.by_round('latency', 'ours, enqueue()', 'latency_ms.p99').values()), 3, False, 'ms')
-    show('latency at half the drain rate: p99', list(rounds.by_round('loaded', 'ours', 'latency_ms.p99').values()), 50, False, 'ms')
-    for case, name in (('ours, history off', 'claim and complete_many'), ('ours, fused, history off', 'complete_and_claim')):
+    show(
+        "latency, idle: p50 less BullMQ's",
+        [mine[r] - theirs[r] for r in sorted(mine.keys() & theirs.keys())],
+        0,
+        False,
+        'ms',
+    )
+    show(
+        'latency, idle: p99',
+        list(rounds.by_round('latency', 'ours, enqueue()', 'latency_ms.p99').values()),
+        3,
+        False,
+        'ms',
+    )
+    show(
+        'latency at half the drain rate: p99',
+        list(rounds.by_round('loaded', 'ours', 'latency_ms.p99').values()),
+        50,
+        False,
+        'ms',
+    )
+    for case, name in (
+        ('ours, history off', 'claim and complete_many'),
+        ('ours, fused, history off', 'complete_and_claim'),
+    ):
         ratio(f"outside, {name}: pgmq's pattern", ('outside', case), ('outside', 'pgmq pattern'), 1.5)
     for order in ('in order', 'at random'):
         ratio(f'clients beside fused execution, tasks {order}: beside durable', ('contention', f'fused, {order}'),
               ('contention', f'durable, {order}'), 0.8)
-    victims = [sum(run['victims'] for run in runs) for (_, case), runs in rounds.results.items() if case.startswith('fused')]
+    victims = [
+        sum(run['victims'] for run in runs) for (_, case), runs in rounds.results.items() if case.startswith('fused')
+    ]
     show('clients beside fused execution: victims of a deadlock', [sum(victims)] if victims else [], 0, False, '')
     for case in ('lower priority number', 'older transaction'):
-        show(f'a million wait, {case}: slowest start', list(rounds.by_round('urgent', case, 'latency_ms.max').values()), 50, False, 'ms')
+        show(
+            f'a million wait, {case}: slowest start',
+            list(rounds.by_round('urgent', case, 'latency_ms.max').values()),
+            50,
+            False,
+            'ms',
+        )
     ratio('1,000 queues and types: one', ('queues', '1000'), ('queues', '1'), 0.8)
     for case in [case for workload, case in rounds.results if workload == 'limits' and case.endswith(' groups')]:
         ratio(f'{case}, one task of each at a time: no groups', ('limits', case), ('limits', 'none'), 0.5)
     grown = [run['last_mb'] - run['first_mb'] for run in rounds.results.get(('memory', 'ours'), [])]
     show('memory of a worker, last tenth less first', grown, 1, False, 'MB')
-    ratio('enqueue, 64 clients, INSERT: plain table', ('enqueue 64', 'ours, INSERT'), ('enqueue 64', 'plain table'), 0.9)
-    ratio('enqueue, 64 clients, enqueue(): plain table', ('enqueue 64', 'ours, enqueue()'), ('enqueue 64', 'plain table'), 0.8)
+    ratio(
+        'enqueue, 64 clients, INSERT: plain table', ('enqueue 64', 'ours, INSERT'), ('enqueue 64', 'plain table'), 0.9
+    )
+    ratio(
+        'enqueue, 64 clients, enqueue(): plain table',
+        ('enqueue 64', 'ours, enqueue()'),
+        ('enqueue 64', 'plain table'),
+        0.8,
+    )
     ratio('COPY: plain table', ('copy', 'ours'), ('copy', 'plain table'), 0.8)
     show('idle: CPU, of a core', list(rounds.by_round('idle', 'ours', 'percent').values()), 0.1, False, '%')
     return rows
@@ -168,7 +251,11 @@ def cell(measured, factor=1):
     if not measured:
         return '-'
     text = number(measured['median'] * factor)
-    return text if len(measured['values']) == 1 else f"{text} [{number(measured['min'] * factor)} - {number(measured['max'] * factor)}]"
+    return (
+        text
+        if len(measured['values']) == 1
+        else f"{text} [{number(measured['min'] * factor)} - {number(measured['max'] * factor)}]"
+    )
 
 
 def show_table(summary):
@@ -187,11 +274,23 @@ def latency_cells(row):
 def result_tables(summary):
     """One for each workload; columns that no case has are left out."""
     lines = []
-    columns = [('rate', 'a second'), ('first10', 'first 10 s'), ('last10', 'last 10 s'), ('wal_per_job', 'WAL, bytes each'),
-               ('cpu_server_us_per_job', 'server CPU, µs each'), ('cpu_client_us_per_job', 'client CPU, µs each'),
-               ('load', 'load, tasks a second'), ('tasks', 'tasks a second'), ('victims', 'deadlock victims'), ('waiting', 'still waiting'),
-               ('percent', 'CPU, % of a core'), ('wal_per_s', 'WAL, bytes a second'), ('first_mb', 'first tenth, MB'),
-               ('last_mb', 'last tenth, MB'), ('most_mb', 'most, MB')]
+    columns = [
+        ('rate', 'a second'),
+        ('first10', 'first 10 s'),
+        ('last10', 'last 10 s'),
+        ('wal_per_job', 'WAL, bytes each'),
+        ('cpu_server_us_per_job', 'server CPU, µs each'),
+        ('cpu_client_us_per_job', 'client CPU, µs each'),
+        ('load', 'load, tasks a second'),
+        ('tasks', 'tasks a second'),
+        ('victims', 'deadlock victims'),
+        ('waiting', 'still waiting'),
+        ('percent', 'CPU, % of a core'),
+        ('wal_per_s', 'WAL, bytes a second'),
+        ('first_mb', 'first tenth, MB'),
+        ('last_mb', 'last tenth, MB'),
+        ('most_mb', 'most, MB'),
+    ]
     by_workload = {}
     for row in summary['results']:
         by_workload.setdefault(row['workload'], []).append(row)
@@ -199,9 +298,18 @@ def result_tables(summary):
         shown = [(field, title) for field, title in columns if any(field in row for row in rows)]
         latencies = any('latency_ms' in row or 'ack_to_start_ms' in row for row in rows)
         titles = ['', *(title for _, title in shown)] + (['p50 / p95 / p99 / max, ms'] if latencies else [])
-        lines += ['', f'### {TITLES.get(workload, workload)}', '', f"| {' | '.join(titles)} |", '|' + '---|' * len(titles)]
+        lines += [
+            '',
+            f'### {TITLES.get(workload, workload)}',
+            '',
+            f"| {' | '.join(titles)} |",
+            '|' + '---|' * len(titles),
+        ]
         for row in rows:
-            cells = [row['case'] + (' ‡' if row.get('left', {'max': 0})['max'] > 0 else ''), *(cell(row.get(field)) for field, _ in shown)]
+            cells = [
+                row['case'] + (' ‡' if row.get('left', {'max': 0})['max'] > 0 else ''),
+                *(cell(row.get(field)) for field, _ in shown),
+            ]
             if latencies:
                 cells.append(latency_cells(row.get('latency_ms') or row.get('ack_to_start_ms') or {}))
             lines.append(f"| {' | '.join(cells)} |")
@@ -210,12 +318,22 @@ def result_tables(summary):
 
 def settings_table(summary):
     environment = summary['environment']
-    rows = [('date', environment['date']), ('machine', f"{environment['cores']} cores, {environment['cpu']}, {environment['memory_gb']} GB"),
-            ('kernel', environment['kernel']), ('PostgreSQL', environment['postgresql']),
-            ('jobqueue', f"{environment['features']['version']}, commit {environment['commit']}"),
-            ('rounds', f"{environment['rounds']}{', quick' if environment['quick'] else ''}, {environment['minutes']} minutes in all"),
-            ('rivals', ', '.join(f'{name} {version}' for name, version in environment['rivals'].items()) or 'not run'),
-            ('settings', ', '.join(f'`{name} = {value}`' for name, value in environment['settings'].items()))]
+    rows = [
+        ('date', environment['date']),
+        ('machine', f"{environment['cores']} cores, {environment['cpu']}, {environment['memory_gb']} GB"),
+        ('kernel', environment['kernel']),
+        ('PostgreSQL', environment['postgresql']),
+        ('jobqueue', f"{environment['features']['version']}, commit {environment['commit']}"),
+        (
+            'rounds',
+            (
+                f"{environment['rounds']}{', quick' if environment['quick'] else ''}, {environment['minutes']} minutes"
+                " in all"
+            ),
+        ),
+        ('rivals', ', '.join(f'{name} {version}' for name, version in environment['rivals'].items()) or 'not run'),
+        ('settings', ', '.join(f'`{name} = {value}`' for name, value in environment['settings'].items())),
+    ]
     return ['| | |', '|---|---|'] + [f'| {name} | {value} |' for name, value in rows]
 
 
@@ -242,13 +360,24 @@ def plot(title, x_title, y_title, curves, labels):
         return f'{value:,.0f}' if value >= 10 else f'{value:g}'
 
     def place(x, y):
-        return (left + (x - low) / ((high - low) or 1) * (width - left - right), height - bottom - y / most * (height - top - bottom))
+        return (
+            left + (x - low) / ((high - low) or 1) * (width - left - right),
+            height - bottom - y / most * (height - top - bottom),
+        )
 
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-           f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{left}" y="22" font-size="15">{title}</text>',
-           f'<text x="{(left + width - right) / 2:.0f}" y="{height - 10}" text-anchor="middle">{x_title}</text>',
-           f'<text x="16" y="{height / 2:.0f}" text-anchor="middle" transform="rotate(-90 16 {height / 2:.0f})">{y_title}</text>']
+    out = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
+            ' font-size="12">'
+        ),
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{left}" y="22" font-size="15">{title}</text>',
+        f'<text x="{(left + width - right) / 2:.0f}" y="{height - 10}" text-anchor="middle">{x_title}</text>',
+        (
+            f'<text x="16" y="{height / 2:.0f}" text-anchor="middle" transform="rotate(-90 16'
+            f' {height / 2:.0f})">{y_title}</text>'
+        ),
+    ]
     for step in range(round(most / tick) + 1):
         x, y = place(low, step * tick)
         out += [f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{width - right}" y2="{y:.1f}" stroke="#dddddd"/>',
@@ -262,8 +391,13 @@ def plot(title, x_title, y_title, curves, labels):
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
         legend = top + 10 + 18 * index
-        out += [f'<line x1="{width - right + 12}" y1="{legend}" x2="{width - right + 32}" y2="{legend}" stroke="{colour}" stroke-width="3"/>',
-                f'<text x="{width - right + 38}" y="{legend + 4}">{name}</text>']
+        out += [
+            (
+                f'<line x1="{width - right + 12}" y1="{legend}" x2="{width - right + 32}" y2="{legend}"'
+                f' stroke="{colour}" stroke-width="3"/>'
+            ),
+            f'<text x="{width - right + 38}" y="{legend + 4}">{name}</text>',
+        ]
     return '\n'.join(out + ['</svg>', ''])
 
 
@@ -292,14 +426,22 @@ def plots(summary):
     for row in summary['results']:
         if row['workload'] == 'memory' and row.get('curve'):
             end = 10 * len(row['curve'])
-            draw('memory.svg', 'Private memory of one worker', 'seconds', 'MB', {'worker': [(10 * i + 5, mb) for i, mb in enumerate(row['curve'])]},
-                 [(x, str(x)) for x in range(0, end + 1, max(10, end // 6 // 10 * 10))])
+            draw(
+                'memory.svg',
+                'Private memory of one worker',
+                'seconds',
+                'MB',
+                {'worker': [(10 * i + 5, mb) for i, mb in enumerate(row['curve'])]},
+                [(x, str(x)) for x in range(0, end + 1, max(10, end // 6 // 10 * 10))],
+            )
     return files
 
 
 def insert(text, mark, lines):
     """Between <!-- mark --> and <!-- end -->."""
-    new, count = re.subn(rf'(<!-- {mark} -->\n).*?(<!-- end -->)', lambda m: m[1] + '\n'.join(lines) + '\n' + m[2], text, flags=re.S)
+    new, count = re.subn(
+        rf'(<!-- {mark} -->\n).*?(<!-- end -->)', lambda m: m[1] + '\n'.join(lines) + '\n' + m[2], text, flags=re.S
+    )
     if count != 1:
         raise SystemExit(f'no <!-- {mark} --> in the document')
     return new
@@ -314,8 +456,12 @@ def main():
         text = file.read()
     pictures = plots(summary)
     links = [f'![{title}](performance_{name})' for name, (title, _) in pictures.items()]
-    for mark, lines in (('settings', settings_table(summary)), ('shows', show_table(summary)), ('plots', '\n\n'.join(links).split('\n')),
-                        ('results', result_tables(summary))):
+    for mark, lines in (
+        ('settings', settings_table(summary)),
+        ('shows', show_table(summary)),
+        ('plots', '\n\n'.join(links).split('\n')),
+        ('results', result_tables(summary)),
+    ):
         text = insert(text, mark, lines)
     with open(sys.argv[2], 'w', encoding='utf-8') as file:
         file.write(text)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Calls the SQL API with random arguments from several sessions at once, while workers run handlers, and checks that
-nothing breaks: no crash, no internal error, nothing that hangs, no task lost, doubled, or left from what was rolled back.
+nothing breaks: no crash, no internal error, nothing that hangs, no task lost, doubled, or left from what was rolled
+back.
 
 Needs an empty server of its own, with jobqueue preloaded, whose log it reads: scripts/fuzz and the suite "fuzz" of
 scripts/test start it. Each session chooses each of its transactions from (seed, session, number), whatever happened
@@ -28,32 +29,92 @@ from statements import NOISE, WAITERS, Catalog, Writer
 from values import ODD_TEXTS, Values, encode
 
 SUPERUSER = 'postgres'
-ROLES = {SUPERUSER: 30, 'fuzz_all': 40, 'fuzz_producer': 5, 'fuzz_consumer': 5, 'fuzz_manager': 5, 'fuzz_none': 2, 'Fuzz "quoted" \'\\ü': 13}
+ROLES = {
+    SUPERUSER: 30,
+    'fuzz_all': 40,
+    'fuzz_producer': 5,
+    'fuzz_consumer': 5,
+    'fuzz_manager': 5,
+    'fuzz_none': 2,
+    'Fuzz "quoted" \'\\ü': 13,
+}
 LEVELS = {'fuzz_producer': 'producer', 'fuzz_consumer': 'consumer', 'fuzz_manager': 'manager'}
 
 # name: (signature, role); what is not here has the type's own name and runs as fuzz_all
 HANDLERS = {
-    'ok_task': ('ok_task(jobqueue.tasks)', 'fuzz_none'), 'nothing': ('nothing(jsonb)', SUPERUSER), 'messy': ('messy(jsonb)', 'fuzz_none'),
-    'runs_sql_as_superuser': ('runs_sql_and_goes_on(jsonb)', SUPERUSER), 'commits_task': ('commits_task(jobqueue.tasks)', 'fuzz_all'),
+    'ok_task': ('ok_task(jobqueue.tasks)', 'fuzz_none'),
+    'nothing': ('nothing(jsonb)', SUPERUSER),
+    'messy': ('messy(jsonb)', 'fuzz_none'),
+    'runs_sql_as_superuser': ('runs_sql_and_goes_on(jsonb)', SUPERUSER),
+    'commits_task': ('commits_task(jobqueue.tasks)', 'fuzz_all'),
     'odd "name", \'ü\'': ('"odd ""name"", \'ü\'"(jsonb)', 'Fuzz "quoted" \'\\ü'),
 }
-PLAIN_HANDLERS = ['ok', 'ok_atomic', 'strict_null', 'row_result', 'rows_result', 'huge_result', 'bad_result', 'divides', 'fails', 'sleeps', 'stubborn',
-                  'recurses', 'collides', 'chains', 'chains_and_fails', 'runs_sql', 'runs_sql_and_goes_on', 'interferes', 'commits']
+PLAIN_HANDLERS = [
+    'ok',
+    'ok_atomic',
+    'strict_null',
+    'row_result',
+    'rows_result',
+    'huge_result',
+    'bad_result',
+    'divides',
+    'fails',
+    'sleeps',
+    'stubborn',
+    'recurses',
+    'collides',
+    'chains',
+    'chains_and_fails',
+    'runs_sql',
+    'runs_sql_and_goes_on',
+    'interferes',
+    'commits',
+]
 # Rarely: such a task takes its worker along.
 RARE_HANDLERS = ['dies']
 
 # The classes of SQLSTATE that a caller has to reckon with.
 CLASSES = {
-    '0A', '21', '22', '23', '24', '25', '2B', '2D', '2F', '26', '34', '39', '3B', '3F', '40', '42', '44', '53', '54', '55', 'P0', 'JQ',
+    '0A',
+    '21',
+    '22',
+    '23',
+    '24',
+    '25',
+    '2B',
+    '2D',
+    '2F',
+    '26',
+    '34',
+    '39',
+    '3B',
+    '3F',
+    '40',
+    '42',
+    '44',
+    '53',
+    '54',
+    '55',
+    'P0',
+    'JQ',
 }
 CODES = {'57014', '25P03', '57P05'}
 # FATAL, in the log: a handler terminated its own worker; a session was idle in a transaction for too long.
 FATAL_CODES = {'57P01', '25P03', '57P05'}
 # What no answer and no line of the log may contain, whatever its SQLSTATE.
-NEVER = re.compile(r'could not open relation|cache lookup failed|unrecognized node|invalid memory alloc|reference leak|leaked|SPI stack|'
-                   r'unknown C\+\+ exception|std::|basic_string|vector::|TRAP:|runtime error:')
-CRASH = re.compile(r'terminated by signal|PANIC:|TRAP:|runtime error:|terminating any other active server processes|exited with exit code (?![01]\b)')
-LOG_LINE = re.compile(r'^\d{4}-\S+ \S+ \S+ (?P<process>[^\[]+)\[(?P<pid>\d+)\] (?P<code>\w{5}) (?P<name>.*?)(?P<level>LOG|WARNING|ERROR|FATAL|PANIC):  (?P<text>.*)$')
+NEVER = re.compile(
+    r'could not open relation|cache lookup failed|unrecognized node|invalid memory alloc|reference leak|leaked|SPI'
+    r' stack|'
+    r'unknown C\+\+ exception|std::|basic_string|vector::|TRAP:|runtime error:'
+)
+CRASH = re.compile(
+    r'terminated by signal|PANIC:|TRAP:|runtime error:|terminating any other active server processes|exited with exit'
+    r' code (?![01]\b)'
+)
+LOG_LINE = re.compile(
+    r'^\d{4}-\S+ \S+ \S+ (?P<process>[^\[]+)\[(?P<pid>\d+)\] (?P<code>\w{5})'
+    r' (?P<name>.*?)(?P<level>LOG|WARNING|ERROR|FATAL|PANIC):  (?P<text>.*)$'
+)
 
 LONGEST = 30  # seconds a call may take; see patience
 
@@ -72,11 +133,23 @@ class Pools:
 
     def __init__(self):
         self.tasks = []
-        self.types = [type_name for type_name in [*PLAIN_HANDLERS, *HANDLERS] * 3 + ['chains', 'commits', 'ok'] * 8 + RARE_HANDLERS + ['unhandled', 'bin'] * 8 + ODD_TEXTS[1:]]
+        self.types = [
+            type_name
+            for type_name in (
+                [*PLAIN_HANDLERS, *HANDLERS] * 3
+                + ['chains', 'commits', 'ok'] * 8
+                + RARE_HANDLERS
+                + ['unhandled', 'bin'] * 8
+                + ODD_TEXTS[1:]
+            )
+        ]
         self.queues = ['default', 'q1', 'q2', 'keep', 'Q "x"', "o'q", 'q' * 63, 'ü' * 31]
         self.roles = [*ROLES, 'fuzz_spare_1', 'fuzz_spare_2']
-        self.functions = [name + '(jsonb)' for name in PLAIN_HANDLERS] + [signature for signature, _ in HANDLERS.values()] + \
-            ['forbidden(jsonb)']
+        self.functions = (
+            [name + '(jsonb)' for name in PLAIN_HANDLERS]
+            + [signature for signature, _ in HANDLERS.values()]
+            + ['forbidden(jsonb)']
+        )
 
 
 class Findings:
@@ -157,7 +230,13 @@ class Session(threading.Thread):
 
     def __init__(self, number, run):
         super().__init__(name='session %d' % number, daemon=True)
-        self.number, self.run_, self.writer, self.ledger, self.findings = number, run, run.writer, run.ledger, run.findings
+        self.number, self.run_, self.writer, self.ledger, self.findings = (
+            number,
+            run,
+            run.writer,
+            run.ledger,
+            run.findings,
+        )
         self.connections = {}
         self.claims = []
         self.outcomes = collections.Counter()   # (name, SQLSTATE or None)
@@ -173,7 +252,11 @@ class Session(threading.Thread):
                 self.transaction(random.Random('%s/%s/%s' % (self.run_.seed, self.number, self.transactions)))
                 self.transactions += 1
         except Exception:  # a mistake in the fuzzer
-            self.findings.add('fuzzer', 'the fuzzer itself failed in transaction %d:\n%s' % (self.transactions, traceback.format_exc()), self.unit)
+            self.findings.add(
+                'fuzzer',
+                'the fuzzer itself failed in transaction %d:\n%s' % (self.transactions, traceback.format_exc()),
+                self.unit,
+            )
         finally:
             for connection in self.connections.values():
                 connection.close()
@@ -182,8 +265,11 @@ class Session(threading.Thread):
     def connect(self, role):
         connection = self.connections.get(role)
         if connection is None or connection.closed:
-            connection = psycopg2.connect(user=role, application_name='fuzz %d' % self.number,
-                                          options='-c statement_timeout=%ds -c lock_timeout=4s' % (LONGEST * patience()))
+            connection = psycopg2.connect(
+                user=role,
+                application_name='fuzz %d' % self.number,
+                options='-c statement_timeout=%ds -c lock_timeout=4s' % (LONGEST * patience()),
+            )
             connection.autocommit = True
             self.connections[role] = connection
         return connection
@@ -228,13 +314,25 @@ class Session(threading.Thread):
         self.times[name or sql.split(' ')[0]] += took
         why = classify(code, message)
         if why:
-            self.findings.add((why, general(message)), '%s (session %d, transaction %d)\n%s' % (why, self.number, self.transactions, message[:2000]), self.unit)
+            self.findings.add(
+                (why, general(message)),
+                '%s (session %d, transaction %d)\n%s' % (why, self.number, self.transactions, message[:2000]),
+                self.unit,
+            )
         if took >= LONGEST * patience() and name and not any(waiter in name for waiter in WAITERS):
-            self.findings.add(('long', name), '%.0f s for one call of %s (session %d, transaction %d)' % (took, name, self.number, self.transactions), self.unit)
+            self.findings.add(
+                ('long', name),
+                '%.0f s for one call of %s (session %d, transaction %d)' % (took, name, self.number, self.transactions),
+                self.unit,
+            )
         if code == '' and not self.run_.lives():
             self.findings.crashed.set()
-            self.findings.add(('crash', self.number), 'the server went away during the last of these statements of session %d (process %d), transaction %d' % (
-                self.number, self.process, self.transactions), self.unit)
+            self.findings.add(
+                ('crash', self.number),
+                'the server went away during the last of these statements of session %d (process %d), transaction %d'
+                % (self.number, self.process, self.transactions),
+                self.unit,
+            )
         return code, rows, columns
 
     def note(self, statement, rows, columns):
@@ -290,7 +388,10 @@ class Session(threading.Thread):
         if noisy:
             self.send(rng.choice(NOISE))
         kind = rng.random()
-        statements = [self.writer.statement(rng, self.claims, role == SUPERUSER) for _ in range(rng.choice([1, 2, 3, 5]) if kind > 0.45 else 1)]
+        statements = [
+            self.writer.statement(rng, self.claims, role == SUPERUSER)
+            for _ in range(rng.choice([1, 2, 3, 5]) if kind > 0.45 else 1)
+        ]
         block = kind > 0.45 or any(statement.rollback or statement.in_block for statement in statements)
         if block:
             self.block(rng, statements)
@@ -307,8 +408,20 @@ class Session(threading.Thread):
             self.connection.close()
 
     def block(self, rng, statements):
-        self.send('BEGIN' + rng.choices(['', ' ISOLATION LEVEL REPEATABLE READ', ' ISOLATION LEVEL SERIALIZABLE', ' READ ONLY', ' READ WRITE',
-                                         ' ISOLATION LEVEL SERIALIZABLE READ ONLY, DEFERRABLE'], [60, 15, 10, 4, 8, 3])[0])
+        self.send(
+            'BEGIN'
+            + rng.choices(
+                [
+                    '',
+                    ' ISOLATION LEVEL REPEATABLE READ',
+                    ' ISOLATION LEVEL SERIALIZABLE',
+                    ' READ ONLY',
+                    ' READ WRITE',
+                    ' ISOLATION LEVEL SERIALIZABLE READ ONLY, DEFERRABLE',
+                ],
+                [60, 15, 10, 4, 8, 3],
+            )[0]
+        )
         savepoints = 0
         for statement in statements:
             draw, keep = rng.random(), rng.random()
@@ -378,7 +491,11 @@ class Run:
         self.sessions = [Session(number, self) for number in numbers]
 
     def open(self):
-        self.connection = psycopg2.connect(user=SUPERUSER, application_name='monitor', options='-c lock_timeout=2s -c statement_timeout=%ds' % (20 * patience()))
+        self.connection = psycopg2.connect(
+            user=SUPERUSER,
+            application_name='monitor',
+            options='-c lock_timeout=2s -c statement_timeout=%ds' % (20 * patience()),
+        )
         self.connection.autocommit = True
         return self.connection.cursor()
 
@@ -417,31 +534,48 @@ class Run:
                     self.attempt('SELECT jobqueue.grant_access(%s, %s)', role, level)
         for name in PLAIN_HANDLERS + RARE_HANDLERS + list(HANDLERS):
             signature, role = HANDLERS.get(name, (name + '(jsonb)', 'fuzz_all'))
-            self.attempt('SELECT jobqueue.register_handler(%s, %s, run_as => %s, max_attempts => %s)', name, 'fuzz.' + signature, role, self.rng.randint(1, 5))
+            self.attempt(
+                'SELECT jobqueue.register_handler(%s, %s, run_as => %s, max_attempts => %s)',
+                name,
+                'fuzz.' + signature,
+                role,
+                self.rng.randint(1, 5),
+            )
         self.attempt('SELECT jobqueue.resume_queue(NULL)')
         self.attempt('SELECT jobqueue.adopt()')
 
     def refresh(self):
-        self.cursor.execute("""(SELECT id, attempts FROM jobqueue.tasks_live WHERE id IS NOT NULL ORDER BY random() LIMIT 150)
+        self.cursor.execute(
+            """(SELECT id, attempts FROM jobqueue.tasks_live WHERE id IS NOT NULL ORDER BY random() LIMIT 150)
             UNION ALL (SELECT id, attempts FROM jobqueue.tasks_live WHERE status = 'processing' LIMIT 100)
-            UNION ALL (SELECT id, attempts FROM jobqueue.tasks TABLESAMPLE system (1) LIMIT 50)""")
+            UNION ALL (SELECT id, attempts FROM jobqueue.tasks TABLESAMPLE system (1) LIMIT 50)"""
+        )
         self.pools.tasks = self.cursor.fetchall() or [(1, 1)]
 
     def reload(self):
         """The settings that change how tasks get about; never those that remove tasks."""
-        for name, values in (('notify_mode', ['coalesced', 'immediate', 'off']), ('max_workers', [1, 2, 4, 6, 6]),
-                             ('worker_idle_timeout', [1, 5, 60]), ('worker_synchronous_commit', ['on', 'off']), ('poll_interval', [100, 1000, 5000])):
+        for name, values in (
+            ('notify_mode', ['coalesced', 'immediate', 'off']),
+            ('max_workers', [1, 2, 4, 6, 6]),
+            ('worker_idle_timeout', [1, 5, 60]),
+            ('worker_synchronous_commit', ['on', 'off']),
+            ('poll_interval', [100, 1000, 5000]),
+        ):
             if self.rng.random() < 0.5:
                 self.attempt("ALTER SYSTEM SET jobqueue.%s = %s" % (name, self.rng.choice(values)))
         self.attempt('SELECT pg_reload_conf()')
 
     def watch(self):
         """Calls that do not even end when they are told to."""
-        self.cursor.execute("""SELECT pid, left(query, 2000), wait_event_type, wait_event, now() - query_start FROM pg_stat_activity
+        self.cursor.execute(
+            """SELECT pid, left(query, 2000), wait_event_type, wait_event, now() - query_start FROM pg_stat_activity
             WHERE state = 'active' AND usename IS NOT NULL AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-            AND now() - query_start > interval '%d s'""" % (LONGEST * patience() * 2))
+            AND now() - query_start > interval '%d s'""" % (LONGEST * patience() * 2)
+        )
         for pid, query, *waits in self.cursor.fetchall():
-            self.findings.add(('hangs', query[:60]), 'process %d ignores statement_timeout: %s' % (pid, waits), [encode(query)])
+            self.findings.add(
+                ('hangs', query[:60]), 'process %d ignores statement_timeout: %s' % (pid, waits), [encode(query)]
+            )
             self.attempt('SELECT pg_terminate_backend(%s)', pid)
 
     def read_log(self):
@@ -472,7 +606,9 @@ class Run:
                     if parts['level'] in ('FATAL', 'PANIC'):
                         why = parts['level'] + ' ' + code
                 if why:
-                    self.findings.add((why, general(text)), '%s in the log of %s:\n%s' % (why, parts['process'], line[:2000]))
+                    self.findings.add(
+                        (why, general(text)), '%s in the log of %s:\n%s' % (why, parts['process'], line[:2000])
+                    )
             elif parts and re.search(r'exited with exit code', parts['text']):
                 self.seen['background worker', 'exit', parts['text'].rsplit(' ', 1)[1]] += 1
 
@@ -500,7 +636,11 @@ class Run:
             if now > self.end + LONGEST * patience() * 3:
                 for session in self.sessions:
                     if session.is_alive():
-                        self.findings.add(('stuck', session.number), 'session %d did not end' % session.number, [session.now[0] if session.now else b''])
+                        self.findings.add(
+                            ('stuck', session.number),
+                            'session %d did not end' % session.number,
+                            [session.now[0] if session.now else b''],
+                        )
                 break
             time.sleep(0.5)
         time.sleep(0.5)
@@ -533,22 +673,53 @@ class Run:
             elif what == 'made':
                 by_handlers.add(one)
             else:
-                self.findings.add('phantom', 'task %s was enqueued by a handler that was rolled back, and is there' % one)
-        print('tasks: ' + ', '.join('%s %d' % row for row in self.rows('SELECT status, count(*) FROM jobqueue.tasks GROUP BY 1 ORDER BY 1')))
+                self.findings.add(
+                    'phantom', 'task %s was enqueued by a handler that was rolled back, and is there' % one
+                )
+        print(
+            'tasks: '
+            + ', '.join(
+                '%s %d' % row for row in self.rows('SELECT status, count(*) FROM jobqueue.tasks GROUP BY 1 ORDER BY 1')
+            )
+        )
         known = set(ledger.made) | by_handlers
         missing = known - set(present) - ledger.gone - ledger.touched
         unexcused = [one for one in missing if ledger.made.get(one) != 'bin']
         if unexcused or len(missing) > ledger.erased:
-            self.findings.add('lost', '%d tasks are not there, %d were deleted by functions; lost are for instance %s' % (
-                len(missing), ledger.erased, sorted(unexcused or missing)[:20]))
+            self.findings.add(
+                'lost',
+                '%d tasks are not there, %d were deleted by functions; lost are for instance %s'
+                % (len(missing), ledger.erased, sorted(unexcused or missing)[:20]),
+            )
         undead = {one for one in ledger.rolled_back if one in present} - known - ledger.touched
         if undead:
-            self.findings.add('undead', '%d tasks are there though their transaction was rolled back; for instance %s' % (len(undead), sorted(undead)[:20]))
-        doubled = [one for one, count in present.items() if count > 1 and one is not None and one not in ledger.touched and one in known]
+            self.findings.add(
+                'undead',
+                '%d tasks are there though their transaction was rolled back; for instance %s'
+                % (len(undead), sorted(undead)[:20]),
+            )
+        doubled = [
+            one
+            for one, count in present.items()
+            if count > 1 and one is not None and one not in ledger.touched and one in known
+        ]
         if doubled:
-            self.findings.add('doubled', '%d tasks are there twice; for instance %s' % (len(doubled), sorted(doubled)[:20]))
-        print('%d tasks in the table; %d committed enqueues followed (%d by handlers), %d rolled back; %d deleted by DELETE, %d gone otherwise (functions say %d)'
-              % (len(present), len(known), len(by_handlers), len(ledger.rolled_back), len(ledger.gone & known), len(missing), ledger.erased))
+            self.findings.add(
+                'doubled', '%d tasks are there twice; for instance %s' % (len(doubled), sorted(doubled)[:20])
+            )
+        print(
+            '%d tasks in the table; %d committed enqueues followed (%d by handlers), %d rolled back; %d deleted by'
+            ' DELETE, %d gone otherwise (functions say %d)'
+            % (
+                len(present),
+                len(known),
+                len(by_handlers),
+                len(ledger.rolled_back),
+                len(ledger.gone & known),
+                len(missing),
+                ledger.erased,
+            )
+        )
 
     def rows(self, sql):
         self.cursor.execute(sql)
@@ -560,11 +731,20 @@ class Run:
         self.cursor.execute('ALTER SYSTEM RESET ALL')
         self.cursor.execute('SELECT pg_reload_conf()')
         self.restore()
-        self.cursor.execute("CREATE TABLE fuzz.done (id bigint); GRANT INSERT ON fuzz.done TO PUBLIC;"
-                            "CREATE FUNCTION fuzz.at_the_end(task jobqueue.tasks) RETURNS text LANGUAGE sql AS $$INSERT INTO fuzz.done VALUES (task.id) RETURNING 'done'$$")
-        self.cursor.execute("SELECT jobqueue.register_handler('at_the_end', 'fuzz.at_the_end(jobqueue.tasks)', queue => 'the end', run_as => 'fuzz_none')")
+        self.cursor.execute(
+            "CREATE TABLE fuzz.done (id bigint); GRANT INSERT ON fuzz.done TO PUBLIC;CREATE FUNCTION"
+            " fuzz.at_the_end(task jobqueue.tasks) RETURNS text LANGUAGE sql AS $$INSERT INTO fuzz.done VALUES"
+            " (task.id) RETURNING 'done'$$"
+        )
+        self.cursor.execute(
+            "SELECT jobqueue.register_handler('at_the_end', 'fuzz.at_the_end(jobqueue.tasks)', queue => 'the end',"
+            " run_as => 'fuzz_none')"
+        )
         start = time.monotonic()
-        ids = [row[0] for row in self.rows("SELECT jobqueue.enqueue('at_the_end', priority => -100) FROM generate_series(1, 20)")]
+        ids = [
+            row[0]
+            for row in self.rows("SELECT jobqueue.enqueue('at_the_end', priority => -100) FROM generate_series(1, 20)")
+        ]
         while True:
             left = self.one("SELECT count(*) FROM jobqueue.tasks WHERE id = ANY (%s) AND status <> 'completed'", ids)
             if left == 0 or time.monotonic() > start + 15 * patience():
@@ -572,11 +752,19 @@ class Run:
             time.sleep(0.05)
         twice = self.one('SELECT count(*) - count(DISTINCT id) FROM fuzz.done')
         if left or twice:
-            state = self.rows('SELECT * FROM jobqueue.worker_status') + self.rows(
-                "SELECT backend_type, state, wait_event, left(query, 100) FROM pg_stat_activity WHERE backend_type LIKE 'jobqueue%'") + self.rows(
-                "SELECT queue, waiting, running, paused FROM jobqueue.queue_status WHERE queue = 'the end'")
-            self.findings.add('workers', 'at the end %d of 20 tasks were not done after %.0f s, %d were done twice:\n%s' % (
-                left, time.monotonic() - start, twice, '\n'.join(map(str, state))))
+            state = (
+                self.rows('SELECT * FROM jobqueue.worker_status')
+                + self.rows(
+                    "SELECT backend_type, state, wait_event, left(query, 100) FROM pg_stat_activity WHERE backend_type"
+                    " LIKE 'jobqueue%'"
+                )
+                + self.rows("SELECT queue, waiting, running, paused FROM jobqueue.queue_status WHERE queue = 'the end'")
+            )
+            self.findings.add(
+                'workers',
+                'at the end %d of 20 tasks were not done after %.0f s, %d were done twice:\n%s'
+                % (left, time.monotonic() - start, twice, '\n'.join(map(str, state))),
+            )
         else:
             print('at the end 20 tasks were done in %.2f s' % (time.monotonic() - start))
 
@@ -595,18 +783,30 @@ class Run:
                 continue
             print('%8d %5.0f%%  %s: %s' % (calls[name], 100 * good[name] / calls[name], name.replace('jobqueue.', ''),
                                            ' '.join('%s*%d' % one for one in codes[name].most_common(8))))
-        print('%8d         calls in PL/pgSQL whose errors are caught; %d enqueued for handlers that make them' % (
-            sum(count for name, count in calls.items() if '(caught)' in name), sum(count for name, count in calls.items() if name.startswith('(in a handler)'))))
+        print(
+            '%8d         calls in PL/pgSQL whose errors are caught; %d enqueued for handlers that make them'
+            % (
+                sum(count for name, count in calls.items() if '(caught)' in name),
+                sum(count for name, count in calls.items() if name.startswith('(in a handler)')),
+            )
+        )
         times = sum((session.times for session in self.sessions), collections.Counter())
         print('most seconds: ' + ', '.join('%s %.1f' % one for one in times.most_common(12)))
         uncalled = [function.signature for function in self.writer.catalog.functions if not calls[function.signature]]
-        failed = [function.signature for function in self.writer.catalog.functions if calls[function.signature] and not good[function.signature] and not function.trigger]
+        failed = [
+            function.signature
+            for function in self.writer.catalog.functions
+            if calls[function.signature] and not good[function.signature] and not function.trigger
+        ]
         if uncalled:
             print('never called: ' + ', '.join(uncalled))
         if failed:
             print('never succeeded: ' + ', '.join(failed))
         print('in the log: ' + ', '.join('%s %s %s: %d' % (*what, count) for what, count in sorted(self.seen.items())))
-        print('\n%d transactions, %d calls' % (sum(session.transactions for session in self.sessions), sum(calls.values())))
+        print(
+            '\n%d transactions, %d calls'
+            % (sum(session.transactions for session in self.sessions), sum(calls.values()))
+        )
         for key, count in self.findings.count.items():
             print('FINDING (%d times): %s' % (count, ': '.join(map(str, key)) if isinstance(key, tuple) else key))
 
@@ -617,12 +817,17 @@ def main():
     parser.add_argument('--seed', type=int, required=True)
     parser.add_argument('--sessions', type=int, default=4)
     parser.add_argument('--only', type=int, help='only the session of this number, alone')
-    parser.add_argument('--without', help='leaves out what this regular expression matches in the list at the end: to look beyond a finding')
+    parser.add_argument(
+        '--without',
+        help='leaves out what this regular expression matches in the list at the end: to look beyond a finding',
+    )
     parser.add_argument('--log', required=True, help="the server's log")
     parser.add_argument('--directory', required=True, help='where to write what was done')
     options = parser.parse_args()
     # Python's own types do not hold everything that the server's do.
-    as_text = psycopg2.extensions.new_type((1082, 1083, 1114, 1184, 1186, 1266, 114, 3802), 'TEXT', lambda value, cursor: value)
+    as_text = psycopg2.extensions.new_type(
+        (1082, 1083, 1114, 1184, 1186, 1266, 114, 3802), 'TEXT', lambda value, cursor: value
+    )
     psycopg2.extensions.register_type(as_text)
     sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
     print('seed %d, %d sessions, %.0f s' % (options.seed, options.sessions, options.seconds))

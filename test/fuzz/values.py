@@ -24,7 +24,13 @@ WORDS = {
     'on_overlap': ['allow', 'skip'],
     'unique_key': ['k1', 'k2', 'k3'],
     'group_key': ['g1', 'g2'],
-    'command': ['SELECT 1', 'SELECT 1/0', 'SELECT pg_sleep(0.1)', 'VACUUM fuzz.no_such_table', 'DO $$BEGIN COMMIT; END$$'],
+    'command': [
+        'SELECT 1',
+        'SELECT 1/0',
+        'SELECT pg_sleep(0.1)',
+        'VACUUM fuzz.no_such_table',
+        'DO $$BEGIN COMMIT; END$$',
+    ],
     'name': ['s1', 's2', 's3'],
 }
 WORDS['dead_letter_queue'] = WORDS['queue']
@@ -36,11 +42,46 @@ SMALL_INTEGERS = {
 }
 
 ODD_TEXTS = [
-    '', ' ', 'a', 'NULL', 'null', '{}', '$1', '%s%n%d', "o'clock", '"quoted"', 'back\\slash', '\\', 'new\nline', '\r\n\t',
-    '\x01\x7f', 'ünï çødé', '😀' * 5, '\u202eright to left', 'a' * 62, 'b' * 63, 'c' * 64, 'd' * 65, 'é' * 31 + 'x', 'é' * 32,
-    '€' * 21, '"Mixed Case"', "'; DROP TABLE jobqueue.tasks; --", 'pg_catalog', 'jobqueue', 'x' * 1000, 'default ',
+    '',
+    ' ',
+    'a',
+    'NULL',
+    'null',
+    '{}',
+    '$1',
+    '%s%n%d',
+    "o'clock",
+    '"quoted"',
+    'back\\slash',
+    '\\',
+    'new\nline',
+    '\r\n\t',
+    '\x01\x7f',
+    'ünï çødé',
+    '😀' * 5,
+    '\u202eright to left',
+    'a' * 62,
+    'b' * 63,
+    'c' * 64,
+    'd' * 65,
+    'é' * 31 + 'x',
+    'é' * 32,
+    '€' * 21,
+    '"Mixed Case"',
+    "'; DROP TABLE jobqueue.tasks; --",
+    'pg_catalog',
+    'jobqueue',
+    'x' * 1000,
+    'default ',
 ]
-NOT_UTF8 = ['\udcff', 'a\udcc3', '\udced\udca0\udc80', '\udcf8\udc88\udc80\udc80\udc80', '\udcc0\udc80', 'x' * 62 + '\udcc3']
+NOT_UTF8 = [
+    '\udcff',
+    'a\udcc3',
+    '\udced\udca0\udc80',
+    '\udcf8\udc88\udc80\udc80\udc80',
+    '\udcc0\udc80',
+    'x' * 62 + '\udcc3',
+]
 
 BOUNDARIES = {
     'int2': [-2**15, 2**15 - 1],
@@ -48,27 +89,82 @@ BOUNDARIES = {
     'int8': [-2**63, 2**63 - 1, -2**31 - 1, 2**31, 2**32, 10**15],
 }
 ODD_INTERVALS = [
-    '0', '-1 s', '-1 us', '1 us', '178000000 years', '-178000000 years', '2147483647 months', '-2147483648 months',
-    '9223372036854775807 us', '-9223372036854775808 us', '2147483647 days', '1 month -30 days', '1 month -31 days', '-infinity',
-    'infinity', '292000 years', '100 years', '1 day -24:00:00.000001', 'garbage', '',
+    '0',
+    '-1 s',
+    '-1 us',
+    '1 us',
+    '178000000 years',
+    '-178000000 years',
+    '2147483647 months',
+    '-2147483648 months',
+    '9223372036854775807 us',
+    '-9223372036854775808 us',
+    '2147483647 days',
+    '1 month -30 days',
+    '1 month -31 days',
+    '-infinity',
+    'infinity',
+    '292000 years',
+    '100 years',
+    '1 day -24:00:00.000001',
+    'garbage',
+    '',
 ]
 ODD_TIMES = [
-    'infinity', '-infinity', '294276-12-31 23:59:59.999999+00', '4714-11-24 00:00:00+00 BC', 'epoch', '1999-12-31 23:59:59+00',
-    '2000-01-01 00:00:00+00', '9999-12-31', 'garbage', '',
+    'infinity',
+    '-infinity',
+    '294276-12-31 23:59:59.999999+00',
+    '4714-11-24 00:00:00+00 BC',
+    'epoch',
+    '1999-12-31 23:59:59+00',
+    '2000-01-01 00:00:00+00',
+    '9999-12-31',
+    'garbage',
+    '',
 ]
 ODD_JSON = [
-    'null', 'true', '0', '-0.0', '1e1000', '""', '[]', '[[]]', '{"": ""}', '{"a": 1, "a": 2}', '"\\u0000"', '"\\ud800"', '{', '',
-    '{"to": "a\\"b\\\\c\\nd"}', '[null, 1, "x", {"y": []}]', '123456789012345678901234567890.12345', '{"sql": "SELECT 1/0"}',
-    '{"sql": null}', '"\u00e9\U0001f600"', 'NaN',
+    'null',
+    'true',
+    '0',
+    '-0.0',
+    '1e1000',
+    '""',
+    '[]',
+    '[[]]',
+    '{"": ""}',
+    '{"a": 1, "a": 2}',
+    '"\\u0000"',
+    '"\\ud800"',
+    '{',
+    '',
+    '{"to": "a\\"b\\\\c\\nd"}',
+    '[null, 1, "x", {"y": []}]',
+    '123456789012345678901234567890.12345',
+    '{"sql": "SELECT 1/0"}',
+    '{"sql": null}',
+    '"\u00e9\U0001f600"',
+    'NaN',
 ]
 ODD_ROLES = ['nobody', '', 'none', 'public', 'pg_read_all_data', 'pg_signal_backend', 'n' * 63, 'n' * 64]
 ODD_FUNCTIONS = [
-    '0::regprocedure', '1::regprocedure', '4294967295::regprocedure', '999999999::regprocedure', "'fuzz.nosuch(jsonb)'::regprocedure",
-    "'fuzz.ok'::regprocedure", "'pg_catalog.now()'::regprocedure", "'pg_catalog.count(\"any\")'::regprocedure",
-    "'pg_catalog.row_number()'::regprocedure", "'pg_catalog.jsonb_in(cstring)'::regprocedure", "'garbage'::regprocedure",
-    "'jobqueue._tasks_inserted()'::regprocedure", "'jobqueue.enqueue_row()'::regprocedure", "'fuzz.two_arguments(jsonb,integer)'::regprocedure",
-    "'pg_catalog.jsonb_typeof(jsonb)'::regprocedure", "'pg_catalog.jsonb_agg(anyelement)'::regprocedure",
-    "'pg_catalog.jsonb_pretty(jsonb)'::regprocedure", "'fuzz.delays(integer,text)'::regprocedure",
+    '0::regprocedure',
+    '1::regprocedure',
+    '4294967295::regprocedure',
+    '999999999::regprocedure',
+    "'fuzz.nosuch(jsonb)'::regprocedure",
+    "'fuzz.ok'::regprocedure",
+    "'pg_catalog.now()'::regprocedure",
+    "'pg_catalog.count(\"any\")'::regprocedure",
+    "'pg_catalog.row_number()'::regprocedure",
+    "'pg_catalog.jsonb_in(cstring)'::regprocedure",
+    "'garbage'::regprocedure",
+    "'jobqueue._tasks_inserted()'::regprocedure",
+    "'jobqueue.enqueue_row()'::regprocedure",
+    "'fuzz.two_arguments(jsonb,integer)'::regprocedure",
+    "'pg_catalog.jsonb_typeof(jsonb)'::regprocedure",
+    "'pg_catalog.jsonb_agg(anyelement)'::regprocedure",
+    "'pg_catalog.jsonb_pretty(jsonb)'::regprocedure",
+    "'fuzz.delays(integer,text)'::regprocedure",
 ]
 
 
@@ -118,9 +214,13 @@ class Values:
         if kind == 'e':
             return literal(call.rng.choice(labels)) + '::' + self.written(type_name)
         if kind == 'c':
-            return call.rng.choice([
-                '(SELECT t FROM jobqueue.tasks t WHERE t.id = %d LIMIT 1)::' % call.tasks[0][0], 'NULL::',
-                "json_populate_record(NULL::jobqueue.tasks, '{\"id\": 1, \"type\": \"x\"}')::"]) + self.written(type_name)
+            return call.rng.choice(
+                [
+                    '(SELECT t FROM jobqueue.tasks t WHERE t.id = %d LIMIT 1)::' % call.tasks[0][0],
+                    'NULL::',
+                    "json_populate_record(NULL::jobqueue.tasks, '{\"id\": 1, \"type\": \"x\"}')::",
+                ]
+            ) + self.written(type_name)
         make = getattr(self, 'make_' + type_name, None)
         if make:
             return make(call, name, odd, n)
@@ -137,20 +237,33 @@ class Values:
                 return '(SELECT %s FROM fuzz.kept WHERE n = %d)' % (column, rng.randint(1, 4))
             return 'ARRAY[%s]%s' % (', '.join(self.value(call, element, name, n) for n in range(call.length)), cast)
         items = [self.value(call, element, name, n) for n in range(4)]
-        return rng.choice([
-            lambda: "'{}'" + cast,
-            lambda: 'ARRAY[NULL]' + cast,
-            lambda: 'ARRAY[%s, NULL, %s]%s' % (items[0], items[1], cast),
-            lambda: 'ARRAY[[%s, %s], [%s, %s]]%s' % (*items, cast),
-            lambda: 'array_fill(%s, ARRAY[1, 1, 1, 1, 1, 2])%s' % (items[0], cast),
-            lambda: 'array_fill(%s, ARRAY[3], ARRAY[-5])%s' % (items[0], cast),
-            lambda: 'array_fill(%s, ARRAY[3], ARRAY[2147483640])%s' % (items[0], cast),
-            lambda: 'array_fill(%s, ARRAY[%d])%s' % (items[0], rng.choice([100, 1000, 5000]) if len(items[0]) < 90 and 'repeat(' not in items[0] and 'kept' not in items[0] else 3, cast),
-            lambda: 'array_fill(NULL%s, ARRAY[1000])%s' % (cast[:-2], cast),
-            lambda: "'[7:8]={NULL,NULL}'" + cast,
-            lambda: "'{{}'" + cast,
-            lambda: '(SELECT %s FROM fuzz.kept WHERE n = %d)' % (column, rng.randint(1, 8)) if column else "'{}'" + cast,
-        ])()
+        return rng.choice(
+            [
+                lambda: "'{}'" + cast,
+                lambda: 'ARRAY[NULL]' + cast,
+                lambda: 'ARRAY[%s, NULL, %s]%s' % (items[0], items[1], cast),
+                lambda: 'ARRAY[[%s, %s], [%s, %s]]%s' % (*items, cast),
+                lambda: 'array_fill(%s, ARRAY[1, 1, 1, 1, 1, 2])%s' % (items[0], cast),
+                lambda: 'array_fill(%s, ARRAY[3], ARRAY[-5])%s' % (items[0], cast),
+                lambda: 'array_fill(%s, ARRAY[3], ARRAY[2147483640])%s' % (items[0], cast),
+                lambda: 'array_fill(%s, ARRAY[%d])%s'
+                % (
+                    items[0],
+                    (
+                        rng.choice([100, 1000, 5000])
+                        if len(items[0]) < 90 and 'repeat(' not in items[0] and 'kept' not in items[0]
+                        else 3
+                    ),
+                    cast,
+                ),
+                lambda: 'array_fill(NULL%s, ARRAY[1000])%s' % (cast[:-2], cast),
+                lambda: "'[7:8]={NULL,NULL}'" + cast,
+                lambda: "'{{}'" + cast,
+                lambda: (
+                    '(SELECT %s FROM fuzz.kept WHERE n = %d)' % (column, rng.randint(1, 8)) if column else "'{}'" + cast
+                ),
+            ]
+        )()
 
     def make_text(self, call, name, odd, n):
         rng, name = call.rng, singular(name)
@@ -175,9 +288,20 @@ class Values:
         if kind < 0.8:
             return '(SELECT t FROM fuzz.kept WHERE n = %d)' % rng.randint(1, 8)
         if kind < 0.9:
-            return literal(''.join(chr(rng.choice([rng.randint(1, 127), rng.randint(128, 0xd7ff)])) for _ in range(rng.randint(1, 80)))) + '::text'
+            return (
+                literal(
+                    ''.join(
+                        chr(rng.choice([rng.randint(1, 127), rng.randint(128, 0xD7FF)]))
+                        for _ in range(rng.randint(1, 80))
+                    )
+                )
+                + '::text'
+            )
         if kind < 0.999:
-            return 'repeat(%s, %d)' % (literal(rng.choice(['x', 'é', "'", '\\'])), rng.choice([62, 63, 64, 2704, 8192, 100000, 3000000]))
+            return 'repeat(%s, %d)' % (
+                literal(rng.choice(['x', 'é', "'", '\\'])),
+                rng.choice([62, 63, 64, 2704, 8192, 100000, 3000000]),
+            )
         return "repeat('x', %d)" % rng.choice([110000000, 150000000])
 
     def make_varchar(self, call, name, odd, n):
@@ -190,7 +314,10 @@ class Values:
     def integer(self, call, type_name, name, odd, n):
         rng = call.rng
         if odd:
-            return '(%d)::%s' % (rng.choice([0, -1, 1, 42, 1 + call.tasks[0][0]] + BOUNDARIES[type_name] * 2), type_name)
+            return '(%d)::%s' % (
+                rng.choice([0, -1, 1, 42, 1 + call.tasks[0][0]] + BOUNDARIES[type_name] * 2),
+                type_name,
+            )
         if name in ATTEMPT_NAMES and n < len(call.tasks):
             return '(%d)::%s' % (call.tasks[n][1] + (rng.choice([-1, 1]) if call.wrong_attempt else 0), type_name)
         if name in ID_NAMES or type_name == 'int8':
@@ -210,7 +337,11 @@ class Values:
         return call.rng.choice(['true', 'false'])
 
     def make_float4(self, call, name, odd, n, type_name='float4'):
-        values = ['NaN', 'Infinity', '-Infinity', '-0', '1e-38', '3e38', '-1', '1.0001', '2'] if odd else ['0', '0.2', '0.5', '1']
+        values = (
+            ['NaN', 'Infinity', '-Infinity', '-0', '1e-38', '3e38', '-1', '1.0001', '2']
+            if odd
+            else ['0', '0.2', '0.5', '1']
+        )
         return literal(call.rng.choice(values)) + '::' + type_name
 
     def make_float8(self, call, name, odd, n):
@@ -222,14 +353,24 @@ class Values:
     def make_interval(self, call, name, odd, n):
         if odd:
             return literal(call.rng.choice(ODD_INTERVALS)) + '::interval'
-        values = ['50 ms', '200 ms', '1 s'] if name == 'timeout' else ['0', '10 ms', '100 ms', '1 s', '5 minutes', '1 day', '1 month']
+        values = (
+            ['50 ms', '200 ms', '1 s']
+            if name == 'timeout'
+            else ['0', '10 ms', '100 ms', '1 s', '5 minutes', '1 day', '1 month']
+        )
         return literal(call.rng.choice(values)) + '::interval'
 
     def make_timestamptz(self, call, name, odd, n):
         if odd:
             return literal(call.rng.choice(ODD_TIMES)) + '::timestamptz'
-        return call.rng.choice(['now()', "now() - interval '1 day'", "clock_timestamp() + interval '%d ms'" % call.rng.randint(1, 2000),
-                                "now() + interval '1 hour'"])
+        return call.rng.choice(
+            [
+                'now()',
+                "now() - interval '1 day'",
+                "clock_timestamp() + interval '%d ms'" % call.rng.randint(1, 2000),
+                "now() + interval '1 hour'",
+            ]
+        )
 
     def make_uuid(self, call, name, odd, n):
         return 'gen_random_uuid()' if not odd else "'00000000-0000-0000-0000-000000000000'::uuid"
@@ -240,20 +381,35 @@ class Values:
     def make_regprocedure(self, call, name, odd, n):
         if odd:
             return call.rng.choice(ODD_FUNCTIONS)
-        known = ['delays(integer,text)', 'delays_badly(integer,text)'] if name == 'backoff_function' else call.pools.functions
+        known = (
+            ['delays(integer,text)', 'delays_badly(integer,text)']
+            if name == 'backoff_function'
+            else call.pools.functions
+        )
         return literal('fuzz.' + call.rng.choice(known)) + '::regprocedure'
 
     def make_jsonb(self, call, name, odd, n, type_name='jsonb'):
         rng = call.rng
         if not odd:
-            return literal(rng.choice(['{}', '{"n": %d}' % n, '[1, 2]', '"text"', '{"to": "ann@example.org"}', '7'])) + '::' + type_name
+            return (
+                literal(rng.choice(['{}', '{"n": %d}' % n, '[1, 2]', '"text"', '{"to": "ann@example.org"}', '7']))
+                + '::'
+                + type_name
+            )
         kind = rng.random()
         if kind < 0.5:
             return literal(rng.choice(ODD_JSON)) + '::' + type_name
         if kind < 0.6:
             depth = rng.choice([100, 2000, 6000, 100000])
             opening, inner, closing = rng.choice([('[', '', ']'), ('{"a":', '1', '}')])
-            return "(repeat('%s', %d) || '%s' || repeat('%s', %d))::%s" % (opening, depth, inner, closing, depth, type_name)
+            return "(repeat('%s', %d) || '%s' || repeat('%s', %d))::%s" % (
+                opening,
+                depth,
+                inner,
+                closing,
+                depth,
+                type_name,
+            )
         if kind < 0.75:
             return '(SELECT j FROM fuzz.kept WHERE n = %d)::%s' % (rng.randint(1, 8), type_name)
         if kind < 0.8:

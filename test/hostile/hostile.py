@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A hostile tenant's hour. Three roles, a producer, a consumer and a manager of one queue, do everything that could hurt a
-tenant beside them, all at once. The victim has delayed tasks, schedules, ordered groups and rates in another queue. What
-it was promised is watched all the time: its tasks start on time, our processes stay small, and the log does not fill.
-See scripts/hostile.
-"""
+"""A hostile tenant's hour. Three roles, a producer, a consumer and a manager of one queue, do everything that could
+hurt a tenant beside them, all at once. The victim has delayed tasks, schedules, ordered groups and rates in another
+queue. What it was promised is watched all the time: its tasks start on time, our processes stay small, and the log
+does not fill. See scripts/hostile. """
+
 import argparse
 import os
 import re
@@ -18,8 +18,9 @@ import psycopg2
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'torture'))
 from server import Cluster, is_ours  # noqa: E402 pylint: disable=wrong-import-position
 
-# What the victim is promised: 99 % of the tasks that were due in such a window start in time. On a machine that has other
-# things to do, whoever is woken waits: so long as a session that only sleeps, for each of the processes a task goes through.
+# What the victim is promised: 99 % of the tasks that were due in such a window start in time. On a machine that has
+# other things to do, whoever is woken waits: so long as a session that only sleeps, for each of the processes a task
+# goes through.
 WINDOW, MOST_LATE, WAKE_UPS = 10, 1.0, 3
 MOST_MEMORY = 200 << 20  # of each process of ours, beside shared memory
 MOST_LOG = 1 << 20       # bytes that our processes write
@@ -110,51 +111,181 @@ def attacks(run):
     over = run.over
     mega = 'a' * 1000000
     return [
-        Attack(run, 'manager', 'C3 schedules of a second', 5, [
-            "SELECT count(jobqueue.schedule('bad ' || n, '1 second', 'nobody', queue => 'bad', on_overlap => (ARRAY['allow','queue','skip'])[1 + n % 3])) "
-            'FROM generate_series(1, 5000) n']),
-        Attack(run, 'consumer', 'C2 claims of groups', 1, [
-            "SELECT count(jobqueue.enqueue('held', queue => 'bad', group_key => random()::text)) FROM generate_series(1, 2000)",
-            "SELECT count(*) FROM jobqueue.claim('bad', 1000, '1 day', '{held}')",
-            "SELECT count(*) FROM jobqueue.claim('bad', 1000, '200 years', '{held}')"]),
-        Attack(run, 'manager', 'C2 rates', 5, [
-            "SELECT jobqueue.alter_queue('bad', rate_limit => 1, rate_period => '10000 days')",
-            "SELECT jobqueue.alter_queue('bad', rate_limit => NULL)"]),
-        Attack(run, 'consumer', 'C4 finished by hand', 10, [
-            "SELECT count(*) FROM generate_series(1, 5), jobqueue.enqueue_many('by hand', array_fill('{}'::jsonb, '{10000}'), queue => 'bad')",
-            "UPDATE jobqueue.tasks SET status = 'completed' WHERE type = 'by hand' AND status = 'pending'"]),
-        Attack(run, 'manager', 'C5 a batch ends its process', 2, [
-            "SELECT count(*) FROM jobqueue.enqueue_many('suicide', array_fill('{}'::jsonb, '{200}'), queue => 'bad')"]),
-        Attack(run, 'producer', 'C6 priorities', 20, [
-            "INSERT INTO jobqueue.tasks (type, queue, priority) SELECT 'bad', 'bad', n FROM generate_series(-32768, 32767) n"]),
+        Attack(
+            run,
+            'manager',
+            'C3 schedules of a second',
+            5,
+            [
+                "SELECT count(jobqueue.schedule('bad ' || n, '1 second', 'nobody', queue => 'bad', on_overlap =>"
+                " (ARRAY['allow','queue','skip'])[1 + n % 3])) FROM generate_series(1, 5000) n"
+            ],
+        ),
+        Attack(
+            run,
+            'consumer',
+            'C2 claims of groups',
+            1,
+            [
+                (
+                    "SELECT count(jobqueue.enqueue('held', queue => 'bad', group_key => random()::text)) FROM"
+                    " generate_series(1, 2000)"
+                ),
+                "SELECT count(*) FROM jobqueue.claim('bad', 1000, '1 day', '{held}')",
+                "SELECT count(*) FROM jobqueue.claim('bad', 1000, '200 years', '{held}')",
+            ],
+        ),
+        Attack(
+            run,
+            'manager',
+            'C2 rates',
+            5,
+            [
+                "SELECT jobqueue.alter_queue('bad', rate_limit => 1, rate_period => '10000 days')",
+                "SELECT jobqueue.alter_queue('bad', rate_limit => NULL)",
+            ],
+        ),
+        Attack(
+            run,
+            'consumer',
+            'C4 finished by hand',
+            10,
+            [
+                (
+                    "SELECT count(*) FROM generate_series(1, 5), jobqueue.enqueue_many('by hand',"
+                    " array_fill('{}'::jsonb, '{10000}'), queue => 'bad')"
+                ),
+                "UPDATE jobqueue.tasks SET status = 'completed' WHERE type = 'by hand' AND status = 'pending'",
+            ],
+        ),
+        Attack(
+            run,
+            'manager',
+            'C5 a batch ends its process',
+            2,
+            ["SELECT count(*) FROM jobqueue.enqueue_many('suicide', array_fill('{}'::jsonb, '{200}'), queue => 'bad')"],
+        ),
+        Attack(
+            run,
+            'producer',
+            'C6 priorities',
+            20,
+            [
+                "INSERT INTO jobqueue.tasks (type, queue, priority) SELECT 'bad', 'bad', n FROM generate_series(-32768,"
+                " 32767) n"
+            ],
+        ),
         Attack(run, 'manager', 'C6 cleared', 30, ["SELECT jobqueue.purge_queue('bad')"]),
-        Attack(run, 'producer', 'C6 plain inserts', 0.1, ["INSERT INTO jobqueue.tasks (type, queue) VALUES ('bad', 'bad')"]),
-        Attack(run, 'manager', 'C8 databases', 15, [
-            'CREATE DATABASE bad_copy TEMPLATE template_of_bad', 'DROP DATABASE bad_copy']),
+        Attack(
+            run, 'producer', 'C6 plain inserts', 0.1, ["INSERT INTO jobqueue.tasks (type, queue) VALUES ('bad', 'bad')"]
+        ),
+        Attack(
+            run,
+            'manager',
+            'C8 databases',
+            15,
+            ['CREATE DATABASE bad_copy TEMPLATE template_of_bad', 'DROP DATABASE bad_copy'],
+        ),
         Attack(run, 'consumer', 'C9 a reader', 1, [holds('SELECT count(*) FROM jobqueue.tasks', 20, over)]),
-        Attack(run, 'consumer', 'C13 locks what runs', 0.5, [
-            "SELECT count(*) FROM jobqueue.enqueue_many('sleeper', array_fill('{}'::jsonb, '{1000}'), queue => 'bad')",
-            holds("SELECT count(*) FROM (SELECT FROM jobqueue.tasks WHERE status = 'processing' FOR UPDATE SKIP LOCKED) t", 10, over)]),
-        Attack(run, 'manager', 'C11 ends its workers', 3, [
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'manager' AND backend_type = 'jobqueue worker'"]),
-        Attack(run, 'manager', 'C14 time zones', 5, [
-            "SELECT count(*) FROM generate_series(1, 300) n, LATERAL jobqueue.next_runs('* * * * *', 1, 'Zone' || n)",
-            "SELECT jobqueue.schedule('zone', '* * * * *', 'nobody', queue => 'bad', time_zone => 'Foo' || (random() * 1000)::int)"]),
-        Attack(run, 'manager', 'D1 limits of the type of another', 5, [
-            "SELECT jobqueue.register_handler('outside', 'bad(jsonb)', queue => 'bad', max_running => 1, rate_limit => 1, rate_period => '1 hour')"]),
-        Attack(run, 'producer', 'D3 a long group key', 1, [
-            "SELECT jobqueue.enqueue_flow(jsonb_build_object('a', jsonb_build_object('type', 'bad', 'queue', 'bad', 'group_key', repeat('x', 100000))))"]),
-        Attack(run, 'producer', 'B2 long texts', 1, [
-            f"SELECT jobqueue.enqueue('{mega}', queue => 'bad', delay => '1 s')",
-            f"INSERT INTO jobqueue.tasks (type, queue) VALUES ('{mega}', 'bad')"]),
-        Attack(run, 'consumer', 'B2 long names of workers', 1, [
-            f"SELECT count(*) FROM jobqueue.claim('bad', 1, '1 s', '{{bad}}', '{mega}')"]),
-        Attack(run, 'producer', 'A5 large payloads', 15, [
-            "SELECT count(jobqueue.enqueue('bad', jsonb_build_object('x', repeat('x', 10000000)), 'bad')) FROM generate_series(1, 20)"]),
-        Attack(run, 'producer', 'delayed tasks', 5, [
-            "SELECT count(jobqueue.enqueue('bad', queue => 'bad', delay => '5 s')) FROM generate_series(1, 5000)"]),
-        Attack(run, 'consumer', 'leases that end', 5, [
-            "SELECT count(*) FROM jobqueue.claim('bad', 1000, '1 s')"]),
+        Attack(
+            run,
+            'consumer',
+            'C13 locks what runs',
+            0.5,
+            [
+                (
+                    "SELECT count(*) FROM jobqueue.enqueue_many('sleeper', array_fill('{}'::jsonb, '{1000}'), queue =>"
+                    " 'bad')"
+                ),
+                holds(
+                    "SELECT count(*) FROM (SELECT FROM jobqueue.tasks WHERE status = 'processing' FOR UPDATE SKIP"
+                    " LOCKED) t",
+                    10,
+                    over,
+                ),
+            ],
+        ),
+        Attack(
+            run,
+            'manager',
+            'C11 ends its workers',
+            3,
+            [
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'manager' AND backend_type ="
+                " 'jobqueue worker'"
+            ],
+        ),
+        Attack(
+            run,
+            'manager',
+            'C14 time zones',
+            5,
+            [
+                (
+                    "SELECT count(*) FROM generate_series(1, 300) n, LATERAL jobqueue.next_runs('* * * * *', 1, 'Zone'"
+                    " || n)"
+                ),
+                (
+                    "SELECT jobqueue.schedule('zone', '* * * * *', 'nobody', queue => 'bad', time_zone => 'Foo' ||"
+                    " (random() * 1000)::int)"
+                ),
+            ],
+        ),
+        Attack(
+            run,
+            'manager',
+            'D1 limits of the type of another',
+            5,
+            [
+                "SELECT jobqueue.register_handler('outside', 'bad(jsonb)', queue => 'bad', max_running => 1, rate_limit"
+                " => 1, rate_period => '1 hour')"
+            ],
+        ),
+        Attack(
+            run,
+            'producer',
+            'D3 a long group key',
+            1,
+            [
+                "SELECT jobqueue.enqueue_flow(jsonb_build_object('a', jsonb_build_object('type', 'bad', 'queue', 'bad',"
+                " 'group_key', repeat('x', 100000))))"
+            ],
+        ),
+        Attack(
+            run,
+            'producer',
+            'B2 long texts',
+            1,
+            [
+                f"SELECT jobqueue.enqueue('{mega}', queue => 'bad', delay => '1 s')",
+                f"INSERT INTO jobqueue.tasks (type, queue) VALUES ('{mega}', 'bad')",
+            ],
+        ),
+        Attack(
+            run,
+            'consumer',
+            'B2 long names of workers',
+            1,
+            [f"SELECT count(*) FROM jobqueue.claim('bad', 1, '1 s', '{{bad}}', '{mega}')"],
+        ),
+        Attack(
+            run,
+            'producer',
+            'A5 large payloads',
+            15,
+            [
+                "SELECT count(jobqueue.enqueue('bad', jsonb_build_object('x', repeat('x', 10000000)), 'bad')) FROM"
+                " generate_series(1, 20)"
+            ],
+        ),
+        Attack(
+            run,
+            'producer',
+            'delayed tasks',
+            5,
+            ["SELECT count(jobqueue.enqueue('bad', queue => 'bad', delay => '5 s')) FROM generate_series(1, 5000)"],
+        ),
+        Attack(run, 'consumer', 'leases that end', 5, ["SELECT count(*) FROM jobqueue.claim('bad', 1000, '1 s')"]),
     ]
 
 
@@ -195,11 +326,14 @@ class Hostile:
         while not self.over.is_set():
             n += 1
             with connection.cursor() as cursor:
-                cursor.execute("""SELECT jobqueue.enqueue('plain', '{"kind": "plain"}', 'good'),
+                cursor.execute(
+                    """SELECT jobqueue.enqueue('plain', '{"kind": "plain"}', 'good'),
                     jobqueue.enqueue('plain', '{"kind": "delayed"}', 'good', delay => '0.5 s'),
                     jobqueue.enqueue('ordered', jsonb_build_object('kind', 'ordered', 'n', %s), 'good', group_key => %s),
                     jobqueue.enqueue('rated', '{"kind": "rated"}', 'good'),
-                    jobqueue.enqueue('outside', '{"kind": "outside"}', 'good')""", (n, f'group {n % 5}'))
+                    jobqueue.enqueue('outside', '{"kind": "outside"}', 'good')""",
+                    (n, f'group {n % 5}'),
+                )
             self.over.wait(0.1)
         connection.close()
 
@@ -208,8 +342,10 @@ class Hostile:
         connection = self.cluster.connect('victim')
         while not self.over.is_set():
             with connection.cursor() as cursor:
-                cursor.execute("""INSERT INTO begun (kind, task, due) SELECT 'outside', id, created_at
-                    FROM (SELECT c.id, c.created_at, jobqueue.complete(c.id, c.attempts) FROM jobqueue.claim('good', 100, '1 min', '{outside}') c) c""")
+                cursor.execute(
+                    """INSERT INTO begun (kind, task, due) SELECT 'outside', id, created_at
+                    FROM (SELECT c.id, c.created_at, jobqueue.complete(c.id, c.attempts) FROM jobqueue.claim('good', 100, '1 min', '{outside}') c) c"""
+                )
             self.over.wait(0.05)
         connection.close()
 
@@ -242,25 +378,46 @@ class Hostile:
             FROM begun GROUP BY kind, floor(extract(epoch FROM due) / {WINDOW}) ORDER BY kind, 3""")
         worst = {}
         waking = {window: sorted(late)[len(late) * 99 // 100] for window, late in self.wakings.items()}
-        print(f'a session that only sleeps: the worst window has a 99th percentile of {max(waking.values()) * 1000:.0f} ms')
+        print(
+            'a session that only sleeps: the worst window has a 99th percentile of'
+            f' {max(waking.values()) * 1000:.0f} ms'
+        )
         for kind, window, since, count, late, latest in windows:
             if late > MOST_LATE + WAKE_UPS * waking.get(window, 0):
-                self.report(f'{kind}: of {count} tasks that were due {since} after the start, 1 % began {late:.2f} s late or more')
+                self.report(
+                    f'{kind}: of {count} tasks that were due {since} after the start, 1 % began {late:.2f} s late or'
+                    ' more'
+                )
             worst[kind] = max(worst.get(kind, (0, 0)), (late, latest))
         for kind, (late, latest) in worst.items():
-            print(f'{kind}: the worst window has a 99th percentile of {late * 1000:.0f} ms, and a latest of {latest * 1000:.0f} ms', flush=True)
+            print(
+                f'{kind}: the worst window has a 99th percentile of {late * 1000:.0f} ms, and a latest of'
+                f' {latest * 1000:.0f} ms',
+                flush=True,
+            )
         for kind in {'plain', 'delayed', 'ordered', 'rated', 'outside', 'schedule'} - set(worst):
             self.report(f'{kind}: nothing has run')
-        waiting = ask("SELECT count(*), min(run_at) FROM jobqueue.tasks_live WHERE queue = 'good' AND run_at < now() - interval '2 s'")
+        waiting = ask(
+            "SELECT count(*), min(run_at) FROM jobqueue.tasks_live WHERE queue = 'good' AND run_at < now() - interval"
+            " '2 s'"
+        )
         if waiting[0][0]:
-            self.report(f'{waiting[0][0]} tasks of the victim are due and have not begun, the first since {waiting[0][1]}')
+            self.report(
+                f'{waiting[0][0]} tasks of the victim are due and have not begun, the first since {waiting[0][1]}'
+            )
         twice = ask('SELECT count(*) - count(DISTINCT task) FROM begun')[0][0]
         if twice:
             self.report(f'{twice} tasks of the victim have run twice')
-        unordered = ask('SELECT count(*) FROM (SELECT n < lag(n) OVER (PARTITION BY grp ORDER BY at) AS wrong FROM begun WHERE grp IS NOT NULL) o WHERE wrong')[0][0]
+        unordered = ask(
+            'SELECT count(*) FROM (SELECT n < lag(n) OVER (PARTITION BY grp ORDER BY at) AS wrong FROM begun WHERE grp'
+            ' IS NOT NULL) o WHERE wrong'
+        )[0][0]
         if unordered:
             self.report(f'{unordered} tasks of ordered groups began before an earlier one')
-        charged = ask("SELECT count(*) FROM jobqueue.tasks WHERE queue = 'good' AND (failures IS NOT NULL OR crashes > 0 OR status = 'failed')")[0][0]
+        charged = ask(
+            "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'good' AND (failures IS NOT NULL OR crashes > 0 OR"
+            " status = 'failed')"
+        )[0][0]
         if charged:
             self.report(f'{charged} tasks of the victim were charged something')
         if self.memory > MOST_MEMORY:
@@ -284,9 +441,16 @@ class Hostile:
     def run(self):
         try:
             self.prepare()
-            threads = [threading.Thread(target=target, daemon=True) for target in (self.produce, self.consume, self.sleep, self.watch_memory)]
+            threads = [
+                threading.Thread(target=target, daemon=True)
+                for target in (self.produce, self.consume, self.sleep, self.watch_memory)
+            ]
             only = self.options.only
-            fighters = [] if only == ['none'] else [attack for attack in attacks(self) if not only or attack.name.split()[0] in only]
+            fighters = (
+                []
+                if only == ['none']
+                else [attack for attack in attacks(self) if not only or attack.name.split()[0] in only]
+            )
             for thread in [*threads, *fighters]:
                 thread.start()
             time.sleep(self.options.seconds)
@@ -297,14 +461,19 @@ class Hostile:
             time.sleep(1.5)
             self.judge()
             for attack in fighters:
-                print(f'{attack.name}: {attack.rounds} rounds' + ''.join(f', {n} times {code}' for code, n in attack.refused.items()))
+                print(
+                    f'{attack.name}: {attack.rounds} rounds'
+                    + ''.join(f', {n} times {code}' for code, n in attack.refused.items())
+                )
         except (psycopg2.Error, RuntimeError) as error:
             self.report(f'it cannot go on: {error}')
         finally:
             self.cluster.giving_up.set()
             self.cluster.shut_down()
         self.read_log()
-        print('the victim got what it was promised' if not self.problems else f'{len(self.problems)} problems', flush=True)
+        print(
+            'the victim got what it was promised' if not self.problems else f'{len(self.problems)} problems', flush=True
+        )
         return 1 if self.problems else 0
 
 

@@ -193,8 +193,19 @@ class Client(threading.Thread):
 
 class Producer(Client):
     user = 'producer'
-    MODES = {'one': 30, 'plain': 10, 'many': 8, 'insert_select': 3, 'row': 8, 'rolled_back': 6, 'savepoints': 8, 'prepared': 8,
-             'outside': 20, 'by_hand': 6, 'cancelled': 5}
+    MODES = {
+        'one': 30,
+        'plain': 10,
+        'many': 8,
+        'insert_select': 3,
+        'row': 8,
+        'rolled_back': 6,
+        'savepoints': 8,
+        'prepared': 8,
+        'outside': 20,
+        'by_hand': 6,
+        'cancelled': 5,
+    }
 
     def __init__(self, load, name, seed):
         super().__init__(load, name, seed)
@@ -487,9 +498,10 @@ class ByHand(Worker):
     def work(self):
         self.execute('BEGIN')
         tasks = self.execute(
-            "UPDATE jobqueue.tasks SET status = 'processing', processed_at = now() WHERE id = (SELECT id FROM jobqueue.tasks "
-            "WHERE status = 'pending' AND queue = 'by_hand' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED) "
-            "RETURNING id, payload->>'token'")
+            "UPDATE jobqueue.tasks SET status = 'processing', processed_at = now() WHERE id = (SELECT id FROM"
+            " jobqueue.tasks WHERE status = 'pending' AND queue = 'by_hand' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP"
+            " LOCKED) RETURNING id, payload->>'token'"
+        )
         for number, token in tasks:
             self.execute("UPDATE jobqueue.tasks SET status = 'completed' WHERE id = %s", (number,))
             self.execute('COMMIT')

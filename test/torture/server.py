@@ -109,7 +109,9 @@ class Server:
             os.mkdir(path, 0o700)
             if self.own_disks:
                 subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size},mode=0700', 'tmpfs', path], check=True)
-        self.program('initdb', '-D', self.data, '-X', self.wal, '-U', 'postgres', '-A', 'trust', '--locale=C', '-E', 'UTF8', '-N')
+        self.program(
+            'initdb', '-D', self.data, '-X', self.wal, '-U', 'postgres', '-A', 'trust', '--locale=C', '-E', 'UTF8', '-N'
+        )
         self.configure(SETTINGS.format(directory=self.directory, fsync=self.fsync))
         if 'TEMP_CONFIG' in os.environ:
             with open(os.environ['TEMP_CONFIG'], encoding='utf-8') as file:

@@ -202,9 +202,11 @@ class Tormentor:
             self.ledger.add(f'{name}-{n}', Entry('quick'))
         self.cluster.ask('SELECT jobqueue.pause_queue(NULL)')
         self.cluster.ask(
-            "INSERT INTO jobqueue.tasks (type, payload, max_attempts) SELECT 'quick', jsonb_build_object('token', %s || n), 200 "
-            "FROM generate_series(1, %s) n WHERE NOT EXISTS (SELECT FROM jobqueue.tasks_live WHERE payload->>'token' = %s)",
-            (name + '-', many, name + '-1'))
+            "INSERT INTO jobqueue.tasks (type, payload, max_attempts) SELECT 'quick', jsonb_build_object('token', %s ||"
+            " n), 200 FROM generate_series(1, %s) n WHERE NOT EXISTS (SELECT FROM jobqueue.tasks_live WHERE"
+            " payload->>'token' = %s)",
+            (name + '-', many, name + '-1'),
+        )
         self.ledger.decide([f'{name}-{n}' for n in range(1, many + 1)], 'must')
         self.cluster.ask('SELECT jobqueue.resume_queue(NULL)')
         time.sleep(0.5)
@@ -245,7 +247,9 @@ class Tormentor:
             with open(f'/proc/{victim.pid}/statm', encoding='ascii') as file:
                 size = int(file.read().split()[0]) * resource.getpagesize()
             before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
-            resource.prlimit(victim.pid, resource.RLIMIT_AS, (size + self.random.choice([0, 1 << 20, 16 << 20]), before[1]))
+            resource.prlimit(
+                victim.pid, resource.RLIMIT_AS, (size + self.random.choice([0, 1 << 20, 16 << 20]), before[1])
+            )
         except (OSError, ValueError, IndexError):
             return 'it is gone'
         self.hold(self.random.uniform(0.5, 3), lambda: self.unlimit_memory(victim, before), 'limit_memory')
@@ -274,7 +278,9 @@ class Tormentor:
         return f'by {seconds} s'
 
     def fill_slots(self):
-        self.cluster.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'")
+        self.cluster.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'"
+        )
         taken = self.cluster.ask('SELECT hold_slots(100)')[0][0]
         self.hold(self.random.uniform(1, 4), self.free_slots, 'fill_slots')
         return f'{taken} taken'
@@ -339,12 +345,16 @@ class Tormentor:
         return mode
 
     def vacuum_full(self):
-        table = self.random.choice(['tasks_live', 'tasks_live', 'tasks_history_1', 'tasks_failed', 'handlers', 'queues'])
+        table = self.random.choice(
+            ['tasks_live', 'tasks_live', 'tasks_history_1', 'tasks_failed', 'handlers', 'queues']
+        )
         self.cluster.ask(f'VACUUM FULL jobqueue.{table}')
         return table
 
     def reindex(self):
-        table = self.random.choice(['TABLE jobqueue.tasks_live', 'TABLE CONCURRENTLY jobqueue.tasks_live', 'SYSTEM app'])
+        table = self.random.choice(
+            ['TABLE jobqueue.tasks_live', 'TABLE CONCURRENTLY jobqueue.tasks_live', 'SYSTEM app']
+        )
         self.cluster.ask(f'REINDEX {table}')
         return table
 
@@ -375,7 +385,9 @@ class Tormentor:
     def pause(self):
         queue = self.random.choice([None, 'default', 'second', 'outside'])
         self.cluster.ask('SELECT jobqueue.pause_queue(%s)', (queue,))
-        self.hold(self.random.uniform(0.2, 2), lambda: self.cluster.ask('SELECT jobqueue.resume_queue(%s)', (queue,)), 'pause')
+        self.hold(
+            self.random.uniform(0.2, 2), lambda: self.cluster.ask('SELECT jobqueue.resume_queue(%s)', (queue,)), 'pause'
+        )
         return queue
 
     def role(self):
@@ -396,10 +408,13 @@ class Tormentor:
         self.cluster.ask('CREATE DATABASE other', database='postgres')
         try:
             self.cluster.ask('CREATE EXTENSION IF NOT EXISTS jobqueue', database='other')
-            self.cluster.ask('''CREATE OR REPLACE FUNCTION nap(jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(0.3)';
+            self.cluster.ask(
+                '''CREATE OR REPLACE FUNCTION nap(jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(0.3)';
                 SET client_min_messages = warning;
                 SELECT jobqueue.register_handler('nap', 'nap(jsonb)');
-                SELECT jobqueue.enqueue('nap') FROM generate_series(1, 5)''', database='other')
+                SELECT jobqueue.enqueue('nap') FROM generate_series(1, 5)''',
+                database='other',
+            )
             time.sleep(self.random.uniform(0, 1))
             if self.random.random() < 0.3:
                 self.cluster.ask('DROP EXTENSION jobqueue', database='other')
@@ -466,8 +481,10 @@ class Tormentor:
         began = time.monotonic()
         while True:
             waiting = self.cluster.ask(
-                "SELECT t.type, t.status, t.attempts, t.last_error FROM jobqueue.tasks_live t WHERE payload->>'token' = ANY (%s)",
-                (tokens,))
+                "SELECT t.type, t.status, t.attempts, t.last_error FROM jobqueue.tasks_live t WHERE payload->>'token' ="
+                " ANY (%s)",
+                (tokens,),
+            )
             if not waiting:
                 return f'{time.monotonic() - began:.1f} s'
             if time.monotonic() - began > PATIENCE:
@@ -479,15 +496,23 @@ class Tormentor:
     def state(self):
         """For the report: who does what."""
         return '; '.join(
-            f'{what}: {self.cluster.ask(query)}' for what, query in {
-                'workers': 'SELECT pid, role, state, task_id, task_type, attempt, now() - state_since '
-                           'FROM jobqueue.worker_status',
-                'queues': 'SELECT queue, waiting, scheduled, running, paused, unhandled_types FROM jobqueue.queue_status',
-                'processes': "SELECT pid, backend_type, datname, wait_event, state, left(query, 60) FROM pg_stat_activity "
-                             "WHERE backend_type ~ 'jobqueue|client'",
+            f'{what}: {self.cluster.ask(query)}'
+            for what, query in {
+                'workers': (
+                    'SELECT pid, role, state, task_id, task_type, attempt, now() - state_since '
+                    'FROM jobqueue.worker_status'
+                ),
+                'queues': (
+                    'SELECT queue, waiting, scheduled, running, paused, unhandled_types FROM jobqueue.queue_status'
+                ),
+                'processes': (
+                    "SELECT pid, backend_type, datname, wait_event, state, left(query, 60) FROM pg_stat_activity "
+                    "WHERE backend_type ~ 'jobqueue|client'"
+                ),
                 'settings': "SELECT name, setting FROM pg_settings WHERE name ~ '^jobqueue' AND source <> 'default'",
                 'locks': 'SELECT pid, relation::regclass::text, mode FROM pg_locks WHERE NOT granted',
-            }.items())
+            }.items()
+        )
 
     # The standby
 
@@ -500,9 +525,13 @@ class Tormentor:
         standby.copy_of(primary)
         standby.start()
         self.set_and_reload('synchronous_standby_names', "'*'")
-        self.wait_until("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'", 'the standby does not come')
+        self.wait_until(
+            "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'", 'the standby does not come'
+        )
         flushed = self.cluster.ask('SELECT pg_current_wal_flush_lsn()')[0][0]
-        self.wait_until(f"SELECT bool_or(flush_lsn >= '{flushed}') FROM pg_stat_replication", 'the standby does not follow')
+        self.wait_until(
+            f"SELECT bool_or(flush_lsn >= '{flushed}') FROM pg_stat_replication", 'the standby does not follow'
+        )
         self.run(time.monotonic() + seconds, 1, only=GENTLE)
         self.end_holds()
         primary.kill()

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The torture test. Clients enqueue, handlers and workers outside work, and a tormentor kills, stops, fills and redefines
-what it can; afterwards what the clients were told is compared with what is there. See scripts/torture.
+"""The torture test. Clients enqueue, handlers and workers outside work, and a tormentor kills, stops, fills and
+redefines what it can; afterwards what the clients were told is compared with what is there. See scripts/torture.
 
 The same seed gives the same schedule of actions, and the same sequence of each client's doings; how they meet is up to
 the machine.
 """
+
 import argparse
 import os
 import random
@@ -40,7 +41,9 @@ def arguments():
     parser.add_argument('--producers', type=int, default=4)
     parser.add_argument('--workers', type=int, default=3)
     parser.add_argument('--pace', type=float, default=1, help='factor on the pauses between actions')
-    parser.add_argument('--own-disks', action='store_true', help='set by the program itself, when it has the right to mount')
+    parser.add_argument(
+        '--own-disks', action='store_true', help='set by the program itself, when it has the right to mount'
+    )
     options = parser.parse_args()
     options.only = re.split('[, ]+', options.only.strip(', ')) if options.only.strip(', ') else []
     if unknown := set(options.only) - {*ACTIONS, *SCARCITY, *LARGE, 'promote'}:
@@ -190,8 +193,12 @@ class Run:
                          f"HAVING count(task_id) < {most}", 60)
         for token in tokens:
             self.ledger.entries[token].cancelled = True
-        self.cluster.ask("SELECT jobqueue.cancel(id) FROM jobqueue.tasks_live WHERE payload->>'token' = ANY (%s)", (tokens,))
-        self.must_vanish('workers with a cancelled task', 'SELECT * FROM jobqueue.worker_status WHERE task_id IS NOT NULL')
+        self.cluster.ask(
+            "SELECT jobqueue.cancel(id) FROM jobqueue.tasks_live WHERE payload->>'token' = ANY (%s)", (tokens,)
+        )
+        self.must_vanish(
+            'workers with a cancelled task', 'SELECT * FROM jobqueue.worker_status WHERE task_id IS NOT NULL'
+        )
 
     def must_vanish(self, what, query, seconds=15):
         deadline = time.monotonic() + seconds
@@ -203,10 +210,13 @@ class Run:
 
     def read_logs(self):
         """What must never be in a log; and, for the reader, what else there is."""
-        # A full disk for the WAL is a PANIC, and nothing else may be; it has no room for an init file, either; a REINDEX
-        # that was interrupted leaves an index.
-        crash = re.compile(r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d (?!.*(?:cannot reindex invalid index|could not write init file))|runtime error:'
-                           r'|was terminated by signal (?!9\b)\d+')
+        # A full disk for the WAL is a PANIC, and nothing else may be; it has no room for an init file, either; a
+        # REINDEX that was interrupted leaves an index.
+        crash = re.compile(
+            r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d (?!.*(?:cannot'
+            r' reindex invalid index|could not write init file))|runtime error:'
+            r'|was terminated by signal (?!9\b)\d+'
+        )
         problem = re.compile(r'\] \w{5} .*?(WARNING|ERROR|FATAL|PANIC):  (.*)')
         full = re.compile(r'\[(\d+)\] \w{5} .*PANIC:.*No space left on device')
         aborted = re.compile(r'\(PID (\d+)\) was terminated by signal 6\b')
@@ -270,8 +280,17 @@ class Run:
 
 def get_own_disks():
     """Starts this program again where it may mount: in namespaces of its own, whose processes and disks end with it."""
-    namespaces = ['unshare', '--user', '--map-current-user', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc',
-                  '--keep-caps']
+    namespaces = [
+        'unshare',
+        '--user',
+        '--map-current-user',
+        '--mount',
+        '--pid',
+        '--fork',
+        '--kill-child',
+        '--mount-proc',
+        '--keep-caps',
+    ]
     try:
         subprocess.run([*namespaces, 'mount', '-t', 'tmpfs', 'tmpfs', '/tmp'], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
