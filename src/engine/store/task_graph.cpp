@@ -138,8 +138,8 @@ std::vector<int64> known_parents(std::span<const int64> ids, std::span<const std
 		if (!rows.bool_at(i, 2))
 			throw Error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 						"permission denied for task " + std::to_string(rows.int64_at(i, 1)) +
-							", which the new one is to run after",
-						"It can be a task of yours, or one in a queue of which you are a consumer or manager.");
+							", a parent of the new task",
+						"Use a task of your own, or one in a queue of which you are a consumer or manager.");
 		known.push_back(rows.int64_at(i, 1));
 	}
 	return known;

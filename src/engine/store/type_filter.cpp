@@ -27,7 +27,8 @@ bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter) {
 
 bool is_wanted(std::string_view type, bool dead_letter) {
 	if (wanted == nullptr)
-		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "this function is for the engine's own statements");
+		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					"this function can only be used in statements of the extension");
 	return wants(*wanted, type, dead_letter);
 }
 

@@ -137,7 +137,7 @@ static const char *why_not_run(const store::Handler &handler, const std::map<Oid
 		return nullptr;
 	const auto found = allowed.find(handler.role);
 	if (found != allowed.end() && !found->second.all && found->second.names.empty())
-		return "the role has registered them, and may not work in any queue any more";
+		return "the role registered them, and no longer has access to any queue";
 	return nullptr;
 }
 

@@ -10,7 +10,7 @@ namespace jobqueue::scheduler {
 class DependencyResolution final : public BatchChore {
 public:
 	explicit DependencyResolution(ServedDatabase &database)
-		: BatchChore(database, "let tasks go that waited for others", Urgency::prompt, "let go") {}
+		: BatchChore(database, "unblock tasks that waited for others", Urgency::prompt, "unblock") {}
 
 	void look_for_news() override;
 	void poll() noexcept override {} /* DependencySweep asks for it */

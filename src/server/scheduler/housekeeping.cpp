@@ -58,11 +58,11 @@ void RunningCounts::warn_of_room(const Held &held) {
 	guard([&held] {
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("jobqueue has no room in shared memory to count more running tasks, or rates"),
+				 errmsg("jobqueue has no space in shared memory to count more running tasks or rates"),
 				 errdetail("Tasks of groups, and of limited queues and types, wait until others have ended. In queue "
 						   "\"%s\", %d running tasks and %d names are counted for the role with OID %u.",
 						   held.queue, held.held[0], held.held[1], held.holder.role),
-				 errhint("jobqueue.shared_capacity says who holds what.")));
+				 errhint("See jobqueue.shared_capacity.")));
 	});
 }
 

@@ -23,7 +23,7 @@ static void report_stuck(pid_t pid, uint64 task, Oid role, uint64 type, bool die
 						"to termination",
 						static_cast<int>(pid), static_cast<int64>(task)),
 				 dies ? errdetail("It is killed, and the server restarts all its processes (jobqueue.kill_stuck).")
-					  : errdetail("Other workers go on; this one is left alone."),
+					  : errdetail("Other workers go on; this one is not ended."),
 				 dies ? 0 : errhint("Only a crash of the server can end it: see jobqueue.kill_stuck.")));
 	});
 }

@@ -111,7 +111,7 @@ void Scheduler::watch_clock() {
 	if (step < reported_clock_step_us && step > -reported_clock_step_us)
 		return;
 	guard([step] {
-		ereport(LOG, (errmsg("jobqueue goes by a clock that was set %s by " INT64_FORMAT " seconds",
+		ereport(LOG, (errmsg("jobqueue noticed that the clock was set %s by " INT64_FORMAT " seconds",
 							 step < 0 ? "back" : "forward", (step < 0 ? -step : step) / USECS_PER_SEC)));
 	});
 }

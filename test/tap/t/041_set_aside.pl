@@ -121,11 +121,11 @@ sql(<<'SQL');
 	SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim('p', 2);
 SQL
 soon("SELECT count(*) = 99 FROM jobqueue.tasks WHERE queue = 'c' AND status = 'pending'",
-	'B2: let go: one of 100 tasks that cannot be let go does not keep the others');
+	'B2: unblock: one of 100 tasks that cannot be unblocked does not keep the others');
 sql("SELECT jobqueue.enqueue('after', queue => 'c2', after => ARRAY[jobqueue.enqueue('parent2', queue => 'p')]); "
 	. "SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim('p')");
-soon("SELECT status = 'pending' FROM jobqueue.tasks WHERE type = 'after'", 'B2: let go: nor what waits for others');
-heals('let go', 'child40', "SELECT status = 'pending' FROM jobqueue.tasks WHERE type = 'child40'");
+soon("SELECT status = 'pending' FROM jobqueue.tasks WHERE type = 'after'", 'B2: unblock: nor what waits for others');
+heals('unblock', 'child40', "SELECT status = 'pending' FROM jobqueue.tasks WHERE type = 'child40'");
 
 # -- retention of failed tasks, keys whose period is over, what was kept for dependents: looked for by polls only
 sql(<<'SQL');
@@ -227,7 +227,7 @@ is(sql("SELECT count(*) FROM jobqueue.claim('s', 100)"), 9,
 	'B2: claim: what cannot be made due does not keep the others, nor the claim');
 is(sql("SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim('p3')"), 't',
 	'a task that others wait for is completed');
-is(sql("SELECT count(*) FROM jobqueue.claim('s', 100)"), 9, 'B2: claim: nor does what cannot be let go');
+is(sql("SELECT count(*) FROM jobqueue.claim('s', 100)"), 9, 'B2: claim: nor does what cannot be unblocked');
 is(scalar log_matches($node, qr/LOG:.*could not unblock task \d+: not this one/, $offset), 1,
 	"B2: claim: the server's log says so");
 is(sql("DROP TRIGGER refuse_claim ON jobqueue.tasks_live; SELECT count(*) FROM jobqueue.claim('s', 100)"), 2,
