@@ -21,7 +21,8 @@ const lease = '1 minute';
 const interval = Number(process.env.INTERVAL_MS ?? 5000);
 const workTime = Number(process.env.WORK_MS ?? 200);
 const grace = Number(process.env.GRACE_MS ?? 8000); // less than what docker stop leaves it, 10 s
-const longestWait = 30_000; // looks by itself that often, for what nobody announces: a lease of somebody else that ended
+// how long it waits for a notification before it looks by itself: expired leases of others are not announced
+const longestWait = 30_000;
 const longestRetry = 10_000;
 
 type Task = {
@@ -76,10 +77,13 @@ async function work(task: Task): Promise<object> {
 	return { square: n * n };
 }
 
-// Works on the task in hand and reports how it went. If the connection breaks, the task stays in hand, and the report is
-// sent over the next one: a claim holds until its lease ends, whatever happens to connection or server.
+// Works on the task in hand and reports how it went. If the connection breaks, the task stays in hand, and the report
+// is sent over the next one: a claim holds until its lease ends, whatever happens to connection or server.
 async function finish(client: pg.Client, task: Task) {
-	task.outcome ??= await Promise.race([work(task).then((result) => ({ result }), (error) => ({ error: String(error) })), patience]);
+	task.outcome ??= await Promise.race([
+		work(task).then((result) => ({ result }), (error) => ({ error: String(error) })),
+		patience,
+	]);
 	if (task.outcome === 'given up') {
 		const { rows } = await client.query('SELECT jobqueue.release($1, $2) AS accepted', [task.id, task.attempts]);
 		say(rows[0].accepted ? `gave task ${task.id} back` : `task ${task.id} is not ours any more`);
@@ -122,7 +126,8 @@ async function serve() {
 			if (stopping) return;
 			if (Date.now() >= nextEnqueue) await enqueue(client);
 			const { rows } = await client.query(
-				'SELECT id, attempts, payload FROM jobqueue.claim($1, lease => $2, types => ARRAY[$3])', [queue, lease, type]);
+				'SELECT id, attempts, payload FROM jobqueue.claim($1, lease => $2, types => ARRAY[$3])',
+				[queue, lease, type]);
 			inHand = rows[0];
 			if (!inHand) await bell.wait(Math.min(longestWait, nextEnqueue - Date.now()));
 		}

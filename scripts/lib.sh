@@ -68,8 +68,8 @@ find_clangxx() {
 	[[ -n $CLANGXX ]]
 }
 
-# find_python [MODULE]: sets PYTHON to one that has it. Debian's modules belong to Debian's python3, which need not be the
-# first in PATH.
+# find_python [MODULE]: sets PYTHON to one that has it. Debian's modules belong to Debian's python3, which need not be
+# the first in PATH.
 find_python() {
 	for PYTHON in /usr/bin/python3 python3; do
 		! "$PYTHON" -c "import ${1:-psycopg2}" 2>/dev/null || return 0
@@ -149,11 +149,10 @@ default_major() {
 }
 
 # As root. Debian's server packages create and start a cluster "main" when they are first installed, which nobody asked
-# for. It has a switch, in a configuration file that comes with postgresql-common: so that is installed first, the switch
-# is turned off while the server is being installed, and the file is as the package (or the administrator) left it
-# afterwards. policy-rc.d would only stop the start, and may be in use already. For other packages that start a service
-# which nobody asked for, it is what there is.
-# shellcheck disable=SC2016
+# for. It has a switch, in a configuration file that comes with postgresql-common: so that is installed first, the
+# switch is turned off while the server is being installed, and the file is as the package (or the administrator) left
+# it afterwards. policy-rc.d would only stop the start, and may be in use already. For other packages that start a
+# service which nobody asked for, it is what there is. shellcheck disable=SC2016
 INSTALL_PACKAGES='
 	export DEBIAN_FRONTEND=noninteractive
 	install() { apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"; }
@@ -281,8 +280,8 @@ hand_over() {
 	[[ -z $SERVER_USER ]] || chown -R "$SERVER_USER:" "$1"
 }
 
-# run LOG CMD...: CMD is no shell function; its output goes to the file LOG, or where ours goes if that is -. It has a process group of its own and a time
-# limit, so that neither Ctrl-C nor a hanging test leaves anything behind.
+# run LOG CMD...: CMD is no shell function; its output goes to the file LOG, or where ours goes if that is -. It has a
+# process group of its own and a time limit, so that neither Ctrl-C nor a hanging test leaves anything behind.
 run() {
 	local log=$1 status=0 output
 	shift
@@ -341,8 +340,8 @@ private_install() {
 	hand_over "$SCRATCH/build"
 }
 
-# Puts a script in the place of the server's program. Whatever only prints something, or is part of initdb, does not begin
-# with -D, and is run as ever.
+# Puts a script in the place of the server's program. Whatever only prints something, or is part of initdb, does not
+# begin with -D, and is run as ever.
 wrap_server() {
 	local program=$PRIVATE_BINDIR/postgres
 	mv "$program" "$program.bin"
@@ -357,9 +356,9 @@ wrap_server() {
 }
 
 # start_server NAME [LINE OF postgresql.conf...]: in SCRATCH/run/NAME (data, log, and the socket: nothing listens on
-# TCP), with jobqueue preloaded unless a line says otherwise. From then on PGHOST, PGPORT, PGUSER, PGDATABASE lead to it.
-# Fast rather than safe, except for what the lines say. TEMP_CONFIG names a file with more lines, as for the server's own
-# test tools.
+# TCP), with jobqueue preloaded unless a line says otherwise. From then on PGHOST, PGPORT, PGUSER, PGDATABASE lead to
+# it. Fast rather than safe, except for what the lines say. TEMP_CONFIG names a file with more lines, as for the
+# server's own test tools.
 start_server() {
 	local dir=$SCRATCH/run/$1
 	shift

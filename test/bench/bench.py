@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The benchmark: runs its workloads in rounds, what is compared in turn, on a server that scripts/bench has started.
-Rates and latencies of jobqueue, of the machine's limits and of rivals go to runs.jsonl as they come, and to summary.json
-and a table at the end. See doc/performance.md for what is measured, and how.
+Rates and latencies of jobqueue, of the machine's limits and of rivals go to runs.jsonl as they come, and to
+summary.json and a table at the end. See doc/performance.md for what is measured, and how.
 """
 
 import argparse
@@ -401,7 +401,7 @@ class Bench:
             self.database('queues', str(count), 'jobqueue', lambda native, c=count: run(native, c), HISTORY_OFF)
 
     def limits(self):
-        """Groups of which one task runs at a time, a queue with a limit that is never reached, unique keys, a graph: beside none."""
+        """Groups of which one task runs at a time, a limit that is never reached, unique keys, a graph: beside none."""
         jobs = self.size(1000000)
         insert = (
             f"INSERT INTO jobqueue.tasks (type, payload, group_key, unique_key) SELECT 'nothing', '{PAYLOAD}', %s, %s "
@@ -491,8 +491,8 @@ class Bench:
                 )
 
     def urgent(self):
-        """While a million wait and are being worked on: from commit to start, ms, of a task with a lower priority number, and
-        of one whose transaction began before all the others."""
+        """While a million wait and are being worked on: from commit to start, ms, of a task with a lower priority
+        number, and of one whose transaction began before all the others."""
         probes = 30 if not self.options.quick else 5
 
         def run(native, older):
@@ -526,20 +526,22 @@ class Bench:
         self.database('urgent', 'older transaction', 'jobqueue', lambda native: run(native, True))
 
     HOUSEKEEPING = """BEGIN;
-        INSERT INTO jobqueue.tasks (type, payload, queue) SELECT 'unhandled', '{}', 'by hand' FROM generate_series(1, $n * 3 / 10);
+        INSERT INTO jobqueue.tasks (type, payload, queue)
+            SELECT 'unhandled', '{}', 'by hand' FROM generate_series(1, $n * 3 / 10);
         UPDATE jobqueue.tasks_live SET status = 'completed' WHERE queue = 'by hand';
         INSERT INTO jobqueue.tasks (type, payload, queue, status, run_at)
             SELECT 'unhandled', '{}', 'due', 'scheduled', now() - n * interval '1 ms' FROM generate_series(1, $n) n;
         INSERT INTO jobqueue.tasks (type, payload, queue, status, attempts, claimed_by, processed_at, lease_expires_at)
-            SELECT 'unhandled', '{}', 'leases', 'processing', 1, 'gone', now() - interval '2 hours', now() - interval '1 hour'
+            SELECT 'unhandled', '{}', 'leases', 'processing', 1, 'gone', now() - interval '2 hours',
+                now() - interval '1 hour'
             FROM generate_series(1, $n / 10);
         INSERT INTO jobqueue.tasks (type, payload, queue, status, slot, finished_at)
             SELECT 'unhandled', '{}', 'failed', 'failed', -1, now() - interval '90 days' FROM generate_series(1, $n);
         COMMIT"""
 
     def housekeeping(self):
-        """A million tasks due at once, a million to purge, 300,000 finished by hand, 100,000 expired leases: how late do
-        delayed tasks start meanwhile?"""
+        """A million tasks due at once, a million to purge, 300,000 finished by hand, 100,000 expired leases: how
+        late do delayed tasks start meanwhile?"""
         probes = 100 if self.options.quick else 600
 
         def run(native, jobs):

@@ -3,7 +3,8 @@
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 
-const peers = JSON.parse(execFileSync('python3', ['-B', path.join(import.meta.dirname, 'peers.py')], { maxBuffer: 1 << 24 }));
+const peers = JSON.parse(
+	execFileSync('python3', ['-B', path.join(import.meta.dirname, 'peers.py')], { maxBuffer: 1 << 24 }));
 for (const peer of Object.values(peers)) {
 	const statements = peer.fill;
 	peer.fill = n => statements.replaceAll('$n', n);

@@ -71,7 +71,8 @@ CREATE TABLE q (msg_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, read_ct 
     enqueued_at timestamptz NOT NULL DEFAULT now(), vt timestamptz NOT NULL, message jsonb);
 CREATE INDEX ON q (vt);"""
 PGMQ_SEND = f"INSERT INTO q (vt, message) SELECT clock_timestamp(), '{PAYLOAD}' FROM generate_series(1, $n);"
-PGMQ_STEP = """WITH next AS (SELECT msg_id FROM q WHERE vt <= clock_timestamp() ORDER BY msg_id LIMIT 100 FOR UPDATE SKIP LOCKED), \
+PGMQ_STEP = """WITH next AS (SELECT msg_id FROM q WHERE vt <= clock_timestamp() ORDER BY msg_id \
+LIMIT 100 FOR UPDATE SKIP LOCKED), \
 taken AS (UPDATE q SET vt = clock_timestamp() + interval '30 seconds', read_ct = read_ct + 1 FROM next \
 WHERE q.msg_id = next.msg_id RETURNING q.msg_id, q.message) \
 SELECT array_agg(msg_id) AS ids, jsonb_agg(message) AS p FROM taken HAVING count(*) > 0 \\gset
@@ -81,7 +82,8 @@ DELETE FROM q WHERE msg_id = ANY(:ids::bigint[]);
 # The limit, as in the harness, for where that is not there: claim and completion in one statement, and nothing is run.
 TASKS_TABLE = """DROP TABLE IF EXISTS tasks;
 CREATE TABLE tasks (id serial PRIMARY KEY, type text NOT NULL, payload jsonb, status text NOT NULL DEFAULT 'pending',
-    created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(), processed_at timestamptz);
+    created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
+    processed_at timestamptz);
 CREATE INDEX tasks_pending ON tasks (created_at) WHERE status = 'pending';"""
 TASKS_INSERT = (f"INSERT INTO tasks (type, payload, created_at) SELECT 'send_email', '{PAYLOAD}', clock_timestamp() "
                 'FROM generate_series(1, $n);')

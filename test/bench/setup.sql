@@ -1,5 +1,6 @@
 -- What the benchmark measures jobqueue with: handlers that do nothing, and functions that tell cheaply how far the
--- workers are. In an empty database, and all queues are paused. The harness splits at semicolons, so none is in a comment or string.
+-- workers are. In an empty database, and all queues are paused. The harness splits at semicolons, so none is in a
+-- comment or string.
 CREATE EXTENSION jobqueue;
 CREATE SCHEMA bench;
 DO $$ BEGIN
@@ -34,9 +35,10 @@ SELECT jobqueue.pause_queue(NULL);
 -- The same rows, checks and indexes, without queue.
 CREATE TABLE bench.plain (LIKE jobqueue.tasks_live INCLUDING ALL);
 
--- Tasks are done nearly in the order of their ids, so the lowest one that is left tells how many are: counting a million
--- rows fifty times a second would take the time that is to be measured. Where it was last is remembered, since entries of
--- finished tasks stay in the index until vacuum comes, and some way behind it, for ids may be committed out of order.
+-- Tasks are done nearly in the order of their ids, so the lowest one that is left tells how many are: counting a
+-- million rows fifty times a second would take the time that is to be measured. Where it was last is remembered, since
+-- entries of finished tasks stay in the index until vacuum comes, and some way behind it, for ids may be committed out
+-- of order.
 CREATE UNLOGGED SEQUENCE bench.seen MINVALUE 0;
 CREATE FUNCTION bench.lowest() RETURNS bigint LANGUAGE plpgsql
 	SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$

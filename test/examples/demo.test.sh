@@ -153,4 +153,5 @@ says ': connecting again in 1000 ms$'
 interrupt
 server start
 
-echo "demo.ts enqueues, listens, claims, completes, survives restarts, and ends when told to ($program, node $(node --version))"
+echo "demo.ts enqueues, listens, claims, completes, survives restarts, and ends when told to" \
+	"($program, node $(node --version))"

@@ -36,7 +36,8 @@ sql -c 'DROP ROLE IF EXISTS app' -c 'CREATE ROLE app'
 for file in README.md "$REFERENCE"; do
 	[[ $(blocks "$file" | wc -l) -gt 0 ]] || fault "$file has no SQL"
 	echo "-- the SQL of $file:"
-	if ! { echo "SET statement_timeout = '60s';"; blocks "$file"; } | psql -X -e -P pager=off -v ON_ERROR_STOP=1 2>&1; then
+	if ! { echo "SET statement_timeout = '60s';"; blocks "$file"; } |
+		psql -X -e -P pager=off -v ON_ERROR_STOP=1 2>&1; then
 		fault "$file: its SQL does not run as written"
 	fi
 	if [[ $file == README.md ]]; then
@@ -63,8 +64,10 @@ while IFS=$'\t' read -r name signature arguments; do
 	[[ $text == *'```sql'* ]] || fault "$REFERENCE: $name: no example"
 done < <(sql <<-'SQL'
 	SELECT proname, 'jobqueue.' || proname || '(' ||
-		replace(regexp_replace(pg_get_function_arguments(oid), '::[a-z ]+(\[\])?', '', 'g'), 'timestamp with time zone', 'timestamptz') ||
-		') RETURNS ' || replace(pg_get_function_result(oid), 'timestamp with time zone', 'timestamptz'), array_to_string(proargnames, ' ')
+		replace(regexp_replace(pg_get_function_arguments(oid), '::[a-z ]+(\[\])?', '', 'g'),
+			'timestamp with time zone', 'timestamptz') ||
+		') RETURNS ' || replace(pg_get_function_result(oid), 'timestamp with time zone', 'timestamptz'),
+		array_to_string(proargnames, ' ')
 	FROM pg_proc WHERE pronamespace = 'jobqueue'::regnamespace AND proname !~ '^_' ORDER BY proname
 SQL
 )
@@ -73,8 +76,10 @@ SQL
 # columns RELATION HEADING: the first table in the section has these rows and no others
 columns() {
 	local documented actual
-	documented=$(section "$2" | awk '/^\|/ && !over { table = 1; print } table && !/^\|/ { over = 1 }' | sed -n 's/^| `\([a-z_]*\)` | \([a-z]*\(\[\]\)\{0,1\}\) |.*/\1 \2/p')
-	actual=$(sql -F ' ' -c "SELECT attname, replace(format_type(atttypid, NULL), 'timestamp with time zone', 'timestamptz')
+	documented=$(section "$2" | awk '/^\|/ && !over { table = 1; print } table && !/^\|/ { over = 1 }' |
+		sed -n 's/^| `\([a-z_]*\)` | \([a-z]*\(\[\]\)\{0,1\}\) |.*/\1 \2/p')
+	actual=$(sql -F ' ' -c "SELECT attname,
+		replace(format_type(atttypid, NULL), 'timestamp with time zone', 'timestamptz')
 		FROM pg_attribute WHERE attrelid = '$1'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum")
 	[[ $documented == "$actual" ]] || {
 		diff <(echo "$documented") <(echo "$actual") || true
@@ -84,19 +89,22 @@ columns() {
 columns jobqueue.tasks "The table jobqueue.tasks"
 while read -r view; do
 	columns "$view" "The view $view"
-done < <(sql -c "SELECT 'jobqueue.' || relname FROM pg_class WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'v' AND relname !~ '^_'")
+done < <(sql -c "SELECT 'jobqueue.' || relname FROM pg_class
+	WHERE relnamespace = 'jobqueue'::regnamespace AND relkind = 'v' AND relname !~ '^_'")
 
 while IFS=$'\t' read -r row name; do
 	has "$name" "$row"
 done < <(sql -c "SELECT '| \`' || name || '\` | \`' || boot_val || '\` | ' || coalesce(unit || ' |', '|'), name
 	FROM pg_settings WHERE name LIKE 'jobqueue.%'")
-[[ $(grep -c '^| `jobqueue\.' "$REFERENCE") -eq $(sql -c "SELECT count(*) FROM pg_settings WHERE name LIKE 'jobqueue.%'") ]] ||
+[[ $(grep -c '^| `jobqueue\.' "$REFERENCE") -eq \
+	$(sql -c "SELECT count(*) FROM pg_settings WHERE name LIKE 'jobqueue.%'") ]] ||
 	fault "$REFERENCE: there are other settings than those documented"
 
 # functions of a level of access, those of all levels apart; forms of one name may belong to different levels
 # shellcheck disable=SC2016
 while IFS=$'\t' read -r level functions; do
-	documented=$(section Access | sed -n "s/^| \(\`$level\`\|$level\) | \([^|]*\) |.*/\2/p" | grep -o '`[a-z_]*`' | tr -d '`' | sort | tr '\n' ' ')
+	documented=$(section Access | sed -n "s/^| \(\`$level\`\|$level\) | \([^|]*\) |.*/\2/p" |
+		grep -o '`[a-z_]*`' | tr -d '`' | sort | tr '\n' ' ')
 	[[ $documented == "$functions " ]] ||
 		fault "$REFERENCE: access of $level: \"$documented\", and in fact \"$functions\""
 done < <(sql <<-'SQL'
@@ -115,7 +123,8 @@ SQL
 for sqlstate in $(grep -rohE --include='*.cpp' '"JQ[0-9A-Z]{3}"' src | tr -d '"' | sort -u); do
 	has "SQLSTATE" "| $sqlstate |"
 done
-for status in $(sed -n '/is_one_of(status_now, {"pending".*"failed"/s/[^"]*"\([a-z]*\)"[^"]*/\1 /gp' src/api/check_task.cpp); do
+for status in $(sed -n '/is_one_of(status_now, {"pending".*"failed"/s/[^"]*"\([a-z]*\)"[^"]*/\1 /gp' \
+	src/api/check_task.cpp); do
 	has "status" "| \`$status\` |"
 done
 
@@ -127,7 +136,9 @@ for file in README.md CONTRIBUTING.md "$REFERENCE"; do
 		path=$file
 		[[ -z $target ]] || path=$(dirname "$file")/$target
 		[[ -e $path ]] || { fault "$file: a link to $target, which is not there"; continue; }
-		[[ -z $anchor ]] || sed -n 's/^##* //p' "$path" | tr '[:upper:] ' '[:lower:]-' | tr -d '.,`' | grep -x -- "${anchor#\#}" >/dev/null ||
+		[[ -z $anchor ]] ||
+			sed -n 's/^##* //p' "$path" | tr '[:upper:] ' '[:lower:]-' | tr -d '.,`' |
+			grep -x -- "${anchor#\#}" >/dev/null ||
 			fault "$file: a link to $link, where there is no such heading"
 	done < <(grep -oE '\]\([^)]+\)' "$file" | sed 's/^](//; s/)$//' | grep -v '^https\{0,1\}:')
 done

@@ -569,7 +569,8 @@ class Run:
         """Calls that do not even end when they are told to."""
         self.cursor.execute(
             """SELECT pid, left(query, 2000), wait_event_type, wait_event, now() - query_start FROM pg_stat_activity
-            WHERE state = 'active' AND usename IS NOT NULL AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+            WHERE state = 'active' AND usename IS NOT NULL AND backend_type = 'client backend'
+                AND pid <> pg_backend_pid()
             AND now() - query_start > interval '%d s'""" % (LONGEST * patience() * 2)
         )
         for pid, query, *waits in self.cursor.fetchall():

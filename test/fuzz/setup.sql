@@ -31,7 +31,8 @@ CREATE TABLE fuzz.deferred (n integer CONSTRAINT deferred_n UNIQUE DEFERRABLE IN
 GRANT SELECT, INSERT ON fuzz.deferred TO PUBLIC;
 
 -- Its columns have the names that the triggers of jobqueue.tasks look for, but other types.
-CREATE TABLE fuzz.watched (id text, type integer, status text, queue text, priority text, updated_at text, finished_at integer,
+CREATE TABLE fuzz.watched (id text, type integer, status text, queue text, priority text, updated_at text,
+	finished_at integer,
 	run_at text, payload integer);
 CREATE TABLE fuzz.bare (a integer, b jsonb, c text[]);
 GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON fuzz.watched, fuzz.bare TO PUBLIC;
@@ -39,16 +40,20 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON fuzz.watched, fuzz.bare TO PUBL
 CREATE FUNCTION fuzz.ok(payload jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT payload';
 CREATE FUNCTION fuzz.ok_task(task jobqueue.tasks) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN task.id; END';
 CREATE FUNCTION fuzz.ok_atomic(payload jsonb) RETURNS integer BEGIN ATOMIC SELECT 1; END;
-CREATE FUNCTION fuzz.nothing(payload jsonb) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET work_mem = '1MB' AS 'BEGIN END';
+CREATE FUNCTION fuzz.nothing(payload jsonb) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET work_mem = '1MB'
+	AS 'BEGIN END';
 CREATE FUNCTION fuzz.strict_null(payload jsonb) RETURNS text LANGUAGE plpgsql STRICT AS 'BEGIN RETURN NULL; END';
-CREATE FUNCTION fuzz.row_result(payload jsonb) RETURNS jobqueue.tasks LANGUAGE sql AS 'SELECT * FROM jobqueue.current_task()';
+CREATE FUNCTION fuzz.row_result(payload jsonb) RETURNS jobqueue.tasks LANGUAGE sql
+	AS 'SELECT * FROM jobqueue.current_task()';
 CREATE FUNCTION fuzz.rows_result(payload jsonb) RETURNS SETOF integer LANGUAGE sql AS 'SELECT generate_series(1, 3)';
 CREATE FUNCTION fuzz.huge_result(payload jsonb) RETURNS text LANGUAGE sql AS $$SELECT repeat('é', 500000)$$;
-CREATE FUNCTION fuzz.bad_result(payload jsonb) RETURNS double precision LANGUAGE sql AS $$SELECT 'NaN'::double precision$$;
+CREATE FUNCTION fuzz.bad_result(payload jsonb) RETURNS double precision LANGUAGE sql
+	AS $$SELECT 'NaN'::double precision$$;
 CREATE FUNCTION fuzz.divides(payload jsonb) RETURNS integer LANGUAGE sql AS 'SELECT 1 / (random() * 0)::integer';
 CREATE FUNCTION fuzz.fails(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	RAISE EXCEPTION USING ERRCODE = (ARRAY['P0001', '40001', '57014', '22012', 'JQ001', 'P0999', '23505'])[1 + floor(random() * 7)],
+	RAISE EXCEPTION USING ERRCODE = (ARRAY['P0001', '40001', '57014', '22012', 'JQ001', 'P0999', '23505'])[1 +
+		floor(random() * 7)],
 		MESSAGE = left(coalesce(payload::text, ''), 5000) || E'\n"ü%s', HINT = repeat('hint ', 500);
 END
 $$;
@@ -64,7 +69,8 @@ BEGIN
 	END LOOP;
 END
 $$;
-CREATE FUNCTION fuzz.recurses(payload jsonb) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM fuzz.recurses(payload); END';
+CREATE FUNCTION fuzz.recurses(payload jsonb) RETURNS void LANGUAGE plpgsql
+	AS 'BEGIN PERFORM fuzz.recurses(payload); END';
 CREATE FUNCTION fuzz.messy(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	SET search_path = fuzz, pg_temp;
@@ -127,7 +133,8 @@ BEGIN
 	END CASE;
 END
 $$;
-CREATE FUNCTION fuzz.dies(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(1)';
+CREATE FUNCTION fuzz.dies(payload jsonb) RETURNS void LANGUAGE sql
+	AS 'SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(1)';
 CREATE PROCEDURE fuzz.commits(payload jsonb) LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO fuzz.made SELECT jobqueue.enqueue('ok', payload);
@@ -139,11 +146,13 @@ BEGIN
 	END IF;
 END
 $$;
-CREATE PROCEDURE fuzz.commits_task(task jobqueue.tasks) LANGUAGE plpgsql AS 'BEGIN COMMIT; PERFORM pg_sleep(0.01); COMMIT; END';
+CREATE PROCEDURE fuzz.commits_task(task jobqueue.tasks) LANGUAGE plpgsql
+	AS 'BEGIN COMMIT; PERFORM pg_sleep(0.01); COMMIT; END';
 CREATE FUNCTION fuzz.two_arguments(payload jsonb, n integer) RETURNS void LANGUAGE sql AS 'SELECT';
 CREATE FUNCTION fuzz.forbidden(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 REVOKE ALL ON FUNCTION fuzz.forbidden(jsonb) FROM PUBLIC;
 CREATE FUNCTION fuzz."odd ""name"", 'ü'"(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
-CREATE FUNCTION fuzz.delays(attempt integer, sqlstate text) RETURNS interval LANGUAGE sql AS $$SELECT attempt * interval '10 ms'$$;
+CREATE FUNCTION fuzz.delays(attempt integer, sqlstate text) RETURNS interval LANGUAGE sql
+	AS $$SELECT attempt * interval '10 ms'$$;
 CREATE FUNCTION fuzz.delays_badly(attempt integer, sqlstate text) RETURNS interval LANGUAGE sql AS
 	$$SELECT ('{NULL,-1 s,178000000 years,0}'::interval[])[1 + attempt % 4]$$;

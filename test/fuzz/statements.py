@@ -120,21 +120,28 @@ class Catalog:
     def __init__(self, cursor):
         cursor.execute(
             """SELECT p.proname, p.prokind, t.typname, p.proretset, p.proargnames[1:p.pronargs],
-                ARRAY(SELECT a.typname::text FROM unnest(p.proargtypes) WITH ORDINALITY u(oid, n) JOIN pg_type a ON a.oid = u.oid ORDER BY n),
+                ARRAY(SELECT a.typname::text FROM unnest(p.proargtypes) WITH ORDINALITY u(oid, n)
+                    JOIN pg_type a ON a.oid = u.oid ORDER BY n),
                 p.pronargdefaults, p.oid::regprocedure::text
-            FROM pg_proc p JOIN pg_type t ON t.oid = p.prorettype WHERE p.pronamespace = 'jobqueue'::regnamespace ORDER BY p.oid::regprocedure::text"""
+            FROM pg_proc p JOIN pg_type t ON t.oid = p.prorettype
+            WHERE p.pronamespace = 'jobqueue'::regnamespace ORDER BY p.oid::regprocedure::text"""
         )
         self.functions = [Function(row) for row in cursor.fetchall()]
         cursor.execute(
-            """SELECT t.typname, t.typtype, e.typname, ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder),
+            """SELECT t.typname, t.typtype, e.typname,
+                ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder),
                 format_type(t.oid, NULL)
-            FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid WHERE t.typnamespace IN ('pg_catalog'::regnamespace, 'jobqueue'::regnamespace)"""
+            FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
+            WHERE t.typnamespace IN ('pg_catalog'::regnamespace, 'jobqueue'::regnamespace)"""
         )
         self.types = {row[0]: row[1:] for row in cursor.fetchall()}
         cursor.execute(
-            """SELECT c.relname, c.relkind, array_agg(a.attname::text ORDER BY a.attnum), array_agg(t.typname::text ORDER BY a.attnum)
-            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type t ON t.oid = a.atttypid
-            WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S') GROUP BY c.oid ORDER BY c.relname"""
+            """SELECT c.relname, c.relkind, array_agg(a.attname::text ORDER BY a.attnum),
+                array_agg(t.typname::text ORDER BY a.attnum)
+            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+            JOIN pg_type t ON t.oid = a.atttypid
+            WHERE c.relnamespace = 'jobqueue'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
+            GROUP BY c.oid ORDER BY c.relname"""
         )
         relations = cursor.fetchall()
         self.readable = [row[0] for row in relations]

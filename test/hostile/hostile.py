@@ -45,16 +45,22 @@ CREATE TABLE begun (kind text NOT NULL, task bigint NOT NULL, grp text, n bigint
     at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE FUNCTION good(task jobqueue.tasks) RETURNS void LANGUAGE sql AS $$
     INSERT INTO public.begun (kind, task, grp, n, due) VALUES (task.payload->>'kind', task.id, task.group_key,
-        (task.payload->>'n')::bigint, coalesce((task.metadata->>'scheduled_for')::timestamptz, task.run_at, task.created_at))
+        (task.payload->>'n')::bigint,
+        coalesce((task.metadata->>'scheduled_for')::timestamptz, task.run_at, task.created_at))
 $$;
-SELECT jobqueue.register_handler(type, 'good(jobqueue.tasks)', queue => 'good') FROM unnest('{plain,ordered}'::text[]) type;
-SELECT jobqueue.register_handler('rated', 'good(jobqueue.tasks)', queue => 'good', rate_limit => 40, rate_period => '1 s');
-SELECT jobqueue.schedule('victim ' || n, '1 second', 'plain', '{"kind": "schedule"}', queue => 'good') FROM generate_series(1, 3) n;
+SELECT jobqueue.register_handler(type, 'good(jobqueue.tasks)', queue => 'good')
+    FROM unnest('{plain,ordered}'::text[]) type;
+SELECT jobqueue.register_handler('rated', 'good(jobqueue.tasks)', queue => 'good', rate_limit => 40,
+    rate_period => '1 s');
+SELECT jobqueue.schedule('victim ' || n, '1 second', 'plain', '{"kind": "schedule"}', queue => 'good')
+    FROM generate_series(1, 3) n;
 """
 
 MANAGER = """
-CREATE FUNCTION bad(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(coalesce((payload->>'sleep')::float8, 0)); END$$;
-CREATE FUNCTION bad_batch(payloads jsonb[]) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END$$;
+CREATE FUNCTION bad(payload jsonb) RETURNS void LANGUAGE plpgsql
+    AS $$BEGIN PERFORM pg_sleep(coalesce((payload->>'sleep')::float8, 0)); END$$;
+CREATE FUNCTION bad_batch(payloads jsonb[]) RETURNS void LANGUAGE plpgsql
+    AS $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END$$;
 CREATE FUNCTION bad_sleeps(payloads jsonb[]) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(5); END$$;
 SELECT jobqueue.register_handler('bad', 'bad(jsonb)', queue => 'bad');
 SELECT jobqueue.register_handler('suicide', 'bad_batch(jsonb[])', queue => 'bad', batch_size => 100);
@@ -329,7 +335,8 @@ class Hostile:
                 cursor.execute(
                     """SELECT jobqueue.enqueue('plain', '{"kind": "plain"}', 'good'),
                     jobqueue.enqueue('plain', '{"kind": "delayed"}', 'good', delay => '0.5 s'),
-                    jobqueue.enqueue('ordered', jsonb_build_object('kind', 'ordered', 'n', %s), 'good', group_key => %s),
+                    jobqueue.enqueue('ordered', jsonb_build_object('kind', 'ordered', 'n', %s), 'good',
+                        group_key => %s),
                     jobqueue.enqueue('rated', '{"kind": "rated"}', 'good'),
                     jobqueue.enqueue('outside', '{"kind": "outside"}', 'good')""",
                     (n, f'group {n % 5}'),
@@ -344,7 +351,8 @@ class Hostile:
             with connection.cursor() as cursor:
                 cursor.execute(
                     """INSERT INTO begun (kind, task, due) SELECT 'outside', id, created_at
-                    FROM (SELECT c.id, c.created_at, jobqueue.complete(c.id, c.attempts) FROM jobqueue.claim('good', 100, '1 min', '{outside}') c) c"""
+                    FROM (SELECT c.id, c.created_at, jobqueue.complete(c.id, c.attempts)
+                        FROM jobqueue.claim('good', 100, '1 min', '{outside}') c) c"""
                 )
             self.over.wait(0.05)
         connection.close()
@@ -373,8 +381,11 @@ class Hostile:
     def judge(self):
         ask = self.cluster.ask
         windows = ask(f"""
-            SELECT kind, floor(extract(epoch FROM due) / {WINDOW})::int, to_timestamp(floor(extract(epoch FROM due) / {WINDOW}) * {WINDOW}) - min(min(due)) OVER () AS since, count(*),
-                percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM at - due))::float8, max(extract(epoch FROM at - due))::float8
+            SELECT kind, floor(extract(epoch FROM due) / {WINDOW})::int,
+                to_timestamp(floor(extract(epoch FROM due) / {WINDOW}) * {WINDOW})
+                    - min(min(due)) OVER () AS since, count(*),
+                percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM at - due))::float8,
+                max(extract(epoch FROM at - due))::float8
             FROM begun GROUP BY kind, floor(extract(epoch FROM due) / {WINDOW}) ORDER BY kind, 3""")
         worst = {}
         waking = {window: sorted(late)[len(late) * 99 // 100] for window, late in self.wakings.items()}

@@ -40,9 +40,12 @@ is(check('src/api/a.cpp' => qq{#include "server/b.hpp"\n}), '1 src/api/a.cpp:1: 
 is(check('src/server/a.cpp' => qq{#include "api/b.hpp"\n}), '1 src/server/a.cpp:1: [include]', 'server and api');
 is(check('src/pg/a.cpp' => qq{#include "../engine/b.hpp"\n}), '1 src/pg/a.cpp:1: [include]', 'a way around');
 is(check('src/pg/a.cpp' => qq{#include "b.hpp"\n}), '1 src/pg/a.cpp:1: [include]', 'a name without its room');
-is(check('src/engine/store/a.cpp' => qq{#include "engine/store/b.hpp"\n#include "engine/bounds.hpp"\n#include "pg/c.hpp"\n}), '0', 'a store');
-is(check('src/engine/store/a.cpp' => qq{#include "engine/claimer.hpp"\n}), '1 src/engine/store/a.cpp:1: [include]', 'a store and what is above it');
-is(check('src/engine/store/a.cpp' => qq{#include "api/claim.hpp"\n}), '1 src/engine/store/a.cpp:1: [include]', 'a store and a higher room');
+is(check('src/engine/store/a.cpp' =>
+	qq{#include "engine/store/b.hpp"\n#include "engine/bounds.hpp"\n#include "pg/c.hpp"\n}), '0', 'a store');
+is(check('src/engine/store/a.cpp' => qq{#include "engine/claimer.hpp"\n}), '1 src/engine/store/a.cpp:1: [include]',
+	'a store and what is above it');
+is(check('src/engine/store/a.cpp' => qq{#include "api/claim.hpp"\n}), '1 src/engine/store/a.cpp:1: [include]',
+	'a store and a higher room');
 is(check('src/engine/other/a.cpp' => ''), '1 src/engine/other/a.cpp:1: [include]', 'an unknown folder in a room');
 is(check('src/pg/store/a.cpp' => ''), '1 src/pg/store/a.cpp:1: [include]', 'a folder in another room');
 is(check('src/other.cpp' => ''), '1 src/other.cpp:1: [include]', 'a file in no room');
@@ -52,7 +55,8 @@ for my $verb (qw(SELECT INSERT UPDATE DELETE WITH)) {
 	is(check('src/api/a.cpp' => qq{f(\n"$verb x");\n}), '1 src/api/a.cpp:2: [sql]', "SQL text: $verb");
 }
 is(check('src/engine/store/phrases.hpp' => qq{"SELECT 1";\n}), '0', 'SQL text in the phrases');
-is(check('src/engine/store/a.hpp' => qq{"SELECT 1";\n}), '1 src/engine/store/a.hpp:1: [sql]', 'SQL text in the header of a store');
+is(check('src/engine/store/a.hpp' => qq{"SELECT 1";\n}), '1 src/engine/store/a.hpp:1: [sql]',
+	'SQL text in the header of a store');
 is(check('src/engine/a.cpp' => qq{"SELECT 1";\n}), '1 src/engine/a.cpp:1: [sql]', 'SQL text beside the stores');
 is(check('src/api/a.cpp' => qq{auto s = R"sql(\n  UPDATE t)sql";\n}), '1 src/api/a.cpp:1: [sql]', 'SQL text, raw');
 is(check('src/api/a.cpp' => qq{auto s = " \\nDELETE FROM t";\n}), '1 src/api/a.cpp:1: [sql]',

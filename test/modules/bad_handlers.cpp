@@ -2,7 +2,7 @@
  * bad_handlers.cpp -- handlers in C that misbehave as C can: for the tests of crashes and timeouts.
  *
  *   crash(jsonb)    writes to address 0
- *   spin(jsonb)     computes for payload.seconds, or until there is a file payload.until, and never looks for interrupts
+ *   spin(jsonb)     computes for payload.seconds, or until the file payload.until exists; never checks for interrupts
  *   leave(jsonb)    ends its process with a FATAL error
  *   vanish(jsonb)   ends its process with exit(payload.code)
  *   drop(jsonb)     ends its process with _exit(payload.code): nothing is cleaned up

@@ -2,9 +2,9 @@
 //
 //	LD_PRELOAD=$pkglibdir/shifted_clock.so SHIFTED_CLOCK=FILE pg_ctl start
 //
-// The file begins with a number of microseconds, eight bytes as the machine has them, by which the wall clock of all
-// processes is ahead (or behind, if negative), from the moment on at which it is written. The steady clock is left alone, as
-// it is by those who set a real clock.
+// The file begins with a number of microseconds, eight bytes in the machine's byte order. From the moment when it is
+// written, the wall clock of all processes is ahead by that much, or behind if the number is negative. The steady clock
+// is not changed, as it is not when somebody sets a real clock.
 
 #include <atomic>
 #include <cstdint>

@@ -80,8 +80,10 @@ SELECT results_eq(
 	  ORDER BY p.proname COLLATE "C", p.pronargs$$,
 	$$VALUES ('jobqueue._workers()', 'manager'),
 		('jobqueue.adopt()', ''),
-		('jobqueue.alter_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text,integer,integer,integer,interval,integer,integer,text)', 'manager'),
-		('jobqueue.alter_queue(text,integer,integer,integer,interval,integer,integer,boolean,integer,interval,integer,interval)', 'manager'),
+		('jobqueue.alter_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,'
+			'interval,text[],text,integer,integer,integer,interval,integer,integer,text)', 'manager'),
+		('jobqueue.alter_queue(text,integer,integer,integer,interval,integer,integer,boolean,integer,interval,'
+			'integer,interval)', 'manager'),
 		('jobqueue.cancel(bigint,text)', 'manager'),
 		('jobqueue.cancel_tasks(text,text,text,timestamp with time zone,timestamp with time zone,integer)', 'manager'),
 		('jobqueue.claim(text,integer,interval,text[],text)', 'consumer'),
@@ -112,7 +114,8 @@ SELECT results_eq(
 		('jobqueue.pause_queue(text)', 'manager'),
 		('jobqueue.pause_schedule(text)', 'manager sql'),
 		('jobqueue.purge_queue(text)', 'manager'),
-		('jobqueue.register_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,interval,text[],text,integer,integer,integer,interval,integer,integer,text)', 'manager'),
+		('jobqueue.register_handler(text,regprocedure,text,name,integer,text,regprocedure,interval,interval,real,'
+			'interval,text[],text,integer,integer,integer,interval,integer,integer,text)', 'manager'),
 		('jobqueue.release(bigint,integer)', 'consumer'),
 		('jobqueue.resume_queue(text)', 'manager'),
 		('jobqueue.resume_schedule(text)', 'manager sql'),
@@ -173,7 +176,10 @@ SELECT is_empty($$SELECT r, c.oid::regclass FROM unnest(
 SELECT is_empty($$SELECT r FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r
 	WHERE has_schema_privilege(r, 'jobqueue', 'CREATE')$$, 'nobody creates in the schema');
 SELECT is_empty($$SELECT r, f FROM unnest('{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r,
-	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text,text)","jobqueue.revoke_access(name,text,text)","jobqueue.limit_role(name,integer,integer,integer,integer)"}'::text[]) f WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
+	unnest('{jobqueue.adopt(),"jobqueue.grant_access(name,text,text)",'
+		'"jobqueue.revoke_access(name,text,text)",'
+		'"jobqueue.limit_role(name,integer,integer,integer,integer)"}'::text[]) f
+	WHERE has_function_privilege(r, f, 'EXECUTE')$$, 'administration is the owner''s');
 SELECT is_empty($$SELECT r, oid::regprocedure FROM unnest(
 	'{pgtap_producer,pgtap_consumer,pgtap_manager,pgtap_sql}'::name[]) r, pg_proc
 	WHERE pronamespace = 'jobqueue'::regnamespace AND proname ~ '^_' AND proname <> ALL ('{_workers,_check_task}')

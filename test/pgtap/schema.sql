@@ -5,7 +5,9 @@ SELECT no_plan();
 SELECT has_schema('jobqueue');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class
 	WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('r', 'p')),
-	'{access,dependencies,dependents,handlers,history_ring,incarnation,limits,parents,queues,schedules,tasks,tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
+	'{access,dependencies,dependents,handlers,history_ring,incarnation,limits,parents,queues,schedules,tasks,'
+		'tasks_failed,tasks_history_1,tasks_history_2,tasks_history_3,tasks_history_4,tasks_history_5,'
+		'tasks_history_6,tasks_history_7,tasks_history_8,tasks_live,unique_keys}'::name[],
 	'the tables');
 SELECT is((SELECT array_agg(relname ORDER BY relname COLLATE "C") FROM pg_class
 	WHERE relnamespace = 'jobqueue'::regnamespace AND relkind IN ('v', 'm', 'f')),
@@ -152,7 +154,8 @@ SELECT is_empty($$SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'jo
 	'no index on the parent: a restore would fail');
 SELECT is((SELECT array_agg(indexrelid::regclass::text ORDER BY indexrelid::regclass::text) FROM pg_index
 	WHERE indrelid = 'jobqueue.tasks_live'::regclass),
-	'{jobqueue.tasks_live_due,jobqueue.tasks_live_finished,jobqueue.tasks_live_group,jobqueue.tasks_live_lease,jobqueue.tasks_live_next,jobqueue.tasks_live_pkey,jobqueue.tasks_live_unique_key}'::text[],
+	'{jobqueue.tasks_live_due,jobqueue.tasks_live_finished,jobqueue.tasks_live_group,jobqueue.tasks_live_lease,'
+		'jobqueue.tasks_live_next,jobqueue.tasks_live_pkey,jobqueue.tasks_live_unique_key}'::text[],
 	'the indexes of tasks_live: each is paid for at every enqueue');
 SELECT index_is_unique('jobqueue', 'tasks_live', 'tasks_live_unique_key');
 SELECT results_eq(

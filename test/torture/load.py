@@ -25,7 +25,8 @@ SELECT jobqueue.grant_access('carrier', 'consumer');
 CREATE TABLE effects (token text CONSTRAINT effects_once PRIMARY KEY, task bigint NOT NULL, attempt integer NOT NULL,
     pid integer NOT NULL DEFAULT pg_backend_pid(), at timestamptz NOT NULL DEFAULT clock_timestamp());
 -- What a procedure has committed midway, at least once for a task, exactly once for an attempt.
-CREATE TABLE steps (token text, attempt integer, step integer, CONSTRAINT steps_once PRIMARY KEY (token, attempt, step));
+CREATE TABLE steps (token text, attempt integer, step integer,
+    CONSTRAINT steps_once PRIMARY KEY (token, attempt, step));
 -- Of workers outside, in one transaction with complete().
 CREATE TABLE outside_effects (token text CONSTRAINT outside_effects_once PRIMARY KEY);
 CREATE TABLE source (token text PRIMARY KEY);

@@ -68,7 +68,8 @@ sub plans_since {
 	my $log = slurp_file($node->logfile, $offset);
 	my @plans;
 	while ($log
-		=~ /plan:\n\tQuery Text: ((?:WITH|SELECT|INSERT|UPDATE|DELETE)[^\n]*OPERATOR\(pg_catalog[^\n]*)\n((?:\t[^\n]*\n)+)/g) {
+		=~ /plan:\n\tQuery\ Text:\ ((?:WITH|SELECT|INSERT|UPDATE|DELETE)[^\n]*OPERATOR\(pg_catalog[^\n]*)
+			\n((?:\t[^\n]*\n)+)/gx) {
 		push @plans, [ $1, $2 ];
 	}
 	return @plans;

@@ -1273,7 +1273,8 @@ refuse(
 		0 ],
 	[ '... sees nothing', 'old', "SELECT count(*) FROM jobqueue.queue_status WHERE queue = 'old'", 0 ],
 );
-# ... and is nobody's deputy: scheduler/configuration.cpp, why_not_run(): a handler is for the role that it was registered for
+# ... and is nobody's deputy: scheduler/configuration.cpp, why_not_run(): a handler is for the role that it was
+# registered for
 my $deputy = admin("SELECT jobqueue.enqueue('old', '2', 'old')");
 wait_a_look();
 is(admin("SELECT concat_ws(' ', status, result::text) FROM jobqueue.tasks WHERE id = $deputy"), 'pending',
