@@ -4,7 +4,7 @@ set -euo pipefail
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-# What we start must not depend on who calls us: no flags of an outer make, no connection settings, no language.
+# What the scripts start must not depend on the caller: no flags of an outer make, no connection settings, no language.
 unset MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS CDPATH
 for variable in "${!PG@}"; do
 	[[ $variable == PG_* ]] || unset "$variable"
@@ -21,7 +21,8 @@ die() {
 # Packages
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Where Debian keeps server versions side by side, and their common settings; variables for the sake of test/meta.
+# Where Debian keeps server versions side by side, and their common settings. These are variables because test/meta sets
+# them.
 PG_ROOT=${PG_ROOT:-/usr/lib/postgresql}
 PG_SETTINGS=${PG_SETTINGS:-/etc/postgresql-common}
 
@@ -77,7 +78,7 @@ find_python() {
 	return 1
 }
 
-# have TOOL: is it here?   package_of TOOL: the package that brings it
+# have TOOL: is it installed?   package_of TOOL: the package that contains it
 have() {
 	case $1 in
 	server-headers) [[ -n $PG_MAJOR ]] && has_headers "$FOUND_PG_CONFIG" ;;
@@ -148,11 +149,12 @@ default_major() {
 	echo "${major:-15}"
 }
 
-# As root. Debian's server packages create and start a cluster "main" when they are first installed, which nobody asked
-# for. It has a switch, in a configuration file that comes with postgresql-common: so that is installed first, the
-# switch is turned off while the server is being installed, and the file is as the package (or the administrator) left
-# it afterwards. policy-rc.d would only stop the start, and may be in use already. For other packages that start a
-# service which nobody asked for, it is what there is. shellcheck disable=SC2016
+# As root. When Debian's server packages are first installed, they create and start a cluster "main", which is not
+# wanted here. A configuration file of postgresql-common can switch this off. Therefore that package is installed first,
+# the switch is off during the installation of the server, and then the file is restored to what the package or the
+# administrator had in it. policy-rc.d would only prevent the start, and may already be in use. For other packages that
+# start a service, policy-rc.d is the only way.
+# shellcheck disable=SC2016
 INSTALL_PACKAGES='
 	export DEBIAN_FRONTEND=noninteractive
 	install() { apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"; }
@@ -219,8 +221,9 @@ apt-get update && $command"
 SCRATCH=
 JOB=
 
-# Chooses whom servers run as, since they refuse to run as root, and makes the scratch directory: SCRATCH (everybody may
-# read it) and SCRATCH/run (the server user's own: data, sockets, output). Both vanish when the script ends.
+# Chooses the user that servers run as, because they refuse to run as root, and creates the scratch directory: SCRATCH,
+# which everybody may read, and SCRATCH/run, which belongs to the server user (data, sockets, output). Both are removed
+# when the script ends.
 make_scratch() {
 	local base user
 	AS_SERVER_USER=(env)
@@ -340,8 +343,8 @@ private_install() {
 	hand_over "$SCRATCH/build"
 }
 
-# Puts a script in the place of the server's program. Whatever only prints something, or is part of initdb, does not
-# begin with -D, and is run as ever.
+# Replaces the server's program by a script. Calls that only print something, or that are part of initdb, do not begin
+# with -D, and run the program as usual.
 wrap_server() {
 	local program=$PRIVATE_BINDIR/postgres
 	mv "$program" "$program.bin"
