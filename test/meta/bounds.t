@@ -17,7 +17,7 @@ sub slurp {
 my %bound = slurp('src/engine/bounds.hpp') =~ /^inline constexpr (?:size_t|int32) (\w+) = (\d+);/mg;
 ok(keys %bound > 15, 'bounds.hpp has them');
 
-# which bound a column has: that of its name, but for these
+# which bound a column has: that of its name, except these
 my %named = (name => 'schedule_name', payload => 'schedule_payload', last_error => 'error', handler => 'signature',
 	backoff_function => 'signature', discard_sqlstates => 'sqlstates_size', unique_key => 'key',
 		names => 'flow_names_size',

@@ -125,7 +125,7 @@ new_world('clang-format' => '');
 like(ensure('format'), qr/still missing .*clang-format/, 'apt-get brings nothing: says so');
 is($exit, 1, 'apt-get brings nothing: fails');
 
-# the server, with its cluster that nobody asked for
+# the server, with a cluster that is not wanted
 my $conf = "#create_main_cluster = true\nssl = on\n";
 for my $before ('', $conf) {
 	new_world();
@@ -150,7 +150,7 @@ ensure('server');
 is($exit, 1, 'server that cannot be installed: fails');
 is(slurp('settings/createcluster.conf'), $conf, 'and leaves the settings as they were');
 
-# services that nobody asked for
+# services that are not wanted
 for my $before ('', 'exit 0') {
 	new_world();
 	write_file('apt/redis-server',

@@ -28,7 +28,7 @@ log_checkpoints = off
 restart_after_crash = on
 jobqueue.max_workers = 6
 jobqueue.poll_interval = 1000
-# what the clock is set to and back shall not empty the history, with which the ledger is compared
+# setting the clock forward and back must not empty the history, with which the ledger is compared
 jobqueue.completed_retention = '9000d'
 """
 

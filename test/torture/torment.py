@@ -32,7 +32,7 @@ LARGE = ['kill_with_backlog']
 # While a standby is being made, and commits wait for it.
 GENTLE = ['term_worker', 'term_backend', 'term_scheduler', 'reload', 'pause', 'replace_functions']
 
-# How long a probe may wait on a server that nobody torments, in seconds.
+# How long a probe may wait on a server that is not tormented, in seconds.
 PATIENCE = 30
 
 

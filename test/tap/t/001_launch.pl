@@ -48,7 +48,7 @@ for my $database (@databases) {
 	is($node->safe_psql($database, 'SELECT count(*) FROM ledger'), 220, "$database: each task had its effect");
 }
 
-# The one worker stays idle somewhere: it makes room for whoever needs it, at once and not after its idle time (60 s).
+# The one worker stays idle somewhere: it makes room for another role, at once and not after its idle time (60 s).
 for my $database (@databases) {
 	my $id = $node->safe_psql($database, "SELECT jobqueue.enqueue('note')");
 	wait_sql($node, $database, "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',

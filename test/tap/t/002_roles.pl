@@ -1,4 +1,4 @@
-# Handlers run as the role that registered them, and as nobody else.
+# Handlers run as the role that registered them, and as no other role.
 #
 # - session_user = current_user = that role, with the settings of ALTER ROLE … SET, also for a role that may not log in,
 #   and for a superuser; user code cannot get back to another identity
@@ -198,7 +198,7 @@ $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 8');
 $node->reload;
 
 # --------------------------------------------------------------------------------------------------------------------
-# Roles that are served no more
+# Roles that are no longer served
 
 $node->safe_psql('app', <<'SQL');
 	CREATE ROLE crowd;

@@ -4,7 +4,7 @@
 #   the new one are run, and a handler still running for the old one leaves no effect, nor ends a new task of the same
 #   number
 # - DROP DATABASE with busy workers is done in under 2 s
-# - whoever may not drop, rename or copy a database fails, and stops nothing: the same worker goes on with the same
+# - a role that may not drop, rename or copy a database fails, and stops nothing: the same worker goes on with the same
 #   attempt
 # - a command that fails for another reason gives the database back
 # - ALTER DATABASE … RENAME and SET TABLESPACE, CREATE DATABASE … TEMPLATE with busy workers; interrupted tasks run
@@ -182,7 +182,7 @@ is_deeply([ log_matches($node, qr/jobqueue worker/, $offset) ], [], 'and no work
 open_gate('app');
 all_completed('app', 'its task is completed');
 
-# Rightful commands that fail because somebody else is connected: interrupted, perhaps, but given back.
+# Permitted commands that fail because another session is connected: tasks may be interrupted, but are given back.
 for my $command ('DROP DATABASE app', 'ALTER DATABASE app RENAME TO other', 'CREATE DATABASE other TEMPLATE app',
 	'ALTER DATABASE app SET TABLESPACE pg_global') {
 	close_gate('app');
@@ -227,7 +227,7 @@ sql('postgres', 'ALTER DATABASE renamed RENAME TO app');
 sql('app', "SELECT jobqueue.enqueue('gated', '{\"mark\": \"s\"}')");
 all_completed('app', 'RENAME back: served');
 
-# Whoever is interrupted by us is not to blame.
+# A task that is interrupted by jobqueue is not charged.
 close_gate('app');
 my $once = run_gated('app', 'once', 'once');
 sql('postgres', 'ALTER DATABASE app RENAME TO renamed');

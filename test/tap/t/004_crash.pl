@@ -197,7 +197,7 @@ eval { $gate->quit };
 unlike(log_since($node, $offset), qr/was terminated by signal|PANIC|ERROR/, 'an orderly shutdown');
 $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 0');
 $node->start;
-# Whoever is told to end first: if the gate is, the handler may still get through, and be done.
+# The order of termination is not fixed: if the gate ends first, the handler may still get through and complete.
 if ($node->safe_psql('app', "SELECT status FROM jobqueue.tasks WHERE id = $id") eq 'completed') {
 	note 'the gate fell before the handler was interrupted';
 	$node->append_conf('postgresql.conf', 'jobqueue.max_workers = 4');

@@ -1,5 +1,5 @@
-# Effects happen exactly once, whoever is killed: tasks enqueued by INSERT … SELECT are worked off while workers are
-# ended at random, often by pg_terminate_backend, twice by SIGKILL, which restarts the server.
+# Effects happen exactly once, whichever process is killed: tasks enqueued by INSERT … SELECT are worked off while
+# workers are ended at random, often by pg_terminate_backend, twice by SIGKILL, which restarts the server.
 #
 # - all tasks are completed, none is left, none is there twice
 # - each effect is there exactly once: it is a row with a unique key, so a second one would be an error that the task

@@ -1,8 +1,8 @@
 # When worker slots are short, tasks wait: none fails, nothing spins, nothing floods the log, and work goes on by itself
 # when there is room again.
 #
-# - max_worker_processes used up by somebody else: before the scheduler could start, with room for the scheduler alone,
-#   and while the scheduler runs
+# - max_worker_processes used up by other processes: before the scheduler could start, with room for the scheduler
+#   alone, and while the scheduler runs
 # - jobqueue.max_workers = 1, two roles with backlogs of short tasks: both make progress, again and again; an idle
 #   worker of one role makes room for another role; max_workers = 0 and back without a restart
 # - five databases on max_worker_processes = 8: a long backlog in one does not starve the others
@@ -85,11 +85,11 @@ wait_sql($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend
 	'with one slot the scheduler starts');
 waits_quietly('room for the scheduler only', 'launcher, scheduler postgres', 0);
 
-# Nobody enqueues anything now: it is for us to notice.
+# Nothing is enqueued now: jobqueue must notice by itself.
 free_slots(1);
 all_done(20, 'with one more, all run by themselves');
 
-# The worker ends, somebody else is quicker than the next one.
+# The worker ends, and another process takes the slot before the next worker.
 ok(wait_for(sub { terminate('worker'); hold_slots() > 0 }), 'the slot of a worker that ended is taken');
 $node->safe_psql('postgres', "SELECT jobqueue.enqueue('note') FROM generate_series(1, 20)");
 waits_quietly('no slot for a worker', 'launcher, scheduler postgres', 20);
@@ -147,7 +147,7 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM jobqueue.worker_status
 	'one worker at most');
 $node->safe_psql('postgres', "DELETE FROM jobqueue.tasks_live WHERE status = 'pending'");
 
-# The worker of one is idle (for 60 s, were nobody else there).
+# The worker of one role is idle; it would stay for 60 s if no other role needed it.
 for my $type ('of ann', 'of bea', 'note', 'of ann') {
 	my $id = $node->safe_psql('postgres', "SELECT jobqueue.enqueue('$type')");
 	wait_sql($node, 'postgres', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'completed',

@@ -1,10 +1,10 @@
-# Whoever has nothing to do does nothing.
+# Processes that have nothing to do use no CPU time, and write nothing.
 #
 # - a cluster that preloads the library without the extension: only the launcher runs, no database is looked at again
 #   and again, nothing is logged repeatedly, even with a short poll interval
 # - an idle database with handlers, roles and workers: no CPU time to speak of, no WAL, no log
 # - the same with all sorts of tasks that cannot run now: in a paused queue, without handler, far in the future, claimed
-#   outside, claimed by hand, locked by somebody, of a role that may not connect
+#   outside, claimed by hand, locked, of a role that may not connect
 # - and then everything still starts at once when it can
 use strict;
 use warnings;
@@ -103,7 +103,7 @@ $node->safe_psql('app', <<'SQL');
 	UPDATE jobqueue.tasks SET status = 'processing' WHERE id = (SELECT id FROM jobqueue.tasks
 		WHERE status = 'pending' AND type = 'outside' ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED);
 SQL
-# One that may not connect any more has tasks, and one whose task somebody holds.
+# A role that may no longer connect has tasks, and so has a role whose task is locked.
 $node->safe_psql('app', <<'SQL');
 	SET client_min_messages = warning;
 	REVOKE CONNECT ON DATABASE app FROM PUBLIC;
@@ -141,7 +141,7 @@ is($node->safe_psql('app',
 	"SELECT count(*) FROM jobqueue.tasks WHERE type = 'work of shut' AND status = 'pending' AND attempts = 0"), 10,
 	'tasks of a role without rights wait unharmed');
 
-# Whoever held a task lets go of it, a role gets its rights, and nobody says so: found by the fallback poll.
+# A lock is released, and a role gets its rights. Neither is announced: the fallback poll finds it.
 $holder->query_safe('COMMIT');
 $holder->quit;
 $node->safe_psql('app', 'GRANT CONNECT ON DATABASE app TO shut');

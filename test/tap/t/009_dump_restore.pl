@@ -1,4 +1,4 @@
-# pg_dump and pg_restore keep everything, and a restored copy does nothing until somebody says so.
+# pg_dump and pg_restore keep everything, and a restored copy does nothing until adopt() is called.
 #
 # - tasks of every status, in every leaf; handlers; a paused queue; the sequence: equal after a restore into another
 #   database, into another cluster, in plain format and with -Fd -j2
@@ -123,7 +123,7 @@ sub check_copy {
 
 my $offset = log_size($node);
 my $other_offset = log_size($other);
-# A parallel restore may bring tasks before the row that pauses the copy: no poll shall fall in between.
+# A parallel restore may bring tasks before the row that pauses the copy: no poll must happen in between.
 for my $where ($node, $other) {
 	$where->safe_psql('postgres', q{ALTER SYSTEM SET jobqueue.poll_interval = '1h'});
 	$where->reload;

@@ -1,11 +1,12 @@
-# Whoever waits for tasks is woken: workers, and programs that LISTEN. The fallback poll is an hour away, except where
+# Workers, and programs that LISTEN, are woken when there are tasks. The fallback poll is an hour away, except where
 # it is what is tested.
 #
-# - notify_mode coalesced: the scheduler notifies, seldom, and always after the last commit; also in a database without
-#   handlers; immediate: the enqueuing transaction; off: nobody
+# - notify_mode coalesced: the scheduler notifies, not often, and always after the last commit; also in a database
+#   without handlers; immediate: the enqueuing transaction; off: nobody
 # - not preloaded: NOTIFY in the transaction, all functions work, CREATE EXTENSION says how to enable workers
 # - prepared transactions, savepoints, rollbacks: what is committed runs, what is given back is there again
-# - scheduled tasks run when due, whatever put the time there; rows that nobody announces are found by the fallback poll
+# - scheduled tasks run when due, whatever put the time there; rows that are not announced are found by the fallback
+#   poll
 # - CREATE EXTENSION in a long transaction, while the launcher looks for it too early
 # - the server log: messages of handlers with the task's id, one entry for each attempt that failed
 use strict;
@@ -103,7 +104,7 @@ create_ledger($node, 'app');
 # --------------------------------------------------------------------------------------------------------------------
 # notify_mode
 
-# A database without handlers: where nothing else is to do, somebody must send the notifications.
+# A database without handlers: notifications must be sent though there is nothing else to do.
 create_queue($node, 'listened');
 my $listener = $node->background_psql('listened');
 $listener->query_safe('LISTEN task_queue');
@@ -372,7 +373,7 @@ is(sql("SELECT count(*) FROM jobqueue.tasks WHERE run_at > now() AND status = 's
 	'the one that is not due waits');
 
 # --------------------------------------------------------------------------------------------------------------------
-# Rows that nobody announces
+# Rows that are not announced
 
 # A shorter interval counts at once, also for those who are asleep.
 set_everywhere('jobqueue.poll_interval', '500ms');
@@ -557,7 +558,7 @@ my $handled = bare("SELECT jobqueue.enqueue('handled')");
 is(bare("SELECT count(*) FROM jobqueue.claim()"), 0, 'a type with a handler is not claimed unasked');
 is(bare("SELECT count(*) FROM jobqueue.claim(types => '{handled}')"), 1, 'but by name');
 is(bare("SELECT status FROM jobqueue.wait_for($handled, '0.1 s')"), '', 'wait_for gives up');
-# wait_for polls: somebody else completes the task
+# wait_for polls: another session completes the task
 my $waiter = $bare->background_psql('postgres');
 $waiter->{stdin} .= "SELECT 'was ' || status FROM jobqueue.wait_for($handled);\n";
 $waiter->{run}->pump_nb;

@@ -8,7 +8,7 @@
 # - without any handler in the database: it is archived all the same, with finished_at and updated_at as of the UPDATE
 # - failed ones end in tasks_failed, completed and cancelled ones in the history
 # - the same clients beside workers of the server, which take tasks from the same backlog
-# - a claim by hand has no lease: nobody takes it back, not even after a restart
+# - a claim by hand has no lease: it is not taken back, not even after a restart
 use strict;
 use warnings;
 use FindBin;
@@ -155,7 +155,7 @@ is($node->safe_psql('app', <<'SQL'), 0, 'each is once where its status belongs')
 		ELSE t.status <> 'completed' OR t.tableoid::regclass::text !~ '^jobqueue.tasks_history_[1-8]$' END
 SQL
 cmp_ok($node->safe_psql('app', 'SELECT count(*) FROM jobqueue.tasks_failed'), '>', 20, 'some have failed');
-# Stamped by the UPDATE itself, not by whoever archives it later; and archiving is no change.
+# The time is set by the UPDATE itself, not by the scheduler that archives it later; archiving does not change it.
 is($node->safe_psql('app', <<'SQL'), '', 'finished_at and updated_at are the time of the UPDATE');
 	SELECT string_agg(format('%s %s: created %s processed %s updated %s finished %s done %s', c.what, t.id,
 		t.created_at,

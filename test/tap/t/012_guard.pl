@@ -3,7 +3,7 @@
 # - an error's SQLSTATE, message, detail, hint, context and the other fields are the same on the other side, once and
 #   through several layers of C++ and SQL
 # - exceptions of C++: our own with hint, bad_alloc (53200), the standard library's, an int; too long ones are cut
-#   between two characters; nobody interprets a % in them
+#   between two characters; a % in them is not interpreted
 # - whatever ends a call, destructors have run
 # - statement_timeout, pg_cancel_backend and pg_terminate_backend reach guarded code
 # - after an error the session is as good as new: in a PL/pgSQL EXCEPTION block, in a caught subtransaction

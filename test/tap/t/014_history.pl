@@ -153,7 +153,7 @@ wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status IN ('co
 is($session->query_safe("SELECT sum(pg_relation_size(c)) FROM pg_inherits i, LATERAL (SELECT i.inhrelid::regclass AS "
 	. "c) r WHERE inhparent = 'jobqueue.tasks'::regclass AND c::text LIKE '%history%'"),
 	0, 'retention 0: it takes no space');
-# Somebody waits from before the end, the task ends, in each of the ways; whoever comes too late is told so, too.
+# A session waits before the task ends, in each of the ways; a session that comes too late gets the answer, too.
 $session->query_safe('CREATE FUNCTION gated(payload jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT '
 	. 'pg_advisory_xact_lock_shared(42); SELECT payload $$');
 $session->query_safe("SELECT jobqueue.register_handler('gated', 'gated(jsonb)')");
@@ -258,7 +258,7 @@ sub cost_by_claims {
 my @workers_before = cost_by_workers(2000);
 my @claims_before = cost_by_claims(2000);
 cmp_ok($workers_before[0], '>', 0, 'the counters count');
-# 20,000 dead rows that nobody may remove, of which half were claimed here and half there.
+# 20,000 dead rows that cannot be removed; half of them were claimed in the server, half outside.
 cost_by_workers(10000);
 $node->safe_psql('decay', "SELECT count(jobqueue.enqueue('outside')) FROM generate_series(1, 10000)");
 $node->safe_psql('decay', <<'SQL') for 1 .. 10;
@@ -274,7 +274,7 @@ for my $i (0, 1) {
 	my ($of, $spare) = @{ ([ 'index', 5 ], [ 'table', 100 ])[$i] };
 	note sprintf "%s blocks a task: workers %.1f, then %.1f; claim() %.1f, then %.1f", $of, $workers_before[$i],
 		$workers_after[$i], $claims_before[$i], $claims_after[$i];
-	# Once in a while somebody reads from the start, for safety, and so does a process that has just begun: 20,000 dead
+	# From time to time a claim reads from the start, for safety, and so does a new process: 20,000 dead
 	# rows on a hundred pages of the index. A few times among 2000 tasks are a few dozen a task; at each claim it would
 	# be thousands.
 	cmp_ok($workers_after[$i], '<', 3 * $workers_before[$i] + $spare,

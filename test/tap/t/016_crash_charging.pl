@@ -1,5 +1,5 @@
 # One crash is one crash: the task that takes its worker, or the whole server, down is found out and charged, and set
-# aside after jobqueue.max_crashes; nobody else is charged anything.
+# aside after jobqueue.max_crashes; no other task is charged.
 #
 # - a worker killed with SIGKILL, ten times in a row, beside three tasks that have one attempt only
 # - handlers that crash, panic, end their process in every way: each is charged, and in the end failed, with JQ005
@@ -104,7 +104,7 @@ sub are_done_uncharged {
 	is(charged(@ids), '', "$what: charged nothing");
 }
 
-# Also says no of one that is dead, and that nobody has asked about.
+# Also returns false for a process that is dead but has not been reaped.
 sub is_alive {
 	my ($pid) = @_;
 	my ($state) = JobQueueTest::proc_stat($pid);
@@ -281,7 +281,7 @@ $node->start;
 open_gate($gate);
 are_done_uncharged('immediate stop, twice', @$beside);
 
-# Kills the postmaster alone. Its children notice, and end, but for so many. Returns those that have not.
+# Kills the postmaster alone. Its children notice that and end, except for so many. Returns those that have not ended.
 sub kill_postmaster {
 	my ($deaf) = @_;
 	my ($postmaster, @children) = ($node->{_pid}, JobQueueTest::children($node, qr/./));

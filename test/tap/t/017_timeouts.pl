@@ -265,7 +265,7 @@ wait_sql($node, 'app', "SELECT status, last_sqlstate, crashes FROM jobqueue.task
 # --------------------------------------------------------------------------------------------------------------------
 # Too late
 
-# One worker, tasks whose time is up when they are nearly done, and after each one that nobody means.
+# One worker, tasks that time out when they are nearly done, and after each of them a task that must not be hit.
 set('jobqueue.max_workers' => 1, 'jobqueue.kill_stuck' => 'off', 'jobqueue.timeout_grace' => '3s');
 $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.enqueue('sleeps', jsonb_build_object('seconds', 0.012 + random() * 0.012), timeout => '22 ms',
@@ -288,7 +288,7 @@ is($node->safe_psql('app',
 		'completed|0|1|',
 	'a timeout that comes too late hits nobody else');
 
-# Short tasks, and somebody who cancels whatever runs, so that it often has just ended.
+# Short tasks, and a session that cancels what runs, which often has just ended.
 $node->safe_psql('app', <<'SQL');
 	CREATE TABLE cancelled (task bigint);
 	SELECT count(jobqueue.enqueue('once', jsonb_build_object('sleep', random() * 0.004), metadata => '"short"'))

@@ -160,7 +160,7 @@ is($standby->safe_psql('app',
 wait_sql($standby, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'note'", 0,
 	'work goes on without a command');
 
-# The outside workers' tasks: claims that nobody ended come back when their lease is over.
+# The tasks of outside workers: claims that were not ended come back when their lease expires.
 $standby->safe_psql('app', 'CREATE TABLE again AS SELECT id FROM jobqueue.tasks LIMIT 0');
 wait_sql($standby, 'app', <<'SQL', 0, 'so do outside workers');
 	WITH claimed AS (SELECT id, attempts FROM jobqueue.claim('outside', 1000)),

@@ -131,7 +131,8 @@ $node->command_ok([ 'pg_dump', '-Fc', '-f', $files{custom}, 'app' ], 'pg_dump -F
 $node->command_ok([ 'pg_dump', '-Fd', '-j', '4', '-f', $files{directory}, 'app' ], 'pg_dump -Fd -j 4');
 is(difference(contents($node, 'app'), $expected), '', 'nothing has changed meanwhile');
 
-# A parallel restore may bring tasks before the row that pauses the copy, so at first there is nobody to look at them.
+# A parallel restore may bring tasks before the row that pauses the copy, so at first there is no process that looks at
+# them.
 my $other = start_node('elsewhere', autovacuum => 'off', shared_preload_libraries => "''", max_worker_processes => 20);
 my %restore = (
 	plain => [ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $files{plain}, '-d' ],

@@ -37,7 +37,7 @@ is(join(',', pids($node, 'worker', 'lazy')), join(',', @left), '... all by the w
 is($node->safe_psql('busy', "SELECT string_agg(state, ',') FROM jobqueue.worker_status"), 'running,running',
 	'and no third one was started');
 
-# A task that nobody handles is found by every poll; that does not keep a worker busy.
+# Every poll finds a task that has no handler; that does not keep a worker busy.
 $node->append_conf('postgresql.conf', "jobqueue.worker_idle_timeout = '2s'");
 $node->reload;
 $node->safe_psql('busy', "SELECT jobqueue.cancel_tasks(type => 'note')");

@@ -1,4 +1,4 @@
-# Fused execution: short tasks share transactions, and nobody can tell by what they do.
+# Fused batches: short tasks share a transaction, and their effects are the same as if they ran alone.
 #
 # - the same tasks on two servers, one with jobqueue.fused_time = 0, one that fuses from the first task on: the rows of
 #   jobqueue.tasks, the effects, and the lines in the log must be the same. Handlers that fail, snooze, discard, cancel,
@@ -6,7 +6,7 @@
 #   with unique_key, timeout or an earlier failure. That they were fused, and those not, shows by their transaction ids
 # - a task that waits for a lock, or takes long, is run alone, uncharged, even if it catches interrupts; others do not
 #   wait
-# - somebody who waits for a group does not wait for its end; nobody is a deadlock victim
+# - a session that waits for a lock of a batch does not wait for the end of the batch; there are no deadlock victims
 # - pg_terminate_backend, kill -9, a crash in C, fast and immediate stop in the middle of a group: the running task
 #   alone is charged, nothing is lost, nothing happens twice
 # - settings, wait_for, NOTIFY
@@ -412,7 +412,7 @@ for my $what (sort keys %leaves) {
 	compare("leaves_$what", expect => qr/ completed 1\/20 - - result 1 /);
 }
 
-# The same lock, taken by one task after another: nobody holds it against the other.
+# The same lock, taken by one task after another: no task blocks the next one.
 handler('open_cursor',
 	q[PERFORM note(task, 'x'); EXECUTE 'DECLARE left_c CURSOR FOR SELECT 1'; EXECUTE 'PREPARE left_s AS SELECT 1'; ]
 		. q[CREATE TEMP TABLE left_t (); RETURN '1';]);
@@ -647,7 +647,7 @@ like(of_effects($ids[0], 'count(*), count(DISTINCT xid)'), qr/^8\|[1-6]$/, '... 
 handler('locks',
 	q[UPDATE account SET balance = balance + 1, task = h_locks.task.id WHERE id = 1; PERFORM note(task, 'x'); ]
 		. q[RETURN '1';], options => 'max_attempts => 1');
-# Does not wait: it can tell if somebody makes its lock_timeout shorter, or cancels it.
+# Does not wait: it would notice a shorter lock_timeout, or a cancellation.
 handler('locks_or_not', <<'SQL', options => 'max_attempts => 1');
 	BEGIN
 		UPDATE account SET balance = balance + 1 WHERE id = 1;
@@ -709,7 +709,7 @@ is(of_effects($ids[0], "count(*), count(*) FILTER (WHERE what = 'x')"), '10|10',
 is(join("\n", log_matches($node, qr/jobqueue worker: (?:LOG|WARNING|ERROR)/, $offset)), '',
 	'a long one: nothing in the log');
 
-# Others do not wait for the end of a group: as soon as somebody waits for it, it ends with the task that is running.
+# Others do not wait for the end of a batch: as soon as a session waits for it, it ends after the running task.
 handler('keeps_lock',
 	q[PERFORM nextval('begun'); PERFORM note(task, 'x'); UPDATE account SET balance = balance + 1 WHERE id = 100 + ]
 		. q[task.id * 0; PERFORM pg_sleep(0.015); RETURN '1';]);
@@ -738,7 +738,7 @@ note "a client has seen begun, of 40: @met";
 like(of_effects($ids[0], 'count(*), count(DISTINCT xid)'), qr/^40\|([2-9]|1\d|2\d)$/,
 	'who waits for a group does not wait for its end; ... they were fused');
 
-# Everybody changes accounts in the order of their numbers: nobody is a deadlock victim.
+# All change accounts in the order of their numbers: there are no deadlock victims.
 handler('transfers', <<'SQL', options => 'max_attempts => 1');
 	DECLARE
 		a int := 1 + (task.id * 7919) % 99;
@@ -855,7 +855,7 @@ is(of_tasks($group[0],
 is(of_effects($group[0], "count(*), count(DISTINCT task), count(*) FILTER (WHERE n IN (6, 9))"), '9|9|0',
 	'cancel(): ... nothing is left of them');
 
-# A fast shutdown, an immediate stop, a crash of somebody else: nobody is charged.
+# A fast shutdown, an immediate stop, a crash of another process: no task is charged.
 ($pid, @group) = run_up_to();
 is_prompt(sub { $node->stop('fast') }, 'a group does not hold up a fast shutdown');
 $node->append_conf('postgresql.conf', 'jobqueue.max_workers = 0');
@@ -922,7 +922,7 @@ for my $case ([ crash => 1, 1 ], [ crash => 3, 3 ], [ leave => 1, 0 ], [ vanish 
 		"$what: $restarts restarts");
 }
 
-# Under load, whoever is killed: nothing is lost, nothing happens twice.
+# Under load, whichever process is killed: nothing is lost, nothing happens twice.
 set('jobqueue.fused_time' => 10, 'jobqueue.max_workers' => 2, 'jobqueue.max_crashes' => 100,
 	'jobqueue.fused_after' => 0);
 handler('once_each', q[PERFORM note(task, 'x'); PERFORM nextval('begun'); RETURN '1';]);

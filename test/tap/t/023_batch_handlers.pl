@@ -419,7 +419,7 @@ wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.worker_status WHERE task_t
 is(become(@ids), 'others: cancelled 1/2 - - failures 0', '... all are cancelled');
 has_effects('all cancelled', $mark);
 
-# A fast shutdown, an immediate stop: nobody is charged.
+# A fast shutdown, an immediate stop: no task is charged.
 for my $how ('fast', 'immediate') {
 	($pid, @ids) = run_gated();
 	is_prompt(sub { $node->stop($how) }, "$how stop: prompt");
@@ -514,7 +514,7 @@ for my $mode ('fused', 'durable') {
 	}
 }
 
-# Killed from outside, in a batch of several: nobody is charged.
+# Killed from outside, in a batch of several: no task is charged.
 set('jobqueue.fused_time' => 0, 'jobqueue.max_crashes' => 1);
 for my $how ('TERM', 'KILL') {
 	$node->restart;

@@ -5,7 +5,7 @@
 #   against the tasks, handlers and queues of a neighbour: reading, forging, finishing, managing, changing the tables
 # - a handler against the worker that it runs in: back to another identity, code that runs at the commit or when the
 #   engine works in the same transaction, settings that last, files and programs, other connections, what is left behind
-# - access that was taken away, and names that were given to somebody else
+# - access that was revoked, and names that were given to other roles
 # - names made to inject SQL; floods; one tenant that has everything to do against one that has little
 #
 # Those that are one statement, or a few, are in tables: name, who, what, the SQLSTATE or what the last statement
@@ -263,7 +263,7 @@ refuse(
 		'42501' ],
 	[ 'reads', 'reader', 'SELECT id FROM jobqueue.tasks', '42501' ],
 );
-# row_security.cpp, table_of(): the partitions have the same policies, should somebody GRANT rights to them
+# row_security.cpp, table_of(): the partitions have the same policies, in case a role is granted rights to them
 admin("GRANT SELECT ON jobqueue.tasks_live, jobqueue.tasks_failed, jobqueue.tasks_history_1 TO eve");
 refuse(map { [ "reads $_ by a GRANT", 'eve',
 	"SELECT count(*) FROM jobqueue.$_ WHERE eve.leak(payload::text) AND queue = 'victor'", 0 ] }
@@ -697,7 +697,7 @@ is(admin('SELECT jobqueue.adopt()'), 'f', '... and the installation is its own')
 # --------------------------------------------------------------------------------------------------------------------
 # In a handler
 
-# worker.cpp, jobqueue_worker_main(): connect_as(): the process is the role's, and nobody else's
+# worker.cpp, jobqueue_worker_main(): connect_as(): the process serves only that role
 my @inside = (
 	[ 'RESET ROLE', ['RESET ROLE'], $identity ],
 	[ 'SET ROLE NONE', ['SET ROLE NONE'], $identity ],
@@ -922,7 +922,7 @@ attempt('eve',
 		. q{current_user)$$});
 isnt(outcome(attempt('victor', "SELECT jobqueue.enqueue('deployed')")), 'completed "eve was victor"',
 	'eve: a function in the place of the one that victor registered, and dropped');
-# A function that was altered after it had been registered, to run as its owner: still nobody but that owner
+# A function that was altered after it had been registered, to run as its owner: still only that owner
 attempt('eve', 'ALTER FUNCTION eve.boxed(jsonb) SECURITY DEFINER');
 is(outcome(enqueue('boxed', '{}', "queue => 'eve'")), 'completed "box"',
 	'eve: a function that has become SECURITY DEFINER');

@@ -4,7 +4,7 @@
 # - no time twice and none left out, while the scheduler, workers and the server are killed
 # - the server is stopped over three times: skip makes no task of them, once one, all three
 # - a database without handlers fires all the same; a retired scheduler is back in time
-# - a long transaction that has a schedule's row locked holds up nobody else
+# - a long transaction that has a schedule's row locked delays no other schedule
 # - a restored copy fires nothing until it is adopted; a role that was dropped is reported once
 # - a standby that is promoted goes on
 use strict;
@@ -86,7 +86,7 @@ is($node->safe_psql('app',
 	"SELECT count(*) FROM ran WHERE scheduled_for > '$now'::timestamptz + interval '1 s' AND scheduled_for <= "
 		. "'$now'::timestamptz + interval '2 s'"), 0, '... from now on');
 
-# -- a row that somebody has locked for long
+# -- a row that is locked for long
 $node->safe_psql('app', "SELECT jobqueue.schedule('locked', '* * * * * *', 'note')");
 my $session = $node->background_psql('app');
 $session->query_safe(q{BEGIN; SELECT jobqueue.schedule('locked', '1 year', 'note')});

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $secret = 'the-secret-of-the-command';
-# every type would be run in groups from the first task on, but for these
+# every type would run in fused batches from the first task on, except these
 my $node = start_node('sql_commands', autovacuum => 'off', 'jobqueue.fused_after' => 0, 'jobqueue.max_workers' => 6,
 	max_worker_processes => 24, restart_after_crash => 'on', max_prepared_transactions => 5,
 		'jobqueue.poll_interval' => '500ms');
@@ -321,7 +321,7 @@ is(attempt('eve', "SELECT jobqueue.complete($victim, 0), jobqueue.complete($vict
 admin('SELECT jobqueue.resume_queue(\'held\')');
 is(outcome($victim), 'completed SELECT 1 1', 'app: the command runs as it was enqueued');
 
-# Should somebody get such a row into the table all the same (here, the superuser): server/sql_command.cpp,
+# If such a row gets into the table all the same (here, the superuser): server/sql_command.cpp,
 # genuine_command()
 my $forge = sub {
 	my ($type, $created_by, $json, $queue) = @_;

@@ -172,7 +172,7 @@ wait_sql($node, 'app', "SELECT status, payload FROM jobqueue.tasks WHERE id = $h
 	'replaced without delay: it runs at once');
 
 # --------------------------------------------------------------------------------------------------------------------
-# A task whose key somebody else has by now comes back, from a worker that was terminated, and from one that crashed.
+# A task whose key another task has by now comes back, from a worker that was terminated, and from one that crashed.
 
 for my $signal (qw(TERM KILL)) {
 	my $start = "SELECT jobqueue.enqueue('runs', '{\"sleep\": 2}', unique_key => '$signal', unique_scope => 'waiting')";

@@ -164,7 +164,7 @@ for my $round (1 .. 12) {
 	my $expected = join ', ', map { "$_ $end{$_}" } @names;
 	wait_sql($node, 'app', $states, $expected, "random graph $round, $size tasks: as in the model")
 	  or diag join "\n", (map { "$_ ($does{$_}, $policy{$_}) after @{$after{$_}}: $end{$_}" } @names), sql($states);
-	# Retries: only once, of what failed; the model for it is simple where nothing fails anew.
+	# Retries: only once, of what failed; the model is simple because nothing fails again.
 	if (!grep { $end{$_} eq 'blocked' && $does{$_} eq 'fail' } @names) {
 		sql(q{UPDATE jobqueue.tasks_failed SET metadata = '{}'; SELECT jobqueue.retry(id) FROM jobqueue.tasks_failed});
 		$expected = join ', ', map { "$_ $later{$_}" } @names;

@@ -369,7 +369,7 @@ SQL
 	sql("SELECT * FROM jobqueue.claim('crash-g', 10)");
 	$node->stop('immediate');
 	$node->start;
-	# The very first moment is the interesting one: nobody has counted yet.
+	# The first moment matters: the running tasks have not been counted yet.
 	is(sql("SELECT count(*) FROM jobqueue.claim('crash-g', 10)"), '0', 'crash: the group is still busy');
 	my $more = sql("SELECT count(*) FROM jobqueue.claim('crash-m', 10)");
 	wait_sql($node, 'app', "SELECT count(*) + $more = 1 FROM jobqueue.claim('crash-m', 10)", 't',

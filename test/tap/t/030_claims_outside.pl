@@ -1,4 +1,5 @@
-# Workers outside, many at once and each new to the server: every task goes to one of them, whoever else has its row.
+# Workers outside, many at once and each new to the server: every task goes to one of them, also while other sessions
+# lock its row.
 #
 # - claims that meet each other, transactions that roll back, rows that others lock, change or delete by hand
 # - each task is completed by exactly one claim; one that was rolled back is claimed again

@@ -23,7 +23,7 @@ sub sql {
 	return $node->safe_psql('app', $sql);
 }
 
-# A task that nobody handles: it becomes pending when the scheduler comes to it.
+# A task without a handler: it becomes pending when the scheduler handles it.
 sub delayed {
 	my ($delay) = @_;
 	return sql("SELECT jobqueue.enqueue('nobody', delay => '$delay')");

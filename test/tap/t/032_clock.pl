@@ -89,7 +89,7 @@ sub goes_on {
 	wait_sql($node, 'app', "SELECT count(*) FROM ran WHERE type = 'rated'", 5, "$what: a rate goes on");
 	wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $claimed", 'pending', "$what: a lease ends");
 	is(sql("SELECT jobqueue.wait_for($claimed, '200 ms') IS NULL"), 't', "$what: wait_for() ends");
-	# what nobody announces
+	# what is not announced
 	my ($hidden) =
 		sql("SET session_replication_role = replica; INSERT INTO jobqueue.tasks_live (type) VALUES ('note') "
 			. "RETURNING id");

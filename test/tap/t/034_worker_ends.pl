@@ -5,7 +5,7 @@
 # - B4: the owner of the extension loses SUPERUSER, or gives its things away: everything works as before
 # - B7: workers that end by errors of our own, or that end themselves again and again, are started ever more rarely; the
 #   log says it once; no task is charged for what it did not do
-# - C5: a batch handler that ends its process makes its own type run alone, then its role, and nobody else
+# - C5: a batch handler that ends its process makes its own type run alone, then its role, and no other role
 # - C10: max_worker_processes too small for anything to run is said at the start
 use strict;
 use warnings;

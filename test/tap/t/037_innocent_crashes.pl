@@ -1,4 +1,4 @@
-# Crashes that a worker did not cause, and the file of the flight recorder, whatever somebody does to it.
+# Crashes that a worker did not cause, and what happens if the file of the flight recorder is damaged.
 #
 # - A4: the file is cut, removed, a directory, a pipe, a link: the server goes on, comes back after a crash, and says so
 #   once

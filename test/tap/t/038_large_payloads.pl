@@ -172,7 +172,7 @@ $session = $node->background_psql('app', on_error_stop => 0);
 is($session->query_safe("SELECT string_agg(id::text, ' ') FROM jobqueue.claim('locked', 10)"), "$locked[4] $locked[5]",
 	'A2: a claim passes over what somebody has locked, changed or removed');
 $holder->query_safe('ROLLBACK');
-# Nobody announces that a lock is gone: the scheduler's look at what nobody has announced finds them.
+# It is not announced that a lock is released: the scheduler's sweep finds them.
 my %got;
 ok(wait_for(sub { $got{$_}++ for split /\n/, $session->query_safe("SELECT id FROM jobqueue.claim('locked', 10)");
 	return keys %got == 4 }),

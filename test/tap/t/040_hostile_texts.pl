@@ -1,4 +1,4 @@
-# What users give without a bound, and names that they choose: nobody else is stopped by it.
+# Texts without a bound, and names that users choose: they stop no other user.
 use strict;
 use warnings;
 use FindBin;

@@ -57,7 +57,7 @@ sub named {
 	return scalar log_matches($node, qr/WARNING:.*could not $what task -?\d+: $type is poison/, $start);
 }
 
-# One poisonous row has been passed over: the log says so, once, and it goes through when nobody minds it any more.
+# One row that fails has been skipped: the log says so once, and the row is handled when the error is gone.
 sub heals {
 	my ($what, $type, $query) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -149,7 +149,7 @@ soon("SELECT count(*) = 1 FROM jobqueue.dependents WHERE id > 1000000",
 	'B2: forget the parents of: one of 100 that cannot be removed does not keep the others');
 heals('forget the parents of', '1000050', 'SELECT count(*) = 0 FROM jobqueue.dependents WHERE id > 1000000');
 
-# -- tasks of workers that are no more
+# -- tasks of workers that no longer exist
 sql(<<'SQL');
 	INSERT INTO minds VALUES ('orphan3');
 	INSERT INTO jobqueue.tasks_live (type, queue, status, attempts, processed_at, lease_expires_at, claimed_by)

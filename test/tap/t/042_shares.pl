@@ -1,4 +1,4 @@
-# What one tenant does, and what others keep of what all share. Nobody polls here: what is seen was not brought by a
+# What one tenant does, and what others keep of what all share. There are no polls here: what is seen was not found by a
 # poll.
 #
 # - D1: a handler has a say in queues that are its role's, and in no others: limits, order, who claims what
@@ -165,7 +165,7 @@ wait_sql($node, 'app',
 add('v-task', 200, 'v', ", group_key => 'again ' || i");
 is(claimed("'v', 200"), 200, '... there is room for others');
 sql("DELETE FROM jobqueue.tasks WHERE queue IN ('m', 'v')");
-# Nobody told, so that the next poll finds it, which counts the more rarely the longer that takes.
+# This is not announced. The next poll finds it; the longer a count takes, the less often it is made.
 $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '1s'");
 $node->reload;
 wait_sql($node, 'app',

@@ -93,7 +93,7 @@ sub status {
 }
 admin("CREATE ROLE bystander LOGIN; SELECT jobqueue.register_handler('bystander', 'done(jsonb)', run_as => "
 	. "'bystander')");
-# The scheduler has looked since: it has started a worker for somebody else, or would have for us.
+# The scheduler has looked since: it has started a worker for another role, and would have started one for this role.
 sub wait_a_look {
 	for (1 .. 2) {
 		my $id = admin("SELECT jobqueue.enqueue('bystander', delay => '0.5 s')");

@@ -1,5 +1,5 @@
 # What a worker does around a handler is its own business: settings of roles, databases and the server are for handlers,
-# and somebody's lock on the row of a running task keeps nobody else waiting.
+# and a lock on the row of a running task delays no other task.
 #
 # Nothing here is found by a poll: the interval is an hour.
 use strict;
@@ -142,7 +142,7 @@ my $locker = $node->background_psql('app');
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# C13: somebody locks running tasks
+# C13: running tasks are locked
 
 {
 	my ($id, $gate) = start_gated();
@@ -163,8 +163,8 @@ my $locker = $node->background_psql('app');
 	$consumer->quit;
 }
 
-# Whoever can lock it: the superuser, a manager who cancels and does not commit. While the lock is held, the only worker
-# does other work; when it is gone, the task comes to its end.
+# The roles that can lock it: the superuser, and a manager that cancels and does not commit. While the lock is held, the
+# only worker does other work; when it is gone, the task comes to its end.
 my $worker = sql("SELECT pid FROM jobqueue.worker_status");
 sub others_go_on {
 	my ($name) = @_;

@@ -343,7 +343,7 @@ is(unexpected_in_log($node), '', 'nothing unexpected in the log');
 $node->stop;
 
 # --------------------------------------------------------------------------------------------------------------------
-# B3: where nobody refuses: the library is not preloaded
+# B3: where such changes are not refused, because the library is not preloaded
 
 my $bare = start_node('bare', shared_preload_libraries => undef);
 create_queue($bare, 'app');

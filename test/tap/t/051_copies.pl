@@ -1,4 +1,4 @@
-# Copies of a server and of its tasks run nothing until somebody says so.
+# Copies of a server and of its tasks run nothing until adopt() is called.
 #
 # - a copy of the data directory (E1) that was told so before its first start, by jobqueue.start_paused or by a file:
 #   nothing runs, nor after a start without it; adopt() ends that, until the next start that is told the same
