@@ -201,7 +201,7 @@ CALL pg_temp.wait_until($$NOT EXISTS (SELECT 1 FROM jobqueue.worker_status WHERE
 SELECT count(*) FROM b_effects;
 SELECT jobqueue.delete_tasks(type => 'b-sleeps'), jobqueue.unregister_handler('b-sleeps');
 
--- what somebody else has locked is passed over: a handler does it, which waits for us
+-- what another session has locked is skipped: a handler holds the lock, and waits for this session
 CREATE FUNCTION b_locks(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM id FROM jobqueue.tasks WHERE tasks.payload = 'true' FOR UPDATE;

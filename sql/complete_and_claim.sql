@@ -47,7 +47,7 @@ SELECT array_agg(id) AS ids, array_agg(attempts) AS attempts FROM jobqueue.tasks
 SELECT count(*) FROM jobqueue.complete_and_claim(attempts => :'attempts', ids => :'ids');
 SELECT status, result, count(*) FROM jobqueue.tasks WHERE id = ANY (:'ids') GROUP BY 1, 2;
 
--- claims that are the caller's no more, or never were, are passed over; the others are completed
+-- claims that are no longer the caller's, or never were, are skipped; the others are completed
 SELECT array_agg(id ORDER BY id) AS ids FROM jobqueue.enqueue_many('cc', '{1,2,3,4}', queue => 'cc') id \gset
 SELECT count(*) FROM jobqueue.claim('cc', 4);
 SELECT jobqueue.release((:'ids'::bigint[])[2], 1);
@@ -61,7 +61,7 @@ SELECT count(*) FROM jobqueue.complete_and_claim((:'ids'::bigint[])[2:2] || (:'i
 	(:'ids'::bigint[])[4:4], '{2,2,1}', NULL, 'cc');
 SELECT array_position(:'ids'::bigint[], id), status, attempts, result FROM jobqueue.tasks WHERE id = ANY (:'ids') ORDER
 	BY id;
--- a lease that has ended is good until somebody takes the task back; this call is not the one that does
+-- an expired lease is still valid until the task is taken back; this call does not take it back
 SELECT jobqueue.enqueue('cc', queue => 'cc') AS id \gset
 BEGIN;
 SELECT attempts FROM jobqueue.claim('cc', lease => '1 microsecond');

@@ -1,4 +1,4 @@
--- Tasks that go to another queue instead of failing, where nobody serves them but who asks for it; and their way back
+-- Tasks that go to another queue instead of failing, which only a claim by its name serves; and their way back
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/sql/helpers.inc'
 \set ECHO none
@@ -39,7 +39,7 @@ CALL pg_temp.wait_until(format('pg_temp.is_letter(%s)', :id));
 SELECT pg_temp.letter(:id);
 SELECT type, payload, metadata, created_by = current_user, jsonb_path_query_array(failures, '$[*].attempt'),
 	result FROM jobqueue.tasks WHERE id = :id;
--- nobody serves it, nor what somebody puts there; the next queue is served
+-- it is not served, and neither are other tasks in it; the next queue is served
 SELECT jobqueue.enqueue('d', queue => 'd-dead') AS direct, jobqueue.enqueue('d', queue => 'd-dead', delay => '1 ms') AS
 	delayed, jobqueue.enqueue('d', '{"discard": 1}') AS other \gset
 SELECT status FROM jobqueue.wait_for(:other, '60 s');

@@ -85,7 +85,7 @@ SELECT jobqueue.enqueue('d-note', '{"n": "wait"}', after => ARRAY[:bad], on_pare
 SELECT status FROM jobqueue.wait_for(:bad, '60 s');
 SELECT jobqueue.delete_tasks(type => 'd-note', status => 'failed');
 SELECT status, regexp_replace(last_error, '\d+', 'N') FROM jobqueue.wait_for(:wait, '60 s');
--- a failed attempt that is tried again is no end, nor is a dead letter
+-- a failed attempt that is retried is not an end, and neither is a dead letter
 SELECT jobqueue.register_handler('d-again', 'd_note(jsonb)', max_attempts => 1, dead_letter_queue => 'd-dead');
 SELECT jobqueue.enqueue('d-again', '{"n": "again", "fail": true}') AS again \gset
 SELECT jobqueue.enqueue('d-note', '{"n": "after again"}', after => ARRAY[:again]) AS child \gset

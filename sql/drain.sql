@@ -239,7 +239,7 @@ ROLLBACK;
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION dr_work TO PUBLIC;
 
--- paused queues wait, and keep nobody else from running
+-- paused queues wait, and do not delay other queues
 SELECT jobqueue.pause_queue('dr-paused');
 SET ROLE dr_app;
 BEGIN;
@@ -296,7 +296,7 @@ SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
 	($$drain(NULL, NULL)$$)
 ) v(command);
 RESET ROLE;
--- nobody has heard of all that
+-- none of this has been announced
 SELECT count(*) FROM jobqueue.tasks;
 SELECT count(*) FROM dr_effects;
 

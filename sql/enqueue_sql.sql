@@ -7,7 +7,7 @@
 \set ECHO all
 SET client_min_messages = warning;
 
--- nothing shall run here: all is held back
+-- nothing must run here: all tasks are held back
 SELECT jobqueue.pause_queue('held');
 CREATE ROLE sql_runner;
 CREATE ROLE sql_producer;
@@ -99,7 +99,7 @@ SELECT c, pg_temp.try(format('SELECT jobqueue.enqueue_sql(%L, ''held'') > 0', c)
 	'MERGE INTO t USING t u ON false WHEN MATCHED THEN DO NOTHING', 'EXPLAIN SELECT 1', 'LOCK TABLE t'])
 		WITH ORDINALITY u(c, n) ORDER BY n;
 
--- nobody else makes such tasks, or handlers for them
+-- no other way makes such tasks, or handlers for them
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('sql:1')$$);
 SELECT pg_temp.try($$SELECT jobqueue.enqueue_many('sql:1', '{}')$$);
 CREATE TABLE watched (a int);
@@ -136,7 +136,7 @@ SELECT jobqueue.enqueue_sql('SELECT 6', 'held') > 0;
 RESET ROLE;
 SELECT count(*), bool_and(type = :'reserved') FROM jobqueue.handlers WHERE run_as = 'sql_runner';
 
--- forgery in plain SQL: refused for whoever is subject to row-level security
+-- forgery in plain SQL: refused for roles that are subject to row-level security
 SET ROLE sql_producer;
 SELECT pg_temp.try(format('INSERT INTO jobqueue.tasks (type, payload) VALUES (%L, ''{"command": "SELECT 1"}'')',
 	:'reserved'));

@@ -7,7 +7,7 @@
 
 -- complete
 SELECT jobqueue.enqueue('out', queue => 'out') AS id \gset
--- nobody has claimed it yet: attempt 0 names no claim
+-- it has not been claimed yet: attempt 0 names no claim
 SELECT jobqueue.complete(:id, 0), jobqueue.complete(:id, 1), jobqueue.fail(:id, 0, 'x'), jobqueue.release(:id, 0),
 	jobqueue.extend_lease(:id, 0);
 SELECT pg_temp.show(:id);
@@ -173,7 +173,7 @@ SELECT attempts FROM jobqueue.claim('out-default');
 SELECT jobqueue.fail(:id, 20, 'the 19th error'), jobqueue.retry(:id);
 SELECT attempts FROM jobqueue.claim('out-default');
 SELECT jobqueue.fail(:id, 21, 'the 20th error');
--- a handler's max_attempts is the default of its type, for whoever claims
+-- a handler's max_attempts is the default of its type, for all claims
 CREATE FUNCTION out_handler(payload jsonb) RETURNS void LANGUAGE sql AS '';
 SELECT jobqueue.enqueue('out-handled', queue => 'out') AS id \gset
 BEGIN;

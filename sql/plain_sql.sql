@@ -77,7 +77,7 @@ SELECT command, pg_temp.try('UPDATE jobqueue.tasks SET ' || command) FROM (VALUE
 SELECT count(*) FROM jobqueue.tasks WHERE type IN ('bad', '');
 DELETE FROM jobqueue.tasks;
 
--- the claim of the articles: nobody else gets the task, and it has no lease
+-- the claim of the articles: no other claim gets the task, and it has no lease
 INSERT INTO jobqueue.tasks (type, payload, created_at) VALUES ('article', '2', now() - interval '1 h'),
 	('article', '1', now() - interval '2 h');
 UPDATE jobqueue.tasks SET status = 'processing', updated_at = now(), processed_at = now()
@@ -136,7 +136,7 @@ UPDATE jobqueue.tasks SET status = 'completed' WHERE id = :id RETURNING finished
 CALL pg_temp.wait_until(:'archived');
 SELECT jobqueue.complete(:id, 1);
 
--- a pending task whose time lies ahead is never run early, and put aside as scheduled by whoever meets it
+-- a pending task whose time is in the future is never run early: the claimer that meets it makes it scheduled
 INSERT INTO jobqueue.tasks (type, run_at, queue) VALUES ('ahead', now() + interval '1 h', 'ahead') RETURNING id \gset
 INSERT INTO jobqueue.tasks (type, run_at, queue) VALUES ('behind', now() - interval '1 h', 'ahead');
 SELECT type FROM jobqueue.claim('ahead', 10);

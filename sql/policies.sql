@@ -165,7 +165,7 @@ SELECT jobqueue.retry(:id);
 CALL pg_temp.wait_until(format('pg_temp.settled(%s) AND pg_temp.wait_of(%1$s) > ''6 hours''', :id));
 SELECT pg_temp.wait_of(:id);
 SELECT jobqueue.cancel(:id);
--- negative: at once; nobody is asked after the last attempt
+-- negative: at once; the function is not called after the last attempt
 SELECT jobqueue.register_handler('p', 'p_work(jsonb)', run_as => 'p_role',
 	backoff_function => 'p_backoff_negative(integer, text)', max_attempts => 3);
 SELECT setval('p_asked', 1, false);
@@ -184,7 +184,7 @@ DROP FUNCTION p_backoff_negative;
 SELECT jobqueue.enqueue('p') AS id \gset
 CALL pg_temp.wait_until(format('pg_temp.settled(%s)', :id));
 SELECT pg_temp.wait_of(:id), last_error FROM jobqueue.tasks WHERE id = :id;
--- taken from the role: likewise
+-- the right is revoked from the role: the same
 SELECT jobqueue.alter_handler('p', backoff_function => 'p_backoff(integer, text)');
 REVOKE EXECUTE ON FUNCTION p_backoff FROM PUBLIC;
 SELECT jobqueue.enqueue('p') AS id \gset
@@ -372,7 +372,7 @@ SELECT pg_temp.try($$SELECT jobqueue.alter_handler('p', run_as => 'postgres')$$)
 SELECT jobqueue.alter_handler('p', run_as => 'p_manager');
 RESET ROLE;
 SELECT type, run_as = 'postgres', max_attempts FROM jobqueue.handlers ORDER BY type;
--- who takes it over must be able to run all of it
+-- a role that takes it over must be able to run all of it
 SELECT jobqueue.register_handler('p', 'p_other(jobqueue.tasks)', backoff_function => 'p_backoff(integer, text)');
 SELECT pg_temp.try($$SELECT jobqueue.alter_handler('p', run_as => 'p_role')$$);
 SELECT pg_temp.try($$SELECT jobqueue.alter_handler('p', run_as => 'p_role', handler => 'p_work(jsonb)')$$);

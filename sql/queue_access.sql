@@ -201,7 +201,7 @@ SELECT status FROM jobqueue.tasks WHERE id = :b;
 SELECT jobqueue.revoke_access('q_a_manager', 'manager');
 SELECT jobqueue.enqueue('q-t', queue => 'a') AS a \gset
 SELECT status FROM jobqueue.wait_for(:a, '0.3 s');
--- nor has it a say there: who takes its tasks, how many at once, how often they are tried
+-- it does not affect tasks there either: who takes them, how many at once, how often they are tried
 SELECT jobqueue.alter_handler('q-t', max_running => 1, dead_letter_queue => 'q-dead');
 SELECT count(jobqueue.enqueue('q-t', queue => 'a')) FROM generate_series(1, 3);
 SELECT unhandled_types FROM jobqueue.queue_status WHERE queue = 'a';
@@ -281,7 +281,7 @@ SELECT jobqueue.enqueue('q-mail', queue => 'q-else') AS other, jobqueue.enqueue(
 	\gset
 SELECT queue, status FROM jobqueue.wait_for(:mail, '10 s');
 SELECT queue, status FROM jobqueue.tasks WHERE id = :other;
--- given to another role by somebody whom nothing limits, it serves all again
+-- given to another role by a role without limits, it serves all queues again
 SELECT jobqueue.alter_handler('q-mail', run_as => 'q_by_hand');
 SELECT governed FROM jobqueue.handlers WHERE type = 'q-mail';
 SELECT status FROM jobqueue.wait_for(:other, '10 s');

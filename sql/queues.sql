@@ -34,7 +34,7 @@ SELECT jobqueue.enqueue('paused', queue => 'pq-2') > 0;
 SELECT count(*) FROM jobqueue.claim('pq-2');
 DELETE FROM jobqueue.tasks;
 
--- all of them, also those that nobody has named yet; each resumed alone or all together
+-- all queues, also those that do not exist yet; each is resumed alone, or all together
 SELECT jobqueue.pause_queue(NULL);
 SELECT jobqueue.enqueue('paused', queue => 'pq-unheard-of') + jobqueue.enqueue('paused') +
 	jobqueue.enqueue('paused', queue => 'pq-1') > 0;

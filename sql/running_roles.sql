@@ -15,7 +15,7 @@ SELECT jobqueue.grant_access('r_producer', 'producer');
 CREATE TABLE r_log (what text, session_user_was name DEFAULT session_user, current_user_was name DEFAULT current_user);
 GRANT INSERT ON r_log TO PUBLIC;
 
--- whoever enqueues, the handler's role is session user and current user; its settings are in force
+-- no matter who enqueues, the handler's role is session user and current user; its settings are in force
 CREATE FUNCTION r_who(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.r_log VALUES ('who');

@@ -149,7 +149,7 @@ SELECT name, queue, governed FROM jobqueue.schedules;
 RESET ROLE;
 SELECT jobqueue.pause_schedule('s-mine'), jobqueue.unschedule('s-mine');
 
--- firing: as its role, with its time; by a role that has lost its access, no more
+-- firing: as its role, with its time; a role that has lost its access fires no more schedules
 UPDATE jobqueue.schedules SET next_run_at = date_trunc('year', now()) WHERE name = 's-a';
 CALL pg_temp.wait_until($$EXISTS (SELECT FROM jobqueue.tasks WHERE type = 's-note')$$);
 SELECT type, payload, status, queue, created_by, metadata->>'schedule',

@@ -1,4 +1,4 @@
--- What nobody should do and somebody will: other functions in the place of registered ones, handlers that change their
+-- What should not be done and will be done: other functions in the place of registered ones, handlers that change their
 -- own row, cancelled tasks that come back, queues that nobody would serve, details of errors that are not for everybody
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helpers :abs_srcdir '/sql/helpers.inc'
@@ -26,7 +26,7 @@ SELECT jobqueue.enqueue('s-wait') AS id \gset
 SELECT status, last_error, run_at - updated_at BETWEEN interval '59 minutes' AND interval '61 minutes'
 	FROM jobqueue.drain() WHERE id = :id;
 ROLLBACK;
--- likewise a handler
+-- the same for a handler
 CREATE FUNCTION s_once(payload jsonb) RETURNS text LANGUAGE sql AS $$ SELECT 'once' $$;
 SELECT jobqueue.register_handler('s-once', 's_once(jsonb)', max_attempts => 1);
 DROP FUNCTION s_once;

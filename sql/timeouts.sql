@@ -154,7 +154,7 @@ SELECT crashes, lease_expires_at, f->>'attempt', f->>'sqlstate', f->>'message' F
 SELECT count(*) FROM t_effects;
 SELECT jobqueue.enqueue('t-settings') AS id \gset
 SELECT status, result FROM jobqueue.wait_for(:id, '60 s');
--- likewise when a person cancels it; its task is cancelled, whatever it does
+-- the same when it is cancelled by cancel(); its task is cancelled, whatever the handler does
 DELETE FROM jobqueue.tasks;
 SELECT jobqueue.alter_handler('t', timeout => '0');
 SELECT jobqueue.enqueue('t') AS id \gset

@@ -159,7 +159,7 @@ SELECT jobqueue.retry(:id) AS taken;
 SELECT jobqueue.cancel(:n_id2);
 SELECT jobqueue.retry(:id) AS free, jobqueue.retry(:n_id2) AS taken;
 SELECT status, unique_scope FROM jobqueue.tasks WHERE unique_key = 'k' AND type = 'u-wait' ORDER BY id;
--- claimed by hand, likewise
+-- the same for a claim by hand
 UPDATE jobqueue.tasks SET status = 'processing' WHERE id = :id RETURNING unique_scope;
 SELECT is_new FROM jobqueue.enqueue_unique('u-wait', '5', 'u-wait', unique_key => 'k', unique_scope => 'waiting');
 UPDATE jobqueue.tasks SET status = 'pending' WHERE id = :id RETURNING unique_scope;

@@ -28,7 +28,7 @@ SELECT queue, waiting, scheduled, running, oldest_waiting IS NOT NULL, paused,
 SELECT jobqueue.resume_queue('v-paused'), jobqueue.resume_queue('v-a');
 DELETE FROM jobqueue.tasks;
 
--- types that nobody handles: registered in this transaction only, so that no worker takes part
+-- types without a handler that is visible to workers: registered in this transaction only, so that no worker takes part
 INSERT INTO jobqueue.tasks (type, queue) VALUES ('v-handled', 'v-e'), ('v-unhandled', 'v-e'), ('v-Unhandled', 'v-e'),
 	('v-unhandled', 'v-e');
 BEGIN;

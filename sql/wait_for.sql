@@ -25,7 +25,7 @@ SELECT clock_timestamp() - :'began' BETWEEN '300 ms' AND '5 s';
 SELECT clock_timestamp() AS began \gset
 SELECT jobqueue.wait_for(:id, '0') IS NULL;
 SELECT clock_timestamp() - :'began' < '3 s';
--- likewise while it is scheduled, or processing
+-- the same while it is scheduled, or processing
 SELECT jobqueue.enqueue('wait', queue => 'wait', delay => '1 h') AS later \gset
 SELECT jobqueue.wait_for(:later, '10 ms') IS NULL;
 SELECT count(*) FROM jobqueue.claim('wait');
@@ -87,7 +87,7 @@ SELECT status, payload FROM jobqueue.wait_for(:others, '10 s');
 SELECT status, payload FROM jobqueue.wait_for(:completed, '10 s');
 \set VERBOSITY default
 RESET ROLE;
--- who may read all tasks may wait for all
+-- a role that may read all tasks may wait for all
 SELECT jobqueue.grant_access('w_producer', 'consumer');
 SET ROLE w_producer;
 SELECT status, payload FROM jobqueue.wait_for(:others, '10 s');

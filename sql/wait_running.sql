@@ -24,7 +24,7 @@ BEGIN
 END $$;
 SELECT count(*) FROM jobqueue.tasks WHERE type = 'wr' AND status = 'completed' AND attempts = 1;
 
--- retention 0: deleted when it is completed, and whoever waits for it does not wait for ever
+-- retention 0: deleted when it is completed; a session that waits for it does not wait for ever
 ALTER SYSTEM SET jobqueue.completed_retention = 0;
 SELECT pg_reload_conf();
 \c -
