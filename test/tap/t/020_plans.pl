@@ -108,7 +108,7 @@ sub check_plans {
 	is(join("\n", @wrong), '', "$when: every statement has its plan");
 	for my $index (
 		qw(tasks_live_next tasks_live_due tasks_live_lease tasks_live_finished tasks_live_pkey tasks_live_unique_key
-		unique_keys_pkey 		unique_keys_expired tid complete)) {
+		unique_keys_pkey unique_keys_expired tid complete)) {
 		ok($used{$index}, "$when: statements that need $index were seen");
 	}
 }
