@@ -52,6 +52,9 @@ DueTime WorkerPool::next() const noexcept {
 Progress WorkerPool::step() {
 	looked_at_ = steady_now();
 	watch_started();
+	/* A task of a fused batch is still pending when its worker has ended: it is charged before another one can take it. */
+	if (pg_atomic_read_u32(&db_.slot->orphans) != 0)
+		return Progress::done;
 	std::stable_sort(roles_.begin(), roles_.end(), [](const auto &a, const auto &b) {
 		const auto rank = [](const auto &role) { return role->waiting_since ? role->waiting_since : never; };
 		return rank(a) < rank(b);
