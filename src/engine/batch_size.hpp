@@ -1,6 +1,7 @@
 /*
- * batch_size.hpp -- how many rows a step of the housekeeping takes. Others wait for it, too: on a busy machine, or of rows
- * that take long, a transaction has fewer. C++ region; knows nothing of the server.
+ * batch_size.hpp -- how many rows a step of the housekeeping takes in one transaction. Others must wait for such a
+ * step. So a transaction takes fewer rows on a busy machine, or when the rows take long. C++ region; knows nothing of
+ * the server.
  */
 #pragma once
 

@@ -1,8 +1,10 @@
 /*
- * group_reader.hpp -- reads a lane of groups: from group to group, one after the other all around, first those of which
- * something was announced. A group that can give nothing is left alone until something is announced of it.
+ * group_reader.hpp -- reads a lane of groups: one group after the other, in a circle, but first the groups of which
+ * something was announced. A group from which nothing can be taken is not read again until something is announced of
+ * it.
  *
- * C++ region; everything needs a Session. Made anew for each lane that is read; what is known of it is in its KnownLane.
+ * C++ region; everything needs a Session. One is made for each lane that is read; what is known of the lane is in its
+ * KnownLane.
  */
 #pragma once
 
@@ -19,7 +21,10 @@ public:
 
 	/* Locks tasks of the lane until the pass has enough. */
 	void read(ClaimPass &pass);
-	/* Looks at all groups; where there are very many, the worker that is started for it may find that there is nothing. */
+	/*
+	 * Looks at all groups. Where there are very many, the worker that is started because of the answer may find no
+	 * task.
+	 */
 	bool has_work(const Scope &scope, const Conditions &conditions);
 
 private:

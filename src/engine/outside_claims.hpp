@@ -1,6 +1,6 @@
 /*
- * outside_claims.hpp -- claims of programs outside the server: what claim() takes, and what it does for want of a scheduler.
- * C++ region.
+ * outside_claims.hpp -- claims of programs outside the server: what claim() takes, and what it does itself where no
+ * scheduler runs. C++ region.
  */
 #pragma once
 
@@ -16,8 +16,8 @@ struct ClaimRequest {
 	std::string claimant;
 };
 /*
- * Claims up to "count" tasks of the queues that are allowed; where no scheduler does, first makes scheduled tasks due and
- * ends leases. The rows, jobqueue.tasks, live as long as the Session that it needs.
+ * Claims up to "count" tasks of the queues that are allowed. Where no scheduler runs, it first makes scheduled tasks
+ * due and ends leases. The rows, jobqueue.tasks, live as long as the Session that it needs.
  */
 std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues allowed);
 

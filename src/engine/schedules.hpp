@@ -15,8 +15,8 @@
 namespace jobqueue {
 
 /*
- * A time that is so long ago was missed: nobody was there to see it, though the server was running. What came before the
- * database was served was missed anyway.
+ * A time that is so long ago counts as missed, although the server was running: nothing fired the schedule then. Times
+ * before the database was served are missed in any case.
  */
 inline constexpr int64 misfire_tolerance_us = USECS_PER_MINUTE;
 
@@ -36,9 +36,9 @@ struct Corrected {
 class Schedules {
 public:
 	/*
-	 * Fires what is due, for some milliseconds, and "count" schedules at most: the roles to which they belong take turns.
-	 * "served_since": when this server began to run tasks here. What fails does not stop the others: it is passed over for some
-	 * seconds, and says why in last_error and, once, in the log.
+	 * Fires what is due, for some milliseconds, and at most "count" schedules; the roles to which they belong take
+	 * turns. "served_since": when this server began to run tasks here. A schedule that fails does not stop the others:
+	 * it is passed over for some seconds, and the reason is in last_error and, once, in the log.
 	 */
 	Fired fire(Oid owner, TimestampTz served_since, int count);
 	/*

@@ -1,10 +1,11 @@
 /*
  * set_aside.hpp -- batches of rows in which one row cannot stop the others.
  *
- * A chore of the housekeeping takes many rows in one transaction. When that fails, the rows of the batch are taken in parts, each
- * half as large as the one that failed, until a row that fails is alone. It is set aside: the chore passes over it, the log says
- * why, and it is tried again, alone, after a while that grows. When nothing but failures follow each other, wherever in the
- * batch one looks, it is not the rows: then nothing is set aside, and the chore as a whole is tried again later. C++ region.
+ * A chore of the housekeeping takes many rows in one transaction. When that fails, the rows of the batch are taken in
+ * parts, each half as large as the one that failed, until a row that fails is alone. That row is set aside: the chore
+ * passes over it, the log says why, and the row is tried again, alone, after a pause that grows. When parts from
+ * different places of the batch all fail, the cause is not in the rows: then nothing is set aside, and the whole chore
+ * is tried again later. C++ region.
  */
 #pragma once
 
@@ -31,8 +32,8 @@ public:
 	explicit SetAside(const char *what) noexcept : what_(what) {}
 
 	/*
-	 * run(batch, count): takes these rows, in a transaction or subtransaction of its own, says how many it took, and returns
-	 * what went wrong. look(batch, ids): which rows are these? Takes none. Ends soon after "until".
+	 * run(batch, count): takes these rows, in a transaction or subtransaction of its own, says how many it took, and
+	 * returns what went wrong. look(batch, ids): which rows are these? It takes none. Ends soon after "until".
 	 */
 	template <typename Run, typename Look> Progress step(int most, SteadyTime until, Run &&run, Look &&look);
 	/* Why the latest step failed; none if that has been said. */
@@ -58,8 +59,8 @@ public:
 	SteadyTime not_before() const noexcept { return backoff_.not_before(); }
 
 	/*
-	 * For chores that take one row at a time: is it passed over at the moment? What came of it? False: it failed, but that is
-	 * no fault of the row.
+	 * For chores that take one row at a time. passes_over(): whether the row is passed over at the moment. failed()
+	 * returns false if the cause is not in the row.
 	 */
 	bool passes_over(int64 id, SteadyTime now) const;
 	void went(int64 id);
@@ -156,8 +157,8 @@ template <typename Run, typename Look> Progress SetAside::step(int most, SteadyT
 }
 
 /*
- * A step for somebody whose transaction it is: run(batch) returns how many it took, look(batch) which rows these are. Throws
- * what is no row's fault. In a Session.
+ * A step in the transaction of the caller. run(batch) returns how many rows it took, look(batch) which rows these are.
+ * Throws errors whose cause is not in a row. In a Session.
  */
 template <typename Run, typename Look>
 Progress step_in_subtransaction(SetAside &aside, int most, Run &&run, Look &&look) {

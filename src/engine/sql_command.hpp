@@ -1,15 +1,15 @@
 /*
  * sql_command.hpp -- tasks that are SQL commands: what jobqueue.enqueue_sql() adds, and who may have it run.
  *
- * A worker is connected as one role, so a command must get to a worker of the role that enqueued it: each such role has a
- * row in jobqueue.handlers for a type of its own, "sql:" and its OID, behind which there is no function. The row is made by
- * the first call, and goes by the role's name and OID, as all handlers do.
+ * A worker is connected as one role, so a command must get to a worker of the role that enqueued it. Therefore each
+ * such role has a row in jobqueue.handlers for a type of its own, "sql:" and its OID. No function belongs to that type.
+ * The first call makes the row. It is valid for the role's name and OID, as all handlers are.
  *
- * The type says who runs the task, and not that it is genuine. That is decided by the worker, before it runs anything:
- * created_by must be its own role, which that role may not be forged by others (row_security.cpp), and the role must have the
- * right to enqueue commands for that queue, still. See server/sql_command.cpp.
+ * The type says who runs the task, and not that it is genuine. The worker decides that before it runs anything:
+ * created_by must be the worker's own role, others cannot have forged this (row_security.cpp), and the role must still
+ * have the right to enqueue commands for that queue. See server/sql_command.cpp.
  *
- * C++ region, but for what says otherwise. Used by api/, by workers, and by whoever enqueues for other roles (schedules).
+ * C++ region, unless it says otherwise. Used by api/, by workers, and by what enqueues for other roles (schedules).
  */
 #pragma once
 
@@ -22,7 +22,10 @@ extern "C" {
 
 namespace jobqueue {
 
-/* Throws 42939 if tasks of this type are made by enqueue_sql() only: for all that takes the name of a type from a user. */
+/*
+ * Throws 42939 if only enqueue_sql() makes tasks of this type. For all functions to which a user gives the name of a
+ * type.
+ */
 void refuse_sql_type(std::string_view type);
 
 /*
@@ -36,12 +39,15 @@ void check_sql_command(const std::string &command);
 /* The queues for which a role may enqueue commands now; none without the right. Outside of any Session. */
 Queues sql_queues(Oid role, Oid owner);
 
-/* Throws 42501 if it may not for this queue, or is a superuser while those may not run tasks. Outside of any Session. */
+/*
+ * Throws 42501 if the role may not do it for this queue, or is a superuser and superusers may not run tasks. Outside of
+ * any Session.
+ */
 void check_sql_role(Oid role, const std::string &queue, Oid owner);
 
 /*
- * Adds a command as a task that runs as "role", which is created_by, and announces it. Who calls it has checked the command
- * (check_sql_command) and the role (check_sql_role). Needs a Session, in a transaction that may write.
+ * Adds a command as a task that runs as "role", which is created_by, and announces it. The caller has checked the
+ * command (check_sql_command) and the role (check_sql_role). Needs a Session, in a transaction that may write.
  */
 struct NewSqlTask {
 	Oid role;

@@ -28,8 +28,9 @@ struct UniqueOutcome {
 };
 
 /*
- * On behalf of the current user, who may add such tasks to these queues. Throws 23505 if the key is taken and the caller
- * wants that, or must not know by which task; 42501 if it wants to replace a task of somebody else's. Outside of any Session.
+ * For the current user, who may add such tasks to these queues. Throws 23505 if the key is taken and the caller wants
+ * an error, or must not know which task has it; 42501 if it would replace a task of another user. Outside of any
+ * Session.
  */
 UniqueOutcome add_unique(Oid owner, const UniqueTask &unique, const Queues &allowed);
 

@@ -1,11 +1,11 @@
 /*
- * clock.hpp -- which clock says what, and the one place that computes how long to sleep. noexcept, safe in any region and in
- * signal handlers.
+ * clock.hpp -- which clock says what, and the one place that computes how long to sleep. noexcept, safe in any region
+ * and in signal handlers.
  *
- * The wall clock, GetCurrentTimestamp(), is for what rows and people mean: run_at, leases, schedules, retention. Somebody
- * may set it, by years, in either direction. What is a duration (a pause, a rate, a back-off, how long something took) is
- * measured by the steady clock, which nobody can set, and which all processes of a server share. A sleep until a time of
- * the wall clock is never long: it may be set meanwhile.
+ * The wall clock, GetCurrentTimestamp(), is for the times in rows and for people: run_at, leases, schedules, retention.
+ * An administrator may set it, by years, in either direction. Durations (a pause, a rate, a back-off, how long
+ * something took) are measured by the steady clock, which nobody can set, and which all processes of a server share. A
+ * sleep until a time of the wall clock is never long, because that clock may be set meanwhile.
  */
 #pragma once
 
@@ -44,8 +44,8 @@ inline constexpr int64 longest_wall_wait_us = 5 * USECS_PER_SEC;
 inline constexpr int64 longest_sleep_us = 3600 * USECS_PER_SEC;
 
 /*
- * For wait_for_news(): until the earlier of two times, one of each clock. Rounded up, or what is too early would be looked
- * at again and again.
+ * For wait_for_news(): until the earlier of two times, one of each clock. Rounded up: otherwise the caller would wake
+ * too early, and look again and again.
  */
 constexpr int64 sleep_ms_until(TimestampTz wall, TimestampTz wall_until, SteadyTime steady, SteadyTime until) noexcept {
 	int64 left = time_left(steady, until, longest_sleep_us);

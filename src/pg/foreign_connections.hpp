@@ -1,7 +1,7 @@
 /*
- * foreign_connections.hpp -- connections to other servers that a handler has left open in the process: dblink keeps them
- * for the session, open transactions included, and nothing that resets a session knows of them. (postgres_fdw keeps its
- * own, but ends what it began with the transaction.)
+ * foreign_connections.hpp -- connections to other servers that a handler has left open in the process. dblink keeps
+ * them for the session, with their open transactions, and no command that resets a session closes them. (postgres_fdw
+ * keeps its connections too, but ends with the transaction what it began in it.)
  *
  * C region.
  */

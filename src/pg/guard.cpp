@@ -1,5 +1,6 @@
 /*
- * guard.cpp -- the non-template half of guard.hpp. run_caught and report are C regions, throw_pending_error, describe and as_pg_error are C++.
+ * guard.cpp -- the part of guard.hpp that is no template. run_caught and report are C regions; throw_pending_error,
+ * describe and as_pg_error are C++.
  */
 #include "pg/guard.hpp"
 

@@ -12,7 +12,9 @@ extern "C" {
 
 namespace jobqueue {
 
-/* There is no way to ask for cursors that leaves nothing behind itself, or for open large objects: but for their memory. */
+/*
+ * Cursors and open large objects can be seen only in the memory that they use: every other way leaves something itself.
+ */
 static MemoryContext find_context(const char *name) {
 	MemoryContext child = TopMemoryContext->firstchild;
 	while (child != nullptr && strcmp(child->name, name) != 0)

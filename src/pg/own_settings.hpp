@@ -1,6 +1,7 @@
 /*
- * own_settings.hpp -- the settings of a process of ours, which must not depend on what somebody has set for the server, a
- * database or a role: those are for the handlers. noexcept functions touch variables only; the others are C regions.
+ * own_settings.hpp -- the settings of the extension's own processes. They must not depend on what is set for the
+ * server, a database or a role: those settings are for the handlers. noexcept functions touch variables only; the
+ * others are C regions.
  */
 #pragma once
 

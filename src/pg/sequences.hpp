@@ -9,7 +9,10 @@
 
 namespace jobqueue {
 
-/* No value that it gives from now on is lower; PG_INT64_MIN if that cannot be said: it counts down, cycles, or is cached. */
+/*
+ * The sequence gives no lower value from now on. PG_INT64_MIN if that is not known: it counts down, cycles, or is
+ * cached.
+ */
 int64 lowest_next_value(Oid sequence);
 
 } // namespace jobqueue

@@ -1,8 +1,8 @@
 /*
  * settings.cpp -- see settings.hpp. C region, called by _PG_init.
  *
- * Nothing here may be PGC_POSTMASTER but what shapes shared memory, and that only while the postmaster preloads: otherwise
- * the library is loaded long after the postmaster started.
+ * Only what determines the size of shared memory may be PGC_POSTMASTER, and only while the postmaster preloads the
+ * library: otherwise the library is loaded long after the postmaster started.
  */
 #include "pg/settings.hpp"
 

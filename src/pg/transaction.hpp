@@ -59,8 +59,8 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 void change_durability(Durability durability) noexcept;
 
 /*
- * Runs fn in a subtransaction of the caller's, with a snapshot that sees all that came before. When anything throws, the
- * subtransaction is rolled back first. Memory context and resource owner are afterwards what they were before.
+ * Runs fn in a subtransaction of the caller's, with a snapshot that sees everything done before. When anything throws,
+ * the subtransaction is rolled back first. Memory context and resource owner are the same afterwards as before.
  */
 template <typename Fn> void in_subtransaction(Fn &&fn) {
 	MemoryContext caller = CurrentMemoryContext;

@@ -2,9 +2,9 @@
  * own_objects.cpp -- see own_objects.hpp. C region.
  *
  * The extension's script may do everything, and so may pg_upgrade. What is refused:
- *   - another set of columns, or another kind of table: tasks move from one table to another, and are taken and ended by
- *     their places
- *   - names, defaults, checks, indexes and triggers of ours: statements and promises rest on them
+ *   - other columns, or another kind of table: tasks move from one table to another, and statements know columns by
+ *     their number
+ *   - to change the extension's names, defaults, checks, indexes and triggers: statements and promises rest on them
  *   - rules, policies, foreign keys to tasks, row triggers that could keep a task from being claimed or ended
  * Further checks, indexes, statistics, triggers, storage, tablespaces, owners and replica identities are welcome.
  */

@@ -1,6 +1,6 @@
 /*
- * own_objects.hpp -- what an administrator may do to any table, and would break ours, is refused when it is done, with the
- * reason, rather than when the next task is claimed.
+ * own_objects.hpp -- changes that an administrator may make to any table, but that would break the extension's tables,
+ * are refused at once, with the reason, rather than when the next task is claimed.
  */
 #pragma once
 

@@ -68,8 +68,8 @@ static void on_quit(int signal) {
 static constinit emit_log_hook_type previous_log_hook = nullptr;
 
 /*
- * What no task is to blame for: the disk is full, or broken, or what is on it is. Whatever the error says, if the server
- * cannot write its log.
+ * Errors for which no task is to blame: the disk is full or broken, or the files on it are damaged. And any error while
+ * the server cannot write its log.
  */
 static bool is_failure_of_system(const ErrorData *error) {
 	const int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);

@@ -199,8 +199,8 @@ Record record_of_suspects(const struct stat &status) {
 }
 
 /*
- * The end of the postmaster, after that of its children. What it has not been able to charge is left to the next one. The
- * code is 0 after an immediate stop, in which nobody is at fault, however its processes have ended.
+ * The postmaster ends, after its children. The next one charges what this one has not been able to charge. The code is
+ * 0 after an immediate stop: then no task is to blame, however the processes have ended.
  */
 void at_exit_of_postmaster(int code, Datum) {
 	if (memory == nullptr || MyProcPid != PostmasterPid)

@@ -1,15 +1,16 @@
 /*
- * flight_recorder.hpp -- which task each worker is running, in memory that survives a crash of the server though its
- * shared memory does not: the postmaster makes it when it starts, and its children inherit it. So it is known which task
- * took the server down, and no other is charged.
+ * flight_recorder.hpp -- which task each worker is running, in memory that survives a crash of the server although its
+ * shared memory does not: the postmaster makes it when it starts, and its children inherit it. So it is known which
+ * task took the server down, and no other is charged.
  *
- * Who is told to quit because of somebody else's crash marks its own entry, and those of all workers that are still there
- * then, for one that has been stopped cannot do it itself. One that is gone without the mark was the cause: a suspect.
+ * A process that must quit because another one has crashed marks its own entry, and the entries of all workers that are
+ * still there then, because a worker that has been stopped cannot do it itself. A worker that is gone without the mark
+ * was the cause: a suspect.
  *
- * Where nothing starts the server again at once (restart_after_crash = off), the postmaster leaves the suspects in a file
- * when it ends. That is all the file is for: nothing is mapped from it, and whatever happens to it meanwhile harms nobody.
- * It says nothing after the machine has been started anew, nor in a copy of the data directory. If the postmaster is killed
- * nobody writes it, and then nobody is suspected.
+ * Where nothing starts the server again at once (restart_after_crash = off), the postmaster leaves the suspects in a
+ * file when it ends. The file has no other use: nothing is mapped from it, and it does no harm if it is changed or lost
+ * meanwhile. It is not valid after the machine has been started again, nor in a copy of the data directory. If the
+ * postmaster is killed nobody writes it, and then nobody is suspected.
  *
  * Everything is noexcept and safe in any region and in signal handlers, unless it says otherwise.
  */
@@ -28,7 +29,9 @@ struct Suspect {
 	bool killed; /* by the scheduler, because it was stuck */
 };
 
-/* Makes the memory, or finds out who is suspected. C region; called by the postmaster at every start of shared memory. */
+/*
+ * Makes the memory, or finds out who is suspected. C region; the postmaster calls it at every start of shared memory.
+ */
 void open_flight_recorder();
 /* Takes over what the file says, and makes it ready for the next time. C region; before any scheduler is started. */
 void read_flight_recorder();

@@ -16,7 +16,7 @@ static constinit bool known = false;
 
 NameKey draw_name_key() noexcept {
 	NameKey drawn;
-	/* Where the machine has no randomness left there is still that of this process, which is not known to others either. */
+	/* Without randomness of the machine, the process's own is used: others do not know that either. */
 	if (!pg_strong_random(&drawn, sizeof(drawn)))
 		for (uint64 &word : drawn.words)
 			word = pg_prng_uint64(&pg_global_prng_state) ^ static_cast<uint64>(GetCurrentTimestamp());

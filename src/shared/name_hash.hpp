@@ -1,9 +1,9 @@
 /*
  * name_hash.hpp -- hashes of the names that users choose (queues, types, groups), by which shared memory knows them.
  *
- * They are keyed with a secret of this start of the server: nobody can choose a name whose hash is that of somebody else's,
- * whose limits and turns it would then share. So they mean nothing to another start, and are never written to disk.
- * noexcept, safe in any region.
+ * The key is a secret of this start of the server. So nobody can choose a name that has the same hash as another user's
+ * name, and would then share its limits and turns. The hashes mean nothing after the next start, and are never written
+ * to disk. noexcept, safe in any region.
  */
 #pragma once
 
@@ -19,7 +19,7 @@ struct NameKey {
 NameKey draw_name_key() noexcept;
 void set_name_key(const NameKey &key) noexcept;
 
-/* SipHash-2-4 of the name. "seed" tells apart what the name is of, or goes on from another hash. 0 is never returned. */
+/* SipHash-2-4 of the name. "seed" says what the name is of, or continues from another hash. 0 is never returned. */
 uint64 hash_name(std::string_view name, uint64 seed = 0) noexcept;
 
 } // namespace jobqueue

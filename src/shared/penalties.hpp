@@ -1,9 +1,9 @@
 /*
- * penalties.hpp -- what the end of a worker costs, and whom. Whoever ends a process without a way to know which of several
- * tasks it was makes its type run alone for a while; then its role; and everybody only when nobody knows. And the next
- * worker of a role whose workers end again and again is waited for, ever longer.
+ * penalties.hpp -- what follows when a worker ends, and for whom. When a process ends and it is not known which of
+ * several tasks ended it, their type runs alone for a while; then their role; and all tasks only when nothing is known.
+ * And when workers of a role end again and again, the pause before its next worker grows.
  *
- * In shared memory: schedulers come and go. C region (takes an LWLock), but for what says noexcept.
+ * In shared memory, because schedulers come and go. C region (takes an LWLock), unless it says noexcept.
  */
 #pragma once
 

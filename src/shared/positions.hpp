@@ -1,14 +1,14 @@
 /*
- * positions.hpp -- where to start reading the index of what is next, so that the cost of a claim does not grow with
- * the dead entries in front of the first task.
+ * positions.hpp -- where to start reading the index of what is next, so that the cost of a claim does not grow with the
+ * dead entries in front of the first task.
  *
- * A lane is a queue and a priority; a position belongs to a lane and to a scope, which is what a claimer may take (the
+ * A lane is a queue and a priority. A position belongs to a lane and to a scope, which is what a claimer may take (the
  * types of a role, say). It is a pair (unread, sequence) with one invariant: every task of the lane and the scope that
- * can be claimed and is not in the set "unread" is announced in the ring at "sequence" or later. Usually that set is all
- * ids from somewhere on; tasks of an older transaction that commits late add their own few ids to it, far below, and
- * nothing between is read again. So a claimer first takes over what has been announced since, which may add to the set,
- * then reads the index in these ranges, and afterwards sets the pair to what it has not read and to where the ring was
- * when it began. Tasks that nobody announced (replicated rows, rows that somebody had locked) are found by the
+ * can be claimed and is not in the set "unread" is announced in the ring at "sequence" or later. Usually that set is
+ * all ids from some id on. Tasks of an older transaction that commits late add their own few ids to it, far below, and
+ * the ids between are not read again. So a claimer first takes over what has been announced since, which may add to the
+ * set, then reads the index in these ranges, and afterwards sets the pair to what it has not read and to where the ring
+ * was when it began. Tasks that nobody announced (replicated rows, rows that somebody had locked) are found by the
  * scheduler's sweep.
  *
  * noexcept, any region; LWLocks are taken inside.

@@ -1,9 +1,9 @@
 /*
  * chore.hpp -- a part of the scheduler's work: when it is due next, and one step of it. C++ region.
  *
- * The scheduler asks all chores when they are due, runs those that are, and sleeps until the first of the others. A step
- * takes about step_us. A chore with more to do says so, and goes on in a later step: so none makes the others wait for
- * long, however much it has to do.
+ * The scheduler asks all chores when they are due, runs those that are due now, and sleeps until the next one. A step
+ * takes about step_us. A chore with more to do says so, and goes on in a later step: so no chore makes the others wait
+ * for long, however much it has to do.
  */
 #pragma once
 
@@ -110,7 +110,10 @@ protected:
 		: Chore(database, name, urgency), aside_(action) {}
 
 	SteadyTime retry_at() const noexcept override { return aside_.next_time(); }
-	/* One transaction. run(batch) returns how many rows it took, look(batch) which rows these are. Both in a Session. */
+	/*
+	 * One transaction. run(batch) returns how many rows it took, look(batch) which rows these are. Both run in a
+	 * Session.
+	 */
 	template <typename Run, typename Look> Progress batch_step(Run &&run, Look &&look);
 
 	SetAside aside_;

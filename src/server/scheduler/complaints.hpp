@@ -11,7 +11,7 @@
 namespace jobqueue::scheduler {
 
 /*
- * A failure is logged when it begins, again when its message changes, and for each thing that fails at most once a minute.
+ * A failure is logged when it begins and when its message changes, but at most once a minute for each thing that fails.
  * A lock that somebody holds is logged only when it has lasted for ten seconds.
  */
 class Complaints {

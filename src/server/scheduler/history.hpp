@@ -7,7 +7,7 @@
 
 namespace jobqueue::scheduler {
 
-/* The leaf that is filled changes every seventh part of jobqueue.completed_retention, so that the next one is old enough. */
+/* A new leaf is begun after each seventh part of jobqueue.completed_retention, so that the next one is old enough. */
 class History final : public Chore {
 public:
 	explicit History(ServedDatabase &database) noexcept : Chore(database, "turn the history", Urgency::in_turns) {}

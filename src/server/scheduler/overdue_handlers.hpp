@@ -1,6 +1,6 @@
 /*
- * overdue_handlers.hpp -- ends worker processes whose handler goes on although its time is up, or its task was cancelled.
- * C++ region.
+ * overdue_handlers.hpp -- ends worker processes whose handler goes on although its time is up or its task was
+ * cancelled. C++ region.
  */
 #pragma once
 
@@ -9,8 +9,8 @@
 namespace jobqueue::scheduler {
 
 /*
- * After jobqueue.timeout_grace such a process is told to end. One that does not even do that is stuck: this is reported,
- * another worker takes its place, and if jobqueue.kill_stuck says so it is killed.
+ * After jobqueue.timeout_grace such a process is told to end. A process that does not even do that is stuck: this is
+ * reported, another worker takes its place, and it is killed if jobqueue.kill_stuck is on.
  */
 class OverdueHandlers final : public Chore {
 public:

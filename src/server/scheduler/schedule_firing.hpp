@@ -30,8 +30,8 @@ private:
 };
 
 /*
- * A schedule that waits for a time later than its expression can give waits for its next time by the clock as it is now:
- * the clock was ahead when that time was computed.
+ * The clock was ahead when a schedule's next time was computed if that time is later than its expression can give now.
+ * Such a schedule waits for its next time by the clock as it is now.
  */
 class ScheduleCorrection final : public Chore {
 public:

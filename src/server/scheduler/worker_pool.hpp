@@ -40,7 +40,10 @@ public:
 	bool has_roles() const noexcept { return !roles_.empty(); }
 	/* For whoever makes new ones of them, and calls serve(). */
 	Roles take_roles() noexcept { return std::exchange(roles_, {}); }
-	/* From now on, these. Workers of roles that are not among them leave, and those above jobqueue.max_workers or their role's limit. */
+	/*
+	 * The configuration from now on. Workers of roles that are not in it leave, and so do those above
+	 * jobqueue.max_workers or the limit of their role.
+	 */
 	void serve(Roles roles);
 	bool has_starting() const noexcept { return !started_.empty(); }
 
