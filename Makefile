@@ -3,6 +3,7 @@
 #   make [CXX=clang++] [SANITIZE=undefined] [WERROR=]    build here
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
 #   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
+#   make coverage [SUITES="..."]                         likewise, and which lines of src/ the tests reach
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
 #   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
 #   make format, make check-format, make check-layers    about the source text
@@ -11,11 +12,13 @@
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test valgrind demo bench torture hostile fuzz format check-format check-layers
+SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz format check-format check-layers
 
 .PHONY: $(SCRIPT_GOALS)
 test:
 	@'$(top)/scripts/test' $(SUITES)
+coverage:
+	@'$(top)/scripts/coverage' $(SUITES)
 valgrind:
 	@'$(top)/scripts/valgrind' $(SUITES)
 demo:
@@ -53,7 +56,7 @@ OBJS = $(SOURCES:.cpp=.o)
 DATA_built = $(INSTALL_SQL)
 DATA = $(call files,$(EXTENSION)--*--*.sql)
 SHLIB_LINK += -lstdc++
-EXTRA_CLEAN = $(OBJS:.o=.d) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d) \
+EXTRA_CLEAN = $(OBJS:.o=.d) $(OBJS:.o=.gcno) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d) \
 	test/sanitize.o test/sanitize.d odr
 
 REGRESS = $(patsubst sql/%.sql,%,$(call files,sql/*.sql))
@@ -88,6 +91,11 @@ JOBQUEUE_CXXFLAGS += $(SANITIZE_FLAGS)
 SANITIZE_OPTIONS := test/sanitize.o
 SHLIB_LINK += $(SANITIZE_OPTIONS) -lubsan
 SHLIB_PREREQS += $(SANITIZE_OPTIONS)
+endif
+
+ifdef COVERAGE
+JOBQUEUE_CXXFLAGS += -O0 --coverage
+SHLIB_LINK += --coverage
 endif
 
 # -isystem: warnings about the server's headers are not ours to mend.
