@@ -21,7 +21,7 @@ struct Due {
 };
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &batch);
 std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch);
-/* Likewise, but of the 10,000 that became due last, and from each queue as many, if it has them. */
+/* Likewise, but of the 4,000 that became due last, and from each queue as many, if it has them. */
 std::vector<Due> promote_in_turns(TimestampTz from, TimestampTz now, const Batch &batch);
 /* The next scheduled task of these types, but for some queues, becomes pending, whatever its time. For drain(). */
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
