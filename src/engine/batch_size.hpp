@@ -21,7 +21,7 @@ public:
 	}
 
 private:
-	static constexpr int64 long_us = 20000;
+	static constexpr int64 long_us = 10000;
 	static constexpr int least = 10;
 	static constexpr int most = 1000;
 

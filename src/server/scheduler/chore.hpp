@@ -12,7 +12,7 @@
 
 namespace jobqueue::scheduler {
 
-inline constexpr int64 step_us = 20 * USECS_PER_SEC / 1000;
+inline constexpr int64 step_us = 10 * USECS_PER_SEC / 1000;
 /* What has failed is tried again after this, and later ever more rarely. */
 inline constexpr int64 shortest_retry_us = USECS_PER_SEC / 10;
 inline constexpr int64 longest_retry_us = 5 * USECS_PER_SEC;
@@ -28,7 +28,7 @@ struct DueTime {
 };
 
 enum class Urgency {
-	prompt,	  /* somebody waits for it: it runs in the turn in which it is due */
+	prompt, /* somebody waits for it: it runs in the turn in which it is due; what its first step leaves takes turns */
 	in_turns, /* it can wait: those that are due take turns, one step after the other */
 };
 
@@ -62,8 +62,7 @@ public:
 	DueTime due() const noexcept;
 	/* When it will have, if nothing is announced: a process that ends must be back by then. */
 	virtual DueTime next() const noexcept { return {}; }
-	/* It can wait, or has had a step and goes on. */
-	bool takes_turns() const noexcept { return urgency_ == Urgency::in_turns || has_more(); }
+	Urgency urgency() const noexcept { return urgency_; }
 	/* Its latest step has left something to do. */
 	bool has_more() const noexcept { return progress_ == Progress::more; }
 	SteadyTime ran_at() const noexcept { return ran_at_; }

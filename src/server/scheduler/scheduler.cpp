@@ -57,7 +57,7 @@ private:
 	void watch_clock();
 	void poll();
 	void run_chores();
-	Chore *next_in_turn();
+	Chore *next_in_turn(Urgency urgency);
 	bool may_retire();
 	Unfinished unfinished() const noexcept;
 	TimestampTz back_at(Unfinished unfinished) const;
@@ -123,25 +123,32 @@ void Scheduler::poll() {
 }
 
 /* Of those that take turns and are due, the one that has waited longest. */
-Chore *Scheduler::next_in_turn() {
+Chore *Scheduler::next_in_turn(Urgency urgency) {
 	Chore *next = nullptr;
 	for (Chore *chore : chores_)
-		if (chore->takes_turns() && chore->due().has_come() && (!next || chore->ran_at() < next->ran_at()))
+		if (chore->urgency() == urgency && (urgency == Urgency::in_turns || chore->has_more()) &&
+			chore->due().has_come() && (!next || chore->ran_at() < next->ran_at()))
 			next = chore;
 	return next;
 }
 
+/*
+ * What is prompt, and then one step each of what prompt chores have left, and of what can wait: a heap of either kind
+ * leaves half of the time to the other.
+ */
 void Scheduler::run_chores() {
 	const auto due_at = static_cast<TimestampTz>(pg_atomic_exchange_u64(&db_.slot->due_at, PG_INT64_MAX));
 	for (Chore *chore : chores_) {
 		chore->time_was_announced(due_at);
 		chore->look_for_news();
 	}
+	Chore *const unfinished = next_in_turn(Urgency::prompt);
 	for (Chore *chore : chores_)
-		if (!chore->takes_turns() && chore->due().has_come())
+		if (chore == unfinished ||
+			(chore->urgency() == Urgency::prompt && !chore->has_more() && chore->due().has_come()))
 			chore->run();
 	const SteadyTime began = steady_now();
-	while (Chore *const chore = next_in_turn()) {
+	while (Chore *const chore = next_in_turn(Urgency::in_turns)) {
 		chore->run();
 		if (steady_now() - began >= steps_in_turn_us)
 			break;
