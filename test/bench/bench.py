@@ -568,7 +568,7 @@ class Bench:
                 raise Failure(f'{len(late)} of {probes} tasks started')
             return {'latency_ms': percentiles(late), 'left': left}
 
-        settings = {'jobqueue.failed_retention': '30d'}
+        settings = {'jobqueue.failed_retention': 2592000}
         self.database('housekeeping', 'nothing to do', 'jobqueue', lambda native: run(native, 0), settings)
         self.database('housekeeping', 'ours', 'jobqueue', lambda native: run(native, self.size(1000000)), settings)
 
