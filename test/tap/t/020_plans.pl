@@ -81,7 +81,8 @@ sub check_plans {
 	for (@plans) {
 		my ($query, $plan) = @$_;
 		push @wrong, "reads the whole table:\n$query\n$plan" if $plan =~ /Seq Scan on (?:tasks_live|unique_keys)/;
-		push @wrong, "sorts:\n$query\n$plan" if $plan =~ /Sort Key: (?!u\.)/ && $query !~ /lane_heads|unnest|row_number/;
+		push @wrong, "sorts:\n$query\n$plan"
+			if $plan =~ /Sort Key: (?!u\.)/ && $query !~ /lane_heads|unnest|row_number/;
 		$used{complete}++ if $query =~ /^WITH done AS/;
 		my $index =
 			  $query =~ /'pending' AND t\.group_key IS NOT NULL/ ? 'tasks_live_group'
