@@ -218,6 +218,24 @@ int pin_search_path() {
 #endif
 }
 
+bool search_path_is_pinned() noexcept {
+#if PG_VERSION_NUM >= 170000
+	return strcmp(namespace_search_path, GUC_SAFE_SEARCH_PATH) == 0;
+#else
+	return true; /* whatever the setting is, the override is in force */
+#endif
+}
+
+void pin_search_path_again() {
+#if PG_VERSION_NUM >= 170000
+	RestrictSearchPath();
+#else
+	[[maybe_unused]] OverrideSearchPath path = {};
+	path.addCatalog = true;
+	Assert(OverrideSearchPathMatchesCurrent(&path));
+#endif
+}
+
 void unpin_search_path([[maybe_unused]] int level) {
 #if PG_VERSION_NUM >= 170000
 	AtEOXact_GUC(true, level);

@@ -21,8 +21,6 @@ int64 buffers_touched() noexcept {
 	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read;
 }
 
-static constinit int depth = 0;
-
 namespace {
 
 /*
@@ -79,7 +77,7 @@ Session::Session(Oid owner, Writes writes) : exceptions_(std::uncaught_exception
 	if (writes == Writes::always)
 		XactReadOnly = false;
 	pin_planner(saved_planner_);
-	depth++;
+	depth_++;
 	try {
 		guard([this] {
 			path_level_ = compat::pin_search_path();
@@ -101,14 +99,24 @@ Session::~Session() {
 }
 
 void Session::restore() noexcept {
-	depth--;
+	depth_--;
 	unpin_planner(saved_planner_);
 	XactReadOnly = saved_read_only_;
 	SetUserIdAndSecContext(saved_user_, saved_security_);
 }
 
-bool Session::active() noexcept {
-	return depth > 0;
+#ifdef USE_ASSERT_CHECKING
+static constexpr bool is_checked = true;
+#else
+static constexpr bool is_checked = false;
+#endif
+
+Pinned Session::pinned() {
+	if (depth_ == 0)
+		throw Error(ERRCODE_INTERNAL_ERROR, "a statement of jobqueue was to be run outside a session");
+	if (!compat::search_path_is_pinned() || is_checked)
+		guard([] { compat::pin_search_path_again(); });
+	return Pinned();
 }
 
 Params &Params::add_datum(Datum value, bool isnull) noexcept {
@@ -224,7 +232,7 @@ std::string Rows::name_at(uint64 row, int column) const {
 	return is_null(row, column) ? std::string() : std::string(NameStr(*DatumGetName(datum(row, column))));
 }
 
-Rows Statement::execute(Params &params, bool read_only) {
+Rows Statement::execute(Params &params, bool read_only, const Pinned &) {
 	Assert(params.count() == count_);
 	struct Outcome {
 		SPITupleTable *table;
@@ -253,10 +261,10 @@ Rows Statement::execute(Params &params, bool read_only) {
 	return {outcome.table, outcome.count};
 }
 
-Rows Statement::run_on_latest(Params &params) {
+Rows Statement::run_on_latest(Params &params, const Pinned &pinned) {
 	/* In parallel mode no snapshot can be taken. */
 	guard([] { PushActiveSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot()); });
-	const Rows rows = execute(params, true);
+	const Rows rows = execute(params, true, pinned);
 	guard([] { PopActiveSnapshot(); });
 	return rows;
 }

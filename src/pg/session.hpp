@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pg/guard.hpp"
+#include "pg/sql.hpp"
 
 namespace jobqueue {
 
@@ -14,6 +15,17 @@ int64 buffers_touched() noexcept;
 
 /* The owner of the SQL function that is being called: the extension's owner. */
 Oid function_owner(FunctionCallInfo fcinfo);
+
+/* Proof that a Session is under way, and with it the pinned search path. Only Session makes one, and none is copied. */
+class Pinned {
+public:
+	Pinned(const Pinned &) = delete;
+	Pinned &operator=(const Pinned &) = delete;
+
+private:
+	friend class Session;
+	Pinned() noexcept = default;
+};
 
 /*
  * One visit: the owner's rights, a pinned search path, settings under which our statements always get the same plans,
@@ -32,11 +44,14 @@ public:
 	Session &operator=(const Session &) = delete;
 
 	/* Inside a visit: row triggers on our tables know the engine's statements by it. */
-	static bool active() noexcept;
+	static bool active() noexcept { return depth_ > 0; }
+	/* Throws Error if no visit is under way. */
+	static Pinned pinned();
 
 private:
 	void restore() noexcept;
 
+	static constinit inline int depth_ = 0;
 	Oid saved_user_;
 	int saved_security_;
 	bool saved_read_only_;
@@ -113,15 +128,24 @@ public:
 	template <typename... Types>
 	constexpr Statement(Join join, const char *text, Types... types) noexcept
 		: text_(text), types_{static_cast<Oid>(types)...}, count_(sizeof...(types)), join_(join) {}
+	template <size_t size, typename... Types>
+	constexpr explicit Statement(const SqlText<size> &sql, Types... types) noexcept : Statement(sql.text, types...) {}
+	template <size_t size, typename... Types>
+	constexpr Statement(Join join, const SqlText<size> &sql, Types... types) noexcept
+		: Statement(join, sql.text, types...) {}
 
-	/* Needs a Session. Throws PgError. */
-	Rows run(Params &params) { return execute(params, false); }
+	/*
+	 * The text need not qualify built-in names and operators: it is parsed, and where a plan is invalid parsed again,
+	 * in here only, and so never without the proof that the search path is pinned. Callers leave the proof to the
+	 * default. Throws PgError.
+	 */
+	Rows run(Params &params, const Pinned &pinned = Session::pinned()) { return execute(params, false, pinned); }
 	/* Likewise, of what is committed by now, also where the transaction reads from an older snapshot; only reads. */
-	Rows run_on_latest(Params &params);
+	Rows run_on_latest(Params &params, const Pinned &pinned = Session::pinned());
 	const char *text() const noexcept { return text_; }
 
 private:
-	Rows execute(Params &params, bool read_only);
+	Rows execute(Params &params, bool read_only, const Pinned &);
 
 	const char *text_;
 	Oid types_[Params::capacity];

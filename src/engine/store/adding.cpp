@@ -8,24 +8,51 @@
 
 namespace jobqueue::store {
 
-static constinit Statement insert_statement{
-	INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", QUEUE_OF_TYPE, "") ")" INSERT_RETURNING, INSERT_TYPES(JSONBOID)};
-/* Most tasks, once their type is known: the server prepares even those parts of a statement that it will not come to. */
-static constinit Statement insert_given_statement{
-	INSERT_COLUMNS ") VALUES (" INSERT_VALUES("$2", QUEUE_GIVEN, "") ")" INSERT_RETURNING, INSERT_TYPES(JSONBOID)};
-static constinit Statement insert_many_statement{
-	INSERT_COLUMNS ") SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, "") FROM_PAYLOADS INSERT_RETURNING,
-	INSERT_TYPES(JSONBARRAYOID)};
-/* With what most tasks have not. */
-static constinit Statement insert_special_statement{
-	INSERT_COLUMNS ", group_key) VALUES (" INSERT_VALUES("$2", QUEUE_OF_TYPE, IF_BLOCKED) ", $11)" INSERT_RETURNING,
-	INSERT_TYPES(JSONBOID), TEXTOID, BOOLOID};
-static constinit Statement insert_many_special_statement{
-	INSERT_COLUMNS
-	", group_key) SELECT " INSERT_VALUES("u.payload", QUEUE_OF_TYPE, IF_BLOCKED) ", $11" FROM_PAYLOADS INSERT_RETURNING,
-	INSERT_TYPES(JSONBARRAYOID), TEXTOID, BOOLOID};
+static constexpr auto insert_sql =
+	sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns})
+	VALUES ({values})
+	RETURNING id, queue, status)",
+		phrase::insert_columns, phrase::insert_values("$2", phrase::queue_of_type, phrase::status_by_time));
+/* Most tasks, once their type is known: the server prepares even those parts of a statement that it does not run. */
+static constexpr auto insert_given_sql =
+	sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns})
+	VALUES ({values})
+	RETURNING id, queue, status)",
+		phrase::insert_columns, phrase::insert_values("$2", "$3", phrase::status_by_time));
+static constexpr auto insert_many_sql =
+	sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns})
+	SELECT {values}
+	FROM unnest($2) WITH ORDINALITY AS u(payload, n)
+	ORDER BY u.n
+	RETURNING id, queue, status)",
+		phrase::insert_columns, phrase::insert_values("u.payload", phrase::queue_of_type, phrase::status_by_time));
+/* What most tasks do not have: a group, and others to wait for. */
+static constexpr auto insert_special_sql =
+	sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns}, group_key)
+	VALUES ({values}, $11)
+	RETURNING id, queue, status)",
+		phrase::insert_columns, phrase::insert_values("$2", phrase::queue_of_type, phrase::status_or_blocked));
+static constexpr auto insert_many_special_sql =
+	sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns}, group_key)
+	SELECT {values}, $11
+	FROM unnest($2) WITH ORDINALITY AS u(payload, n)
+	ORDER BY u.n
+	RETURNING id, queue, status)",
+		phrase::insert_columns, phrase::insert_values("u.payload", phrase::queue_of_type, phrase::status_or_blocked));
 
-/* Whatever door it came through. */
+static constinit Statement insert_statement = phrase::insert_statement(insert_sql, JSONBOID);
+static constinit Statement insert_given_statement = phrase::insert_statement(insert_given_sql, JSONBOID);
+static constinit Statement insert_many_statement = phrase::insert_statement(insert_many_sql, JSONBARRAYOID);
+static constinit Statement insert_special_statement =
+	phrase::insert_statement(insert_special_sql, JSONBOID, TEXTOID, BOOLOID);
+static constinit Statement insert_many_special_statement =
+	phrase::insert_statement(insert_many_special_sql, JSONBARRAYOID, TEXTOID, BOOLOID);
+
 void check_bounds(const NewTask &task) {
 	bounds::check("type", task.type.size(), bounds::type);
 	if (task.queue)
@@ -78,8 +105,8 @@ std::vector<Added> insert_many(const NewTask &task, Datum payloads) {
 	return run_insert(insert_many_statement, insert_many_special_statement, task, payloads);
 }
 
-static constinit Statement last_id_statement{
-	"SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM jobqueue.tasks_id_seq s"};
+static constinit Statement last_id_statement{R"(
+	SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM jobqueue.tasks_id_seq s)"};
 
 int64 last_id() {
 	Params none;

@@ -8,29 +8,26 @@
 
 namespace jobqueue::store {
 
-#define CANCEL_TASK                                                                                                    \
-	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND NOT t.status" EQ FINISHED " RETURNING t.*)"
-#define CANCELLED                                                                                                      \
-	" SELECT t.queue, t.priority, t.status" EQ "'processing' AND " IN_SERVER ", coalesce(t.group_key, '') FROM gone t"
-#define CANCEL_INTO(n)                                                                                                 \
-	Statement {                                                                                                        \
-		CANCEL_TASK ", kept AS (INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS              \
-					") SELECT " KEPT_COLUMNS ", 'cancelled', " NOW ", run_at, " NOW                                    \
-					", NULL, coalesce($2, last_error), CASE WHEN $2 IS NULL THEN last_sqlstate END, result, crashes, " \
-					"failures, " #n " FROM gone)" CANCELLED,                                                           \
-			INT8OID, TEXTOID                                                                                           \
-	}
-static constinit Statement cancel_statements[] = {
-	Statement{CANCEL_TASK CANCELLED, INT8OID, TEXTOID},
-	CANCEL_INTO(1),
-	CANCEL_INTO(2),
-	CANCEL_INTO(3),
-	CANCEL_INTO(4),
-	CANCEL_INTO(5),
-	CANCEL_INTO(6),
-	CANCEL_INTO(7),
-	CANCEL_INTO(8),
-};
+static constexpr auto delete_unfinished = sql(R"(
+	WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id = $1 AND NOT t.status = {finished} RETURNING t.*))",
+											  phrase::finished);
+static constexpr auto select_cancelled = sql(R"(
+	SELECT t.queue, t.priority, t.status = 'processing' AND {in_server}, coalesce(t.group_key, '') FROM gone t)",
+											 phrase::in_server);
+static constexpr auto cancel_sql = sql("{delete_unfinished} {select_cancelled}", delete_unfinished, select_cancelled);
+static constexpr auto cancel_into_sql = phrase::for_each_leaf([](const auto &leaf) {
+	return sql(R"({delete_unfinished},
+	kept AS (
+		INSERT INTO jobqueue.tasks_history_{leaf} ({kept}, {changed})
+		SELECT {kept}, 'cancelled', clock_timestamp(), run_at, clock_timestamp(), NULL, coalesce($2, last_error),
+			CASE WHEN $2 IS NULL THEN last_sqlstate END, result, crashes, failures, {leaf}
+		FROM gone)
+	{select_cancelled})",
+			   delete_unfinished, leaf, phrase::kept_columns, phrase::changed_columns, phrase::kept_columns, leaf,
+			   select_cancelled);
+});
+static constinit Statement cancel_statement{cancel_sql, INT8OID, TEXTOID};
+static constinit auto cancel_into_statements = phrase::leaf_statements(cancel_into_sql, INT8OID, TEXTOID);
 
 std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
 	/* Twice: who waited for a transaction that moved the task out of the leaf and back has not seen it. */
@@ -38,7 +35,7 @@ std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reas
 		Params params;
 		params.add(id);
 		params.add(reason);
-		const Rows rows = cancel_statements[slot].run(params);
+		const Rows rows = (slot == 0 ? cancel_statement : cancel_into_statements[slot - 1]).run(params);
 		if (!rows.empty())
 			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2), !rows.text_at(0, 4).empty()},
 							 rows.bool_at(0, 3),
@@ -47,41 +44,47 @@ std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reas
 	return std::nullopt;
 }
 
-/*
- * Where the key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim; a dead
- * letter goes to where it came from, without the attempts that it got for its other queue.
- */
-#define BACK_COLUMNS                                                                                                   \
-	"(id, type, payload, created_at, processed_at, queue, priority, attempts, claimed_by, unique_key, group_key, "     \
-	"created_by, metadata, timeout, unique_scope, status, run_at, last_error, last_sqlstate, crashes, failures, max_attempts) "
-#define ATTEMPTS_LEFT(t)                                                                                               \
-	"greatest(" t ".attempts" PLUS "1, " t ".max_attempts" MINUS "CASE WHEN " t                                        \
-	".origin_queue IS NULL THEN 0 ELSE 20 "                                                                            \
-	"END)"
-#define BACK_VALUES                                                                                                         \
-	"SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, coalesce(p.origin_queue, p.queue), p.priority, "         \
-	"p.attempts, p.claimed_by, p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout, CASE WHEN p.unique_scope" EQ \
-	"'started' THEN 'waiting' ELSE p.unique_scope END, CASE WHEN $2 IS NULL "                                               \
-	"THEN 'pending' ELSE 'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes, p.failures, CASE WHEN "             \
-	"p.max_attempts IS NOT NULL THEN " ATTEMPTS_LEFT("p") " END FROM picked p ON CONFLICT DO NOTHING "
-#define RETRY_COLUMNS "RETURNING " CLAIM_COLUMNS
+/* A dead letter that goes back to where it came from loses the attempts that it got for the other queue. */
+template <typename Alias> static constexpr auto attempts_left(const Alias &t) {
+	return sql("greatest({t}.attempts + 1, {t}.max_attempts - CASE WHEN {t}.origin_queue IS NULL THEN 0 ELSE 20 END)",
+			   t, t, t);
+}
 
-static constinit Statement retry_waiting_statement{
-	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = $2, queue = coalesce(t.origin_queue, t.queue), origin_queue = NULL, max_attempts = CASE WHEN "
-	"t.origin_queue IS NULL THEN t.max_attempts ELSE " ATTEMPTS_LEFT(
-		"t") " END, updated_at = " NOW " WHERE t.id" EQ
-			 "$1 AND (" STATUS_IS("scheduled") " OR " STATUS_IS(
-				 "pending") " AND t.origin_queue IS NOT NULL) " RETRY_COLUMNS,
-	INT8OID, TIMESTAMPTZOID};
-static constinit Statement retry_finished_statement{
-	"WITH picked AS (SELECT t.* FROM jobqueue.tasks t WHERE t.id" EQ "$1 AND t.slot OPERATOR(pg_catalog.<>) "
-	"0::pg_catalog.int2 AND t.status" CCOLL EQ "ANY (ARRAY['failed', 'cancelled']) FOR UPDATE), "
-	"back AS (INSERT INTO jobqueue.tasks_live AS t " BACK_COLUMNS BACK_VALUES RETRY_COLUMNS
-	"), gone AS (DELETE FROM jobqueue.tasks d USING back b WHERE d.id" EQ "$1 AND d.id" EQ
-	"b.id AND d.slot OPERATOR(pg_catalog.<>) 0::pg_catalog.int2) "
-	"SELECT * FROM back",
-	INT8OID, TIMESTAMPTZOID};
+static constexpr auto retry_waiting_sql =
+	sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, run_at = $2,
+		queue = coalesce(t.origin_queue, t.queue), origin_queue = NULL,
+		max_attempts = CASE WHEN t.origin_queue IS NULL THEN t.max_attempts ELSE {attempts_left} END,
+		updated_at = clock_timestamp()
+	WHERE t.id = $1 AND ({scheduled} OR {pending} AND t.origin_queue IS NOT NULL)
+	RETURNING {columns})",
+		attempts_left("t"), phrase::status_is("scheduled"), phrase::status_is("pending"), phrase::claim_columns);
+/*
+ * Where the unique key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim.
+ */
+static constexpr auto retry_finished_sql = sql(R"(
+	WITH picked AS (
+		SELECT t.* FROM jobqueue.tasks t
+		WHERE t.id = $1 AND t.slot <> 0::int2 AND t.status COLLATE "C" = ANY (ARRAY['failed', 'cancelled'])
+		FOR UPDATE),
+	back AS (
+		INSERT INTO jobqueue.tasks_live AS t (id, type, payload, created_at, processed_at, queue, priority, attempts,
+			claimed_by, unique_key, group_key, created_by, metadata, timeout, unique_scope, status, run_at, last_error,
+			last_sqlstate, crashes, failures, max_attempts)
+		SELECT p.id, p.type, p.payload, p.created_at, p.processed_at, coalesce(p.origin_queue, p.queue), p.priority,
+			p.attempts, p.claimed_by, p.unique_key, p.group_key, p.created_by, p.metadata, p.timeout,
+			CASE WHEN p.unique_scope = 'started' THEN 'waiting' ELSE p.unique_scope END,
+			CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, $2, p.last_error, p.last_sqlstate, p.crashes,
+			p.failures, CASE WHEN p.max_attempts IS NOT NULL THEN {attempts_left} END
+		FROM picked p
+		ON CONFLICT DO NOTHING
+		RETURNING {columns}),
+	gone AS (DELETE FROM jobqueue.tasks d USING back b WHERE d.id = $1 AND d.id = b.id AND d.slot <> 0::int2)
+	SELECT * FROM back)",
+											   attempts_left("p"), phrase::claim_columns);
+static constinit Statement retry_waiting_statement{retry_waiting_sql, INT8OID, TIMESTAMPTZOID};
+static constinit Statement retry_finished_statement{retry_finished_sql, INT8OID, TIMESTAMPTZOID};
 
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
 	/* Once more at the end: somebody else may have brought it back while we waited for it. */
@@ -96,12 +99,67 @@ std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
 	return std::nullopt;
 }
 
-/* In the order of the ids: the index that there is, whatever the selection. */
-#define MATCHES(t)                                                                                                     \
-	"($1 IS NULL OR " t ".queue" CCOLL EQ "$1) AND ($2 IS NULL OR " t ".type" EQ "$2) AND ($3 IS NULL OR " t           \
-	".created_at" GE "$3) AND ($4 IS NULL OR " t ".created_at" LT "$4)"
-#define HAS_STATUS(t) "($6 IS NULL OR " t ".status" CCOLL EQ "$6)"
-#define FIRST_OF(t) " ORDER BY " t ".id LIMIT $5 FOR UPDATE SKIP LOCKED"
+/* $1 to $4 of a Selection, $5 its count, $6 its status. In the order of the ids, which has an index in any case. */
+static constexpr auto matches = sql(R"(
+	($1 IS NULL OR t.queue COLLATE "C" = $1) AND ($2 IS NULL OR t.type = $2)
+	AND ($3 IS NULL OR t.created_at >= $3) AND ($4 IS NULL OR t.created_at < $4))");
+static constexpr auto has_status = sql(R"(($6 IS NULL OR t.status COLLATE "C" = $6))");
+
+static constexpr auto select_live_sql = sql(R"(
+	SELECT t.id FROM jobqueue.tasks_live t
+	WHERE NOT t.status COLLATE "C" = {finished} AND {matches} AND {has_status}
+	ORDER BY t.id LIMIT $5
+	FOR UPDATE SKIP LOCKED)",
+											phrase::finished, matches, has_status);
+static constexpr auto select_failed_sql = sql(R"(
+	SELECT t.id FROM jobqueue.tasks_failed t
+	WHERE {matches}
+	ORDER BY t.id LIMIT $5
+	FOR UPDATE SKIP LOCKED)",
+											  matches);
+/* In the order of the index, which has the queue: nothing else leads to the dead letters among the live tasks. */
+static constexpr auto select_dead_letters_sql = sql(R"(
+	SELECT t.id FROM jobqueue.tasks_live t
+	WHERE t.status = 'pending' AND t.group_key IS NULL AND t.queue COLLATE "C" = $1 AND t.origin_queue IS NOT NULL
+		AND {matches}
+	ORDER BY t.priority, t.id NULLS FIRST LIMIT $5
+	FOR UPDATE SKIP LOCKED)",
+													matches);
+static constexpr auto select_grouped_dead_letters_sql = sql(R"(
+	SELECT t.id FROM jobqueue.tasks_live t
+	WHERE t.status = 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE "C" = $1 AND t.origin_queue IS NOT NULL
+		AND {matches}
+	ORDER BY t.priority, t.group_key COLLATE "C", t.id NULLS FIRST LIMIT $5
+	FOR UPDATE SKIP LOCKED)",
+															matches);
+template <typename Leaves> static constexpr auto delete_from(const Leaves &leaves) {
+	return sql(R"(
+	DELETE FROM jobqueue.{leaves} d
+	USING (
+		SELECT t.tableoid, t.id FROM jobqueue.{leaves} t
+		WHERE NOT t.status COLLATE "C" = 'processing' AND {matches} AND {has_status}
+		ORDER BY t.id LIMIT $5
+		FOR UPDATE SKIP LOCKED) o
+	WHERE d.id = o.id AND d.tableoid = o.tableoid
+	RETURNING d.id, d.status = 'completed', d.queue, d.priority, coalesce(d.group_key, ''))",
+			   leaves, leaves, matches, has_status);
+}
+static constexpr auto delete_sql = delete_from("tasks");
+static constexpr auto delete_live_sql = delete_from("tasks_live");
+static constexpr auto delete_failed_sql = delete_from("tasks_failed");
+
+/* With the types of $1 to $5. */
+template <typename Text, typename... Status>
+static constexpr Statement selecting_statement(const Text &text, Status... status) {
+	return Statement{text, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, status...};
+}
+static constinit Statement select_live_statement = selecting_statement(select_live_sql, TEXTOID);
+static constinit Statement select_failed_statement = selecting_statement(select_failed_sql);
+static constinit Statement select_dead_letters_statement = selecting_statement(select_dead_letters_sql);
+static constinit Statement select_grouped_dead_letters_statement = selecting_statement(select_grouped_dead_letters_sql);
+static constinit Statement delete_statement = selecting_statement(delete_sql, TEXTOID);
+static constinit Statement delete_live_statement = selecting_statement(delete_live_sql, TEXTOID);
+static constinit Statement delete_failed_statement = selecting_statement(delete_failed_sql, TEXTOID);
 
 static void add_selection(Params &params, const Selection &selection) {
 	params.add(selection.queue);
@@ -109,42 +167,12 @@ static void add_selection(Params &params, const Selection &selection) {
 	params.add_time(selection.since).add_time(selection.until).add(selection.count);
 }
 
-static constinit Statement select_live_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE NOT t.status" CCOLL EQ FINISHED
-	" AND " MATCHES("t") " AND " HAS_STATUS("t") FIRST_OF("t"),
-	TEXTOID,
-	TEXTOID,
-	TIMESTAMPTZOID,
-	TIMESTAMPTZOID,
-	INT4OID,
-	TEXTOID};
-
 std::vector<int64> select_live(const Selection &selection) {
 	Params params;
 	add_selection(params, selection);
 	params.add(selection.status);
 	return select_live_statement.run(params).ids();
 }
-
-static constinit Statement select_failed_statement{"SELECT t.id FROM jobqueue.tasks_failed t WHERE " MATCHES("t")
-													   FIRST_OF("t"),
-												   TEXTOID,
-												   TEXTOID,
-												   TIMESTAMPTZOID,
-												   TIMESTAMPTZOID,
-												   INT4OID};
-/* In the order of the index, which has the queue: nothing else leads to the dead letters among the live tasks. */
-#define SELECT_DEAD_LETTERS(with_group, order)                                                                         \
-	Statement {                                                                                                        \
-		"SELECT t.id FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.group_key " with_group             \
-		" AND t.queue" CCOLL EQ "$1 AND t.origin_queue IS NOT NULL AND " MATCHES("t") order                            \
-			" LIMIT $5 FOR UPDATE SKIP LOCKED",                                                                        \
-			TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID                                                  \
-	}
-static constinit Statement select_dead_letters_statement =
-	SELECT_DEAD_LETTERS("IS NULL", " ORDER BY t.priority, t.id NULLS FIRST");
-static constinit Statement select_grouped_dead_letters_statement =
-	SELECT_DEAD_LETTERS("IS NOT NULL", " ORDER BY t.priority, t.group_key" CCOLL ", t.id NULLS FIRST");
 
 Retried retry_failed(const Selection &selection) {
 	Retried retried;
@@ -171,18 +199,6 @@ Retried retry_failed(const Selection &selection) {
 	return retried;
 }
 
-#define DELETE_FROM(leaves)                                                                                            \
-	Statement {                                                                                                        \
-		"DELETE FROM jobqueue." leaves " d USING (SELECT t.tableoid, t.id FROM jobqueue." leaves                       \
-		" t WHERE NOT t.status" CCOLL EQ "'processing' AND " MATCHES("t") " AND " HAS_STATUS("t")                      \
-			FIRST_OF("t") ") o WHERE d.id" EQ "o.id AND d.tableoid" EQ "o.tableoid RETURNING d.id, d.status" EQ        \
-						  "\'completed\', d.queue, d.priority, coalesce(d.group_key, \'\')",                           \
-			TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID                                         \
-	}
-static constinit Statement delete_statement = DELETE_FROM("tasks");
-static constinit Statement delete_live_statement = DELETE_FROM("tasks_live");
-static constinit Statement delete_failed_statement = DELETE_FROM("tasks_failed");
-
 static std::vector<Removed> removed_of(const Rows &rows) {
 	std::vector<Removed> removed;
 	removed.reserve(rows.size());
@@ -207,12 +223,16 @@ std::vector<Removed> delete_tasks(const Selection &selection) {
 	return removed_of(statement.run(params));
 }
 
-static constinit Statement purge_queue_statement{
-	"DELETE FROM jobqueue.tasks_live d USING (SELECT t.id FROM jobqueue.tasks_live t WHERE t.queue" CCOLL EQ
-	"$1 AND t.status" CCOLL EQ
-	"ANY (ARRAY['pending', 'scheduled', 'blocked']) ORDER BY t.id FOR UPDATE SKIP LOCKED) o WHERE d.id" EQ
-	"o.id RETURNING d.id, false, d.queue, d.priority, coalesce(d.group_key, '')",
-	TEXTOID};
+static constinit Statement purge_queue_statement{R"(
+	DELETE FROM jobqueue.tasks_live d
+	USING (
+		SELECT t.id FROM jobqueue.tasks_live t
+		WHERE t.queue COLLATE "C" = $1 AND t.status COLLATE "C" = ANY (ARRAY['pending', 'scheduled', 'blocked'])
+		ORDER BY t.id
+		FOR UPDATE SKIP LOCKED) o
+	WHERE d.id = o.id
+	RETURNING d.id, false, d.queue, d.priority, coalesce(d.group_key, ''))",
+												 TEXTOID};
 
 std::vector<Removed> purge(std::string_view queue) {
 	Params params;

@@ -1,7 +1,8 @@
 /*
  * administration.hpp -- the statements behind what people do to tasks: cancel, retry, delete, purge.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -10,23 +11,26 @@
 
 namespace jobqueue::store {
 
-/* Any task that is not finished; none if there is no such task. */
+/* Cancels a task that is not finished. None if there is no such task. */
 struct Cancelled {
 	Lane lane;
 	bool runs_in_server;
 	std::string group; /* empty = none */
 };
 std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot);
-/* Failed and cancelled tasks and dead letters come back, unless their unique key is taken; scheduled ones get another time. */
+/*
+ * Failed and cancelled tasks and dead letters become pending or scheduled again, unless their unique key is taken;
+ * scheduled ones get another time.
+ */
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at);
 
-/* Which tasks a bulk operation is about; what is none matches all. Times are those of creation: since <= t < until. */
+/* Which tasks a bulk operation is about. None matches all. Times are those of creation: since <= t < until. */
 struct Selection {
 	std::optional<std::string> queue, type, status;
 	std::optional<TimestampTz> since, until;
 	int32 count;
 };
-/* What they take is locked by nobody else; "passed" counts what was left alone because its unique key is taken. */
+/* They pass over tasks that others have locked; "passed" counts those whose unique key is taken. */
 std::vector<int64> select_live(const Selection &selection);
 struct Retried {
 	std::vector<Claim> tasks;

@@ -11,22 +11,32 @@
 namespace jobqueue::store {
 
 /*
- * By their places: while we hold their locks, nobody but ourselves can move them. What it changes, begin_by_place() changes,
- * too (held_claims.cpp).
+ * Finds rows by their places: while this transaction holds their locks, nobody else can move them. What it changes,
+ * begin_by_place() changes, too (held_claims.cpp).
  */
-#define BEGIN(max_attempts)                                                                                             \
-	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = t.attempts" PLUS "1, "                          \
-	"max_attempts = " max_attempts ", processed_at = " NOW ", updated_at = " NOW                                        \
-	", lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL, unique_scope = " STARTED_SCOPE \
-	" WHERE t.ctid" EQ "ANY ($1) RETURNING "
-static constinit Statement begin_statement{
-	BEGIN(MAX_ATTEMPTS) "t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce(" MICROSECONDS(
-		"t.timeout") ", 0), t.payload, CASE WHEN " IS_SMALL " THEN t::jobqueue.tasks END",
-	TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
-static constinit Statement claim_statement{BEGIN(MAX_ATTEMPTS_OUTSIDE) "t.id, t::jobqueue.tasks", TIDARRAYOID,
-										   TIMESTAMPTZOID, TEXTOID};
-static constinit Statement claim_unhandled_statement{BEGIN("coalesce(t.max_attempts, 20)") "t.id, t::jobqueue.tasks",
-													 TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
+template <typename Attempts> static constexpr auto begin(const Attempts &max_attempts) {
+	return sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = 'processing', attempts = t.attempts + 1, max_attempts = {max_attempts},
+		processed_at = clock_timestamp(), updated_at = clock_timestamp(),
+		lease_expires_at = $2, claimed_by = $3, progress = NULL, progress_message = NULL, unique_scope = {started_scope}
+	WHERE t.ctid = ANY ($1))",
+			   max_attempts, phrase::started_scope);
+}
+static constexpr auto begin_sql = sql(R"({begin}
+	RETURNING t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, coalesce({timeout}, 0), t.payload,
+		CASE WHEN {is_small} THEN t::jobqueue.tasks END)",
+									  begin(phrase::max_attempts), phrase::microseconds("t.timeout"), phrase::is_small);
+static constexpr auto claim_sql = sql(R"({begin}
+	RETURNING t.id, t::jobqueue.tasks)",
+									  begin(phrase::max_attempts_outside));
+static constexpr auto claim_unhandled_sql = sql(R"({begin}
+	RETURNING t.id, t::jobqueue.tasks)",
+												begin("coalesce(t.max_attempts, 20)"));
+
+static constinit Statement begin_statement{begin_sql, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_statement{claim_sql, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
+static constinit Statement claim_unhandled_statement{claim_unhandled_sql, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
 
 /* Where a row is among the tasks that it came from: rows come in the order of their places. */
 static std::vector<std::pair<int64, size_t>> order_of(std::span<const Candidate> tasks) {

@@ -1,7 +1,8 @@
 /*
  * attempts.hpp -- the statements that begin attempts at locked tasks: by workers in the server, and by those outside.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -21,13 +22,13 @@ struct Attempt {
 	Datum row;		  /* jobqueue.tasks; 0 = it is large, or nobody needs it: row_as_claimed() has it */
 };
 /*
- * Tasks that this transaction has locked become processing; "lease" DT_NOEND: by a worker in the server. In their order,
- * without those that the transaction itself has changed since.
+ * Makes tasks processing that this transaction has locked. A "lease" of DT_NOEND is that of a worker in the server.
+ * Returns them in their order, without those that the transaction itself has changed since.
  */
 std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampTz lease, std::string_view claimed_by);
 /*
- * Likewise, for workers outside: their rows as columns of jobqueue.tasks; null for those that were not locked, and are
- * somebody else's by now. "unhandled": no task has a handler.
+ * Likewise, for workers outside. Returns rows of jobqueue.tasks; null for tasks that were not locked and have been
+ * claimed by others meanwhile. "unhandled": no task has a handler.
  */
 std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
 							 std::string_view claimed_by);

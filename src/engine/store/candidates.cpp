@@ -9,36 +9,44 @@
 
 namespace jobqueue::store {
 
-#define PENDING_IN_LANE                                                                                                \
-	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'pending' AND t.group_key IS NULL AND t.queue" CCOLL EQ           \
-	"$1 AND t.priority" EQ "$2 AND t.id" GE "$3 AND t.id" LE "$4 AND "
-#define LOCK_IN_ORDER " ORDER BY t.id NULLS FIRST LIMIT $5 FOR UPDATE OF t SKIP LOCKED"
+static constexpr auto pending_in_lane = sql(R"(
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'pending' AND t.group_key IS NULL AND t.queue COLLATE "C" = $1 AND t.priority = $2
+		AND t.id >= $3 AND t.id <= $4)");
 
-static constinit Statement lock_statement{"SELECT " CANDIDATE_COLUMNS PENDING_IN_LANE WANTED LOCK_IN_ORDER,
-										  TEXTOID,
-										  INT2OID,
-										  INT8OID,
-										  INT8OID,
-										  INT4OID,
-										  BOOLOID};
-static constinit Statement see_statement{"SELECT t.id, t.ctid, t.run_at" GT NOW " OR t.attempts" EQ
-										 "2147483647, jobqueue._raw_size(t.payload)" PENDING_IN_LANE WANTED
-										 " ORDER BY t.id NULLS FIRST LIMIT $5",
-										 TEXTOID,
-										 INT2OID,
-										 INT8OID,
-										 INT8OID,
-										 INT4OID};
-static constinit Statement first_statement{"SELECT t.id" PENDING_IN_LANE WANTED " ORDER BY t.id NULLS FIRST LIMIT 1",
-										   TEXTOID, INT2OID, INT8OID, INT8OID};
+static constexpr auto lock_sql = sql(R"(
+	SELECT {columns}
+	{pending_in_lane} AND {is_wanted}
+	ORDER BY t.id NULLS FIRST LIMIT $5
+	FOR UPDATE OF t SKIP LOCKED)",
+									 phrase::candidate_columns, pending_in_lane, phrase::is_wanted);
+static constexpr auto see_sql = sql(R"(
+	SELECT t.id, t.ctid, t.run_at > clock_timestamp() OR t.attempts = 2147483647, jobqueue._raw_size(t.payload)
+	{pending_in_lane} AND {is_wanted}
+	ORDER BY t.id NULLS FIRST LIMIT $5)",
+									pending_in_lane, phrase::is_wanted);
+static constexpr auto first_sql = sql(R"(
+	SELECT t.id
+	{pending_in_lane} AND {is_wanted}
+	ORDER BY t.id NULLS FIRST LIMIT 1)",
+									  pending_in_lane, phrase::is_wanted);
+static constexpr auto waiting_since_sql = sql(R"(
+	SELECT greatest(t.created_at, t.run_at)
+	{pending_in_lane}
+	ORDER BY t.id NULLS FIRST LIMIT 1)",
+											  pending_in_lane);
+static constexpr auto group_waiting_since_sql = sql(R"(
+	SELECT greatest(t.created_at, t.run_at)
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE "C" = $1 AND t.priority = $2
+	ORDER BY t.group_key COLLATE "C", t.id NULLS FIRST LIMIT 1)");
 
+static constinit Statement lock_statement{lock_sql, TEXTOID, INT2OID, INT8OID, INT8OID, INT4OID, BOOLOID};
+static constinit Statement see_statement{see_sql, TEXTOID, INT2OID, INT8OID, INT8OID, INT4OID};
+static constinit Statement first_statement{first_sql, TEXTOID, INT2OID, INT8OID, INT8OID};
 static constinit Statement waiting_since_statements[] = {
-	Statement{"SELECT greatest(t.created_at, t.run_at)" PENDING_IN_LANE "true ORDER BY t.id NULLS FIRST LIMIT 1",
-			  TEXTOID, INT2OID, INT8OID, INT8OID},
-	Statement{"SELECT greatest(t.created_at, t.run_at) FROM jobqueue.tasks_live t WHERE t.status" EQ
-			  "'pending' AND t.group_key IS NOT NULL AND t.queue" CCOLL EQ "$1 AND t.priority" EQ
-			  "$2 ORDER BY t.group_key" CCOLL ", t.id NULLS FIRST LIMIT 1",
-			  TEXTOID, INT2OID, INT8OID, INT8OID}};
+	Statement{waiting_since_sql, TEXTOID, INT2OID, INT8OID, INT8OID},
+	Statement{group_waiting_since_sql, TEXTOID, INT2OID, INT8OID, INT8OID}};
 
 TimestampTz waiting_since(const Lane &lane) {
 	Params params;
@@ -107,9 +115,9 @@ std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilt
 	return rows.empty() ? std::nullopt : std::optional(rows.int64_at(0, 1));
 }
 
-static constinit Statement put_aside_statement{
-	"UPDATE jobqueue.tasks_live t SET status = 'scheduled', updated_at = " NOW " WHERE t.id" EQ "ANY ($1)",
-	INT8ARRAYOID};
+static constinit Statement put_aside_statement{R"(
+	UPDATE jobqueue.tasks_live t SET status = 'scheduled', updated_at = clock_timestamp() WHERE t.id = ANY ($1))",
+											   INT8ARRAYOID};
 
 void put_aside(std::span<const int64> ids) {
 	Params params;

@@ -1,7 +1,8 @@
 /*
  * candidates.hpp -- the statements that find and lock the pending tasks of a lane that belong to no group.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -35,7 +36,7 @@ struct Candidate {
 
 /* Locks up to "count" pending tasks of a lane, in order, passing over locked ones. */
 std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
-/* Likewise, but where it can it locks none, and passes over none: no more than their places is known of them. */
+/* Likewise, but locks nothing and passes over nothing, where possible: then only ids and places are known. */
 std::vector<Candidate> see_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
 
 /* Since when the first pending task of a lane has waited; now, if there is none. */
@@ -45,7 +46,7 @@ std::optional<int64> first_pending(const Lane &lane, IdRange ids, const TypeFilt
 /* Pending tasks whose time has not come become scheduled. */
 void put_aside(std::span<const int64> ids);
 
-/* For statements of the stores: from the columns of CANDIDATE_COLUMNS. "claimed_by" is empty where rows are not asked for. */
+/* For stores: reads phrase::candidate_columns. "claimed_by" is empty where rows are not asked for. */
 Candidate candidate_at(const Rows &rows, uint64 row, std::string_view claimed_by);
 
 } // namespace jobqueue::store

@@ -54,11 +54,13 @@ Datum as_claimed(Datum row, int32 max_attempts, std::string_view claimed_by) {
 	});
 }
 
-static constinit Statement row_statement{
-	"SELECT t::jobqueue.tasks, " MAX_ATTEMPTS
-	", " STATUS_IS("processing") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND (" STATUS_IS(
-		"pending") " AND t.attempts" EQ "$2 OR " STATUS_IS("processing") " AND t.attempts" EQ "($2" PLUS "1))",
-	INT8OID, INT4OID};
+static constexpr auto row_sql = sql(R"(
+	SELECT t::jobqueue.tasks, {max_attempts}, {processing}
+	FROM jobqueue.tasks_live t
+	WHERE t.id = $1 AND ({pending} AND t.attempts = $2 OR {processing} AND t.attempts = $2 + 1))",
+									phrase::max_attempts, phrase::status_is("processing"), phrase::status_is("pending"),
+									phrase::status_is("processing"));
+static constinit Statement row_statement{row_sql, INT8OID, INT4OID};
 
 std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by) {
 	Params params;

@@ -1,7 +1,8 @@
 /*
  * claimed_row.hpp -- the row of a task, as the claim of a worker leaves it: what its handler sees.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -13,8 +14,8 @@ namespace jobqueue::store {
 Datum as_claimed(Datum row, int32 max_attempts, std::string_view claimed_by);
 
 /*
- * The row of a task that begin_attempts() has begun, or what it would make of it if this transaction has locked it; none if
- * it has changed meanwhile. "attempts": before it began. For the handler's eyes: nothing is written.
+ * The row of a task that begin_attempts() has begun; or the row as begin_attempts() would leave it, if this
+ * transaction has locked the task. None if the task has changed meanwhile. "attempts" is their number before this one.
  */
 std::optional<Datum> row_as_claimed(int64 id, int32 attempts, std::string_view claimed_by);
 

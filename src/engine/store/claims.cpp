@@ -17,10 +17,13 @@ std::vector<Claim> claims_of(const Rows &rows) {
 	return claims;
 }
 
-static constinit Statement lock_claim_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.id" EQ
-												"$1 AND t.attempts" EQ
-												"$2 AND " STATUS_IS("processing") " AND " IN_SERVER EQ "$3 FOR UPDATE",
-												INT8OID, INT4OID, BOOLOID};
+static constexpr auto lock_claim_sql = sql(R"(
+	SELECT {columns}
+	FROM jobqueue.tasks_live t
+	WHERE t.id = $1 AND t.attempts = $2 AND {processing} AND {in_server} = $3
+	FOR UPDATE)",
+										   phrase::claim_columns, phrase::status_is("processing"), phrase::in_server);
+static constinit Statement lock_claim_statement{lock_claim_sql, INT8OID, INT4OID, BOOLOID};
 
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
 	Params params;
@@ -28,8 +31,10 @@ std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server) {
 	return claims.empty() ? std::nullopt : std::optional(std::move(claims[0]));
 }
 
-static constinit Statement failed_attempts_statement{
-	"SELECT " FAILED_ATTEMPTS("t.") " FROM jobqueue.tasks_live t WHERE t.id" EQ "$1", INT8OID};
+static constexpr auto failed_attempts_sql = sql(R"(
+	SELECT {failed_attempts} FROM jobqueue.tasks_live t WHERE t.id = $1)",
+												phrase::failed_attempts);
+static constinit Statement failed_attempts_statement{failed_attempts_sql, INT8OID};
 
 int32 failed_attempts(int64 id) {
 	Params params;
@@ -37,8 +42,8 @@ int32 failed_attempts(int64 id) {
 	return rows.empty() ? 0 : rows.int32_at(0, 1);
 }
 
-static constinit Statement lock_free_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
-											   "ANY ($1) ORDER BY t.id FOR UPDATE SKIP LOCKED",
+static constinit Statement lock_free_statement{R"(
+	SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = ANY ($1) ORDER BY t.id FOR UPDATE SKIP LOCKED)",
 											   INT8ARRAYOID};
 
 std::vector<int64> lock_free(std::span<const int64> ids) {
@@ -47,16 +52,21 @@ std::vector<int64> lock_free(std::span<const int64> ids) {
 }
 
 /*
- * An attempt that has ended left the task waiting with this number, or processing with a higher one. Where its start was
- * forgotten, so may be that the task had become due just before.
+ * An attempt that has ended left the task waiting with this number, or processing with a higher one. Where the start of
+ * the attempt was forgotten, the server may also have forgotten that the task had become due just before.
  */
-static constinit Statement lock_crashed_statement{
-	"UPDATE jobqueue.tasks_live t SET status = 'processing', attempts = $2, max_attempts = " MAX_ATTEMPTS
-	", processed_at = CASE WHEN t.attempts" LT "$2 THEN " NOW " ELSE t.processed_at END, unique_scope = " STARTED_SCOPE
-	", lease_expires_at = 'infinity', updated_at = " NOW " WHERE t.id" EQ
-	"$1 AND (" STATUS_IS("processing") " AND t.attempts" LE "$2 AND " IN_SERVER " OR (" STATUS_IS(
-		"pending") " OR " STATUS_IS("scheduled") ") AND t.attempts" LT "$2) RETURNING " CLAIM_COLUMNS,
-	INT8OID, INT4OID};
+static constexpr auto lock_crashed_sql =
+	sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = 'processing', attempts = $2, max_attempts = {max_attempts},
+		processed_at = CASE WHEN t.attempts < $2 THEN clock_timestamp() ELSE t.processed_at END,
+		unique_scope = {started_scope}, lease_expires_at = 'infinity', updated_at = clock_timestamp()
+	WHERE t.id = $1
+		AND ({processing} AND t.attempts <= $2 AND {in_server} OR ({pending} OR {scheduled}) AND t.attempts < $2)
+	RETURNING {columns})",
+		phrase::max_attempts, phrase::started_scope, phrase::status_is("processing"), phrase::in_server,
+		phrase::status_is("pending"), phrase::status_is("scheduled"), phrase::claim_columns);
+static constinit Statement lock_crashed_statement{lock_crashed_sql, INT8OID, INT4OID};
 
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
 	Params params;
@@ -65,22 +75,38 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
 }
 
 /*
- * A restore may bring tasks before the row that tells us that it is one. What was attempted before this installation was
- * made is left alone.
+ * A restore may bring tasks before the row that says that it is a restore. What was attempted before this installation
+ * was made is left alone.
  */
-#define CLAIMED_HERE " AND t.processed_at" GE INSTALLED
+static constexpr auto expired = sql(R"(
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'processing' AND t.lease_expires_at < $1 AND t.processed_at >= {installed})",
+									phrase::installed);
 
-#define EXPIRED                                                                                                        \
-	" FROM jobqueue.tasks_live t WHERE t.status" EQ "'processing' AND t.lease_expires_at" LT "$1" CLAIMED_HERE
-#define ANY_EXPIRED EXPIRED " AND NOT t.id" EQ "ANY ($3) ORDER BY t.lease_expires_at LIMIT $2"
-static constinit Statement lock_expired_statement{"SELECT " CLAIM_COLUMNS ANY_EXPIRED " FOR UPDATE SKIP LOCKED",
-												  TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
-static constinit Statement lock_these_expired_statement{
-	"SELECT " CLAIM_COLUMNS EXPIRED " AND t.id" EQ "ANY ($2) FOR UPDATE SKIP LOCKED", TIMESTAMPTZOID, INT8ARRAYOID};
-static constinit Statement expired_ids_statement{"SELECT t.id" ANY_EXPIRED, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
-static constinit Statement in_server_statement{"SELECT " CLAIM_COLUMNS " FROM jobqueue.tasks_live t WHERE t.status" EQ
-											   "'processing' AND t.lease_expires_at" EQ "'infinity'" CLAIMED_HERE
-											   " ORDER BY t.lease_expires_at"};
+static constexpr auto lock_expired_sql = sql(R"(
+	SELECT {columns} {expired} AND NOT t.id = ANY ($3)
+	ORDER BY t.lease_expires_at LIMIT $2
+	FOR UPDATE SKIP LOCKED)",
+											 phrase::claim_columns, expired);
+static constexpr auto lock_these_expired_sql = sql(R"(
+	SELECT {columns} {expired} AND t.id = ANY ($2)
+	FOR UPDATE SKIP LOCKED)",
+												   phrase::claim_columns, expired);
+static constexpr auto expired_ids_sql = sql(R"(
+	SELECT t.id {expired} AND NOT t.id = ANY ($3)
+	ORDER BY t.lease_expires_at LIMIT $2)",
+											expired);
+static constexpr auto in_server_sql = sql(R"(
+	SELECT {columns}
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'processing' AND t.lease_expires_at = 'infinity' AND t.processed_at >= {installed}
+	ORDER BY t.lease_expires_at)",
+										  phrase::claim_columns, phrase::installed);
+
+static constinit Statement lock_expired_statement{lock_expired_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement lock_these_expired_statement{lock_these_expired_sql, TIMESTAMPTZOID, INT8ARRAYOID};
+static constinit Statement expired_ids_statement{expired_ids_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement in_server_statement{in_server_sql};
 
 std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch) {
 	Params params;
@@ -99,20 +125,24 @@ std::vector<Claim> claims_in_server() {
 	return claims_of(in_server_statement.run(none));
 }
 
-static constinit Statement extend_statement{"UPDATE jobqueue.tasks_live t SET lease_expires_at = $3, updated_at = " NOW
-											" WHERE t.id" EQ "$1 AND t.attempts" EQ
-											"$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER " RETURNING t.id",
-											INT8OID, INT4OID, TIMESTAMPTZOID};
+static constexpr auto extend_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t SET lease_expires_at = $3, updated_at = clock_timestamp()
+	WHERE t.id = $1 AND t.attempts = $2 AND {processing} AND NOT {in_server}
+	RETURNING t.id)",
+									   phrase::status_is("processing"), phrase::in_server);
+static constinit Statement extend_statement{extend_sql, INT8OID, INT4OID, TIMESTAMPTZOID};
 
 bool extend_lease(int64 id, int32 attempt, TimestampTz lease) {
 	Params params;
 	return !extend_statement.run(params.add(id).add(attempt).add_time(lease)).empty();
 }
 
-static constinit Statement progress_statement{
-	"UPDATE jobqueue.tasks_live t SET progress = $3, progress_message = $4, updated_at = " NOW " WHERE t.id" EQ
-	"$1 AND t.attempts" EQ "$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER " RETURNING t.id",
-	INT8OID, INT4OID, FLOAT4OID, TEXTOID};
+static constexpr auto progress_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t SET progress = $3, progress_message = $4, updated_at = clock_timestamp()
+	WHERE t.id = $1 AND t.attempts = $2 AND {processing} AND NOT {in_server}
+	RETURNING t.id)",
+										 phrase::status_is("processing"), phrase::in_server);
+static constinit Statement progress_statement{progress_sql, INT8OID, INT4OID, FLOAT4OID, TEXTOID};
 
 bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<std::string> &message) {
 	Params params;
@@ -121,9 +151,11 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 	return !progress_statement.run(params).empty();
 }
 
-static constinit Statement next_lease_statement{"SELECT t.lease_expires_at FROM jobqueue.tasks_live t WHERE t.status" EQ
-												"'processing' AND t.lease_expires_at" LT "'infinity' AND NOT t.id" EQ
-												"ANY ($1) ORDER BY t.lease_expires_at LIMIT 1",
+static constinit Statement next_lease_statement{R"(
+	SELECT t.lease_expires_at
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'processing' AND t.lease_expires_at < 'infinity' AND NOT t.id = ANY ($1)
+	ORDER BY t.lease_expires_at LIMIT 1)",
 												INT8ARRAYOID};
 
 TimestampTz next_lease(std::span<const int64> except) {
@@ -132,9 +164,10 @@ TimestampTz next_lease(std::span<const int64> except) {
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 
-static constinit Statement lock_one_free_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 FOR UPDATE SKIP LOCKED", INT8OID};
-static constinit Statement is_live_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "$1", INT8OID};
+static constinit Statement lock_one_free_statement{R"(
+	SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = $1 FOR UPDATE SKIP LOCKED)",
+												   INT8OID};
+static constinit Statement is_live_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = $1", INT8OID};
 
 bool lock_unless_locked(int64 id) {
 	Params to_lock, to_look_for;

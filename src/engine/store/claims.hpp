@@ -1,7 +1,8 @@
 /*
  * claims.hpp -- the statements about claims: locking them, and what a worker outside does to its own while it lasts.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -31,13 +32,13 @@ std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server);
 /* Of these tasks, those that nobody else has locked. They are locked. */
 std::vector<int64> lock_free(std::span<const int64> ids);
 /*
- * Like lock_claim(), for a worker's claim that is known to have existed when the server crashed, but may itself have been
- * forgotten: workers commit their claims without waiting for the disk. Then it is made again.
+ * Like lock_claim(), for a worker's claim that is known to have existed when the server crashed, but may itself have
+ * been forgotten: workers commit their claims without waiting for the disk. Then it is made again.
  */
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
 /* Leases that ended before "now". Locked. */
 std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch);
-/* Which they are. Neither locked nor changed; likewise the others of this kind. */
+/* The ids of what lock_expired() would lock. They are neither locked nor changed. */
 std::vector<int64> expired_ids(TimestampTz now, const Batch &batch);
 /* Claims of workers, dead or alive. Not locked. */
 std::vector<Claim> claims_in_server();
@@ -51,7 +52,7 @@ TimestampTz next_lease(std::span<const int64> except);
 /* Locks a task, if it is live; false, without waiting, if somebody else has locked it. */
 bool lock_unless_locked(int64 id);
 
-/* For statements of the stores: from the columns of CLAIM_COLUMNS. */
+/* For stores: reads phrase::claim_columns. */
 std::vector<Claim> claims_of(const Rows &rows);
 
 } // namespace jobqueue::store

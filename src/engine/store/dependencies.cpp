@@ -8,40 +8,58 @@
 
 namespace jobqueue::store {
 
-#define FIRST_PARENT(condition)                                                                                        \
-	"(SELECT d.parent_id FROM jobqueue.dependencies d WHERE " condition " AND d.parent_id" LE                          \
-	"$2 AND d.created_at" GE INSTALLED " ORDER BY d.parent_id, d.child_id LIMIT 1)"
-/* From one parent to the next: one may have children by the hundred thousand. */
-#define PARENTS_IN_RANGE                                                                                               \
-	"RECURSIVE p(id) AS (" FIRST_PARENT(                                                                               \
-		"d.parent_id" GE                                                                                               \
-		"$1") " UNION ALL SELECT n.parent_id FROM p, LATERAL " FIRST_PARENT("d.parent_id" GT "p.id") " n)"
-#define LOOK_AT(parents)                                                                                               \
-	"seen AS MATERIALIZED (SELECT f.id, t.status, t.result, n.status AS noted FROM (" parents ") f "                   \
-	"LEFT JOIN LATERAL (SELECT t.status, CASE WHEN t.status" EQ                                                        \
-	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ "f.id LIMIT 1) t ON true "           \
-	"LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id" EQ "f.id LIMIT 1) n ON true), "            \
-	"kept AS (INSERT INTO jobqueue.parents AS k (id, status, result) SELECT s.id, s.status, s.result FROM seen s "     \
-	"WHERE s.status" EQ FINISHED " AND (s.status OPERATOR(pg_catalog.<>) 'completed' OR s.result IS NOT NULL OR "      \
-	"s.noted IS NOT NULL) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result "          \
-	"WHERE k.status OPERATOR(pg_catalog.<>) EXCLUDED.status) "                                                         \
-	"SELECT s.id, s.status, s.noted FROM seen s"
-static constinit Statement look_at_parents_statement{
-	"WITH " PARENTS_IN_RANGE ", " LOOK_AT("SELECT p.id FROM p LIMIT $3"), INT8OID, INT8OID, INT4OID};
-static constinit Statement look_at_these_statement{"WITH " LOOK_AT("SELECT u.id FROM pg_catalog.unnest($1) u(id)"),
-												   INT8ARRAYOID};
-static constinit Statement waiting_children_statement{
-	"WITH " PARENTS_IN_RANGE " SELECT d.child_id FROM (SELECT p.id FROM p LIMIT $3) f, LATERAL (SELECT d.child_id FROM "
-	"jobqueue.dependencies d WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
-	"f.id AND NOT t.status" EQ FINISHED " OFFSET 0) AND d.parent_id" EQ "f.id AND d.child_id" GT "CASE WHEN f.id" EQ
-	"$1 THEN $4 ELSE -1::pg_catalog.int8 END AND NOT d.child_id" EQ "ANY ($6) AND d.created_at" GE INSTALLED
-	" ORDER BY d.parent_id, d.child_id) d LIMIT $5",
-	INT8OID,
-	INT8OID,
-	INT4OID,
-	INT8OID,
-	INT4OID,
-	INT8ARRAYOID};
+template <typename Condition> static constexpr auto first_parent(const Condition &condition) {
+	return sql(R"((
+			SELECT d.parent_id FROM jobqueue.dependencies d
+			WHERE {condition} AND d.parent_id <= $2 AND d.created_at >= {installed}
+			ORDER BY d.parent_id, d.child_id LIMIT 1))",
+			   condition, phrase::installed);
+}
+/* From one parent to the next, because a parent may have children by the hundred thousand. */
+static constexpr auto parents_in_range = sql(R"(
+	RECURSIVE p(id) AS ({first}
+		UNION ALL
+		SELECT n.parent_id FROM p, LATERAL {next} n))",
+											 first_parent("d.parent_id >= $1"), first_parent("d.parent_id > p.id"));
+template <typename Parents> static constexpr auto look_at(const Parents &parents) {
+	return sql(R"(
+	seen AS MATERIALIZED (
+		SELECT f.id, t.status, t.result, n.status AS noted
+		FROM ({parents}) f
+			LEFT JOIN LATERAL (
+				SELECT t.status, CASE WHEN t.status = 'completed' THEN t.result END AS result
+				FROM jobqueue.tasks t
+				WHERE t.id = f.id LIMIT 1) t ON true
+			LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id = f.id LIMIT 1) n ON true),
+	kept AS (
+		INSERT INTO jobqueue.parents AS k (id, status, result)
+		SELECT s.id, s.status, s.result FROM seen s
+		WHERE s.status = {finished} AND (s.status <> 'completed' OR s.result IS NOT NULL OR s.noted IS NOT NULL)
+		ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result
+			WHERE k.status <> EXCLUDED.status)
+	SELECT s.id, s.status, s.noted FROM seen s)",
+			   parents, phrase::finished);
+}
+static constexpr auto look_at_parents_sql =
+	sql("WITH {parents_in_range}, {look_at}", parents_in_range, look_at("SELECT p.id FROM p LIMIT $3"));
+static constexpr auto look_at_these_sql = sql("WITH {look_at}", look_at("SELECT u.id FROM unnest($1) u(id)"));
+static constexpr auto waiting_children_sql = sql(R"(
+	WITH {parents_in_range}
+	SELECT d.child_id
+	FROM (SELECT p.id FROM p LIMIT $3) f,
+		LATERAL (
+			SELECT d.child_id FROM jobqueue.dependencies d
+			WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id = f.id AND NOT t.status = {finished} OFFSET 0)
+				AND d.parent_id = f.id AND d.child_id > CASE WHEN f.id = $1 THEN $4 ELSE -1::int8 END
+				AND NOT d.child_id = ANY ($6) AND d.created_at >= {installed}
+			ORDER BY d.parent_id, d.child_id) d
+	LIMIT $5)",
+												 parents_in_range, phrase::finished, phrase::installed);
+
+static constinit Statement look_at_parents_statement{look_at_parents_sql, INT8OID, INT8OID, INT4OID};
+static constinit Statement look_at_these_statement{look_at_these_sql, INT8ARRAYOID};
+static constinit Statement waiting_children_statement{waiting_children_sql, INT8OID, INT8OID, INT4OID, INT8OID, INT4OID,
+													  INT8ARRAYOID};
 
 static ParentState state_of(std::string_view status) {
 	return status == "completed"   ? ParentState::completed
@@ -72,20 +90,32 @@ std::vector<Parent> look_at_these_parents(std::span<const int64> ids) {
 	return parents_of(look_at_these_statement.run(params.add(ids)));
 }
 
-static constinit Statement open_dependencies_statement{
-	"SELECT d.ctid, d.parent_id, d.child_id FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(id, n), LATERAL (SELECT d.ctid, "
-	"d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" GT
-	"CASE WHEN u.n" EQ "1 THEN $2 ELSE -1::pg_catalog.int8 END AND d.created_at" GE INSTALLED
-	" ORDER BY d.parent_id, d.child_id) d LIMIT $3",
-	INT8ARRAYOID, INT8OID, INT4OID};
+static constexpr auto open_dependencies_sql = sql(R"(
+	SELECT d.ctid, d.parent_id, d.child_id
+	FROM unnest($1) WITH ORDINALITY AS u(id, n),
+		LATERAL (
+			SELECT d.ctid, d.parent_id, d.child_id FROM jobqueue.dependencies d
+			WHERE d.parent_id = u.id AND d.child_id > CASE WHEN u.n = 1 THEN $2 ELSE -1::int8 END
+				AND d.created_at >= {installed}
+			ORDER BY d.parent_id, d.child_id) d
+	LIMIT $3)",
+												  phrase::installed);
+/* The row of a child says what it was told to wait for. */
+template <typename Columns> static constexpr auto open_of_children(const Columns &columns) {
+	return sql(R"(
+	SELECT {columns}
+	FROM jobqueue.dependents c, LATERAL unnest(c.parents) u(id),
+		LATERAL (
+			SELECT d.ctid, d.parent_id, d.child_id FROM jobqueue.dependencies d
+			WHERE d.parent_id = u.id AND d.child_id = c.id OFFSET 0) o
+	WHERE c.id = ANY ($1))",
+			   columns);
+}
+static constexpr auto open_of_children_sql =
+	sql("{open_of_children} ORDER BY o.parent_id, o.child_id", open_of_children("o.ctid, o.parent_id, o.child_id"));
 
-/* What a child was told to wait for is in its row. */
-#define OPEN_OF_CHILDREN(columns)                                                                                      \
-	"SELECT " columns " FROM jobqueue.dependents c, LATERAL pg_catalog.unnest(c.parents) u(id), LATERAL (SELECT "      \
-	"d.ctid, d.parent_id, d.child_id FROM jobqueue.dependencies d WHERE d.parent_id" EQ "u.id AND d.child_id" EQ       \
-	"c.id OFFSET 0) o WHERE c.id" EQ "ANY ($1)"
-static constinit Statement open_of_children_statement{
-	OPEN_OF_CHILDREN("o.ctid, o.parent_id, o.child_id") " ORDER BY o.parent_id, o.child_id", INT8ARRAYOID};
+static constinit Statement open_dependencies_statement{open_dependencies_sql, INT8ARRAYOID, INT8OID, INT4OID};
+static constinit Statement open_of_children_statement{open_of_children_sql, INT8ARRAYOID};
 
 static std::vector<OpenDependency> open_from(const Rows &rows) {
 	std::vector<OpenDependency> open;
@@ -115,17 +145,21 @@ std::vector<int64> waiting_children(IdRange ids, int64 child, int parents, const
 	return children;
 }
 
-static constinit Statement lock_blocked_statement{"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ
-												  "ANY ($1) AND " STATUS_IS("blocked") " FOR UPDATE SKIP LOCKED",
-												  INT8ARRAYOID};
-static constinit Statement lock_dependents_statement{
-	"SELECT c.id, c.waits_for, c.on_parent_failure FROM jobqueue.dependents c WHERE c.id" EQ
-	"ANY ($1) FOR UPDATE SKIP LOCKED",
-	INT8ARRAYOID};
-static constinit Statement not_blocked_statement{
-	"SELECT u.id FROM pg_catalog.unnest($1) u(id) WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
-	"u.id AND " STATUS_IS("blocked") " OFFSET 0)",
-	INT8ARRAYOID};
+static constexpr auto lock_blocked_sql = sql(R"(
+	SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = ANY ($1) AND {blocked} FOR UPDATE SKIP LOCKED)",
+											 phrase::status_is("blocked"));
+static constexpr auto not_blocked_sql = sql(R"(
+	SELECT u.id FROM unnest($1) u(id)
+	WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id = u.id AND {blocked} OFFSET 0))",
+											phrase::status_is("blocked"));
+
+static constinit Statement lock_blocked_statement{lock_blocked_sql, INT8ARRAYOID};
+static constinit Statement lock_dependents_statement{R"(
+	SELECT c.id, c.waits_for, c.on_parent_failure FROM jobqueue.dependents c
+	WHERE c.id = ANY ($1)
+	FOR UPDATE SKIP LOCKED)",
+													 INT8ARRAYOID};
+static constinit Statement not_blocked_statement{not_blocked_sql, INT8ARRAYOID};
 
 std::vector<Dependent> lock_dependents(std::span<const int64> ids) {
 	Params blocked, params;
@@ -145,22 +179,29 @@ std::vector<int64> not_blocked(std::span<const int64> ids) {
 	return not_blocked_statement.run(params.add(ids)).ids();
 }
 
-/* By their places: nobody changes such a row, and while our snapshot lasts its place is not another's. */
-static constinit Statement resolve_statement{
-	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY ($1) RETURNING d.parent_id, d.child_id", TIDARRAYOID};
-static constinit Statement set_waits_for_statement{
-	Statement::Join::hash,
-	"UPDATE jobqueue.dependents c SET waits_for = u.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS "
-	"u(id, n) WHERE c.id" EQ "ANY ($1) AND c.id" EQ "u.id",
-	INT8ARRAYOID, INT4ARRAYOID};
-static constinit Statement release_statement{
-	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN t.run_at" GT NOW
-	" THEN 'scheduled' ELSE 'pending' END, updated_at = " NOW " WHERE t.id" EQ
-	"ANY ($1) AND " STATUS_IS("blocked") " RETURNING t.id, t.type, t.queue, t.priority, CASE WHEN t.status" EQ
-										 "'scheduled' THEN t.run_at END, coalesce(t.group_key, '')",
-	INT8ARRAYOID};
-static constinit Statement forget_dependencies_statement{
-	"DELETE FROM jobqueue.dependencies d WHERE d.ctid" EQ "ANY (ARRAY(" OPEN_OF_CHILDREN("o.ctid") "))", INT8ARRAYOID};
+static constexpr auto release_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = CASE WHEN t.run_at > clock_timestamp() THEN 'scheduled' ELSE 'pending' END,
+		updated_at = clock_timestamp()
+	WHERE t.id = ANY ($1) AND {blocked}
+	RETURNING t.id, t.type, t.queue, t.priority, CASE WHEN t.status = 'scheduled' THEN t.run_at END,
+		coalesce(t.group_key, ''))",
+										phrase::status_is("blocked"));
+static constexpr auto forget_dependencies_sql = sql(R"(
+	DELETE FROM jobqueue.dependencies d WHERE d.ctid = ANY (ARRAY({places})))",
+													open_of_children("o.ctid"));
+
+/* By their places: nobody changes such a row, and while the snapshot lasts its place is not given to another. */
+static constinit Statement resolve_statement{R"(
+	DELETE FROM jobqueue.dependencies d WHERE d.ctid = ANY ($1) RETURNING d.parent_id, d.child_id)",
+											 TIDARRAYOID};
+static constinit Statement set_waits_for_statement{Statement::Join::hash, R"(
+	UPDATE jobqueue.dependents c SET waits_for = u.n
+	FROM ROWS FROM (unnest($1), unnest($2)) AS u(id, n)
+	WHERE c.id = ANY ($1) AND c.id = u.id)",
+												   INT8ARRAYOID, INT4ARRAYOID};
+static constinit Statement release_statement{release_sql, INT8ARRAYOID};
+static constinit Statement forget_dependencies_statement{forget_dependencies_sql, INT8ARRAYOID};
 
 std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies) {
 	Params params;
@@ -199,11 +240,12 @@ void forget_dependencies(std::span<const int64> children) {
 	forget_dependencies_statement.run(params.add(children));
 }
 
-static constinit Statement open_parents_statement{
-	"SELECT (SELECT d.parent_id FROM jobqueue.dependencies d WHERE d.parent_id" GE
-	"$1 ORDER BY d.parent_id, d.child_id LIMIT 1), "
-	"(SELECT d.parent_id FROM jobqueue.dependencies d ORDER BY d.parent_id DESC, d.child_id DESC LIMIT 1)",
-	INT8OID};
+static constinit Statement open_parents_statement{R"(
+	SELECT
+		(SELECT d.parent_id FROM jobqueue.dependencies d WHERE d.parent_id >= $1
+			ORDER BY d.parent_id, d.child_id LIMIT 1),
+		(SELECT d.parent_id FROM jobqueue.dependencies d ORDER BY d.parent_id DESC, d.child_id DESC LIMIT 1))",
+												  INT8OID};
 
 IdRange open_parents(int64 from) {
 	Params params;
@@ -213,11 +255,13 @@ IdRange open_parents(int64 from) {
 
 /* Outcomes */
 
-static constinit Statement note_outcomes_statement{
-	"INSERT INTO jobqueue.parents (id, status, result) SELECT u.id, $3, u.result FROM ROWS FROM (pg_catalog.unnest($1), "
-	"pg_catalog.unnest($2)) AS u(id, result) WHERE $4 OR EXISTS (SELECT 1 FROM jobqueue.dependencies d WHERE d.parent_id" EQ
-	"u.id OFFSET 0) ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result",
-	INT8ARRAYOID, JSONBARRAYOID, TEXTOID, BOOLOID};
+static constinit Statement note_outcomes_statement{R"(
+	INSERT INTO jobqueue.parents (id, status, result)
+	SELECT u.id, $3, u.result
+	FROM ROWS FROM (unnest($1), unnest($2)) AS u(id, result)
+	WHERE $4 OR EXISTS (SELECT 1 FROM jobqueue.dependencies d WHERE d.parent_id = u.id OFFSET 0)
+	ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result)",
+												   INT8ARRAYOID, JSONBARRAYOID, TEXTOID, BOOLOID};
 
 void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, bool all) {
 	Params params;
@@ -232,23 +276,26 @@ void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, b
 }
 
 /*
- * What has been kept is right, but for parents that were retried since, and for those of a task that did not wait for
- * them all.
+ * What was kept of a parent is right, except for parents that were retried since, and for those of a task that did not
+ * wait for them all.
  */
-static constinit Statement parent_results_statement{
-	"SELECT u.id, u.name, coalesce(t.status, p.status, 'completed'), CASE WHEN t.id IS NULL THEN p.result ELSE t.result END FROM jobqueue.dependents c, LATERAL "
-	"ROWS FROM (pg_catalog.unnest(c.parents), pg_catalog.unnest(c.names)) AS u(id, name) "
-	"LEFT JOIN LATERAL (SELECT p.status, p.result FROM jobqueue.parents p WHERE p.id" EQ "u.id LIMIT 1) p ON true "
-	"LEFT JOIN LATERAL (SELECT t.id, t.status, CASE WHEN t.status" EQ
-	"'completed' THEN t.result END AS result FROM jobqueue.tasks t WHERE t.id" EQ
-	"u.id AND (c.waits_for OPERATOR(pg_catalog.<>) 0 OR p.status OPERATOR(pg_catalog.<>) 'completed') LIMIT 1) t ON true "
-	"WHERE c.id" EQ "$1 ORDER BY u.id",
-	INT8OID};
+static constinit Statement parent_results_statement{R"(
+	SELECT u.id, u.name, coalesce(t.status, p.status, 'completed'),
+		CASE WHEN t.id IS NULL THEN p.result ELSE t.result END
+	FROM jobqueue.dependents c, LATERAL ROWS FROM (unnest(c.parents), unnest(c.names)) AS u(id, name)
+		LEFT JOIN LATERAL (SELECT p.status, p.result FROM jobqueue.parents p WHERE p.id = u.id LIMIT 1) p ON true
+		LEFT JOIN LATERAL (
+			SELECT t.id, t.status, CASE WHEN t.status = 'completed' THEN t.result END AS result
+			FROM jobqueue.tasks t
+			WHERE t.id = u.id AND (c.waits_for <> 0 OR p.status <> 'completed') LIMIT 1) t ON true
+	WHERE c.id = $1
+	ORDER BY u.id)",
+													INT8OID};
 
-static constinit Statement is_claimed_statement{"SELECT 1 FROM jobqueue.tasks_live t WHERE t.id" EQ
-												"$1 AND t.attempts" EQ
-												"$2 AND " STATUS_IS("processing") " AND NOT " IN_SERVER,
-												INT8OID, INT4OID};
+static constexpr auto is_claimed_sql = sql(R"(
+	SELECT 1 FROM jobqueue.tasks_live t WHERE t.id = $1 AND t.attempts = $2 AND {processing} AND NOT {in_server})",
+										   phrase::status_is("processing"), phrase::in_server);
+static constinit Statement is_claimed_statement{is_claimed_sql, INT8OID, INT4OID};
 
 bool is_claimed(int64 id, int32 attempt) {
 	Params params;
@@ -262,20 +309,28 @@ Rows parent_results(int64 id) {
 
 /* Maintenance */
 
-#define DEPENDENTS(which)                                                                                                \
-	"SELECT c.id, c.waits_for, t.status IS NULL OR t.status" EQ "'completed', t.status" EQ                               \
-	"ANY (ARRAY['failed', 'cancelled']) FROM (SELECT d.id, d.waits_for FROM jobqueue.dependents d WHERE d.created_at" GE \
-		INSTALLED " AND d.id" which ") c LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id" EQ         \
-	"c.id LIMIT 1) t ON true"
-static constinit Statement dependents_statement{DEPENDENTS(GT "$1 AND NOT d.id" EQ "ANY ($3) ORDER BY d.id LIMIT $2"),
-												INT8OID, INT4OID, INT8ARRAYOID};
-static constinit Statement these_dependents_statement{DEPENDENTS(EQ "ANY ($1)"), INT8ARRAYOID};
-static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dependents c WHERE c.id" EQ "ANY ($1)",
+template <typename Which> static constexpr auto select_dependents(const Which &which) {
+	return sql(R"(
+	SELECT c.id, c.waits_for, t.status IS NULL OR t.status = 'completed', t.status = ANY (ARRAY['failed', 'cancelled'])
+	FROM (
+		SELECT d.id, d.waits_for FROM jobqueue.dependents d
+		WHERE d.created_at >= {installed} AND {which}) c
+		LEFT JOIN LATERAL (SELECT t.status FROM jobqueue.tasks t WHERE t.id = c.id LIMIT 1) t ON true)",
+			   phrase::installed, which);
+}
+static constexpr auto dependents_sql = select_dependents("d.id > $1 AND NOT d.id = ANY ($3) ORDER BY d.id LIMIT $2");
+static constexpr auto these_dependents_sql = select_dependents("d.id = ANY ($1)");
+
+static constinit Statement dependents_statement{dependents_sql, INT8OID, INT4OID, INT8ARRAYOID};
+static constinit Statement these_dependents_statement{these_dependents_sql, INT8ARRAYOID};
+static constinit Statement remove_dependents_statement{"DELETE FROM jobqueue.dependents c WHERE c.id = ANY ($1)",
 													   INT8ARRAYOID};
-static constinit Statement remove_parents_statement{
-	Statement::Join::hash,
-	"DELETE FROM jobqueue.parents p WHERE NOT EXISTS (SELECT 1 FROM (SELECT pg_catalog.unnest(c.parents) AS id FROM "
-	"jobqueue.dependents c) r WHERE r.id" EQ "p.id) AND p.created_at" GE INSTALLED};
+static constexpr auto remove_parents_sql = sql(R"(
+	DELETE FROM jobqueue.parents p
+	WHERE NOT EXISTS (SELECT 1 FROM (SELECT unnest(c.parents) AS id FROM jobqueue.dependents c) r WHERE r.id = p.id)
+		AND p.created_at >= {installed})",
+											   phrase::installed);
+static constinit Statement remove_parents_statement{Statement::Join::hash, remove_parents_sql};
 
 std::vector<KnownDependent> dependents(int64 after, const Batch &batch) {
 	Params params;

@@ -1,7 +1,8 @@
 /*
  * dependencies.hpp -- the statements about tasks that wait for others.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -38,7 +39,8 @@ std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, in
 /* All of these children, in the same order. */
 std::vector<OpenDependency> open_dependencies_of(std::span<const int64> children);
 /*
- * Who waits for those of the first "parents" tasks in the range that have ended; of the first one, those after "child".
+ * The tasks that wait for those of the first "parents" tasks in the range that have ended; of the first parent, only
+ * those after "child".
  */
 std::vector<int64> waiting_children(IdRange ids, int64 child, int parents, const Batch &batch);
 
@@ -68,7 +70,9 @@ std::vector<Released> release(std::span<const int64> ids);
 /* What these still wait for. */
 void forget_dependencies(std::span<const int64> children);
 
-/* The lowest and highest parent that somebody waits for, where none is below "from"; an empty range if there is none. */
+/*
+ * The lowest and highest parent that somebody waits for, where none is below "from"; an empty range if there is none.
+ */
 IdRange open_parents(int64 from);
 
 /* Outcomes */

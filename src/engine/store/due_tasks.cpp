@@ -7,29 +7,50 @@
 
 namespace jobqueue::store {
 
-#define DUE_IF(scheduled, now)                                                                                         \
-	"SELECT s.id FROM jobqueue.tasks_live s WHERE " scheduled " AND s.run_at" LE now                                   \
-	" AND (s.processed_at IS NULL OR s.processed_at" GE INSTALLED ")"
-#define DUE(now) DUE_IF("s.status" EQ "'scheduled'", now)
+/* Tasks from before this installation that were attempted are left alone. */
+template <typename IsScheduled, typename Now>
+static constexpr auto due_if(const IsScheduled &is_scheduled, const Now &now) {
+	return sql(R"(
+		SELECT s.id FROM jobqueue.tasks_live s
+		WHERE {is_scheduled} AND s.run_at <= {now} AND (s.processed_at IS NULL OR s.processed_at >= {installed}))",
+			   is_scheduled, now, phrase::installed);
+}
 /* For a look-up by id: in this collation the index of due tasks does not apply, which would be read from end to end. */
-#define DUE_BY_ID(now) DUE_IF("s.status" CCOLL EQ "'scheduled'", now)
-#define DUE_IN_ORDER DUE("$2") " AND s.run_at" GE "$1 AND NOT s.id" EQ "ANY ($4) ORDER BY s.run_at, s.id LIMIT $3"
-#define PROMOTE(which)                                                                                                 \
-	"UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = " NOW " WHERE t.id" EQ "ANY (ARRAY(" which      \
-	" FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, '')"
-static constinit Statement promote_statement{PROMOTE(DUE_IN_ORDER), TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
-											 INT8ARRAYOID};
-static constinit Statement promote_these_statement{PROMOTE(DUE_BY_ID("$1") " AND s.id" EQ "ANY ($2)"), TIMESTAMPTZOID,
-												   INT8ARRAYOID};
-static constinit Statement promote_in_turns_statement{
-	PROMOTE(DUE_BY_ID(
-		"$2") " AND s.id" EQ
-			  "ANY (ARRAY(SELECT n.id FROM (SELECT l.id, l.run_at, pg_catalog.row_number() OVER (PARTITION BY l.queue "
-			  "ORDER BY l.run_at, l.id) AS turn FROM (SELECT d.id, d.queue, d.run_at FROM jobqueue.tasks_live d WHERE d.status" EQ
-			  "'scheduled' AND d.run_at" GE "$1 AND d.run_at" LE "$2 AND NOT d.id" EQ
-			  "ANY ($4) ORDER BY d.run_at DESC, d.id DESC LIMIT 4000) l) n ORDER BY n.turn, n.run_at LIMIT $3))"),
-	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
-static constinit Statement due_ids_statement{DUE_IN_ORDER, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+template <typename Now> static constexpr auto due_by_id(const Now &now) {
+	return due_if(R"(s.status COLLATE "C" = 'scheduled')", now);
+}
+static constexpr auto due_ids_sql = sql(R"({due}
+			AND s.run_at >= $1 AND NOT s.id = ANY ($4)
+		ORDER BY s.run_at, s.id LIMIT $3)",
+										due_if("s.status = 'scheduled'", "$2"));
+template <typename Which> static constexpr auto promote(const Which &which) {
+	return sql(R"(
+	UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = clock_timestamp()
+	WHERE t.id = ANY (ARRAY({which}
+		FOR UPDATE SKIP LOCKED))
+	RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, ''))",
+			   which);
+}
+static constexpr auto promote_sql = promote(due_ids_sql);
+static constexpr auto promote_these_sql = promote(sql("{due} AND s.id = ANY ($2)", due_by_id("$1")));
+static constexpr auto promote_in_turns_sql = promote(sql(R"({due}
+			AND s.id = ANY (ARRAY(
+				SELECT n.id
+				FROM (
+					SELECT l.id, l.run_at, row_number() OVER (PARTITION BY l.queue ORDER BY l.run_at, l.id) AS turn
+					FROM (
+						SELECT d.id, d.queue, d.run_at
+						FROM jobqueue.tasks_live d
+						WHERE d.status = 'scheduled' AND d.run_at >= $1 AND d.run_at <= $2 AND NOT d.id = ANY ($4)
+						ORDER BY d.run_at DESC, d.id DESC LIMIT 4000) l) n
+				ORDER BY n.turn, n.run_at LIMIT $3)))",
+														 due_by_id("$2")));
+
+static constinit Statement promote_statement{promote_sql, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement promote_these_statement{promote_these_sql, TIMESTAMPTZOID, INT8ARRAYOID};
+static constinit Statement promote_in_turns_statement{promote_in_turns_sql, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
+													  INT8ARRAYOID};
+static constinit Statement due_ids_statement{due_ids_sql, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 
 static std::vector<Due> due_of(const Rows &rows) {
 	std::vector<Due> due;
@@ -62,12 +83,17 @@ std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch
 	return due_ids_statement.run(params).ids();
 }
 
-static constinit Statement promote_next_statement{
-	"UPDATE jobqueue.tasks_live t SET status = 'pending', run_at = least(t.run_at, " NOW "), updated_at = " NOW
-	" WHERE t.id" EQ "ANY (ARRAY(SELECT s.id FROM jobqueue.tasks_live s WHERE s.status" EQ "'scheduled' AND s.type" EQ
-	"ANY ($2) AND s.origin_queue IS NULL AND ($1 IS NULL OR s.queue" CCOLL EQ "$1) AND NOT s.queue" CCOLL EQ
-	"ANY ($3) ORDER BY s.run_at, s.id LIMIT 1 FOR UPDATE SKIP LOCKED)) RETURNING t.id, t.type, t.queue, t.priority, coalesce(t.group_key, '')",
-	TEXTOID, TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement promote_next_statement{R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = 'pending', run_at = least(t.run_at, clock_timestamp()), updated_at = clock_timestamp()
+	WHERE t.id = ANY (ARRAY(
+		SELECT s.id FROM jobqueue.tasks_live s
+		WHERE s.status = 'scheduled' AND s.type = ANY ($2) AND s.origin_queue IS NULL
+			AND ($1 IS NULL OR s.queue COLLATE "C" = $1) AND NOT s.queue COLLATE "C" = ANY ($3)
+		ORDER BY s.run_at, s.id LIMIT 1
+		FOR UPDATE SKIP LOCKED))
+	RETURNING t.id, t.type, t.queue, t.priority, coalesce(t.group_key, ''))",
+												  TEXTOID, TEXTARRAYOID, TEXTARRAYOID};
 
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
 								std::span<const std::string> except) {
@@ -79,8 +105,10 @@ std::optional<Due> promote_next(const std::optional<std::string> &queue, std::sp
 	return Due{rows.int64_at(0, 1), rows.text_at(0, 2), rows.text_at(0, 3), rows.int16_at(0, 4), 0, rows.text_at(0, 5)};
 }
 
-static constinit Statement next_due_statement{"SELECT t.run_at FROM jobqueue.tasks_live t WHERE t.status" EQ
-											  "'scheduled' AND t.run_at" GE "$1 ORDER BY t.run_at, t.id LIMIT 1",
+static constinit Statement next_due_statement{R"(
+	SELECT t.run_at FROM jobqueue.tasks_live t
+	WHERE t.status = 'scheduled' AND t.run_at >= $1
+	ORDER BY t.run_at, t.id LIMIT 1)",
 											  TIMESTAMPTZOID};
 
 TimestampTz next_due(TimestampTz from) {

@@ -1,7 +1,8 @@
 /*
  * due_tasks.hpp -- the statements that make scheduled tasks pending.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 

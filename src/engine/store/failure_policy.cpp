@@ -7,16 +7,17 @@
 
 namespace jobqueue::store {
 
-static constinit Statement failure_policy_statement{
-	"SELECT h.backoff, " MICROSECONDS("h.first_delay") ", " MICROSECONDS(
-		"h.max_delay") ", h.jitter::pg_catalog.float8, "
-					   "coalesce($2" EQ "ANY (h.discard_sqlstates) OR pg_catalog.left($2, 2)" EQ
-					   "ANY (h.discard_sqlstates), false), CASE WHEN " HAS_DEAD_LETTERS
-					   " THEN h.dead_letter_queue END, h.on_failure, h.run_as, "
-					   "coalesce((SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname" EQ "h.run_as AND a.oid" EQ
-					   "h.run_as_oid), 0::pg_catalog.oid) "
-					   "FROM jobqueue.handlers h WHERE h.type" EQ "$1 AND ($4 OR " HAS_SAY_FOR_OTHERS_IN("$3") ")",
-	TEXTOID, TEXTOID, TEXTOID, BOOLOID};
+static constexpr auto failure_policy_sql =
+	sql(R"(
+	SELECT h.backoff, {first_delay}, {max_delay}, h.jitter::float8,
+		coalesce($2 = ANY (h.discard_sqlstates) OR left($2, 2) = ANY (h.discard_sqlstates), false),
+		CASE WHEN {has_dead_letters} THEN h.dead_letter_queue END, h.on_failure, h.run_as,
+		coalesce((SELECT a.oid FROM pg_roles a WHERE a.rolname = h.run_as AND a.oid = h.run_as_oid), 0::oid)
+	FROM jobqueue.handlers h
+	WHERE h.type = $1 AND ($4 OR {has_say}))",
+		phrase::microseconds("h.first_delay"), phrase::microseconds("h.max_delay"), phrase::has_dead_letters,
+		phrase::has_say_for_others_in("$3"));
+static constinit Statement failure_policy_statement{failure_policy_sql, TEXTOID, TEXTOID, TEXTOID, BOOLOID};
 
 FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate) {
 	Params params;
@@ -39,15 +40,21 @@ FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate) {
 	return policy;
 }
 
-/* A payload that is large is to be had from the task. The mark is believed where it matters, of types that are added so. */
-static constinit Statement failure_report_statement{
-	"SELECT pg_catalog.jsonb_build_object('id', t.id, 'type', t.type, 'queue', t.queue, 'payload', "
-	"CASE WHEN pg_catalog.pg_column_size(t.payload)" LE "262144 THEN t.payload END, 'created_by', t.created_by, "
-	"'attempts', t.attempts, 'error', pg_catalog.left($2, 8192), 'sqlstate', $3, 'dead_letter_queue', $4), "
-	"pg_catalog.jsonb_build_object('on_failure_of', t.id) FROM jobqueue.tasks_live t WHERE t.id" EQ
-	"$1 AND NOT (coalesce(t.metadata OPERATOR(pg_catalog.?) 'on_failure_of', false) AND EXISTS "
-	"(SELECT 1 FROM jobqueue.handlers h WHERE h.on_failure" EQ "t.type))",
-	INT8OID, TEXTOID, TEXTOID, TEXTOID};
+/*
+ * A payload that is large can be read from the task. The mark in the metadata counts only for types that handlers add
+ * on failure.
+ */
+static constinit Statement failure_report_statement{R"(
+	SELECT
+		jsonb_build_object('id', t.id, 'type', t.type, 'queue', t.queue,
+			'payload', CASE WHEN pg_column_size(t.payload) <= 262144 THEN t.payload END,
+			'created_by', t.created_by, 'attempts', t.attempts, 'error', left($2, 8192), 'sqlstate', $3,
+			'dead_letter_queue', $4),
+		jsonb_build_object('on_failure_of', t.id)
+	FROM jobqueue.tasks_live t
+	WHERE t.id = $1 AND NOT (coalesce(t.metadata ? 'on_failure_of', false)
+		AND EXISTS (SELECT 1 FROM jobqueue.handlers h WHERE h.on_failure = t.type)))",
+													INT8OID, TEXTOID, TEXTOID, TEXTOID};
 
 std::optional<FailureReport> failure_report(int64 id, const Failure &failure,
 											const std::optional<std::string> &dead_letter_queue) {

@@ -1,7 +1,8 @@
 /*
  * failure_policy.hpp -- the statements that tell what becomes of a failed attempt.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 

@@ -8,67 +8,97 @@
 
 namespace jobqueue::store {
 
-#define HOLDS "s.held OPERATOR(pg_catalog.<>) '{}'"
+static constexpr auto healthy = sql("{active} AND s.last_error IS NULL", phrase::schedule_is_active);
+static constexpr auto due = sql("{healthy} AND s.next_run_at IS NOT NULL", healthy);
+static constexpr auto holding = sql("{healthy} AND s.held <> '{}'", healthy);
+static constexpr auto failing = sql("{active} AND s.last_error IS NOT NULL", phrase::schedule_is_active);
 
 /* The names of roles, each with its first row in an index that begins with them: one step from each to the next. */
-#define ROLES(columns, condition, order)                                                                               \
-	"WITH RECURSIVE r AS ((SELECT " columns " FROM jobqueue.schedules s WHERE " condition " ORDER BY " order           \
-	" LIMIT 1) UNION ALL (SELECT n.* FROM r CROSS JOIN LATERAL (SELECT " columns                                       \
-	" FROM jobqueue.schedules s WHERE " condition " AND s.created_by" GT "r.created_by ORDER BY " order                \
-	" LIMIT 1) n)) SELECT * FROM r"
-#define HEALTHY ACTIVE_SCHEDULE " AND s.last_error IS NULL"
-#define DUE HEALTHY " AND s.next_run_at IS NOT NULL"
-#define HELD HEALTHY " AND " HOLDS
-#define FAILING ACTIVE_SCHEDULE " AND s.last_error IS NOT NULL"
-/* $1: roles; each sees at most $2 of its rows. */
-#define EACH_OF_ROLES "pg_catalog.unnest($1) u(role) CROSS JOIN LATERAL "
-#define OF_ROLE " AND s.created_by" EQ "u.role::pg_catalog.name "
-/* $1: roles, $2: names, behind which each sees at most $3 of its rows. */
-#define PAGES(condition, ready)                                                                                        \
-	"SELECT x.* FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) u(role, after) CROSS JOIN LATERAL ("     \
-	"SELECT s.created_by, s.name, " ready " FROM jobqueue.schedules s WHERE " condition OF_ROLE "AND s.name" GT        \
-	"u.after ORDER BY s.name LIMIT $3) x"
+template <typename Columns, typename Condition>
+static constexpr auto roles_of(const Columns &columns, const Condition &condition) {
+	return sql(R"(
+	WITH RECURSIVE r AS (
+		(SELECT {columns} FROM jobqueue.schedules s WHERE {condition} ORDER BY {columns} LIMIT 1)
+		UNION ALL
+		(SELECT n.*
+			FROM r CROSS JOIN LATERAL (
+				SELECT {columns} FROM jobqueue.schedules s
+				WHERE {condition} AND s.created_by > r.created_by
+				ORDER BY {columns} LIMIT 1) n))
+	SELECT * FROM r)",
+			   columns, condition, columns, columns, condition, columns);
+}
+static constexpr auto roles_due_sql =
+	roles_of("s.created_by, s.next_run_at", sql("{due} AND NOT s.name = ANY ($1)", due));
+static constexpr auto roles_holding_sql = roles_of("s.created_by", holding);
+static constexpr auto roles_failing_sql = roles_of("s.created_by", failing);
 
-#define BUT_THESE(names) " AND NOT s.name" EQ "ANY (" names ")"
-static constinit Statement roles_due_statement{
-	ROLES("s.created_by, s.next_run_at", DUE BUT_THESE("$1"), "s.created_by, s.next_run_at"), TEXTARRAYOID};
-static constinit Statement roles_holding_statement{ROLES("s.created_by", HELD, "s.created_by")};
-static constinit Statement roles_failing_statement{ROLES("s.created_by", FAILING, "s.created_by")};
-static constinit Statement lock_due_statement{
-	"SELECT x.* FROM " EACH_OF_ROLES "(" SCHEDULE_COLUMNS DUE OF_ROLE "AND s.next_run_at" LE
-	"$3" BUT_THESE("$4") " ORDER BY s.next_run_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED) x",
-	TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, TEXTARRAYOID};
-static constinit Statement holding_pages_statement{PAGES(HELD, "NOT " SCHEDULE_BUSY), TEXTARRAYOID, TEXTARRAYOID,
-												   INT4OID};
-static constinit Statement failing_pages_statement{PAGES(FAILING, "true"), TEXTARRAYOID, TEXTARRAYOID, INT4OID};
-static constinit Statement lock_named_statement{
-	SCHEDULE_COLUMNS ACTIVE_SCHEDULE " AND s.name" EQ "ANY ($1) FOR UPDATE OF s SKIP LOCKED", TEXTARRAYOID};
-static constinit Statement firing_statement{
-	"UPDATE jobqueue.schedules s SET next_run_at = $2, last_run_at = $3, last_task_id = $4, held = $5, "
-	"last_error = NULL WHERE s.name" EQ "$1",
-	TEXTOID,
-	TIMESTAMPTZOID,
-	TIMESTAMPTZOID,
-	INT8OID,
-	TIMESTAMPTZARRAYOID};
-static constinit Statement error_statement{"UPDATE jobqueue.schedules s SET last_error = $2 WHERE s.name" EQ
-										   "$1 AND (s.last_error IS NULL OR s.last_error OPERATOR(pg_catalog.<>) $2) "
-										   "RETURNING s.name",
+/* $1 is the roles. Each gives at most $2 of its rows. */
+static constexpr auto lock_due_sql = sql(R"(
+	SELECT x.*
+	FROM unnest($1) u(role) CROSS JOIN LATERAL (
+		{select_schedules}
+		WHERE {due} AND s.created_by = u.role::name AND s.next_run_at <= $3 AND NOT s.name = ANY ($4)
+		ORDER BY s.next_run_at LIMIT $2
+		FOR UPDATE OF s SKIP LOCKED) x)",
+										 phrase::select_schedules, due);
+static constexpr auto holding_sql = sql(R"(
+	SELECT x.last_task_id
+	FROM unnest($1) u(role) CROSS JOIN LATERAL (
+		SELECT s.last_task_id FROM jobqueue.schedules s
+		WHERE {holding} AND s.created_by = u.role::name AND s.last_task_id IS NOT NULL
+		ORDER BY s.name LIMIT $2) x)",
+										holding);
+/* $1 is the roles, $2 a name for each, after which each role gives at most $3 of its rows. */
+template <typename Condition, typename Ready>
+static constexpr auto pages(const Condition &condition, const Ready &ready) {
+	return sql(R"(
+	SELECT x.*
+	FROM ROWS FROM (unnest($1), unnest($2)) u(role, after) CROSS JOIN LATERAL (
+		SELECT s.created_by, s.name, {ready} FROM jobqueue.schedules s
+		WHERE {condition} AND s.created_by = u.role::name AND s.name > u.after
+		ORDER BY s.name LIMIT $3) x)",
+			   ready, condition);
+}
+static constexpr auto holding_pages_sql = pages(holding, sql("NOT {is_busy}", phrase::schedule_is_busy));
+static constexpr auto failing_pages_sql = pages(failing, "true");
+static constexpr auto lock_named_sql = sql(R"(
+	{select_schedules}
+	WHERE {active} AND s.name = ANY ($1)
+	FOR UPDATE OF s SKIP LOCKED)",
+										   phrase::select_schedules, phrase::schedule_is_active);
+static constexpr auto later_sql = sql(R"(
+	SELECT s.name, s.cron, s.time_zone, s.anchor, s.next_run_at FROM jobqueue.schedules s
+	WHERE {active} AND s.next_run_at > $1 AND s.name > $2
+	ORDER BY s.name LIMIT $3)",
+									  phrase::schedule_is_active);
+
+static constinit Statement roles_due_statement{roles_due_sql, TEXTARRAYOID};
+static constinit Statement roles_holding_statement{roles_holding_sql};
+static constinit Statement roles_failing_statement{roles_failing_sql};
+static constinit Statement lock_due_statement{lock_due_sql, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, TEXTARRAYOID};
+static constinit Statement holding_statement{holding_sql, TEXTARRAYOID, INT4OID};
+static constinit Statement holding_pages_statement{holding_pages_sql, TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement failing_pages_statement{failing_pages_sql, TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement lock_named_statement{lock_named_sql, TEXTARRAYOID};
+static constinit Statement later_statement{later_sql, TIMESTAMPTZOID, TEXTOID, INT4OID};
+static constinit Statement firing_statement{R"(
+	UPDATE jobqueue.schedules s
+	SET next_run_at = $2, last_run_at = $3, last_task_id = $4, held = $5, last_error = NULL
+	WHERE s.name = $1)", TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZARRAYOID};
+static constinit Statement error_statement{R"(
+	UPDATE jobqueue.schedules s SET last_error = $2
+	WHERE s.name = $1 AND (s.last_error IS NULL OR s.last_error <> $2)
+	RETURNING s.name)",
 										   TEXTOID, TEXTOID};
-static constinit Statement metadata_statement{
-	"SELECT pg_catalog.jsonb_build_object('schedule', $1, 'scheduled_for', $2)", TEXTOID, TIMESTAMPTZOID};
-static constinit Statement later_statement{
-	"SELECT s.name, s.cron, s.time_zone, s.anchor, s.next_run_at FROM jobqueue.schedules s WHERE " ACTIVE_SCHEDULE
-	" AND s.next_run_at" GT "$1 AND s.name" GT "$2 ORDER BY s.name LIMIT $3",
-	TIMESTAMPTZOID, TEXTOID, INT4OID};
-static constinit Statement timing_statement{
-	"UPDATE jobqueue.schedules s SET next_run_at = $2, anchor = $3 FROM (SELECT l.name FROM jobqueue.schedules l WHERE "
-	"l.name" EQ "$1 AND l.next_run_at" EQ "$4 FOR UPDATE SKIP LOCKED) l WHERE s.name" EQ "l.name RETURNING s.name",
-	TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-static constinit Statement holding_statement{"SELECT x.last_task_id FROM " EACH_OF_ROLES
-											 "(SELECT s.last_task_id FROM jobqueue.schedules s WHERE " HELD OF_ROLE
-											 "AND s.last_task_id IS NOT NULL ORDER BY s.name LIMIT $2) x",
-											 TEXTARRAYOID, INT4OID};
+static constinit Statement metadata_statement{"SELECT jsonb_build_object('schedule', $1, 'scheduled_for', $2)", TEXTOID,
+											  TIMESTAMPTZOID};
+static constinit Statement timing_statement{R"(
+	UPDATE jobqueue.schedules s SET next_run_at = $2, anchor = $3
+	FROM (SELECT l.name FROM jobqueue.schedules l WHERE l.name = $1 AND l.next_run_at = $4 FOR UPDATE SKIP LOCKED) l
+	WHERE s.name = l.name
+	RETURNING s.name)",
+											TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 
 static Datum array_of(const std::vector<TimestampTz> &times) {
 	return guard([&times] {
@@ -138,8 +168,8 @@ std::vector<Schedule> lock_schedules(std::span<const std::string> names) {
 	return schedules_from(lock_named_statement.run(params.add(names)));
 }
 
-static constinit Statement contents_statement{
-	"SELECT s.payload, s.command FROM jobqueue.schedules s WHERE s.name" EQ "$1", TEXTOID};
+static constinit Statement contents_statement{"SELECT s.payload, s.command FROM jobqueue.schedules s WHERE s.name = $1",
+											  TEXTOID};
 
 void fetch_contents(Schedule &schedule) {
 	Params params;

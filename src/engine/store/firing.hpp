@@ -1,7 +1,8 @@
 /*
  * firing.hpp -- the statements that fire schedules.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -24,7 +25,9 @@ std::vector<DueRole> roles_due(std::span<const std::string> but);
 /* Of those that hold something back, and of those that have failed. */
 std::vector<std::string> roles_holding();
 std::vector<std::string> roles_failing();
-/* What is due, "each" for each role at most, in order of time. Locked; those that others have locked are passed over. */
+/*
+ * What is due, "each" for each role at most, in order of time. Locked; those that others have locked are passed over.
+ */
 std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
 										 std::span<const std::string> but);
 /* Those that hold something back, or have failed: for each role "each" at most whose names come after the one given. */

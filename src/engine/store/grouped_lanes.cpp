@@ -9,46 +9,86 @@
 
 namespace jobqueue::store {
 
-#define IN_GROUPS(t) t ".group_key IS NOT NULL AND " t ".queue" CCOLL EQ "$1 AND " t ".priority" EQ "$2 "
-/* Whose turn it is in a group: the first that is pending; or the first at all, if one that is tried again holds it. */
-#define PENDING(t) t ".status" EQ "'pending' AND "
-#define PENDING_OR_TRIED(t)                                                                                            \
-	"(" t ".status" EQ "'pending' OR " t ".status" EQ "'scheduled' AND " t ".attempts" GT "0) AND "
-#define HEAD_COLUMNS                                                                                                   \
-	"t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter, t.status" EQ "'scheduled' AS held"
-#define NEXT_HEAD(whose, after)                                                                                        \
-	"SELECT " HEAD_COLUMNS " FROM jobqueue.tasks_live t WHERE " whose("t")                                             \
-		IN_GROUPS("t") "AND t.group_key" CCOLL GT after " AND t.group_key" CCOLL LT "$5 " GROUP_ORDER("t") "LIMIT 1"
-#define GROUP_HEADS(whose)                                                                                             \
-	"WITH RECURSIVE head AS (SELECT h.*, 1 AS n FROM (" NEXT_HEAD(                                                     \
-		whose, "$3") ") h UNION ALL "                                                                                  \
-					 "SELECT n.*, h.n" PLUS "1 FROM head h, LATERAL (" NEXT_HEAD(                                      \
-						 whose, "h.group_key") ") n WHERE h.n" LT "$4) "                                               \
-											   "SELECT h.group_key, h.id, h.type, h.dead_letter, h.held FROM head h"
+template <typename Alias> static constexpr auto in_groups(const Alias &t) {
+	return sql(R"({t}.group_key IS NOT NULL AND {t}.queue COLLATE "C" = $1 AND {t}.priority = $2)", t, t, t);
+}
+
+/*
+ * Which task of a group is its head: the first that is pending, or the first at all, if a task that waits for its next
+ * attempt keeps its place.
+ */
+namespace {
+
+struct Pending {
+	template <typename Alias> static constexpr auto of(const Alias &t) { return sql("{t}.status = 'pending'", t); }
+};
+struct PendingOrTried {
+	template <typename Alias> static constexpr auto of(const Alias &t) {
+		return sql("({t}.status = 'pending' OR {t}.status = 'scheduled' AND {t}.attempts > 0)", t, t, t);
+	}
+};
+
+} // namespace
+
+static constexpr auto head_columns =
+	sql("t.group_key, t.id, t.type, t.origin_queue IS NOT NULL AS dead_letter, t.status = 'scheduled' AS held");
+
+/* The head of the first group after a key. */
+template <typename Whose, typename After> static constexpr auto next_head(const After &after) {
+	return sql(R"(
+		SELECT {columns}
+		FROM jobqueue.tasks_live t
+		WHERE {whose} AND {in_groups} AND t.group_key COLLATE "C" > {after} AND t.group_key COLLATE "C" < $5
+		{in_order} LIMIT 1)",
+			   head_columns, Whose::of("t"), in_groups("t"), after, phrase::group_order("t"));
+}
+template <typename Whose>
+static constexpr auto group_heads_sql = sql(R"(
+	WITH RECURSIVE head AS (
+		SELECT h.*, 1 AS n FROM ({first}) h
+		UNION ALL
+		SELECT n.*, h.n + 1 FROM head h, LATERAL ({next}) n WHERE h.n < $4)
+	SELECT h.group_key, h.id, h.type, h.dead_letter, h.held FROM head h)",
+											next_head<Whose>("$3"), next_head<Whose>("h.group_key"));
+
+/* The tasks of one group, from an id on: those before it are known to be gone. */
+template <typename Whose, typename Alias> static constexpr auto in_group(const Alias &t) {
+	return sql(R"({whose} AND {in_groups} AND {t}.group_key COLLATE "C" = u.key AND {t}.id >= u.low {in_order})",
+			   Whose::of(t), in_groups(t), t, t, phrase::group_order(t));
+}
+template <typename Whose>
+static constexpr auto heads_of_sql = sql(R"(
+	SELECT h.group_key, h.id, h.type, h.dead_letter, h.held, u.low
+	FROM unnest($3, $4) AS u(key, low),
+		LATERAL (SELECT {columns} FROM jobqueue.tasks_live t WHERE {in_group} LIMIT 1) h)",
+										 head_columns, in_group<Whose>("t"));
+
+/*
+ * Reads again which task is the head, later than the group was found free. The numbers show if a task was passed over.
+ */
+template <typename Whose>
+static constexpr auto lock_in_groups_sql = sql(R"(
+	SELECT {columns}, t.group_key, h.n
+	FROM unnest($3, $4) AS u(key, low),
+		LATERAL (
+			SELECT o.place, row_number() OVER () AS n
+			FROM (SELECT c.ctid AS place FROM jobqueue.tasks_live c WHERE {in_group} LIMIT $5) o) h
+		JOIN jobqueue.tasks_live t ON t.ctid = h.place
+	WHERE {pending}
+	FOR UPDATE OF t SKIP LOCKED)",
+											   phrase::candidate_columns, in_group<Whose>("c"),
+											   phrase::status_is("pending"));
+
+/* Of each pair, the second is for lanes where a task that waits for its next attempt keeps its place. */
 static constinit Statement group_heads_statements[] = {
-	Statement{GROUP_HEADS(PENDING), TEXTOID, INT2OID, TEXTOID, INT4OID, TEXTOID},
-	Statement{GROUP_HEADS(PENDING_OR_TRIED), TEXTOID, INT2OID, TEXTOID, INT4OID, TEXTOID}};
-/* What is asked of one group: its tasks from an id on, of which those before are known to be gone. */
-#define IN_GROUP(whose, t)                                                                                             \
-	whose(t) IN_GROUPS(t) "AND " t ".group_key" CCOLL EQ "u.key AND " t ".id" GE "u.low " GROUP_ORDER(t)
-#define HEADS_OF(whose)                                                                                                \
-	"SELECT h.group_key, h.id, h.type, h.dead_letter, h.held, u.low FROM unnest($3, $4) AS u(key, low), LATERAL ("     \
-	"SELECT " HEAD_COLUMNS " FROM jobqueue.tasks_live t WHERE " IN_GROUP(whose, "t") "LIMIT 1) h"
+	Statement{group_heads_sql<Pending>, TEXTOID, INT2OID, TEXTOID, INT4OID, TEXTOID},
+	Statement{group_heads_sql<PendingOrTried>, TEXTOID, INT2OID, TEXTOID, INT4OID, TEXTOID}};
 static constinit Statement heads_of_statements[] = {
-	Statement{HEADS_OF(PENDING), TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID},
-	Statement{HEADS_OF(PENDING_OR_TRIED), TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID}};
-/* Which is the head is read again, later than the group was found free; the numbers tell if one was passed over. */
-#define LOCK_IN_GROUPS(whose)                                                                                          \
-	"SELECT " CANDIDATE_COLUMNS ", t.group_key, h.n "                                                                  \
-	"FROM unnest($3, $4) AS u(key, low), LATERAL (SELECT o.place, pg_catalog.row_number() OVER () AS n FROM ("         \
-	"SELECT c.ctid AS place FROM jobqueue.tasks_live c WHERE " IN_GROUP(                                               \
-		whose, "c") "LIMIT $5) o) h "                                                                                  \
-					"JOIN jobqueue.tasks_live t ON t.ctid" EQ                                                          \
-					"h.place WHERE " STATUS_IS("pending") " FOR UPDATE OF t SKIP LOCKED"
-#define LOCK_IN_GROUPS_TYPES TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID, INT4OID, BOOLOID
+	Statement{heads_of_sql<Pending>, TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID},
+	Statement{heads_of_sql<PendingOrTried>, TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID}};
 static constinit Statement lock_in_groups_statements[] = {
-	Statement{LOCK_IN_GROUPS(PENDING), LOCK_IN_GROUPS_TYPES},
-	Statement{LOCK_IN_GROUPS(PENDING_OR_TRIED), LOCK_IN_GROUPS_TYPES}};
+	Statement{lock_in_groups_sql<Pending>, TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID, INT4OID, BOOLOID},
+	Statement{lock_in_groups_sql<PendingOrTried>, TEXTOID, INT2OID, TEXTARRAYOID, INT8ARRAYOID, INT4OID, BOOLOID}};
 
 static std::vector<GroupHead> heads_from(const Rows &rows) {
 	std::vector<GroupHead> heads;

@@ -1,7 +1,8 @@
 /*
  * grouped_lanes.hpp -- the statements that find and lock the pending tasks of groups.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -18,15 +19,18 @@ struct GroupHead {
 	bool held;				  /* it waits for its next attempt, and the others for it */
 	int64 low = PG_INT64_MIN; /* there is nothing before this id */
 };
-/* "held": a task that waits for its next attempt keeps its place. Of up to "count" groups, in the order of their keys, between these two; what lies beyond is not touched. */
+/*
+ * The heads of up to "count" groups whose keys are between these two, in the order of the keys. What lies beyond is not
+ * read. "held": a task that waits for its next attempt keeps its place.
+ */
 std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std::optional<std::string_view> before,
 								   int count, bool held);
-/* Of these groups, from the given ids on. */
+/* The heads of these groups, where nothing is before the given ids. */
 std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows,
 								bool held);
 /*
- * Locks up to "each" tasks of each of these groups, in their order from the head on. Those that cannot be had in this order,
- * because the head is another by now, or locked, are "passed". They are not asked whether the filter wants them.
+ * Locks up to "each" tasks of each of these groups, in their order from the head on. Tasks that cannot be had in this
+ * order, because the head is another one by now, or locked, are "passed". The filter is not applied to them.
  */
 std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,
 									  int each, bool held);

@@ -1,7 +1,8 @@
 /*
  * handlers.hpp -- the statements about handlers.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -55,7 +56,10 @@ void put_handler(const HandlerSettings &handler);
 /* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
 void change_handler(const HandlerSettings &change);
 bool delete_handler(std::string_view type);
-/* A queue for dead letters that handlers' tasks go to by default, so that nobody would serve them; none if all is well. */
+/*
+ * A queue for dead letters that is also the queue of a handler, whose tasks nobody would serve. None if there is no
+ * such queue.
+ */
 std::optional<std::string> unserved_queue();
 
 /* Whoever's they are. */

@@ -137,7 +137,10 @@ std::vector<int64> complete_by_place(std::span<const int64> ids, std::span<const
 		const auto value = [&changes](AttrNumber column) { return changes.values[column - 1]; };
 		size_t count = 0;
 		for (const Known &claim : known) {
-			/* A claim is named by id and attempt; one without a lease that ends is a worker's in the server, or by hand. */
+			/*
+			 * A claim is named by id and attempt; one without a lease that ends is a worker's in the server, or by
+			 * hand.
+			 */
 			if (fetch_row(changes, claim.place) && DatumGetInt64(value(columns.id)) == claim.id &&
 				DatumGetInt32(value(columns.attempts)) == claim.attempt && !is_null(columns.lease_expires_at) &&
 				!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value(columns.lease_expires_at))) &&

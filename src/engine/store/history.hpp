@@ -1,7 +1,8 @@
 /*
- * history.hpp -- the statements about tasks that are finished: those that move them to where they are kept, and that remove them.
+ * history.hpp -- the statements that move finished tasks to the history, and remove them from it.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -24,14 +25,14 @@ struct Ring {
 /* Until it turns for the first time, no row says so: leaf 1, since the installation. */
 Ring history_ring();
 void set_history_ring(const Ring &ring);
-/* Throws 55P03 if somebody reads it at the moment: nobody shall wait for us. */
+/* Throws 55P03 if somebody reads the leaf at the moment, so that nobody waits for this transaction. */
 void empty_history(int slot);
 /* A history leaf with rows in it; 0 if there is none. */
 int occupied_history();
 
 /* As empty_history(), but waits for those who read the leaf, as long as lock_timeout allows. */
 void empty_history_patiently(int slot);
-/* Where it cannot be emptied at once: removes rows after an id, in the order of ids, but for those that are locked. */
+/* Where a leaf cannot be emptied at once: removes rows after an id, in the order of the ids, except locked ones. */
 struct Thinned {
 	int64 last;
 	int64 count;

@@ -9,46 +9,57 @@
 
 namespace jobqueue::store {
 
-static constinit Statement standing_statement{
-	"SELECT pg_catalog.count(*)" EQ "1 AND pg_catalog.bool_and(i.database" EQ "$1), "
-	"coalesce(pg_catalog.bool_or(" IS_REPLICATED "), false), "
-	"coalesce(pg_catalog.bool_or(i.server_started_at" EQ "$4), false), "
-	"coalesce(pg_catalog.bool_and(i.system_identifier" EQ "$2 AND i.server_version" EQ "$3), false) "
-	"FROM jobqueue.incarnation i",
-	OIDOID, INT8OID, INT4OID, TIMESTAMPTZOID};
+static constexpr auto standing_sql = sql(R"(
+	SELECT count(*) = 1 AND bool_and(i.database = $1),
+		coalesce(bool_or({is_replicated}), false),
+		coalesce(bool_or(i.server_started_at = $4), false),
+		coalesce(bool_and(i.system_identifier = $2 AND i.server_version = $3), false)
+	FROM jobqueue.incarnation i)",
+										 phrase::is_replicated);
+static constexpr auto new_incarnation_sql = sql(R"(
+	INSERT INTO jobqueue.incarnation (database, created_at, system_identifier, server_version, server_started_at,
+		adopted_subscriptions)
+	VALUES ($1, coalesce($2, clock_timestamp()), $3, $4, $5, ARRAY(SELECT r.srsubid {by_subscription})))",
+												phrase::by_subscription);
+static constexpr auto adopt_handlers_sql =
+	sql(R"(
+	UPDATE jobqueue.handlers h
+	SET incarnation = i.id, run_as_oid = {run_as_oid}, function_owner = {function_owner},
+		backoff_owner = {backoff_owner}
+	FROM jobqueue.incarnation i
+	WHERE h.incarnation <> i.id
+	RETURNING h.type)",
+		phrase::oid_of("h.run_as"), phrase::owner_of("h.handler"), phrase::owner_of("h.backoff_function"));
+static constexpr auto replicated_sql = sql("SELECT 1 {by_subscription} LIMIT 1", phrase::by_subscription);
+
+static constinit Statement standing_statement{standing_sql, OIDOID, INT8OID, INT4OID, TIMESTAMPTZOID};
 /* Recorded for whoever looks at a copy; nothing is paused because of it. */
 static constinit Statement settle_statement{
 	"UPDATE jobqueue.incarnation i SET system_identifier = $1, server_version = $2", INT8OID, INT4OID};
 static constinit Statement disown_statement{
-	"UPDATE jobqueue.incarnation i SET database = 0::pg_catalog.oid WHERE NOT i.database" EQ "0::pg_catalog.oid"};
-/* As old as the oldest: the claims that were made there are ours from now on. */
-static constinit Statement first_incarnation_statement{
-	"SELECT pg_catalog.min(i.created_at) FROM jobqueue.incarnation i"};
+	"UPDATE jobqueue.incarnation i SET database = 0::oid WHERE NOT i.database = 0::oid"};
+/* The new one is as old as the oldest: the claims that were made there are this installation's from now on. */
+static constinit Statement first_incarnation_statement{"SELECT min(i.created_at) FROM jobqueue.incarnation i"};
 static constinit Statement drop_incarnations_statement{"DELETE FROM jobqueue.incarnation"};
-static constinit Statement new_incarnation_statement{
-	"INSERT INTO jobqueue.incarnation (database, created_at, system_identifier, server_version, server_started_at, "
-	"adopted_subscriptions) VALUES ($1, coalesce($2, " NOW "), $3, $4, $5, "
-	"ARRAY(SELECT r.srsubid " BY_SUBSCRIPTION "))",
-	OIDOID,
-	TIMESTAMPTZOID,
-	INT8OID,
-	INT4OID,
-	TIMESTAMPTZOID};
+static constinit Statement new_incarnation_statement{new_incarnation_sql, OIDOID, TIMESTAMPTZOID, INT8OID, INT4OID,
+													 TIMESTAMPTZOID};
 /* Past every id that is there: rows that were copied have not drawn theirs from this sequence. */
-static constinit Statement advance_ids_statement{
-	"SELECT pg_catalog.setval('jobqueue.tasks_id_seq', m.id) FROM (SELECT greatest("
-	"(SELECT pg_catalog.max(t.id) FROM jobqueue.tasks t), (SELECT pg_catalog.max(d.id) FROM jobqueue.dependents d), "
-	"(SELECT pg_catalog.max(d.parent_id) FROM jobqueue.dependencies d), (SELECT pg_catalog.max(p.id) FROM jobqueue.parents p), "
-	"(SELECT pg_catalog.max(u.task_id) FROM jobqueue.unique_keys u), "
-	"(SELECT pg_catalog.max(s.last_task_id) FROM jobqueue.schedules s)) AS id) m, jobqueue.tasks_id_seq q "
-	"WHERE m.id" GE "q.last_value AND m.id" GT "0"};
-static constinit Statement adopt_handlers_statement{
-	"UPDATE jobqueue.handlers h SET incarnation = i.id, run_as_oid = " OID_OF("h.run_as") ", function_owner = " OWNER_OF(
-		"h.handler") ", backoff_owner = " OWNER_OF("h.backoff_function") " FROM jobqueue.incarnation i "
-																		 "WHERE h.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING h.type"};
-
+static constinit Statement advance_ids_statement{R"(
+	SELECT setval('jobqueue.tasks_id_seq', m.id)
+	FROM (
+		SELECT greatest(
+			(SELECT max(t.id) FROM jobqueue.tasks t),
+			(SELECT max(d.id) FROM jobqueue.dependents d),
+			(SELECT max(d.parent_id) FROM jobqueue.dependencies d),
+			(SELECT max(p.id) FROM jobqueue.parents p),
+			(SELECT max(u.task_id) FROM jobqueue.unique_keys u),
+			(SELECT max(s.last_task_id) FROM jobqueue.schedules s)) AS id) m,
+		jobqueue.tasks_id_seq q
+	WHERE m.id >= q.last_value AND m.id > 0)"};
+static constinit Statement adopt_handlers_statement{adopt_handlers_sql};
 static constinit Statement adopt_access_statement{
-	"UPDATE jobqueue.access a SET role_oid = r.oid FROM pg_catalog.pg_roles r WHERE r.rolname" EQ "a.role"};
+	"UPDATE jobqueue.access a SET role_oid = r.oid FROM pg_roles r WHERE r.rolname = a.role"};
+static constinit Statement replicated_statement{replicated_sql};
 
 static Params &add_server(Params &params) {
 	return params.add(static_cast<int64>(GetSystemIdentifier())).add(static_cast<int32>(compat::major_version()));
@@ -75,8 +86,6 @@ Standing standing() {
 	}
 	return standing;
 }
-
-static constinit Statement replicated_statement{"SELECT 1 " BY_SUBSCRIPTION " LIMIT 1"};
 
 bool is_replicated() {
 	Params none;
@@ -114,9 +123,10 @@ bool adopt() {
 }
 
 /* Older by as much as has been done since the clock was set, which must be younger. */
-static constinit Statement installation_statement{"UPDATE jobqueue.incarnation i SET created_at = $1" MINUS
-												  "'10 minutes'::pg_catalog.interval WHERE i.created_at" GT
-												  "$1 RETURNING i.id",
+static constinit Statement installation_statement{R"(
+	UPDATE jobqueue.incarnation i SET created_at = $1 - '10 minutes'::interval
+	WHERE i.created_at > $1
+	RETURNING i.id)",
 												  TIMESTAMPTZOID};
 
 bool correct_installation(TimestampTz now) {

@@ -1,7 +1,8 @@
 /*
  * incarnation.hpp -- the statements about jobqueue.incarnation: which database and server the tasks belong to.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -24,9 +25,11 @@ bool is_replicated();
 void settle();
 /* From now on it is nobody's, until adopt(), even if what told us so is gone. */
 void disown();
-/* Makes it ours, handlers that came from elsewhere too; false if it was. New ids come after those that are there. */
+/* Makes the database, and handlers that came from elsewhere, this installation's. False if they were. New ids are above
+ * those in use. */
 bool adopt();
 
+/* The extension, as it is installed. */
 struct Extension {
 	Oid oid;
 	Oid owner;

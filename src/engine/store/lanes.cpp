@@ -8,58 +8,84 @@
 namespace jobqueue::store {
 
 /*
- * Loose index scans: from one lane to the next, without reading what is in them. Looking between two known lanes must
- * not touch either: the first entries of a lane may be dead by the million. (A comparison of rows would not do: as an
- * upper bound it stops a scan only where its first column decides.)
+ * Loose index scans: a step goes from one lane to the next, without reading what is in them. Looking between two known
+ * lanes must not touch either, because the first entries of a lane may be dead by the million. (A comparison of rows
+ * would not do: as an upper bound it stops a scan only where its first column decides.)
  */
-#define FIRST_IN_ORDER " ORDER BY t.queue" CCOLL ", t.priority, t.id NULLS FIRST LIMIT 1"
-#define FIRST_LANE(condition)                                                                                          \
-	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
-	"'pending' AND t.group_key IS NULL AND " condition FIRST_IN_ORDER ")"
+template <typename Condition> static constexpr auto first_lane(const Condition &condition) {
+	return sql(R"((
+		SELECT t.queue, t.priority, t.id
+		FROM jobqueue.tasks_live t
+		WHERE t.status = 'pending' AND t.group_key IS NULL AND {condition}
+		ORDER BY t.queue COLLATE "C", t.priority, t.id NULLS FIRST LIMIT 1))",
+			   condition);
+}
+template <typename Condition> static constexpr auto first_group_lane(const Condition &condition) {
+	return sql(R"((
+		SELECT t.queue, t.priority, t.id
+		FROM jobqueue.tasks_live t
+		WHERE t.status = 'pending' AND t.group_key IS NOT NULL AND {condition}
+		{in_order} LIMIT 1))",
+			   condition, phrase::group_order("t"));
+}
 
-static constinit Statement new_priorities_statement{
-	"SELECT n.queue, n.priority FROM unnest($1, $2, $3) AS g(queue, low, high), LATERAL " FIRST_LANE(
-		"t.queue" CCOLL EQ "g.queue AND t.priority" GT "g.low AND t.priority" LT "g.high") " n",
-	TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID};
-static constinit Statement new_queues_statement{
-	"SELECT n.queue, n.priority FROM unnest($1, $2) AS g(low, high), LATERAL " FIRST_LANE(
-		"t.queue" CCOLL GT "g.low AND t.queue" CCOLL LT "g.high") " n",
-	TEXTARRAYOID, TEXTARRAYOID};
-static constinit Statement last_queues_statement{
-	"SELECT n.queue, n.priority FROM " FIRST_LANE("t.queue" CCOLL GT "$1") " n", TEXTOID};
-#define FIRST_GROUP_LANE(condition)                                                                                    \
-	"(SELECT t.queue, t.priority, t.id FROM jobqueue.tasks_live t WHERE t.status" EQ                                   \
-	"'pending' AND t.group_key IS NOT NULL AND " condition GROUP_ORDER("t") "LIMIT 1)"
+static constexpr auto new_priorities_sql =
+	sql(R"(
+	SELECT n.queue, n.priority FROM unnest($1, $2, $3) AS g(queue, low, high), LATERAL {first_lane} n)",
+		first_lane(R"(t.queue COLLATE "C" = g.queue AND t.priority > g.low AND t.priority < g.high)"));
+static constexpr auto new_queues_sql =
+	sql(R"(
+	SELECT n.queue, n.priority FROM unnest($1, $2) AS g(low, high), LATERAL {first_lane} n)",
+		first_lane(R"(t.queue COLLATE "C" > g.low AND t.queue COLLATE "C" < g.high)"));
+static constexpr auto last_queues_sql = sql(R"(
+	SELECT n.queue, n.priority FROM {first_lane} n)",
+											first_lane(R"(t.queue COLLATE "C" > $1)"));
+
 /*
- * The first $1 priorities of each queue. Loose, too: a step for each queue, and one for each of these lanes, however many
- * there are.
+ * The first $1 priorities of each queue, also by a loose scan: one step for each queue, and one for each of these
+ * lanes, however many lanes there are.
  */
-#define LANE_HEADS(first)                                                                                              \
-	"WITH RECURSIVE queues AS (SELECT n.queue FROM " first(                                                            \
-		"true ") " n UNION ALL SELECT n.queue FROM queues f, "                                                         \
-				 "LATERAL " first("t.queue" CCOLL GT                                                                   \
-								  "f.queue ") " n) SELECT q.queue, h.priority, h.id FROM queues q, LATERAL ("          \
-											  "WITH RECURSIVE p AS (SELECT n.priority, n.id, 1 AS k FROM " first(      \
-												  "t.queue" CCOLL EQ                                                   \
-												  "q.queue ") " n UNION ALL "                                          \
-															  "SELECT n.priority, n.id, p.k" PLUS                      \
-															  "1 FROM p, LATERAL " first(                              \
-																  "t.queue" CCOLL EQ "q.queue AND t.priority" GT       \
-																  "p.priority ") " n WHERE p.k" LT "$1) "              \
-																				 "SELECT p.priority, p.id FROM p) h"
-static constinit Statement lane_heads_statement{LANE_HEADS(FIRST_LANE), INT4OID};
-static constinit Statement group_lane_heads_statement{LANE_HEADS(FIRST_GROUP_LANE), INT4OID};
+template <typename Make> static constexpr auto lane_heads_sql_of(Make first) {
+	return sql(R"(
+	WITH RECURSIVE queues AS (
+		SELECT n.queue FROM {first} n
+		UNION ALL
+		SELECT n.queue FROM queues f, LATERAL {next_queue} n)
+	SELECT q.queue, h.priority, h.id
+	FROM queues q, LATERAL (
+		WITH RECURSIVE p AS (
+			SELECT n.priority, n.id, 1 AS k FROM {first_of_queue} n
+			UNION ALL
+			SELECT n.priority, n.id, p.k + 1 FROM p, LATERAL {next_priority} n WHERE p.k < $1)
+		SELECT p.priority, p.id FROM p) h)",
+			   first("true"), first(R"(t.queue COLLATE "C" > f.queue)"), first(R"(t.queue COLLATE "C" = q.queue)"),
+			   first(R"(t.queue COLLATE "C" = q.queue AND t.priority > p.priority)"));
+}
+static constexpr auto lane_heads_sql = lane_heads_sql_of([](const auto &condition) { return first_lane(condition); });
+static constexpr auto group_lane_heads_sql =
+	lane_heads_sql_of([](const auto &condition) { return first_group_lane(condition); });
+
 /* What comes after a priority, and whether it is wanted: so many rows, in one scan. */
-static constinit Statement ahead_statement{"SELECT t.priority, " WANTED " FROM jobqueue.tasks_live t WHERE t.status" EQ
-										   "'pending' AND t.group_key IS NULL AND t.queue" CCOLL EQ
-										   "$1 AND t.priority" GT "$2 ORDER BY t.queue" CCOLL
-										   ", t.priority, t.id NULLS FIRST LIMIT $3",
-										   TEXTOID, INT4OID, INT4OID};
-static constinit Statement group_ahead_statement{"SELECT t.priority, " WANTED
-												 " FROM jobqueue.tasks_live t WHERE t.status" EQ
-												 "'pending' AND t.group_key IS NOT NULL AND t.queue" CCOLL EQ
-												 "$1 AND t.priority" GT "$2 " GROUP_ORDER("t") "LIMIT $3",
-												 TEXTOID, INT4OID, INT4OID};
+static constexpr auto ahead_sql = sql(R"(
+	SELECT t.priority, {is_wanted}
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'pending' AND t.group_key IS NULL AND t.queue COLLATE "C" = $1 AND t.priority > $2
+	ORDER BY t.queue COLLATE "C", t.priority, t.id NULLS FIRST LIMIT $3)",
+									  phrase::is_wanted);
+static constexpr auto group_ahead_sql = sql(R"(
+	SELECT t.priority, {is_wanted}
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'pending' AND t.group_key IS NOT NULL AND t.queue COLLATE "C" = $1 AND t.priority > $2
+	{in_order} LIMIT $3)",
+											phrase::is_wanted, phrase::group_order("t"));
+
+static constinit Statement new_priorities_statement{new_priorities_sql, TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID};
+static constinit Statement new_queues_statement{new_queues_sql, TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement last_queues_statement{last_queues_sql, TEXTOID};
+static constinit Statement lane_heads_statement{lane_heads_sql, INT4OID};
+static constinit Statement group_lane_heads_statement{group_lane_heads_sql, INT4OID};
+static constinit Statement ahead_statement{ahead_sql, TEXTOID, INT4OID, INT4OID};
+static constinit Statement group_ahead_statement{group_ahead_sql, TEXTOID, INT4OID, INT4OID};
 
 static void append_lanes(std::vector<Lane> &lanes, const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)

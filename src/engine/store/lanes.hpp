@@ -1,7 +1,8 @@
 /*
  * lanes.hpp -- the statements that find lanes: queues and priorities that have pending tasks.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 

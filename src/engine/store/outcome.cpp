@@ -10,31 +10,27 @@
 namespace jobqueue::store {
 
 /* The condition on the array makes it look up these ids, and then compare, rather than read the whole index. */
-#define COMPLETE_CLAIMS                                                                                                \
-	"DELETE FROM jobqueue.tasks_live t USING unnest($1, $2, $3) AS u(id, attempt, result) WHERE t.id" EQ               \
-	"ANY ($1) AND t.id" EQ "u.id AND t.attempts" EQ "u.attempt AND " STATUS_IS("processing") " AND " IN_SERVER EQ      \
-																							 "$4 "
-#define COMPLETE_INTO(n)                                                                                               \
-	Statement {                                                                                                        \
-		Statement::Join::hash,                                                                                         \
-			"WITH done AS (" COMPLETE_CLAIMS "RETURNING t.*, u.result AS given) "                                      \
-			"INSERT INTO jobqueue.tasks_history_" #n " (" KEPT_COLUMNS CHANGED_COLUMNS ") "                            \
-			"SELECT " KEPT_COLUMNS ", 'completed', " NOW ", run_at, " NOW                                              \
-			", NULL, last_error, last_sqlstate, given, crashes, failures, " #n " FROM done RETURNING id",              \
-			INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID                                                         \
-	}
-static constinit Statement complete_statements[] = {
-	Statement{Statement::Join::hash, COMPLETE_CLAIMS "RETURNING t.id", INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID,
-			  BOOLOID},
-	COMPLETE_INTO(1),
-	COMPLETE_INTO(2),
-	COMPLETE_INTO(3),
-	COMPLETE_INTO(4),
-	COMPLETE_INTO(5),
-	COMPLETE_INTO(6),
-	COMPLETE_INTO(7),
-	COMPLETE_INTO(8),
-};
+static constexpr auto delete_completed = sql(R"(
+	DELETE FROM jobqueue.tasks_live t
+	USING unnest($1, $2, $3) AS u(id, attempt, result)
+	WHERE t.id = ANY ($1) AND t.id = u.id AND t.attempts = u.attempt AND {processing} AND {in_server} = $4)",
+											 phrase::status_is("processing"), phrase::in_server);
+static constexpr auto complete_sql = sql("{delete_completed} RETURNING t.id", delete_completed);
+static constexpr auto complete_into_sql = phrase::for_each_leaf([](const auto &leaf) {
+	return sql(R"(
+	WITH done AS ({delete_completed} RETURNING t.*, u.result AS given)
+	INSERT INTO jobqueue.tasks_history_{leaf} ({kept}, {changed})
+	SELECT {kept}, 'completed', clock_timestamp(), run_at, clock_timestamp(), NULL, last_error, last_sqlstate, given,
+		crashes, failures, {leaf}
+	FROM done
+	RETURNING id)",
+			   delete_completed, leaf, phrase::kept_columns, phrase::changed_columns, phrase::kept_columns, leaf);
+});
+
+static constinit Statement complete_statement{Statement::Join::hash, complete_sql,	INT8ARRAYOID,
+											  INT4ARRAYOID,			 JSONBARRAYOID, BOOLOID};
+static constinit auto complete_into_statements = phrase::leaf_statements(
+	Statement::Join::hash, complete_into_sql, INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID);
 
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
 							bool in_server, int slot) {
@@ -45,43 +41,33 @@ std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> a
 		return done;
 	Params params;
 	params.add(ids).add(attempts).add_datum(results.value_or(0), !results).add(in_server);
-	std::ranges::copy(complete_statements[slot].run(params).ids(), std::back_inserter(done));
+	std::ranges::copy((slot == 0 ? complete_statement : complete_into_statements[slot - 1]).run(params).ids(),
+					  std::back_inserter(done));
 	return done;
 }
 
 /*
- * By their places, which cannot change while we hold the locks unless we change them ourselves: nothing is looked up.
- * With history, what each row is given comes with its id.
+ * By their places, which cannot change while this transaction holds the locks unless it changes them itself: nothing is
+ * looked up. With history, each row gets what comes with its id.
  */
-#define DELETE_LOCKED "DELETE FROM jobqueue.tasks_live t WHERE t.ctid" EQ "ANY ($1)"
-#define COMPLETE_LOCKED_INTO(n)                                                                                        \
-	Statement {                                                                                                        \
-		Statement::Join::hash,                                                                                         \
-			"WITH done AS (" DELETE_LOCKED " RETURNING t.*) "                                                          \
-			"INSERT INTO jobqueue.tasks_history_" #n " (" FUSED_COLUMNS ") "                                           \
-			"SELECT " FUSED_VALUES ", " #n                                                                             \
-			" FROM done t JOIN unnest($2, $3, $4) AS u(id, processed_at, result) ON u.id" EQ "t.id",                   \
-			TIDARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, TEXTOID                                     \
-	}
-#define FUSED_COLUMNS                                                                                                  \
-	"id, type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, attempts, "             \
-	"max_attempts, finished_at, claimed_by, last_error, last_sqlstate, result, group_key, created_by, metadata, "      \
-	"crashes, slot"
-#define FUSED_VALUES                                                                                                   \
-	"t.id, t.type, t.payload, 'completed', t.created_at, " NOW ", u.processed_at, t.queue, t.priority, t.run_at, "     \
-	"t.attempts" PLUS "1, " MAX_ATTEMPTS ", " NOW ", $5, t.last_error, t.last_sqlstate, u.result, t.group_key, "       \
-	"t.created_by, t.metadata, t.crashes"
-static constinit Statement complete_locked_statements[] = {
-	Statement{DELETE_LOCKED, TIDARRAYOID},
-	COMPLETE_LOCKED_INTO(1),
-	COMPLETE_LOCKED_INTO(2),
-	COMPLETE_LOCKED_INTO(3),
-	COMPLETE_LOCKED_INTO(4),
-	COMPLETE_LOCKED_INTO(5),
-	COMPLETE_LOCKED_INTO(6),
-	COMPLETE_LOCKED_INTO(7),
-	COMPLETE_LOCKED_INTO(8),
-};
+static constexpr auto delete_locked = sql("DELETE FROM jobqueue.tasks_live t WHERE t.ctid = ANY ($1)");
+static constexpr auto complete_locked_into_sql = phrase::for_each_leaf([](const auto &leaf) {
+	return sql(R"(
+	WITH done AS ({delete_locked} RETURNING t.*)
+	INSERT INTO jobqueue.tasks_history_{leaf} (id, type, payload, status, created_at, updated_at, processed_at, queue,
+		priority, run_at, attempts, max_attempts, finished_at, claimed_by, last_error, last_sqlstate, result, group_key,
+		created_by, metadata, crashes, slot)
+	SELECT t.id, t.type, t.payload, 'completed', t.created_at, clock_timestamp(), u.processed_at, t.queue,
+		t.priority, t.run_at, t.attempts + 1, {max_attempts}, clock_timestamp(), $5, t.last_error, t.last_sqlstate,
+		u.result, t.group_key, t.created_by, t.metadata, t.crashes, {leaf}
+	FROM done t JOIN unnest($2, $3, $4) AS u(id, processed_at, result) ON u.id = t.id)",
+			   delete_locked, leaf, phrase::max_attempts, leaf);
+});
+
+static constinit Statement complete_locked_statement{delete_locked, TIDARRAYOID};
+static constinit auto complete_locked_into_statements =
+	phrase::leaf_statements(Statement::Join::hash, complete_locked_into_sql, TIDARRAYOID, INT8ARRAYOID,
+							TIMESTAMPTZARRAYOID, JSONBARRAYOID, TEXTOID);
 
 uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int slot) {
 	Params params;
@@ -100,7 +86,7 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 	};
 	params.add_datum(places_of(tasks), false);
 	if (slot == 0)
-		return complete_locked_statements[0].run(params).processed();
+		return complete_locked_statement.run(params).processed();
 	add_array(INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 			  [](const Finished &task, bool *) { return Int64GetDatum(task.id); });
 	add_array(TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
@@ -109,37 +95,71 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 		*isnull = !task.result;
 		return task.result.value_or(0);
 	});
-	return complete_locked_statements[slot].run(params.add(claimed_by)).processed();
+	return complete_locked_into_statements[slot - 1].run(params.add(claimed_by)).processed();
 }
 
-/* The latest 20; what a failure says of itself is in four parameters from $message on. */
-#define FAILURES(t, message, sqlstate, keys, values)                                                                   \
-	"CASE WHEN pg_catalog.jsonb_array_length(" t "failures)" GE "20 THEN " t "failures" MINUS "0 "                     \
-	"ELSE coalesce(" t "failures, '[]') END" CONCAT "pg_catalog.jsonb_build_array(pg_catalog.jsonb_strip_nulls("       \
-	"pg_catalog.jsonb_build_object('attempt', " t "attempts, 'started_at', " t "processed_at, 'seconds', "             \
-	"CASE WHEN pg_catalog.isfinite(" t "processed_at) THEN pg_catalog.date_part('epoch', " NOW MINUS t                 \
-	"processed_at) END, 'worker', " t "claimed_by, 'sqlstate', " sqlstate ", 'message', pg_catalog.left(" message      \
-	", 2000))" CONCAT "pg_catalog.jsonb_object(" keys ", " values ")))"
-#define MORE_ATTEMPTS(t, n)                                                                                            \
-	"CASE WHEN " t "max_attempts" LT "2147480000 THEN " t "max_attempts" PLUS n " ELSE " t "max_attempts END"
+/*
+ * The failures of a task after one more, at most the latest 20. Four parameters describe it. "t" is the table's alias
+ * with a dot, or empty.
+ */
+template <typename T, typename Message, typename Sqlstate, typename Keys, typename Values>
+static constexpr auto failures(const T &t, const Message &message, const Sqlstate &sqlstate, const Keys &keys,
+							   const Values &values) {
+	return sql(R"(
+		CASE WHEN jsonb_array_length({t}failures) >= 20 THEN {t}failures - 0 ELSE coalesce({t}failures, '[]') END
+		|| jsonb_build_array(
+			jsonb_strip_nulls(jsonb_build_object(
+				'attempt', {t}attempts,
+				'started_at', {t}processed_at,
+				'seconds', CASE WHEN isfinite({t}processed_at)
+					THEN date_part('epoch', clock_timestamp() - {t}processed_at) END,
+				'worker', {t}claimed_by,
+				'sqlstate', {sqlstate},
+				'message', left({message}, 2000))
+			|| jsonb_object({keys}, {values}))))",
+			   t, t, t, t, t, t, t, t, sqlstate, message, keys, values);
+}
+template <typename More> static constexpr auto more_attempts(const More &more) {
+	return sql("CASE WHEN t.max_attempts < 2147480000 THEN t.max_attempts + {more} ELSE t.max_attempts END", more);
+}
 
-static constinit Statement put_back_statement{
-	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = coalesce($2, t.run_at), max_attempts = " MORE_ATTEMPTS(
-		"t.", "1") ", lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
-	INT8OID, TIMESTAMPTZOID};
+static constexpr auto put_back_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, run_at = coalesce($2, t.run_at),
+		max_attempts = {one_more}, lease_expires_at = NULL, updated_at = clock_timestamp()
+	WHERE t.id = $1)",
+										 more_attempts("1"));
+static constexpr auto put_back_failed_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, run_at = coalesce($2, t.run_at),
+		last_error = $3, last_sqlstate = $4, failures = {failures},
+		crashes = t.crashes + $7, lease_expires_at = NULL, updated_at = clock_timestamp()
+	WHERE t.id = $1)",
+												failures("t.", "$3", "$4", "$5", "$6"));
+static constexpr auto give_up_sql =
+	sql(R"(
+	WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id = $1 RETURNING t.*)
+	INSERT INTO jobqueue.tasks_failed ({kept}, {changed})
+	SELECT {kept}, 'failed', clock_timestamp(), run_at, clock_timestamp(), NULL, $2, $3, result, crashes + $6,
+		{failures}, -1
+	FROM gone)",
+		phrase::kept_columns, phrase::changed_columns, phrase::kept_columns, failures("", "$2", "$3", "$4", "$5"));
+/* It gets attempts enough for whoever claims it from the other queue. */
+static constexpr auto dead_letter_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = 'pending', queue = $7, origin_queue = t.queue, run_at = NULL,
+		last_error = $2, last_sqlstate = $3, crashes = t.crashes + $6, failures = {failures},
+		max_attempts = {twenty_more}, lease_expires_at = NULL, updated_at = clock_timestamp()
+	WHERE t.id = $1)",
+											failures("t.", "$2", "$3", "$4", "$5"), more_attempts("20"));
+
+static constinit Statement put_back_statement{put_back_sql, INT8OID, TIMESTAMPTZOID};
 static constinit Statement put_back_failed_statement{
-	"UPDATE jobqueue.tasks_live t SET status = CASE WHEN $2 IS NULL THEN 'pending' ELSE 'scheduled' END, "
-	"run_at = coalesce($2, t.run_at), last_error = $3, last_sqlstate = $4, failures = " FAILURES(
-		"t.", "$3", "$4", "$5", "$6") ", crashes = t.crashes" PLUS "$7, lease_expires_at = NULL, updated_at = " NOW
-									  " WHERE t.id" EQ "$1",
-	INT8OID,
-	TIMESTAMPTZOID,
-	TEXTOID,
-	TEXTOID,
-	TEXTARRAYOID,
-	TEXTARRAYOID,
-	INT4OID};
+	put_back_failed_sql, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement give_up_statement{give_up_sql,  INT8OID,		 TEXTOID, TEXTOID,
+											 TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement dead_letter_statement{dead_letter_sql, INT8OID,		TEXTOID, TEXTOID,
+												 TEXTARRAYOID,	  TEXTARRAYOID, INT4OID, TEXTOID};
 
 static void add_failure(Params &params, const Failure &failure) {
 	params.add(std::string_view(failure.message)).add(std::string_view(failure.sqlstate));
@@ -156,37 +176,11 @@ void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<F
 	(failure ? put_back_failed_statement : put_back_statement).run(params);
 }
 
-static constinit Statement give_up_statement{
-	"WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 RETURNING t.*) "
-	"INSERT INTO jobqueue.tasks_failed (" KEPT_COLUMNS CHANGED_COLUMNS ") SELECT " KEPT_COLUMNS ", 'failed', " NOW
-	", run_at, " NOW ", NULL, $2, $3, result, crashes" PLUS
-	"$6, " FAILURES("", "$2", "$3", "$4", "$5") ", -1 FROM gone",
-	INT8OID,
-	TEXTOID,
-	TEXTOID,
-	TEXTARRAYOID,
-	TEXTARRAYOID,
-	INT4OID};
-
 void give_up(int64 id, const Failure &failure) {
 	Params params;
 	add_failure(params.add(id), failure);
 	give_up_statement.run(params);
 }
-
-/* It has attempts enough for whoever claims it there. */
-static constinit Statement dead_letter_statement{
-	"UPDATE jobqueue.tasks_live t SET status = 'pending', queue = $7, origin_queue = t.queue, run_at = NULL, "
-	"last_error = $2, last_sqlstate = $3, crashes = t.crashes" PLUS
-	"$6, failures = " FAILURES("t.", "$2", "$3", "$4", "$5") ", max_attempts = " MORE_ATTEMPTS(
-		"t.", "20") ", lease_expires_at = NULL, updated_at = " NOW " WHERE t.id" EQ "$1",
-	INT8OID,
-	TEXTOID,
-	TEXTOID,
-	TEXTARRAYOID,
-	TEXTARRAYOID,
-	INT4OID,
-	TEXTOID};
 
 void dead_letter(int64 id, std::string_view queue, const Failure &failure) {
 	Params params;

@@ -1,7 +1,9 @@
 /*
- * outcome.hpp -- the statements that end claims. "in_server": of a worker; a claim of a worker cannot be ended from outside, nor the reverse.
+ * outcome.hpp -- the statements that end claims. "in_server" tells claims of workers in the server from those outside;
+ * neither can end a claim of the other.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -9,7 +11,10 @@
 
 namespace jobqueue::store {
 
-/* Of claims that are still what (ids, attempts) say. "results" is jsonb[] or 0. "slot" 0: delete instead of keeping. */
+/*
+ * Completes claims that are still what "ids" and "attempts" say. "results" is jsonb[]. "slot" is the leaf of the
+ * history; 0 deletes the tasks.
+ */
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
 							bool in_server, int slot);
 

@@ -7,13 +7,18 @@
 
 namespace jobqueue::store {
 
-static constinit Statement paused_all_statement{
-	"SELECT 1 FROM jobqueue.incarnation i WHERE i.paused_at IS NOT NULL OR i.database" EQ
-	"0::pg_catalog.oid OR " IS_REPLICATED " LIMIT 1"};
+static constexpr auto paused_all_sql = sql(R"(
+	SELECT 1 FROM jobqueue.incarnation i
+	WHERE i.paused_at IS NOT NULL OR i.database = 0::oid OR {is_replicated}
+	LIMIT 1)",
+										   phrase::is_replicated);
+static constexpr auto dead_letter_queues_sql = sql(
+	"SELECT DISTINCT h.dead_letter_queue FROM jobqueue.handlers h WHERE {has_dead_letters}", phrase::has_dead_letters);
+
+static constinit Statement paused_all_statement{paused_all_sql};
 static constinit Statement paused_queues_statement{
 	"SELECT q.queue FROM jobqueue.queues q WHERE q.paused_at IS NOT NULL"};
-static constinit Statement dead_letter_queues_statement{
-	"SELECT DISTINCT h.dead_letter_queue FROM jobqueue.handlers h WHERE " HAS_DEAD_LETTERS};
+static constinit Statement dead_letter_queues_statement{dead_letter_queues_sql};
 
 Pauses pauses() {
 	Params none;
@@ -28,18 +33,19 @@ Pauses pauses() {
 	return result;
 }
 
-static constinit Statement pause_all_statement{"UPDATE jobqueue.incarnation i SET paused_at = " NOW
-											   " WHERE i.paused_at IS NULL RETURNING i.id"};
-static constinit Statement pause_statement{"INSERT INTO jobqueue.queues AS q (queue, paused_at) VALUES ($1, " NOW ") "
-										   "ON CONFLICT (queue) DO UPDATE SET paused_at = " NOW
-										   " WHERE q.paused_at IS NULL RETURNING q.queue",
+static constinit Statement pause_all_statement{R"(
+	UPDATE jobqueue.incarnation i SET paused_at = clock_timestamp() WHERE i.paused_at IS NULL RETURNING i.id)"};
+static constinit Statement pause_statement{R"(
+	INSERT INTO jobqueue.queues AS q (queue, paused_at) VALUES ($1, clock_timestamp())
+	ON CONFLICT (queue) DO UPDATE SET paused_at = clock_timestamp() WHERE q.paused_at IS NULL
+	RETURNING q.queue)",
 										   TEXTOID};
 static constinit Statement resume_everything_statement{
 	"UPDATE jobqueue.incarnation i SET paused_at = NULL WHERE i.paused_at IS NOT NULL RETURNING i.id"};
 static constinit Statement resume_all_queues_statement{
 	"UPDATE jobqueue.queues q SET paused_at = NULL WHERE q.paused_at IS NOT NULL RETURNING q.queue"};
-static constinit Statement resume_statement{"UPDATE jobqueue.queues q SET paused_at = NULL WHERE q.queue" EQ
-											"$1 AND q.paused_at IS NOT NULL RETURNING q.queue",
+static constinit Statement resume_statement{R"(
+	UPDATE jobqueue.queues q SET paused_at = NULL WHERE q.queue = $1 AND q.paused_at IS NOT NULL RETURNING q.queue)",
 											TEXTOID};
 
 bool pause(const std::optional<std::string> &queue) {

@@ -1,7 +1,8 @@
 /*
  * pauses.hpp -- the statements about queues that are paused, and those for dead letters.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 

@@ -1,7 +1,8 @@
 /*
  * role_limits.hpp -- the statement that reads jobqueue.limits: what roles may use.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 

@@ -67,36 +67,49 @@ std::vector<Schedule> schedules_from(const Rows &rows) {
 	return schedules;
 }
 
-static constinit Statement schedule_statement{SCHEDULE_COLUMNS "s.name" EQ "$1 FOR UPDATE OF s", TEXTOID};
-#define SCHEDULE_TYPES                                                                                                 \
-	TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TEXTOID, INT2OID, INTERVALOID, TEXTOID, INT4OID, TEXTOID,   \
-		NAMEOID, OIDOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID
-static constinit Statement add_statement{
-	"INSERT INTO jobqueue.schedules (name, cron, type, payload, command, time_zone, queue, priority, timeout, "
-	"on_misfire, misfire_limit, on_overlap, created_by, created_by_oid, governed, anchor, next_run_at, incarnation) "
-	"SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, i.id "
-	"FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1 ON CONFLICT (name) DO NOTHING RETURNING name",
-	SCHEDULE_TYPES};
-static constinit Statement replace_statement{
-	"UPDATE jobqueue.schedules s SET cron = $2, type = $3, payload = $4, command = $5, time_zone = $6, queue = $7, "
-	"priority = $8, timeout = $9, on_misfire = $10, misfire_limit = $11, on_overlap = $12, created_by = $13, "
-	"created_by_oid = $14, governed = $15, anchor = $16, next_run_at = $17, last_error = NULL, updated_at = " NOW
-	", incarnation = (SELECT i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1) WHERE s.name" EQ "$1",
-	SCHEDULE_TYPES};
-static constinit Statement delete_statement{"DELETE FROM jobqueue.schedules s WHERE s.name" EQ "$1 RETURNING s.name",
+static constexpr auto schedule_sql =
+	sql("{select_schedules} WHERE s.name = $1 FOR UPDATE OF s", phrase::select_schedules);
+static constexpr auto default_queue_sql = sql(R"(
+	SELECT coalesce((SELECT h.queue FROM jobqueue.handlers h WHERE h.type = $1 AND {has_say}), 'default'))",
+											  phrase::has_say_in("ANY ($2)"));
+
+/* With the types of params_of(). */
+static constexpr Statement schedule_statement_of(const char *text) {
+	return Statement{text,	  TEXTOID, TEXTOID, TEXTOID,	 JSONBOID,		 TEXTOID,
+					 TEXTOID, TEXTOID, INT2OID, INTERVALOID, TEXTOID,		 INT4OID,
+					 TEXTOID, NAMEOID, OIDOID,	BOOLOID,	 TIMESTAMPTZOID, TIMESTAMPTZOID};
+}
+static constinit Statement add_statement = schedule_statement_of(R"(
+	INSERT INTO jobqueue.schedules (name, cron, type, payload, command, time_zone, queue, priority, timeout,
+		on_misfire, misfire_limit, on_overlap, created_by, created_by_oid, governed, anchor, next_run_at, incarnation)
+	SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, i.id
+	FROM jobqueue.incarnation i
+	ORDER BY i.created_at LIMIT 1
+	ON CONFLICT (name) DO NOTHING
+	RETURNING name)");
+static constinit Statement replace_statement = schedule_statement_of(R"(
+	UPDATE jobqueue.schedules s
+	SET cron = $2, type = $3, payload = $4, command = $5, time_zone = $6, queue = $7, priority = $8, timeout = $9,
+		on_misfire = $10, misfire_limit = $11, on_overlap = $12, created_by = $13, created_by_oid = $14, governed = $15,
+		anchor = $16, next_run_at = $17, last_error = NULL, updated_at = clock_timestamp(),
+		incarnation = (SELECT i.id FROM jobqueue.incarnation i ORDER BY i.created_at LIMIT 1)
+	WHERE s.name = $1)");
+
+static constinit Statement schedule_statement{schedule_sql, TEXTOID};
+static constinit Statement delete_statement{"DELETE FROM jobqueue.schedules s WHERE s.name = $1 RETURNING s.name",
 											TEXTOID};
-static constinit Statement pause_statement{"UPDATE jobqueue.schedules s SET paused_at = " NOW " WHERE s.name" EQ "$1",
-										   TEXTOID};
+static constinit Statement pause_statement{
+	"UPDATE jobqueue.schedules s SET paused_at = clock_timestamp() WHERE s.name = $1", TEXTOID};
 static constinit Statement resume_statement{
-	"UPDATE jobqueue.schedules s SET paused_at = NULL, next_run_at = $2 WHERE s.name" EQ "$1", TEXTOID, TIMESTAMPTZOID};
-static constinit Statement adopt_statement{
-	"UPDATE jobqueue.schedules s SET incarnation = i.id, created_by_oid = coalesce((SELECT a.oid FROM "
-	"pg_catalog.pg_roles a WHERE a.rolname" EQ "s.created_by), 0::pg_catalog.oid) FROM jobqueue.incarnation i "
-	"WHERE s.incarnation OPERATOR(pg_catalog.<>) i.id RETURNING s.name"};
-static constinit Statement default_queue_statement{
-	"SELECT coalesce((SELECT h.queue FROM jobqueue.handlers h WHERE h.type" EQ
-	"$1 AND " HAS_SAY_IN("ANY ($2)") "), 'default')",
-	TEXTOID, TEXTARRAYOID};
+	"UPDATE jobqueue.schedules s SET paused_at = NULL, next_run_at = $2 WHERE s.name = $1", TEXTOID, TIMESTAMPTZOID};
+static constinit Statement adopt_statement{R"(
+	UPDATE jobqueue.schedules s
+	SET incarnation = i.id,
+		created_by_oid = coalesce((SELECT a.oid FROM pg_roles a WHERE a.rolname = s.created_by), 0::oid)
+	FROM jobqueue.incarnation i
+	WHERE s.incarnation <> i.id
+	RETURNING s.name)"};
+static constinit Statement default_queue_statement{default_queue_sql, TEXTOID, TEXTARRAYOID};
 
 std::optional<Schedule> schedule_for_update(std::string_view name) {
 	Params params;
@@ -161,11 +174,11 @@ std::string default_queue(std::string_view type, std::span<const std::string> ow
 }
 
 static constinit Statement max_schedules_statement{
-	"SELECT l.max_schedules FROM jobqueue.limits l WHERE l.role" EQ "$1 AND l.max_schedules IS NOT NULL", NAMEOID};
-static constinit Statement count_schedules_statement{
-	"SELECT pg_catalog.count(*) FROM (SELECT 1 FROM jobqueue.schedules s WHERE s.created_by" EQ
-	"$1 AND s.name OPERATOR(pg_catalog.<>) $2 LIMIT $3) c",
-	NAMEOID, TEXTOID, INT8OID};
+	"SELECT l.max_schedules FROM jobqueue.limits l WHERE l.role = $1 AND l.max_schedules IS NOT NULL", NAMEOID};
+static constinit Statement count_schedules_statement{R"(
+	SELECT count(*)
+	FROM (SELECT 1 FROM jobqueue.schedules s WHERE s.created_by = $1 AND s.name <> $2 LIMIT $3) c)",
+													 NAMEOID, TEXTOID, INT8OID};
 
 std::optional<int32> max_schedules(std::string_view role) {
 	Params params;

@@ -1,7 +1,8 @@
 /*
  * schedules.hpp -- the statements about jobqueue.schedules, but for their firing.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
@@ -57,7 +58,7 @@ std::optional<int32> max_schedules(std::string_view role);
 /* The role's, but for one; counts up to "most". */
 int64 count_schedules(std::string_view role, std::string_view but, int64 most);
 
-/* For statements of the stores: from SCHEDULE_COLUMNS. */
+/* For stores: reads phrase::select_schedules. */
 std::vector<Schedule> schedules_from(const Rows &rows);
 
 } // namespace jobqueue::store

@@ -8,14 +8,14 @@
 
 namespace jobqueue::store {
 
-static constinit Statement add_dependents_statement{
-	"INSERT INTO jobqueue.dependents (id, parents, waits_for, on_parent_failure) SELECT u.id, $2, "
-	"pg_catalog.cardinality($2), $3 FROM pg_catalog.unnest($1) u(id)",
-	INT8ARRAYOID, INT8ARRAYOID, TEXTOID};
-static constinit Statement add_dependencies_statement{
-	"INSERT INTO jobqueue.dependencies (parent_id, child_id) SELECT p.id, c.id FROM pg_catalog.unnest($2) p(id), "
-	"pg_catalog.unnest($1) c(id)",
-	INT8ARRAYOID, INT8ARRAYOID};
+static constinit Statement add_dependents_statement{R"(
+	INSERT INTO jobqueue.dependents (id, parents, waits_for, on_parent_failure)
+	SELECT u.id, $2, cardinality($2), $3 FROM unnest($1) u(id))",
+													INT8ARRAYOID, INT8ARRAYOID, TEXTOID};
+static constinit Statement add_dependencies_statement{R"(
+	INSERT INTO jobqueue.dependencies (parent_id, child_id)
+	SELECT p.id, c.id FROM unnest($2) p(id), unnest($1) c(id))",
+													  INT8ARRAYOID, INT8ARRAYOID};
 
 void add_dependencies(std::span<const int64> children, std::span<const int64> parents, std::string_view policy) {
 	Params dependents, dependencies;
@@ -23,31 +23,24 @@ void add_dependencies(std::span<const int64> children, std::span<const int64> pa
 	add_dependencies_statement.run(dependencies.add(children).add(parents));
 }
 
-/* The columns one by one: however their settings differ, it is one statement. */
+/* Each column is an array: however the settings of the tasks differ, it is one statement. */
+static constexpr auto insert_flow_sql = sql(R"(
+	INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, created_by,
+		timeout, group_key)
+	SELECT u.type, u.payload,
+		coalesce(u.queue, (SELECT h.queue FROM jobqueue.handlers h WHERE h.type = u.type AND {has_say}), 'default'),
+		u.priority, u.run_at,
+		CASE WHEN u.blocked THEN 'blocked' WHEN u.run_at > clock_timestamp() THEN 'scheduled' ELSE 'pending' END,
+		u.max_attempts, u.metadata, $11, u.timeout, u.group_key
+	FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8),
+			unnest($9), unnest($10)) WITH ORDINALITY
+		AS u(type, payload, queue, priority, run_at, max_attempts, metadata, timeout, group_key, blocked, n)
+	ORDER BY u.n
+	RETURNING id, queue, status)",
+											phrase::has_say_in("ANY ($12)"));
 static constinit Statement insert_flow_statement{
-	"INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, created_by, "
-	"timeout, group_key) SELECT u.type, u.payload, coalesce(u.queue, (SELECT h.queue FROM jobqueue.handlers h WHERE "
-	"h.type" EQ "u.type AND " HAS_SAY_IN(
-		"ANY ($12)") "), 'default'), u.priority, u.run_at, CASE WHEN u.blocked THEN "
-					 "'blocked' WHEN u.run_at" GT NOW " THEN 'scheduled' ELSE 'pending' END, u.max_attempts, "
-					 "u.metadata, $11, u.timeout, u.group_key FROM ROWS FROM (pg_catalog.unnest($1), "
-					 "pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
-					 "pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), "
-					 "pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)) WITH ORDINALITY AS "
-					 "u(type, payload, queue, priority, run_at, max_attempts, metadata, timeout, group_key, blocked, n) "
-					 "ORDER BY u.n RETURNING id, queue, status",
-	TEXTARRAYOID,
-	JSONBARRAYOID,
-	TEXTARRAYOID,
-	INT2ARRAYOID,
-	TIMESTAMPTZARRAYOID,
-	INT4ARRAYOID,
-	JSONBARRAYOID,
-	INTERVALARRAYOID,
-	TEXTARRAYOID,
-	BOOLARRAYOID,
-	NAMEOID,
-	TEXTARRAYOID};
+	insert_flow_sql, TEXTARRAYOID,	   JSONBARRAYOID, TEXTARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,
+	JSONBARRAYOID,	 INTERVALARRAYOID, TEXTARRAYOID,  BOOLARRAYOID, NAMEOID,	  TEXTARRAYOID};
 
 std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
 	for (const FlowTask &task : tasks)
@@ -97,18 +90,18 @@ std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
 	return added_from(insert_flow_statement.run(params));
 }
 
-/* They come sorted: one group after the other. */
-static constinit Statement add_edge_dependents_statement{
-	"INSERT INTO jobqueue.dependents (id, parents, names, waits_for, on_parent_failure) SELECT u.child, "
-	"pg_catalog.array_agg(u.parent), CASE WHEN pg_catalog.count(u.name)" GT
-	"0 THEN pg_catalog.array_agg(u.name) END, pg_catalog.count(*)::pg_catalog.int4, pg_catalog.min(u.policy) FROM "
-	"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) "
-	"AS u(child, parent, name, policy) GROUP BY u.child",
-	INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
-static constinit Statement add_edges_statement{
-	"INSERT INTO jobqueue.dependencies (parent_id, child_id) SELECT u.parent, u.child FROM ROWS FROM "
-	"(pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u(child, parent)",
-	INT8ARRAYOID, INT8ARRAYOID};
+/* The edges are sorted by child: the groups need no sort. */
+static constinit Statement add_edge_dependents_statement{R"(
+	INSERT INTO jobqueue.dependents (id, parents, names, waits_for, on_parent_failure)
+	SELECT u.child, array_agg(u.parent), CASE WHEN count(u.name) > 0 THEN array_agg(u.name) END, count(*)::int4,
+		min(u.policy)
+	FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4)) AS u(child, parent, name, policy)
+	GROUP BY u.child)",
+														 INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement add_edges_statement{R"(
+	INSERT INTO jobqueue.dependencies (parent_id, child_id)
+	SELECT u.parent, u.child FROM ROWS FROM (unnest($1), unnest($2)) AS u(child, parent))",
+											   INT8ARRAYOID, INT8ARRAYOID};
 
 void add_edges(std::span<const Edge> edges) {
 	using Text = std::optional<std::string_view>;
@@ -123,11 +116,11 @@ void add_edges(std::span<const Edge> edges) {
 	add_edges_statement.run(dependencies.add_datum(children, false).add_datum(parents, false));
 }
 
-static constinit Statement known_parents_statement{
-	"SELECT t.id, coalesce(t.queue" EQ "ANY ($2), false) OR t.created_by" EQ
-	"$3 FROM pg_catalog.unnest($1) u(id), LATERAL (SELECT t.id, t.queue, t.created_by FROM jobqueue.tasks t WHERE t.id" EQ
-	"u.id LIMIT 1) t",
-	INT8ARRAYOID, TEXTARRAYOID, NAMEOID};
+static constinit Statement known_parents_statement{R"(
+	SELECT t.id, coalesce(t.queue = ANY ($2), false) OR t.created_by = $3
+	FROM unnest($1) u(id),
+		LATERAL (SELECT t.id, t.queue, t.created_by FROM jobqueue.tasks t WHERE t.id = u.id LIMIT 1) t)",
+												   INT8ARRAYOID, TEXTARRAYOID, NAMEOID};
 
 std::vector<int64> known_parents(std::span<const int64> ids, std::span<const std::string> queues,
 								 std::string_view role) {

@@ -1,7 +1,8 @@
 /*
  * task_graph.hpp -- the statements that add what tasks wait for, and flows: tasks that wait for each other.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 

@@ -7,22 +7,29 @@
 
 namespace jobqueue::store {
 
-#define RATE(prefix)                                                                                                   \
-	"coalesce(" prefix "rate_limit, 0), coalesce(" MICROSECONDS(prefix "rate_period") ", 1000000), "                   \
-																					  "coalesce(" prefix               \
-																					  "rate_burst, " prefix            \
-																					  "rate_limit, 0)"
-
-static constinit Statement queue_settings_statement{
-	"SELECT q.queue, coalesce(q.max_running, 0), coalesce(q.weight, 1), coalesce(" MICROSECONDS("q.aging") ", 0), " RATE(
-		"q.") ", coalesce(q.group_limit, 0), coalesce(q.group_hold_on_retry, true), " RATE("q.group_") ", "
-																									   "coalesce(q.rate_changed_at, '-infinity') FROM jobqueue.queues q WHERE coalesce(q.max_running, q.weight, "
-																									   "q.rate_limit, q.group_limit, q.group_rate_limit) IS NOT NULL OR q.aging IS NOT NULL "
-																									   "OR q.group_hold_on_retry IS NOT NULL"};
-static constinit Statement type_settings_statement{"SELECT h.type, coalesce(h.max_running, 0), " RATE(
-	"h.") ", coalesce(h.group_limit, 0), coalesce(h.rate_changed_at, '-infinity'), CASE WHEN " KEEPS_TO_ITS_QUEUE
-		  " THEN CASE WHEN " WORKS_IN_ITS_QUEUE " THEN h.queue ELSE '' END END "
-		  "FROM jobqueue.handlers h WHERE coalesce(h.max_running, h.rate_limit, h.group_limit) IS NOT NULL"};
+/* What rate_at() reads. "prefix" is that of the columns' names. */
+template <typename Prefix> static constexpr auto rate(const Prefix &prefix) {
+	return sql("coalesce({prefix}rate_limit, 0), coalesce({period}, 1000000), "
+			   "coalesce({prefix}rate_burst, {prefix}rate_limit, 0)",
+			   prefix, phrase::microseconds(sql("{prefix}rate_period", prefix)), prefix, prefix);
+}
+static constexpr auto queue_settings_sql = sql(R"(
+	SELECT q.queue, coalesce(q.max_running, 0), coalesce(q.weight, 1), coalesce({aging}, 0), {rate},
+		coalesce(q.group_limit, 0), coalesce(q.group_hold_on_retry, true), {group_rate},
+		coalesce(q.rate_changed_at, '-infinity')
+	FROM jobqueue.queues q
+	WHERE coalesce(q.max_running, q.weight, q.rate_limit, q.group_limit, q.group_rate_limit) IS NOT NULL
+		OR q.aging IS NOT NULL OR q.group_hold_on_retry IS NOT NULL)",
+											   phrase::microseconds("q.aging"), rate("q."), rate("q.group_"));
+static constexpr auto type_settings_sql = sql(R"(
+	SELECT h.type, coalesce(h.max_running, 0), {rate}, coalesce(h.group_limit, 0),
+		coalesce(h.rate_changed_at, '-infinity'),
+		CASE WHEN {keeps_to_its_queue} THEN CASE WHEN {works_in_its_queue} THEN h.queue ELSE '' END END
+	FROM jobqueue.handlers h
+	WHERE coalesce(h.max_running, h.rate_limit, h.group_limit) IS NOT NULL)",
+											  rate("h."), phrase::keeps_to_its_queue, phrase::works_in_its_queue);
+static constinit Statement queue_settings_statement{queue_settings_sql};
+static constinit Statement type_settings_statement{type_settings_sql};
 
 static RateSettings rate_at(const Rows &rows, uint64 row, int column) {
 	return {rows.int32_at(row, column), rows.int64_at(row, column + 1), rows.int32_at(row, column + 2)};
@@ -52,61 +59,94 @@ std::vector<TypeSettings> type_settings() {
 	return settings;
 }
 
-/* What a column becomes: null = it stays, or nothing if all of it is replaced; 0 = nothing. */
-#define CHANGED(t, column, parameter, nothing)                                                                         \
-	"CASE WHEN " parameter " IS NULL AND " STAYS " THEN " t column " WHEN NOT " parameter EQ nothing                   \
-	" THEN " parameter " END"
-#define CHANGE(t, column, parameter, nothing) column " = " CHANGED(t, column, parameter, nothing)
-#define DIFFERS(t, column, parameter, nothing) "(" CHANGED(t, column, parameter, nothing) ") IS DISTINCT FROM " t column
-#define NO_TIME "'0'::pg_catalog.interval"
+/*
+ * What a column becomes that is given as a parameter. Null: it stays, if "stays" holds, and otherwise becomes null.
+ * The value "nothing", which is 0: it becomes null.
+ */
+template <typename Column, typename Stays, typename Parameter, typename Nothing>
+static constexpr auto changed(const Column &column, const Stays &stays, const Parameter &parameter,
+							  const Nothing &nothing) {
+	return sql("CASE WHEN {parameter} IS NULL AND {stays} THEN {column} "
+			   "WHEN NOT {parameter} = {nothing} THEN {parameter} END",
+			   parameter, stays, column, parameter, nothing, parameter);
+}
+template <typename Column, typename Changed>
+static constexpr auto differs(const Column &column, const Changed &changed) {
+	return sql("({changed}) IS DISTINCT FROM {column}", changed, column);
+}
+
+namespace of_queue {
+
+template <typename Column, typename Parameter, typename Nothing>
+static constexpr auto changed(const Column &column, const Parameter &parameter, const Nothing &nothing) {
+	return store::changed(column, "true", parameter, nothing);
+}
+static constexpr char no_time[] = "'0'::interval";
+static constexpr auto rate_limit = changed("q.rate_limit", "$4", "0");
+static constexpr auto rate_period = changed("q.rate_period", "$5", no_time);
+static constexpr auto rate_burst = changed("q.rate_burst", "$6", "0");
+static constexpr auto group_rate_limit = changed("q.group_rate_limit", "$9", "0");
+static constexpr auto group_rate_period = changed("q.group_rate_period", "$10", no_time);
+static constexpr auto group_rate_burst = changed("q.group_rate_burst", "$11", "0");
+static constexpr auto sql_text =
+	sql(R"(
+	UPDATE jobqueue.queues q
+	SET max_running = {max_running},
+		weight = {weight},
+		rate_limit = {rate_limit},
+		rate_period = {rate_period},
+		rate_burst = {rate_burst},
+		group_limit = {group_limit},
+		group_hold_on_retry = coalesce($8, q.group_hold_on_retry),
+		group_rate_limit = {group_rate_limit},
+		group_rate_period = {group_rate_period},
+		group_rate_burst = {group_rate_burst},
+		aging = {aging},
+		rate_changed_at = CASE
+			WHEN {rate_limit_differs} OR {rate_period_differs} OR {rate_burst_differs}
+				OR {group_rate_limit_differs} OR {group_rate_period_differs} OR {group_rate_burst_differs}
+			THEN clock_timestamp() ELSE q.rate_changed_at END
+	WHERE q.queue = $1)",
+		changed("q.max_running", "$2", "0"), changed("q.weight", "$3", "0"), rate_limit, rate_period, rate_burst,
+		changed("q.group_limit", "$7", "0"), group_rate_limit, group_rate_period, group_rate_burst,
+		changed("q.aging", "$12", no_time), differs("q.rate_limit", rate_limit), differs("q.rate_period", rate_period),
+		differs("q.rate_burst", rate_burst), differs("q.group_rate_limit", group_rate_limit),
+		differs("q.group_rate_period", group_rate_period), differs("q.group_rate_burst", group_rate_burst));
+
+} // namespace of_queue
+
+namespace of_type {
+
+template <typename Column, typename Parameter, typename Nothing>
+static constexpr auto changed(const Column &column, const Parameter &parameter, const Nothing &nothing) {
+	return store::changed(column, "NOT $7", parameter, nothing);
+}
+static constexpr auto rate_limit = changed("h.rate_limit", "$3", "0");
+static constexpr auto rate_period = changed("h.rate_period", "$4", "'0'::interval");
+static constexpr auto rate_burst = changed("h.rate_burst", "$5", "0");
+static constexpr auto sql_text = sql(R"(
+	UPDATE jobqueue.handlers h
+	SET max_running = {max_running},
+		rate_limit = {rate_limit},
+		rate_period = {rate_period},
+		rate_burst = {rate_burst},
+		group_limit = {group_limit},
+		rate_changed_at = CASE WHEN {rate_limit_differs} OR {rate_period_differs} OR {rate_burst_differs}
+			THEN clock_timestamp() ELSE h.rate_changed_at END
+	WHERE h.type = $1)",
+									 changed("h.max_running", "$2", "0"), rate_limit, rate_period, rate_burst,
+									 changed("h.group_limit", "$6", "0"), differs("h.rate_limit", rate_limit),
+									 differs("h.rate_period", rate_period), differs("h.rate_burst", rate_burst));
+
+} // namespace of_type
+
 static constinit Statement add_queue_statement{
 	"INSERT INTO jobqueue.queues (queue) VALUES ($1) ON CONFLICT (queue) DO NOTHING", TEXTOID};
-#define STAYS "true"
-#define CHANGE_QUEUE                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                           \
-	"UPDATE jobqueue.queues q SET " CHANGE("q.", "max_running",                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                \
-										   "$2", "0") ", " CHANGE("q.", "weight",                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                              \
-																  "$3", "0") ", " CHANGE("q.", "rate_limit", "$4", "0") ", " CHANGE("q.", "rate_period", "$5", NO_TIME) ", " CHANGE("q.", "rate_burst", "$6", "0") ", " CHANGE("q.", "group_limit", "$7", "0") ", "                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                            \
-																																																															   "group_hold_on_retry = coalesce($8, q.group_hold_on_retry), " CHANGE("q.",                                                                                                                                                                                                                                                                                                                                                                                                                                      \
-																																																																																	"group_rate_limit", "$9", "0") ", " CHANGE("q.",                                                                                                                                                                                                                                                                                                                                                                                           \
-																																																																																											   "group_rate_period",                                                                                                                                                                                                                                                                                                                                                                            \
-																																																																																											   "$10",                                                                                                                                                                                                                                                                                                                                                                                          \
-																																																																																											   NO_TIME) ", " CHANGE("q.", "group_rate_burst", "$11", "0") ", " CHANGE("q.",                                                                                                                                                                                                                                                                                                                    \
-																																																																																																													  "aging",                                                                                                                                                                                                                                                                                                                 \
-																																																																																																													  "$12", NO_TIME) ", rate_changed_at = CASE WHEN " DIFFERS("q.",                                                                                                                                                                                                                                                           \
-																																																																																																																											   "rate_limit",                                                                                                                                                                                                                                                   \
-																																																																																																																											   "$4",                                                                                                                                                                                                                                                           \
-																																																																																																																											   "0") " OR " DIFFERS("q.",                                                                                                                                                                                                                                       \
-																																																																																																																																   "rate_period", "$5", NO_TIME) " OR " DIFFERS("q.",                                                                                                                                                                                          \
-																																																																																																																																												"rate_burst", "$6", "0") " OR " DIFFERS("q.",                                                                                                                                                  \
-																																																																																																																																																						"group_rate_limit",                                                                                                                                    \
-																																																																																																																																																						"$9",                                                                                                                                                  \
-																																																																																																																																																						"0") " OR " DIFFERS("q.",                                                                                                                              \
-																																																																																																																																																											"group_rate_period", "$10", NO_TIME) " OR " DIFFERS("q.",                                                                          \
-																																																																																																																																																																								"group_rate_burst", "$11", "0") " THEN " NOW                                   \
-																																																																																																																																																																																" ELSE q.rate_changed_at END WHERE q.queue" EQ \
-																																																																																																																																																																																"$1"
-static constinit Statement change_queue_statement{CHANGE_QUEUE, TEXTOID, INT4OID,	 INT4OID, INT4OID,
-												  INTERVALOID,	INT4OID, INT4OID,	 BOOLOID, INT4OID,
-												  INTERVALOID,	INT4OID, INTERVALOID};
-#undef STAYS
-#define STAYS "NOT $7"
-#define CHANGE_TYPE                                                                                                                                                                        \
-	"UPDATE jobqueue.handlers h SET " CHANGE("h.", "max_running", "$2", "0") ", " CHANGE("h.", "rate_limit", "$3", "0") ", " CHANGE(                                                       \
-		"h.", "rate_period", "$4",                                                                                                                                                         \
-		NO_TIME) ", " CHANGE("h.", "rate_burst", "$5",                                                                                                                                     \
-							 "0") ", " CHANGE("h.", "group_limit", "$6",                                                                                                                   \
-											  "0") ", rate_changed_at = CASE WHEN " DIFFERS("h.", "rate_limit", "$3",                                                                      \
-																							"0") " OR " DIFFERS("h.",                                                                      \
-																												"rate_period",                                                             \
-																												"$4",                                                                      \
-																												NO_TIME) " OR " DIFFERS("h.",                                              \
-																																		"rate_burst",                                      \
-																																		"$5",                                              \
-																																		"0") " THEN " NOW                                  \
-																																			 " ELSE h.rate_changed_at END WHERE h.type" EQ \
-																																			 "$1"
-static constinit Statement change_type_statement{CHANGE_TYPE, TEXTOID, INT4OID, INT4OID,
-												 INTERVALOID, INT4OID, INT4OID, BOOLOID};
+static constinit Statement change_queue_statement{of_queue::sql_text, TEXTOID, INT4OID,	   INT4OID, INT4OID,
+												  INTERVALOID,		  INT4OID, INT4OID,	   BOOLOID, INT4OID,
+												  INTERVALOID,		  INT4OID, INTERVALOID};
+static constinit Statement change_type_statement{of_type::sql_text, TEXTOID, INT4OID, INT4OID,
+												 INTERVALOID,		INT4OID, INT4OID, BOOLOID};
 
 void change_queue(const QueueChange &change) {
 	Params queue, params;
@@ -129,21 +169,32 @@ void change_type(const TypeChange &change, bool replaces) {
 	change_type_statement.run(params.add(change.rate_burst).add(change.group_limit).add(replaces));
 }
 
-#define COUNTED_COLUMNS                                                                                                \
-	"SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), " IN_SERVER ", CASE WHEN " IN_SERVER                     \
-	" THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type" EQ                                     \
-	"t.type), 0::pg_catalog.oid) ELSE 0::pg_catalog.oid END FROM jobqueue.tasks_live t "
-#define IS_CLAIMED "WHERE t.status" EQ "'processing' AND t.lease_expires_at IS NOT NULL AND "
-#define IS_LIMITED(groups)                                                                                             \
-	"(" groups "t.group_key IS NOT NULL OR t.queue" CCOLL EQ "ANY ($1) OR t.type" CCOLL EQ                             \
-	"ANY ($2)) ORDER BY t.lease_expires_at"
-static constinit Statement claimed_statement{COUNTED_COLUMNS IS_CLAIMED IS_LIMITED("$3 AND "), TEXTARRAYOID,
-											 TEXTARRAYOID, BOOLOID};
-static constinit Statement claimed_ids_statement{"SELECT t.id FROM jobqueue.tasks_live t " IS_CLAIMED IS_LIMITED(""),
+static constexpr auto select_counted = sql(R"(
+	SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), {in_server},
+		CASE WHEN {in_server}
+			THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type = t.type), 0::oid)
+			ELSE 0::oid END
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'processing' AND t.lease_expires_at IS NOT NULL)",
+										   phrase::in_server, phrase::in_server);
+static constexpr auto claimed_sql = sql(R"({select_counted}
+		AND ($3 AND t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2))
+	ORDER BY t.lease_expires_at)",
+										select_counted);
+static constexpr auto claimed_of_sql = sql("{select_counted} AND t.id = ANY ($1)", select_counted);
+static constexpr auto still_claimed_sql = sql(
+	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = ANY ($1) AND {processing}", phrase::status_is("processing"));
+
+static constinit Statement claimed_statement{claimed_sql, TEXTARRAYOID, TEXTARRAYOID, BOOLOID};
+static constinit Statement claimed_ids_statement{R"(
+	SELECT t.id FROM jobqueue.tasks_live t
+	WHERE t.status = 'processing' AND t.lease_expires_at IS NOT NULL
+		AND (t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2))
+	ORDER BY t.lease_expires_at)",
 												 TEXTARRAYOID, TEXTARRAYOID};
-static constinit Statement claimed_of_statement{COUNTED_COLUMNS IS_CLAIMED "t.id" EQ "ANY ($1)", INT8ARRAYOID};
-static constinit Statement still_claimed_statement{
-	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id" EQ "ANY ($1) AND " STATUS_IS("processing"), INT8ARRAYOID};
+static constinit Statement claimed_of_statement{claimed_of_sql, INT8ARRAYOID};
+static constinit Statement still_claimed_statement{still_claimed_sql, INT8ARRAYOID};
+
 static std::vector<CountedTask> counted_tasks(const Rows &rows) {
 	std::vector<CountedTask> tasks;
 	tasks.reserve(rows.size());

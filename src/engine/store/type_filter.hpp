@@ -32,7 +32,9 @@ struct TypeFilter {
 /* Does it let such a task through? */
 bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter);
 
-/* While it lives, jobqueue._is_wanted() asks this filter: SQL would compare each task with each type, or look each up. */
+/*
+ * While it lives, jobqueue._is_wanted() asks this filter: SQL would compare each task with each type, or look each up.
+ */
 struct FilterInForce {
 	explicit FilterInForce(const TypeFilter &filter) noexcept;
 	~FilterInForce();

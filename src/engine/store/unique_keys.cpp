@@ -1,9 +1,9 @@
 /*
  * unique_keys.cpp -- see unique_keys.hpp. C++ region.
  *
- * An index decides who gets a key, never a look before: tasks_live_unique_key, or the primary key of unique_keys. What is
- * only refused locks nothing: a task that runs could not be finished before the transaction of whoever asked for its key
- * has ended.
+ * An index decides who gets a key, never a look before: tasks_live_unique_key, or the primary key of unique_keys. What
+ * is only refused locks nothing: a task that runs could not be finished before the transaction of whoever asked for
+ * its key has ended.
  */
 #include "engine/store/unique_keys.hpp"
 
@@ -11,27 +11,43 @@
 
 namespace jobqueue::store {
 
-#define UNIQUE_TYPES INSERT_TYPES(JSONBOID), TEXTOID, BOOLOID, TEXTOID
+static constexpr auto insert_values = phrase::insert_values("$2", phrase::queue_of_type, phrase::status_or_blocked);
 
-static constinit Statement insert_unique_statement{
-	INSERT_COLUMNS ", group_key, unique_key, unique_scope) VALUES (" INSERT_VALUES(
-		"$2", QUEUE_OF_TYPE,
-		IF_BLOCKED) ", $11, $13, $14) ON CONFLICT (type, unique_key) WHERE " HOLDS_KEY("") " DO NOTHING" INSERT_RETURNING,
-	UNIQUE_TYPES, TEXTOID};
+static constexpr auto insert_unique_sql = sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns}, group_key, unique_key, unique_scope)
+	VALUES ({values}, $11, $13, $14)
+	ON CONFLICT (type, unique_key) WHERE {holds_key} DO NOTHING
+	RETURNING id, queue, status)",
+											  phrase::insert_columns, insert_values, phrase::holds_key(""));
 
 /* The task gets the number that was written beside the key. */
-#define NEXT_ID "pg_catalog.nextval('jobqueue.tasks_id_seq'::pg_catalog.regclass)"
-#define ADD_TAKEN                                                                                                      \
-	") " INSERT_COLUMNS ", group_key, unique_key, unique_scope, id) SELECT " INSERT_VALUES(                            \
-		"$2", QUEUE_OF_TYPE, IF_BLOCKED) ", $11, $13, 'period', k.task_id FROM taken k" INSERT_RETURNING
-static constinit Statement take_key_statement{
-	"WITH taken AS (INSERT INTO jobqueue.unique_keys (type, unique_key, task_id, expires_at) VALUES ($1, $13, " NEXT_ID
-	", $14) ON CONFLICT (type, unique_key) DO NOTHING RETURNING task_id" ADD_TAKEN,
-	UNIQUE_TYPES, TIMESTAMPTZOID};
-static constinit Statement take_expired_statement{"WITH taken AS (UPDATE jobqueue.unique_keys k SET task_id = " NEXT_ID
-												  ", expires_at = $14 WHERE k.type" EQ "$1 AND k.unique_key" EQ
-												  "$13 AND k.expires_at" LE NOW " RETURNING k.task_id" ADD_TAKEN,
-												  UNIQUE_TYPES, TIMESTAMPTZOID};
+static constexpr auto add_taken = sql(R"(
+	INSERT INTO jobqueue.tasks_live ({columns}, group_key, unique_key, unique_scope, id)
+	SELECT {values}, $11, $13, 'period', k.task_id FROM taken k
+	RETURNING id, queue, status)",
+									  phrase::insert_columns, insert_values);
+static constexpr auto take_key_sql = sql(R"(
+	WITH taken AS (
+		INSERT INTO jobqueue.unique_keys (type, unique_key, task_id, expires_at)
+		VALUES ($1, $13, nextval('jobqueue.tasks_id_seq'::regclass), $14)
+		ON CONFLICT (type, unique_key) DO NOTHING
+		RETURNING task_id)
+	{add_taken})",
+										 add_taken);
+static constexpr auto take_expired_sql = sql(R"(
+	WITH taken AS (
+		UPDATE jobqueue.unique_keys k SET task_id = nextval('jobqueue.tasks_id_seq'::regclass), expires_at = $14
+		WHERE k.type = $1 AND k.unique_key = $13 AND k.expires_at <= clock_timestamp()
+		RETURNING k.task_id)
+	{add_taken})",
+											 add_taken);
+
+static constinit Statement insert_unique_statement =
+	phrase::insert_statement(insert_unique_sql, JSONBOID, TEXTOID, BOOLOID, TEXTOID, TEXTOID);
+static constinit Statement take_key_statement =
+	phrase::insert_statement(take_key_sql, JSONBOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID);
+static constinit Statement take_expired_statement =
+	phrase::insert_statement(take_expired_sql, JSONBOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID);
 
 static std::optional<Added> run_insert(Statement &statement, const NewTask &task, Datum payload, const UniqueKey &key) {
 	Params params;
@@ -53,20 +69,23 @@ std::optional<Added> insert_unique(const NewTask &task, Datum payload, const Uni
 	return run_insert(take_expired_statement, task, payload, key);
 }
 
-/* A dead letter waits for people: they shall find it as it failed. */
-#define WAITS                                                                                                          \
-	"t.status" CCOLL EQ "ANY (ARRAY['pending', 'scheduled', 'blocked']) AND t.origin_queue IS NULL AND "               \
-	"coalesce(t.unique_scope, 'live') OPERATOR(pg_catalog.<>) 'started'"
+/* A dead letter waits for people, who must find it as it failed: it cannot be replaced. */
+static constexpr auto waits = sql(R"(
+		t.status COLLATE "C" = ANY (ARRAY['pending', 'scheduled', 'blocked']) AND t.origin_queue IS NULL
+		AND coalesce(t.unique_scope, 'live') <> 'started')");
 
-static constinit Statement holder_statement{"SELECT t.id, t.queue, t.created_by, " WAITS
-											" FROM jobqueue.tasks_live t WHERE t.type" EQ "$1 AND t.unique_key" EQ
-											"$2 AND " HOLDS_KEY("t."),
-											TEXTOID, TEXTOID};
-static constinit Statement period_holder_statement{"SELECT k.task_id, t.queue, t.created_by, " WAITS
-												   " FROM jobqueue.unique_keys k LEFT JOIN jobqueue.tasks t ON t.id" EQ
-												   "k.task_id WHERE k.type" EQ "$1 AND k.unique_key" EQ
-												   "$2 AND k.expires_at" GT NOW,
-												   TEXTOID, TEXTOID};
+static constexpr auto holder_sql = sql(R"(
+	SELECT t.id, t.queue, t.created_by, {waits}
+	FROM jobqueue.tasks_live t
+	WHERE t.type = $1 AND t.unique_key = $2 AND {holds_key})",
+									   waits, phrase::holds_key("t."));
+static constexpr auto period_holder_sql = sql(R"(
+	SELECT k.task_id, t.queue, t.created_by, {waits}
+	FROM jobqueue.unique_keys k LEFT JOIN jobqueue.tasks t ON t.id = k.task_id
+	WHERE k.type = $1 AND k.unique_key = $2 AND k.expires_at > clock_timestamp())",
+											  waits);
+static constinit Statement holder_statement{holder_sql, TEXTOID, TEXTOID};
+static constinit Statement period_holder_statement{period_holder_sql, TEXTOID, TEXTOID};
 
 std::optional<Holder> find_holder(std::string_view type, const UniqueKey &key) {
 	Params params;
@@ -77,11 +96,15 @@ std::optional<Holder> find_holder(std::string_view type, const UniqueKey &key) {
 	return Holder{rows.int64_at(0, 1), !rows.is_null(0, 2), rows.bool_at(0, 4), rows.text_at(0, 2), rows.name_at(0, 3)};
 }
 
-#define LOCK_REPLACEABLE                                                                                               \
-	"SELECT t.id, t.queue, t.created_by, t.priority, t.status" CCOLL EQ                                                \
-	"'pending', t.group_key FROM jobqueue.tasks_live t WHERE t.id" EQ "$1 AND " WAITS " FOR UPDATE"
-static constinit Statement lock_statement{LOCK_REPLACEABLE " SKIP LOCKED", INT8OID};
-static constinit Statement wait_and_lock_statement{LOCK_REPLACEABLE, INT8OID};
+static constexpr auto wait_and_lock_sql = sql(R"(
+	SELECT t.id, t.queue, t.created_by, t.priority, t.status COLLATE "C" = 'pending', t.group_key
+	FROM jobqueue.tasks_live t
+	WHERE t.id = $1 AND {waits}
+	FOR UPDATE)",
+											  waits);
+static constexpr auto lock_sql = sql("{wait_and_lock} SKIP LOCKED", wait_and_lock_sql);
+static constinit Statement lock_statement{lock_sql, INT8OID};
+static constinit Statement wait_and_lock_statement{wait_and_lock_sql, INT8OID};
 
 std::optional<Replaceable> lock_replaceable(int64 id, bool wait) {
 	Params params;
@@ -93,21 +116,19 @@ std::optional<Replaceable> lock_replaceable(int64 id, bool wait) {
 					   rows.bool_at(0, 5),	rows.is_null(0, 6) ? std::nullopt : std::optional(rows.text_at(0, 6))};
 }
 
-/* One that has been tried already gets so many attempts more. */
-static constinit Statement replace_statement{
-	"UPDATE jobqueue.tasks_live t SET payload = $2, priority = $3, run_at = $4, status = CASE WHEN " STATUS_IS(
-		"blocked") " THEN 'blocked' WHEN $4" GT NOW
-				   " THEN 'scheduled' ELSE 'pending' END, max_attempts = CASE WHEN $5 IS NULL THEN t.max_attempts "
-				   "ELSE least(t.attempts::pg_catalog.int8" PLUS "$5, 2147480000)::pg_catalog.int4 END, "
-				   "timeout = coalesce($6, t.timeout), metadata = coalesce($7, t.metadata), updated_at = " NOW
-				   " WHERE t.id" EQ "$1 RETURNING t.id, t.queue, t.status",
-	INT8OID,
-	JSONBOID,
-	INT2OID,
-	TIMESTAMPTZOID,
-	INT4OID,
-	INTERVALOID,
-	JSONBOID};
+/* A task that has been tried already gets so many attempts more. */
+static constexpr auto replace_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET payload = $2, priority = $3, run_at = $4,
+		status = CASE WHEN {blocked} THEN 'blocked' WHEN $4 > clock_timestamp() THEN 'scheduled' ELSE 'pending' END,
+		max_attempts = CASE WHEN $5 IS NULL THEN t.max_attempts
+			ELSE least(t.attempts::int8 + $5, 2147480000)::int4 END,
+		timeout = coalesce($6, t.timeout), metadata = coalesce($7, t.metadata), updated_at = clock_timestamp()
+	WHERE t.id = $1
+	RETURNING t.id, t.queue, t.status)",
+										phrase::status_is("blocked"));
+static constinit Statement replace_statement{replace_sql,	 INT8OID, JSONBOID,	   INT2OID,
+											 TIMESTAMPTZOID, INT4OID, INTERVALOID, JSONBOID};
 
 Added replace(int64 id, const NewTask &task, Datum payload) {
 	Params params;
@@ -119,19 +140,31 @@ Added replace(int64 id, const NewTask &task, Datum payload) {
 	return {rows.int64_at(0, 1), rows.text_at(0, 2), status == "scheduled", status == "blocked"};
 }
 
-/* No index has the tasks: those that are named are looked for among the oldest, where they were. */
-#define EXPIRED_KEYS(which)                                                                                            \
-	" FROM jobqueue.unique_keys e WHERE e.expires_at" LE "$1 AND " which " ORDER BY e.expires_at LIMIT $2"
-#define BUT_SOME "NOT e.task_id" EQ "ANY ($3)"
-#define REMOVE_KEYS(which)                                                                                             \
-	"DELETE FROM jobqueue.unique_keys k USING (SELECT e.type, e.unique_key" EXPIRED_KEYS(                              \
-		which) " FOR UPDATE SKIP LOCKED) o WHERE k.type" EQ "o.type AND k.unique_key" EQ                               \
-			   "o.unique_key RETURNING k.task_id"
-static constinit Statement remove_expired_statement{REMOVE_KEYS(BUT_SOME), TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
-static constinit Statement remove_these_statement{REMOVE_KEYS("e.task_id" EQ "ANY ($3)"), TIMESTAMPTZOID, INT4OID,
-												  INT8ARRAYOID};
-static constinit Statement expired_keys_statement{"SELECT e.task_id" EXPIRED_KEYS(BUT_SOME), TIMESTAMPTZOID, INT4OID,
-												  INT8ARRAYOID};
+/* No index has the tasks: those that are named are looked for among the oldest keys, where they were found. */
+template <typename Which> static constexpr auto expired_keys_where(const Which &which) {
+	return sql(R"(
+		FROM jobqueue.unique_keys e
+		WHERE e.expires_at <= $1 AND {which}
+		ORDER BY e.expires_at LIMIT $2)",
+			   which);
+}
+template <typename Which> static constexpr auto remove_keys_where(const Which &which) {
+	return sql(R"(
+	DELETE FROM jobqueue.unique_keys k
+	USING (
+		SELECT e.type, e.unique_key {expired_keys}
+		FOR UPDATE SKIP LOCKED) o
+	WHERE k.type = o.type AND k.unique_key = o.unique_key
+	RETURNING k.task_id)",
+			   expired_keys_where(which));
+}
+static constexpr auto remove_expired_sql = remove_keys_where("NOT e.task_id = ANY ($3)");
+static constexpr auto remove_these_sql = remove_keys_where("e.task_id = ANY ($3)");
+static constexpr auto expired_keys_sql =
+	sql("SELECT e.task_id {expired_keys}", expired_keys_where("NOT e.task_id = ANY ($3)"));
+static constinit Statement remove_expired_statement{remove_expired_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement remove_these_statement{remove_these_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement expired_keys_statement{expired_keys_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 
 int64 remove_expired_keys(const Batch &batch) {
 	Params params;

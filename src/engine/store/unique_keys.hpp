@@ -1,5 +1,6 @@
 /*
- * unique_keys.hpp -- the statements about unique keys: adding a task that has one, finding who has it, replacing that task.
+ * unique_keys.hpp -- the statements about unique keys: adding a task that has one, finding who has it, replacing that
+ * task.
  *
  * C++ region. Everything needs a Session and throws PgError. Called by engine/unique.cpp, and by the scheduler.
  */

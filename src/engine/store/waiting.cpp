@@ -60,10 +60,12 @@ static bool scan_waiting(const char *role, int64 after, int64 most, Counted *cou
 	return usable;
 }
 
-static constinit Statement count_waiting_statement{
-	"SELECT pg_catalog.count(*) FROM (SELECT 1 FROM jobqueue.tasks_live t WHERE t.created_by" EQ "$1 AND t.status" EQ
-	"ANY (ARRAY['pending', 'scheduled', 'blocked']) LIMIT $2) w",
-	NAMEOID, INT8OID};
+static constinit Statement count_waiting_statement{R"(
+	SELECT count(*)
+	FROM (SELECT 1 FROM jobqueue.tasks_live t
+		WHERE t.created_by = $1 AND t.status = ANY (ARRAY['pending', 'scheduled', 'blocked'])
+		LIMIT $2) w)",
+												   NAMEOID, INT8OID};
 
 int64 count_waiting(std::string_view created_by, int64 most) {
 	Params params;

@@ -1,5 +1,6 @@
 /*
- * waiting.hpp -- how many tasks of a role wait, by an index that is there where limit_role() has limited that for anybody.
+ * waiting.hpp -- how many tasks of a role wait, by an index that is there where limit_role() has limited that for
+ * anybody.
  *
  * C++ region. Needs a Session and throws PgError.
  */
@@ -17,8 +18,8 @@ struct Counted {
 };
 
 /*
- * Those after an id, "most" at most, however much else waits. What other transactions have added and not committed counts,
- * prepared ones included: it may yet come.
+ * Those after an id, "most" at most, however much else waits. What other transactions have added and not committed
+ * counts, prepared ones included: it may yet come.
  */
 Counted count_waiting_after(const std::string &role, int64 id, int64 most);
 /* All of them; counts up to "most" + 1. */

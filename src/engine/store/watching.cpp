@@ -3,12 +3,10 @@
  */
 #include "engine/store/watching.hpp"
 
-#include "engine/store/phrases.hpp"
-
 namespace jobqueue::store {
 
 static constinit Statement look_statement{
-	"SELECT t, t.status, t.queue, t.created_by, t.xmin FROM jobqueue.tasks t WHERE t.id" EQ "$1", INT8OID};
+	"SELECT t, t.status, t.queue, t.created_by, t.xmin FROM jobqueue.tasks t WHERE t.id = $1", INT8OID};
 
 std::optional<Look> look(int64 id) {
 	Params params;
@@ -20,7 +18,7 @@ std::optional<Look> look(int64 id) {
 }
 
 static constinit Statement queues_of_tasks_statement{
-	"SELECT DISTINCT t.queue FROM jobqueue.tasks t WHERE t.id" EQ "ANY ($1)", INT8ARRAYOID};
+	"SELECT DISTINCT t.queue FROM jobqueue.tasks t WHERE t.id = ANY ($1)", INT8ARRAYOID};
 
 std::vector<std::string> queues_of_tasks(std::span<const int64> ids) {
 	Params params;

@@ -1,7 +1,8 @@
 /*
  * watching.hpp -- the statements that look at tasks for people who watch them.
  *
- * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the Session.
+ * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
+ * Session.
  */
 #pragma once
 
