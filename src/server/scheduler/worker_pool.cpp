@@ -53,8 +53,10 @@ Progress WorkerPool::step() {
 	looked_at_ = steady_now();
 	watch_started();
 	/* A task of a fused batch is still pending when its worker has ended: it is charged before another one can take it. */
-	if (pg_atomic_read_u32(&db_.slot->orphans) != 0)
+	if (pg_atomic_read_u32(&db_.slot->orphans) != 0) {
+		ask(looked_at_ + step_us);
 		return Progress::done;
+	}
 	std::stable_sort(roles_.begin(), roles_.end(), [](const auto &a, const auto &b) {
 		const auto rank = [](const auto &role) { return role->waiting_since ? role->waiting_since : never; };
 		return rank(a) < rank(b);
