@@ -58,7 +58,8 @@ is(check('src/engine/store/phrases.hpp' => qq{"SELECT 1";\n}), '0', 'SQL text in
 is(check('src/engine/store/a.hpp' => qq{"SELECT 1";\n}), '1 src/engine/store/a.hpp:1: [sql]',
 	'SQL text in the header of a store');
 is(check('src/engine/a.cpp' => qq{"SELECT 1";\n}), '1 src/engine/a.cpp:1: [sql]', 'SQL text beside the stores');
-is(check('src/engine/store/a.cpp' => qq{#define EQ " = "\n}), '1 src/engine/store/a.cpp:1: [sql]', 'a macro in a store');
+is(check('src/engine/store/a.cpp' => qq{#define EQ " = "\n}), '1 src/engine/store/a.cpp:1: [sql]',
+	'a macro in a store');
 is(check('src/api/a.cpp' => qq{auto s = R"sql(\n  UPDATE t)sql";\n}), '1 src/api/a.cpp:1: [sql]', 'SQL text, raw');
 is(check('src/api/a.cpp' => qq{auto s = " \\nDELETE FROM t";\n}), '1 src/api/a.cpp:1: [sql]',
 	'SQL text, after white space');
