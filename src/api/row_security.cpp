@@ -3,6 +3,9 @@
  * would save those of an extension's tables as if they were the user's, and a restore would fail on them. They come from
  * here, made for the role that asks; where the library is not loaded, nobody but the owner sees a row.
  *
+ * Every name and every operator in these conditions is qualified, OPERATOR(pg_catalog.=) for instance: they become part of
+ * the user's own query, which is parsed with the user's search path.
+ *
  * The hook is C, behind boundary(); the rest is a C++ region.
  */
 #include "api/row_security.hpp"
