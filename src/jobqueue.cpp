@@ -6,7 +6,7 @@
 #include "pg/settings.hpp"
 #include "pg/start_pause.hpp"
 #include "server/processes.hpp"
-#include "shared/state.hpp"
+#include "shared/shared_memory.hpp"
 
 extern "C" {
 PG_MODULE_MAGIC;

@@ -19,8 +19,7 @@
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "pg/start_pause.hpp"
-#include "shared/admission.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

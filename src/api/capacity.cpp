@@ -3,9 +3,9 @@
  */
 #include "pg/compat.hpp"
 #include "pg/guard.hpp"
-#include "shared/admission.hpp"
-#include "shared/announcements.hpp"
 #include "shared/positions.hpp"
+#include "shared/ring.hpp"
+#include "shared/running_tasks.hpp"
 
 namespace jobqueue {
 

@@ -9,7 +9,7 @@
 #include "engine/store/claims.hpp"
 #include "engine/store/type_filter.hpp"
 #include "pg/raw_size.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

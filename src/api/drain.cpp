@@ -17,7 +17,7 @@
 #include "engine/store/sql_commands.hpp"
 #include "engine/store/watching.hpp"
 #include "pg/transaction.hpp"
-#include "shared/announcements.hpp"
+#include "shared/admission.hpp"
 
 namespace jobqueue {
 

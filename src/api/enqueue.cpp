@@ -5,6 +5,8 @@
 #include "api/flow.hpp"
 #include "api/inserts.hpp"
 #include "api/row_security.hpp"
+#include "shared/admission.hpp"
+#include "shared/transaction_notes.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/limits.hpp"
@@ -15,7 +17,6 @@
 #include "engine/unique.hpp"
 #include "pg/compat.hpp"
 #include "pg/sequences.hpp"
-#include "shared/admission.hpp"
 
 extern "C" {
 #include "replication/logicalworker.h"

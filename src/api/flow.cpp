@@ -11,7 +11,7 @@
 #include "engine/store/dependencies.hpp"
 #include "engine/store/role_limits.hpp"
 #include "engine/store/task_graph.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 #include <map>
 

@@ -10,7 +10,7 @@
 #include "engine/store/role_limits.hpp"
 #include "engine/store/schedules.hpp"
 #include "pg/compat.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

@@ -11,6 +11,8 @@
 #include "pg/compat.hpp"
 #include "pg/durability.hpp"
 #include "shared/state.hpp"
+#include "shared/waiters.hpp"
+#include "shared/workers.hpp"
 
 namespace jobqueue {
 

@@ -7,6 +7,9 @@
 #include "engine/store/lanes.hpp"
 #include "engine/store/type_filter.hpp"
 #include "pg/raw_size.hpp"
+#include "shared/admission.hpp"
+#include "shared/ring.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

@@ -14,6 +14,7 @@
 #include "engine/store/candidates.hpp"
 #include "engine/store/pauses.hpp"
 #include "shared/positions.hpp"
+#include "shared/ring.hpp"
 
 namespace jobqueue {
 

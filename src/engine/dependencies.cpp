@@ -10,7 +10,8 @@
 #include "engine/store/watching.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
-#include "shared/announcements.hpp"
+#include "shared/databases.hpp"
+#include "shared/transaction_notes.hpp"
 
 #include <map>
 

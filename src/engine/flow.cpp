@@ -4,6 +4,8 @@
 #include "engine/flow.hpp"
 
 #include "pg/clock.hpp"
+#include "shared/databases.hpp"
+#include "shared/running_tasks.hpp"
 
 namespace jobqueue {
 
@@ -19,8 +21,9 @@ static Rule rule_of(int32 max_running, const store::RateSettings &rate, Timestam
 	if (rate.limit > 0) {
 		/* No bucket shall hold more than a few years. */
 		constexpr int64 longest_ns = 100 * INT64CONST(365) * USECS_PER_DAY * 1000 / 64;
-		rule.token_ns = std::clamp<int64>(rate.period_us * 1000 / rate.limit, 1, longest_ns);
-		rule.rate_burst = static_cast<int32>(std::clamp<int64>(longest_ns / rule.token_ns, 1, std::max(rate.burst, 1)));
+		rule.rate.token_ns = std::clamp<int64>(rate.period_us * 1000 / rate.limit, 1, longest_ns);
+		rule.rate.burst =
+			static_cast<int32>(std::clamp<int64>(longest_ns / rule.rate.token_ns, 1, std::max(rate.burst, 1)));
 	}
 	return rule;
 }

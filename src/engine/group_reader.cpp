@@ -4,6 +4,8 @@
 #include "engine/group_reader.hpp"
 
 #include "engine/store/type_filter.hpp"
+#include "shared/admission.hpp"
+#include "shared/transaction_notes.hpp"
 
 #include <cmath>
 
@@ -98,7 +100,7 @@ GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store:
 			continue;
 		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group, pass.scope.claims());
 		const bool has_limits =
-			admission.rules[0].is_limit() || admission.rules[1].is_limit() || admission.rules[2].token_ns > 0;
+			admission.rules[0].is_limit() || admission.rules[1].is_limit() || admission.rules[2].rate.is_limit();
 		if (has_limits && is_worker && !(admitted.heads.empty() && pass.locked.empty())) {
 			order_.defer(known_.lane); /* a worker runs it alone */
 			pass.enough = true;

@@ -5,7 +5,8 @@
 #pragma once
 
 #include "pg/guard.hpp"
-#include "shared/announcements.hpp"
+#include "shared/databases.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

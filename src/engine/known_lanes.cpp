@@ -4,6 +4,7 @@
 #include "engine/known_lanes.hpp"
 
 #include "engine/store/type_filter.hpp"
+#include "shared/ring.hpp"
 
 namespace jobqueue {
 

@@ -11,7 +11,7 @@
 #include "engine/scope.hpp"
 #include "engine/store/lanes.hpp"
 #include "pg/clock.hpp"
-#include "shared/announcements.hpp"
+#include "shared/ring.hpp"
 
 #include <map>
 #include <set>

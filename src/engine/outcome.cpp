@@ -16,7 +16,8 @@
 #include "pg/settings.hpp"
 #include "pg/transaction.hpp"
 #include "shared/admission.hpp"
-#include "shared/announcements.hpp"
+#include "shared/databases.hpp"
+#include "shared/transaction_notes.hpp"
 
 #include <unordered_set>
 

@@ -15,6 +15,9 @@
 #include "engine/store/due_tasks.hpp"
 #include "engine/store/handlers.hpp"
 #include "engine/store/held_claims.hpp"
+#include "shared/admission.hpp"
+#include "shared/databases.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

@@ -12,7 +12,7 @@
 #include "engine/store/role_limits.hpp"
 #include "engine/store/waiting.hpp"
 #include "pg/transaction.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

@@ -8,7 +8,7 @@
 #include "engine/store/type_filter.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 extern "C" {
 #include "catalog/pg_class.h"

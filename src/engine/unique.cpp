@@ -4,7 +4,7 @@
 #include "engine/unique.hpp"
 
 #include "pg/transaction.hpp"
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
 

@@ -15,6 +15,7 @@
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
+#include "shared/workers.hpp"
 
 namespace jobqueue {
 

@@ -21,7 +21,11 @@
 #include "pg/raw_size.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
+#include "shared/admission.hpp"
 #include "shared/penalties.hpp"
+#include "shared/transaction_notes.hpp"
+#include "shared/wake_ups.hpp"
+#include "shared/workers.hpp"
 
 namespace jobqueue {
 

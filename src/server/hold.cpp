@@ -5,9 +5,11 @@
 
 #include "pg/clock.hpp"
 #include "server/interrupts.hpp"
+#include "shared/deaths.hpp"
 #include "shared/flight_recorder.hpp"
 #include "shared/penalties.hpp"
 #include "shared/state.hpp"
+#include "shared/workers.hpp"
 
 namespace jobqueue::hold {
 

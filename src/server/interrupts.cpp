@@ -6,7 +6,10 @@
 #include "pg/clock.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/settings.hpp"
+#include "shared/databases.hpp"
 #include "shared/state.hpp"
+#include "shared/wake_ups.hpp"
+#include "shared/workers.hpp"
 
 #include <signal.h>
 

@@ -12,7 +12,11 @@
 #include "pg/compat.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
+#include "shared/databases.hpp"
 #include "shared/flight_recorder.hpp"
+#include "shared/process_room.hpp"
+#include "shared/wake_ups.hpp"
+#include "shared/workers.hpp"
 
 #include <signal.h>
 

@@ -9,7 +9,6 @@
 
 #include "engine/store/incarnation.hpp"
 #include "pg/transaction.hpp"
-#include "shared/announcements.hpp"
 #include "shared/state.hpp"
 
 namespace jobqueue {

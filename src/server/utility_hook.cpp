@@ -11,6 +11,8 @@
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/leftovers.hpp"
+#include "shared/databases.hpp"
+#include "shared/transaction_notes.hpp"
 
 extern "C" {
 #include "nodes/parsenodes.h"

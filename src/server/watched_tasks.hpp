@@ -7,6 +7,7 @@
 
 #include "pg/guard.hpp"
 #include "shared/state.hpp"
+#include "shared/waiters.hpp"
 
 namespace jobqueue {
 

@@ -15,7 +15,10 @@
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "server/hold.hpp"
+#include "shared/databases.hpp"
 #include "shared/penalties.hpp"
+#include "shared/wake_ups.hpp"
+#include "shared/workers.hpp"
 
 #include <unistd.h>
 

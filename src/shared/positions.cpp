@@ -4,7 +4,7 @@
 #include "shared/positions.hpp"
 
 #include "pg/clock.hpp"
-#include "shared/announcements.hpp"
+#include "shared/ring.hpp"
 
 extern "C" {
 #include "utils/hsearch.h"

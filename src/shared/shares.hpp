@@ -5,7 +5,7 @@
  * of it, and a last eighth of the whole is for those who hold next to nothing: whoever takes what he can get leaves room
  * for the next one, however many do so, and nobody who comes later finds nothing.
  *
- * What is counted here is what admission.cpp counts, under its lock. noexcept, any region.
+ * What is counted here is what counting.cpp counts, under its lock. noexcept, any region.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 /*
  * state.hpp -- what the processes share: one block of shared memory of fixed size, atomics for what changes often, one
- * LWLock for handing out slots. It exists only where the library is preloaded.
+ * LWLock for handing out slots. It exists only where the library is preloaded. What is done with the slots is in databases.hpp,
+ * workers.hpp, waiters.hpp, deaths.hpp, process_room.hpp and wake_ups.hpp.
  *
  * Everything here is noexcept and safe in any region, unless it says otherwise. No pointer is kept in shared memory.
  */
@@ -139,8 +140,6 @@ struct WaiterSlot {
 	pg_atomic_uint64 task;
 };
 
-struct Announcement; /* announcements.hpp */
-
 struct SharedState {
 	LWLock *lock; /* slots are handed out and freed under it */
 	LWLock *positions_lock;
@@ -174,8 +173,18 @@ struct SharedState {
 /* Null where the library is not preloaded. */
 SharedState *shared() noexcept;
 
-/* C region; called by _PG_init while the postmaster loads its libraries. */
-void install_shared_memory_hooks();
+/* Of the request and of the locks in it; for shared_memory.cpp, as are the next three. C region. */
+Size shared_state_size();
+inline constexpr const char *lwlock_tranche = "jobqueue";
+inline constexpr int lwlock_count = 3;
+struct PreparedState {
+	SharedState *state;
+	DatabaseSlot *databases;
+};
+/* Finds it, or makes it new and returns true. Called at start, under AddinShmemInitLock. */
+bool prepare_shared_state(PreparedState *prepared);
+/* From now on shared() is not null. */
+void use_shared_state(const PreparedState &prepared) noexcept;
 
 /* Those that are, or were, in use. */
 std::span<DatabaseSlot> database_slots() noexcept;
@@ -184,41 +193,6 @@ int index_of(const DatabaseSlot *slot) noexcept;
 
 /* The workers' array. */
 std::span<WorkerSlot> worker_slots() noexcept;
-
-/* Gives a worker's slot back. The caller holds the lock. */
-void free_worker(WorkerSlot *slot) noexcept;
-/* This process's own slot; null where it is no worker. */
-WorkerSlot *own_worker() noexcept;
-void set_own_worker(WorkerSlot *slot) noexcept;
-
-/* From now on the end of this task wakes us; null if there is no room. Give it back. */
-WaiterSlot *take_waiter(int64 task) noexcept;
-void free_waiter(WaiterSlot *slot) noexcept;
-
-/* What a handler says of its progress; "message" is cut where a character ends, by the caller. */
-void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noexcept;
-/* False if there is none. */
-bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_message_size]) noexcept;
-
-/* For the scheduler, which gives the task back: why its worker ended. C region (takes an LWLock, as does death_of). */
-void record_death(const Death &death);
-Death death_of(Oid database, int64 task, int32 attempt);
-/* Takes one of a fused task out of the list; false if there is none. C region. */
-bool take_fused_death(Oid database, Death *death);
-
-/* This database's slot; null if it has none, or the library is not preloaded. Safe in signal handlers. */
-DatabaseSlot *find_database(Oid database);
-/* Likewise, made if need be; null when all are taken. C region (takes an LWLock). */
-DatabaseSlot *attach_database(Oid database);
-void release_database(DatabaseSlot *slot);
-
-void add_ended(DatabaseSlot *slot, const IdRanges &ids) noexcept;
-IdRanges take_ended(DatabaseSlot *slot) noexcept;
-
-void wake(pg_atomic_uint32 *procno) noexcept;
-void wake_launcher() noexcept;
-/* Sets "wanted" and wakes the scheduler, or the launcher if there is none. */
-void wake_scheduler(DatabaseSlot *slot) noexcept;
 
 void atomic_min(pg_atomic_uint64 *target, uint64 value) noexcept;
 void atomic_max(pg_atomic_uint64 *target, uint64 value) noexcept;
@@ -237,24 +211,6 @@ inline void set_state(WorkerSlot *slot, WorkerState state) noexcept {
 	pg_atomic_write_u64(&slot->state_since, static_cast<uint64>(GetCurrentTimestamp()));
 	pg_atomic_write_u32(&slot->state, static_cast<uint32>(state));
 }
-/* Processes are handed out in the order in which their want arose: is it the turn of one who has waited since then? */
-bool is_turn_of(uint64 hungry_since) noexcept;
-
-bool has_workers(Oid database) noexcept;
-/* Tells a worker to leave: at once if it is idle, else after its task. */
-void dismiss(WorkerSlot *worker) noexcept;
-/*
- * Somebody hungry since then in this database (InvalidOid: the launcher) asks for a process: an idle worker leaves at
- * once; else a scheduler that is not hungry, or not for so long; else a busy worker after its task. Who lacks no process,
- * but a place among jobqueue.max_workers, is not helped by a scheduler.
- */
-void make_room(Oid for_database, uint64 since) noexcept;
-/* Likewise for somebody who has a process and could do with another: only an idle worker leaves for that. */
-void make_room_if_idle() noexcept;
-
-/* Are there as many workers as jobqueue.max_workers allows? */
-bool all_places_taken() noexcept;
-
 /* Is a scheduler looking after this database? */
 inline bool is_served(DatabaseSlot *slot) noexcept {
 	return slot && scheduler_state(slot) == SchedulerState::running;

@@ -5,6 +5,9 @@
 
 #include "engine/store/history.hpp"
 #include "pg/settings.hpp"
+#include "shared/admission.hpp"
+#include "shared/transaction_notes.hpp"
+#include "shared/wake_ups.hpp"
 
 namespace jobqueue::scheduler {
 

@@ -6,6 +6,7 @@
 #include "engine/outcome.hpp"
 #include "engine/store/claims.hpp"
 #include "pg/settings.hpp"
+#include "shared/deaths.hpp"
 #include "shared/flight_recorder.hpp"
 #include "shared/penalties.hpp"
 

@@ -4,6 +4,7 @@
 #include "server/scheduler/dependency_resolution.hpp"
 
 #include "engine/dependencies.hpp"
+#include "shared/databases.hpp"
 
 namespace jobqueue::scheduler {
 

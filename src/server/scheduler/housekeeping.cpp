@@ -8,7 +8,9 @@
 #include "engine/store/lanes.hpp"
 #include "engine/store/unique_keys.hpp"
 #include "pg/settings.hpp"
-#include "shared/announcements.hpp"
+#include "shared/ring.hpp"
+#include "shared/running_tasks.hpp"
+#include "shared/wake_ups.hpp"
 
 namespace jobqueue::scheduler {
 

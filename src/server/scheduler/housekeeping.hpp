@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "shared/shares.hpp"
 #include "server/scheduler/chore.hpp"
 
 namespace jobqueue::scheduler {

@@ -4,8 +4,8 @@
 #include "server/scheduler/notifications.hpp"
 
 #include "pg/settings.hpp"
-#include "shared/announcements.hpp"
 #include "shared/positions.hpp"
+#include "shared/ring.hpp"
 
 namespace jobqueue::scheduler {
 

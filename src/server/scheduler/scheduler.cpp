@@ -19,6 +19,8 @@
 #include "pg/compat.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
+#include "shared/wake_ups.hpp"
+#include "shared/workers.hpp"
 
 namespace jobqueue::scheduler {
 

@@ -6,6 +6,8 @@
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "shared/penalties.hpp"
+#include "shared/process_room.hpp"
+#include "shared/workers.hpp"
 
 #include <set>
 

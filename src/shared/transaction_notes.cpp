@@ -1,19 +1,17 @@
 /*
- * announcements.cpp -- see announcements.hpp. C region.
+ * transaction_notes.cpp -- see transaction_notes.hpp. C region.
  *
  * The commit and abort branches of the transaction callback run where an error would be a PANIC: they are noexcept,
  * allocate nothing, and call nothing that can ereport.
  */
-#include "shared/announcements.hpp"
+#include "shared/transaction_notes.hpp"
 
-#include "pg/clock.hpp"
 #include "pg/settings.hpp"
-
-#include <signal.h>
+#include "shared/databases.hpp"
+#include "shared/ring.hpp"
+#include "shared/wake_ups.hpp"
 
 namespace jobqueue {
-
-static Announcement *ring = nullptr;
 
 /* Notes of the current transaction: a fixed number, so that commit needs no memory; what is more is merged. */
 namespace {
@@ -110,101 +108,6 @@ struct Notes {
 static constinit Notes notes = {};
 static constinit bool registered = false;
 
-uint64 ring_head() noexcept {
-	return pg_atomic_read_u64(&shared()->announced);
-}
-
-void startup_ring() {
-	bool found;
-	ring = static_cast<Announcement *>(
-		ShmemInitStruct("jobqueue announcements", mul_size(ring_size, sizeof(Announcement)), &found));
-	if (!found) {
-		memset(static_cast<void *>(ring), 0, ring_size * sizeof(Announcement));
-		for (uint64 i = 0; i < ring_size; i++)
-			pg_atomic_init_u64(&ring[i].sequence, 0);
-	}
-}
-
-void announce(const News &news) noexcept {
-	/* A lock, for a few instructions: without it, an author that is preempted would leave a hole in front of others. */
-	SpinLockAcquire(&shared()->ring_lock);
-	const uint64 position = pg_atomic_read_u64(&shared()->announced);
-	Announcement &entry = ring[position & (ring_size - 1)];
-	pg_atomic_write_u64(&entry.sequence, 0);
-	pg_write_barrier();
-	entry.news = news;
-	pg_write_barrier();
-	pg_atomic_write_u64(&entry.sequence, position + 1);
-	pg_write_barrier();
-	pg_atomic_write_u64(&shared()->announced, position + 1);
-	SpinLockRelease(&shared()->ring_lock);
-}
-
-Read read_announcement(uint64 position, News *out) noexcept {
-	const uint64 head = ring_head();
-	if (position >= head)
-		return Read::end;
-	pg_read_barrier();
-	Announcement &entry = ring[position & (ring_size - 1)];
-	if (head - position > ring_size || pg_atomic_read_u64(&entry.sequence) != position + 1)
-		return Read::overrun;
-	pg_read_barrier();
-	*out = entry.news;
-	pg_read_barrier();
-	return pg_atomic_read_u64(&entry.sequence) == position + 1 ? Read::news : Read::overrun;
-}
-
-bool wake_workers(Oid database, uint64 type_hash) noexcept {
-	constexpr int most_roles = 16;
-	uint32 served[most_roles];
-	int count = 0;
-	const auto serve = [&](uint32 role) {
-		if (count < most_roles)
-			served[count++] = role;
-	};
-	const uint64 mask = type_hash ? type_mask(type_hash) : ~0ULL;
-	const auto concerns = [&](WorkerSlot &slot) {
-		return pg_atomic_read_u32(&slot.database) == database && (pg_atomic_read_u64(&slot.types) & mask) != 0;
-	};
-	/* One that is between tasks looks again before it sleeps; one that naps, when it gets up. */
-	for (WorkerSlot &slot : worker_slots()) {
-		const WorkerState state = worker_state(&slot);
-		const bool looks = (state == WorkerState::running && pg_atomic_read_u64(&slot.task) == 0) ||
-						   (state == WorkerState::napping && type_hash == 0);
-		if (looks && concerns(slot))
-			serve(pg_atomic_read_u32(&slot.role));
-	}
-	bool woken = false;
-	for (WorkerSlot &slot : worker_slots()) {
-		uint32 state = pg_atomic_read_u32(&slot.state);
-		const bool sleeps = state == static_cast<uint32>(WorkerState::idle) ||
-							(type_hash != 0 && state == static_cast<uint32>(WorkerState::napping));
-		if (!sleeps || !concerns(slot))
-			continue;
-		const uint32 role = pg_atomic_read_u32(&slot.role);
-		if (std::find(served, served + count, role) != served + count)
-			continue;
-		if (!pg_atomic_compare_exchange_u32(&slot.state, &state, static_cast<uint32>(WorkerState::running)))
-			continue;
-		wake(&slot.procno);
-		serve(role);
-		woken = true;
-	}
-	return woken;
-}
-
-bool wake_worker_of(Oid database, Oid role) noexcept {
-	for (WorkerSlot &slot : worker_slots()) {
-		uint32 state = static_cast<uint32>(WorkerState::idle);
-		if (pg_atomic_read_u32(&slot.database) == database && pg_atomic_read_u32(&slot.role) == role &&
-			pg_atomic_compare_exchange_u32(&slot.state, &state, static_cast<uint32>(WorkerState::running))) {
-			wake(&slot.procno);
-			return true;
-		}
-	}
-	return false;
-}
-
 /* The commit and abort branches. */
 
 static void announce_lane(const Lane &lane, AnnouncementKind kind) noexcept {
@@ -239,42 +142,6 @@ static void announce_list(const LaneList &list, AnnouncementKind kind) noexcept 
 		wake_workers(MyDatabaseId, list.lanes[i].type_hash);
 	if (list.overflow)
 		wake_workers(MyDatabaseId, 0);
-}
-
-static void wake_waiters(int64 low, int64 high) noexcept {
-	pg_memory_barrier();
-	if (pg_atomic_read_u32(&shared()->waiters) == 0)
-		return;
-	for (WaiterSlot &slot : shared()->waiter) {
-		const auto task = static_cast<int64>(pg_atomic_read_u64(&slot.task));
-		if (pg_atomic_read_u32(&slot.database) == MyDatabaseId && task >= low && task <= high)
-			wake(&slot.procno);
-	}
-}
-
-static void interrupt_workers(int64 id) noexcept {
-	for (WorkerSlot &slot : worker_slots()) {
-		if (pg_atomic_read_u32(&slot.database) != MyDatabaseId ||
-			pg_atomic_read_u64(&slot.task) != static_cast<uint64>(id))
-			continue;
-		/* The worker believes an interrupt only if this names the task it is running. */
-		pg_atomic_write_u64(&slot.cancelled_at, static_cast<uint64>(steady_now()));
-		pg_write_barrier();
-		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));
-		pg_atomic_fetch_add_u32(&slot.cancels, 1);
-		pg_memory_barrier();
-		const uint32 pid = pg_atomic_read_u32(&slot.pid);
-		if (pid != 0)
-			kill(static_cast<pid_t>(pid), SIGINT);
-	}
-}
-
-static void ask_launcher(Rescan what) noexcept {
-	uint32 old = pg_atomic_read_u32(&shared()->rescan);
-	while (old < static_cast<uint32>(what) &&
-		   !pg_atomic_compare_exchange_u32(&shared()->rescan, &old, static_cast<uint32>(what))) {
-	}
-	wake_launcher();
 }
 
 bool may_be_parents(IdRange ids) noexcept {
