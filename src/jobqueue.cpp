@@ -1,11 +1,11 @@
 /*
  * jobqueue.cpp -- what happens when the server loads the library. C region.
  */
-#include "api/inserts.hpp"
-#include "api/row_security.hpp"
+#include "api/plain_statements.hpp"
 #include "pg/settings.hpp"
 #include "pg/start_pause.hpp"
 #include "server/processes.hpp"
+#include "server/row_security.hpp"
 #include "shared/shared_memory.hpp"
 
 extern "C" {

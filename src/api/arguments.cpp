@@ -129,6 +129,25 @@ std::optional<int64> Arguments::optional_duration(int n, const char *name) const
 	return then - now;
 }
 
+std::optional<int32> Arguments::optional_limit(int n, const char *name, int32 most) const {
+	if (is_null(n))
+		return std::nullopt;
+	const int32 value = DatumGetInt32(datum(n));
+	if (value < 0 || value > most)
+		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
+					std::string(name) + " must be between 0 and " + std::to_string(most));
+	return value;
+}
+
+std::optional<Datum> Arguments::optional_period(int n, const char *name) const {
+	constexpr int64 longest_us = 366 * USECS_PER_DAY;
+	const std::optional<int64> period = optional_duration(n, name);
+	if (period && *period > longest_us)
+		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, std::string(name) + " is out of range",
+					"The maximum is 366 days.");
+	return period ? std::optional(datum(n)) : std::nullopt;
+}
+
 std::string caller_name() {
 	return guard([] { return GetUserNameFromId(GetUserId(), false); });
 }

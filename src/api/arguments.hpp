@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 
 namespace jobqueue {
 
@@ -37,6 +37,10 @@ public:
 	std::optional<TimestampTz> optional_time(int n, const char *name) const;
 	/* Microseconds from now; throws 22023 if negative, or so long that the sum is out of range. */
 	std::optional<int64> optional_duration(int n, const char *name) const;
+	/* Of a limit that is set: 0, for none, to "most"; throws 22023 if it is something else. */
+	std::optional<int32> optional_limit(int n, const char *name, int32 most = PG_INT32_MAX) const;
+	/* The interval itself; throws like optional_duration(), and 22008 if it is longer than a year. */
+	std::optional<Datum> optional_period(int n, const char *name) const;
 
 private:
 	FunctionCallInfo fcinfo_;

@@ -2,7 +2,7 @@
  * check_task.cpp -- the check of jobqueue.tasks. In one function of ours: the server compiles checks anew for every statement
  * that writes a row, and as expressions they cost more than all else that it does to add one. C region.
  */
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 
 namespace jobqueue {
 
@@ -13,7 +13,7 @@ enum Column {
 	type,
 	status,
 	queue,
-	slot,
+	leaf,
 	attempts,
 	max_attempts,
 	timeout,
@@ -33,10 +33,10 @@ class Row {
 public:
 	/* As the server would say it. */
 	[[noreturn]] void violates(const char *constraint, const char *detail, const char *hint) const {
-		const int16 leaf = is_null(slot) ? 0 : DatumGetInt16(datum(slot));
-		const char *const table = leaf == 0	 ? "tasks_live"
-								  : leaf < 0 ? "tasks_failed"
-											 : psprintf("tasks_history_%d", leaf);
+		const int16 number = is_null(leaf) ? 0 : DatumGetInt16(datum(leaf));
+		const char *const table = number == 0  ? "tasks_live"
+								  : number < 0 ? "tasks_failed"
+											   : psprintf("tasks_history_%d", number);
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("new row for relation \"%s\" violates check constraint \"%s\"", table, constraint),
@@ -81,11 +81,11 @@ void check_status(const Row &row) {
 		row.violates("tasks_status_known",
 					 "The status must be pending, scheduled, blocked, processing, completed, failed or cancelled.",
 					 nullptr);
-	const int16 leaf = row.is_null(slot) ? 0 : DatumGetInt16(row.datum(slot));
+	const int16 number = row.is_null(leaf) ? 0 : DatumGetInt16(row.datum(leaf));
 	constexpr const char *use_retry = "Use jobqueue.retry() to run a failed or cancelled task again.";
-	if (leaf < 0 && status_now != "failed")
+	if (number < 0 && status_now != "failed")
 		row.violates("tasks_failed_status", "A failed task stays failed, except by jobqueue.retry().", use_retry);
-	if (leaf > 0 && !is_one_of(status_now, {"completed", "cancelled"}))
+	if (number > 0 && !is_one_of(status_now, {"completed", "cancelled"}))
 		row.violates("tasks_history_status", "A finished task stays finished, except by jobqueue.retry().", use_retry);
 	if (!row.is_null(attempts) && is_one_of(status_now, {"pending", "scheduled", "blocked"}) &&
 		DatumGetInt32(row.datum(attempts)) > bounds::attempts)

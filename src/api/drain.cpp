@@ -5,7 +5,7 @@
  */
 #include "api/arguments.hpp"
 #include "engine/claimer.hpp"
-#include "engine/dependencies.hpp"
+#include "engine/dependency_resolution.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
 #include "engine/store/attempts.hpp"
@@ -42,7 +42,7 @@ public:
 		scope_ = scope_of_types(types_);
 		scope_.by_handler = true;
 		limit_scope(scope_, allowed);
-		separate_limited(scope_, Flow::read());
+		separate_limited(scope_, Throttling::read());
 	}
 
 	void run(ResultSet &result) {

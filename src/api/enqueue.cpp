@@ -1,26 +1,18 @@
 /*
- * enqueue.cpp -- jobqueue.enqueue, enqueue_many, enqueue_row, and the triggers on plain statements. C++ region.
+ * enqueue.cpp -- jobqueue.enqueue, enqueue_unique, enqueue_many and enqueue_row. C++ region.
  */
 #include "api/arguments.hpp"
-#include "api/flow.hpp"
-#include "api/inserts.hpp"
-#include "api/row_security.hpp"
-#include "shared/admission.hpp"
+#include "api/dependencies.hpp"
+#include "api/trigger.hpp"
 #include "shared/transaction_notes.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
-#include "engine/limits.hpp"
+#include "engine/quotas.hpp"
 #include "engine/sql_command.hpp"
 #include "engine/store/adding.hpp"
-#include "engine/store/role_limits.hpp"
+#include "engine/store/quotas.hpp"
 #include "engine/store/unique_keys.hpp"
 #include "engine/unique.hpp"
-#include "pg/compat.hpp"
-#include "pg/sequences.hpp"
-
-extern "C" {
-#include "replication/logicalworker.h"
-}
 
 #include <map>
 
@@ -88,8 +80,8 @@ static Queues check_producer(FunctionCallInfo fcinfo, const store::NewTask &task
 	const Oid owner = function_owner(fcinfo);
 	Queues allowed = callers_queues(fcinfo, {Access::producer}, role);
 	require_type(allowed, owner, task.type);
-	if (const std::optional<store::Limits> limits = callers_limits(owner, role))
-		check_limits(*limits, owner, payloads(), task.metadata);
+	if (const std::optional<store::Quota> quota = callers_quota(owner, role))
+		check_quota(*quota, owner, payloads(), task.metadata);
 	return allowed;
 }
 
@@ -175,18 +167,18 @@ static UniqueOutcome add_keyed_task(FunctionCallInfo fcinfo, store::NewTask &tas
 	const Queues allowed = callers_queues(fcinfo, {Access::producer});
 	require_type(allowed, owner, task.type);
 	require_keys_of(allowed, owner, task.type);
-	const std::optional<store::Limits> limits = callers_limits(owner);
-	if (limits)
-		check_payload(*limits, payload, task.metadata);
-	const bool room = !limits || has_room(*limits, owner, 1);
+	const std::optional<store::Quota> quota = callers_quota(owner);
+	if (quota)
+		check_payload(*quota, payload, task.metadata);
+	const bool room = !quota || has_room(*quota, owner, 1);
 	task.own_queues = allowed.names;
-	const Waiting waiting(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
-	task.blocked = waiting.any();
+	const ParentArguments parents(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
+	task.blocked = parents.any();
 	const UniqueOutcome outcome = add_unique(owner, {task, payload, *arguments.key, arguments.on_conflict}, allowed);
 	if (outcome.is_new)
-		waiting.add(owner, {&*outcome.announce, 1});
-	if (outcome.is_new && limits)
-		count_added(*limits, 1, room);
+		parents.add(owner, {&*outcome.announce, 1});
+	if (outcome.is_new && quota)
+		count_added(*quota, 1, room);
 	if (!outcome.is_new)
 		task.group_key = outcome.group;
 	if (outcome.announce)
@@ -216,11 +208,11 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue) {
 	const Datum payload = arguments.datum(1);
 	if (const KeyArguments key = read_key(arguments); key.key)
 		return Int64GetDatum(add_keyed_task(fcinfo, task, payload, key).id);
-	const Waiting waiting(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
-	task.blocked = waiting.any();
+	const ParentArguments parents(fcinfo, of_enqueue.after, of_enqueue.on_parent_failure);
+	task.blocked = parents.any();
 	const Queues allowed = check_producer(fcinfo, task, [&payload] { return std::span(&payload, 1); });
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
-	waiting.add(function_owner(fcinfo), {&added, 1});
+	parents.add(function_owner(fcinfo), {&added, 1});
 	note_added(task, added);
 	return Int64GetDatum(added.id);
 }
@@ -252,8 +244,8 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	if (guard([payloads] { return array_contains_nulls(DatumGetArrayTypeP(payloads)); }))
 		throw Error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "payloads must not contain nulls");
 	store::NewTask task = read_task(arguments, type, of_enqueue_many);
-	const Waiting waiting(fcinfo, of_enqueue_many.after, of_enqueue_many.on_parent_failure);
-	task.blocked = waiting.any();
+	const ParentArguments parents(fcinfo, of_enqueue_many.after, of_enqueue_many.on_parent_failure);
+	task.blocked = parents.any();
 	std::vector<store::Added> added;
 	{
 		const Queues allowed = check_producer(fcinfo, task, [payloads] { return elements_of(payloads); });
@@ -263,7 +255,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 		if (!added.empty())
 			require(allowed, added.front().queue);
 	}
-	waiting.add(function_owner(fcinfo), added);
+	parents.add(function_owner(fcinfo), added);
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	for (const store::Added &one : added)
 		result.add(one.id);
@@ -315,27 +307,6 @@ static Datum describe_row(TriggerData *trigger) {
 	return FunctionCallInvoke(call);
 }
 
-static TriggerData *trigger_data(FunctionCallInfo fcinfo) {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this function can only be called as a trigger");
-	return reinterpret_cast<TriggerData *>(fcinfo->context);
-}
-
-/* Ids that the statement itself brings may be any; and no trigger tells of what is inserted past the parent. C region. */
-static void on_insert(Oid relation, bool brings_ids) {
-	const Oid schema = get_namespace_oid("jobqueue", true);
-	if (Session::active() || !OidIsValid(schema) || get_rel_namespace(relation) != schema)
-		return;
-	const bool is_parent = relation == get_relname_relid("tasks", schema);
-	if ((is_parent ? brings_ids : relation == get_relname_relid("tasks_live", schema)) &&
-		OidIsValid(get_extension_oid("jobqueue", true)) && !IsLogicalWorker())
-		note_statement(PG_INT64_MIN);
-}
-
-void watch_inserts() {
-	compat::watch_inserts(on_insert);
-}
-
 } // namespace jobqueue
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
@@ -356,112 +327,5 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 		fcinfo, task, [&payload] { return std::span(&payload, 1); }, trigger->tg_relation->rd_rel->relowner);
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);
 	note_added(task, added);
-	return PointerGetDatum(nullptr);
-}
-
-JOBQUEUE_FUNCTION(jobqueue_tasks_inserted) {
-	using namespace jobqueue;
-	TriggerData *const trigger = trigger_data(fcinfo);
-	if (Session::active() || guard([] { return IsLogicalWorker(); }))
-		return PointerGetDatum(nullptr);
-	guard([trigger] {
-		note_statement(
-			lowest_next_value(get_relname_relid("tasks_id_seq", RelationGetNamespace(trigger->tg_relation))));
-	});
-	return PointerGetDatum(nullptr);
-}
-
-namespace jobqueue {
-
-/* C region. */
-static bool is_tasks_live(Relation relation) {
-	return strcmp(RelationGetRelationName(relation), "tasks_live") == 0 &&
-		   strcmp(get_namespace_name(RelationGetNamespace(relation)), "jobqueue") == 0;
-}
-
-/* Stamps and announces what a hand-written UPDATE of one task does. C region. */
-static HeapTuple stamp_update(TriggerData *trigger) {
-	TupleDesc layout = RelationGetDescr(trigger->tg_relation);
-	bool isnull;
-	const auto number = [layout](const char *name) { return SPI_fnumber(layout, name); };
-	HeapTuple tuple = trigger->tg_newtuple;
-	HeapTuple old = trigger->tg_trigtuple;
-	const auto text = [&](HeapTuple from, const char *name) { return SPI_getvalue(from, layout, number(name)); };
-	for (const char *name : {"id", "type", "status", "queue", "priority"})
-		if (text(tuple, name) == nullptr)
-			return tuple; /* the constraints will say so */
-	const auto value = [&](HeapTuple from, const char *name) {
-		return SPI_getbinval(from, layout, number(name), &isnull);
-	};
-	const std::string_view before = text(old, "status");
-	const std::string_view after = text(tuple, "status");
-	const bool finished = after == "completed" || after == "failed" || after == "cancelled";
-	const Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
-
-	int columns[3];
-	Datum values[3];
-	bool nulls[3] = {false, false, false};
-	int count = 0;
-	if (DatumGetTimestampTz(value(tuple, "updated_at")) == DatumGetTimestampTz(value(old, "updated_at"))) {
-		columns[count] = number("updated_at");
-		values[count++] = now;
-	}
-	value(tuple, "finished_at");
-	if (finished && isnull) {
-		columns[count] = number("finished_at");
-		values[count++] = now;
-	}
-
-	/* A key that is held until the task starts: as a claim does it. */
-	const char *const scope = text(tuple, "unique_scope");
-	if (before != after && after == "processing" && scope != nullptr && strcmp(scope, "waiting") == 0) {
-		columns[count] = number("unique_scope");
-		values[count++] = CStringGetTextDatum("started");
-	}
-
-	const int64 id = DatumGetInt64(value(old, "id"));
-	const int16 priority = DatumGetInt16(value(tuple, "priority"));
-	const auto group = [&](HeapTuple from) {
-		const char *key = text(from, "group_key");
-		return std::string_view(key ? key : "");
-	};
-	if (before == "pending")
-		note_claimed(text(old, "queue"), DatumGetInt16(value(old, "priority")), {id, id}, !group(old).empty());
-	if (after == "pending")
-		note_task(text(tuple, "queue"), priority, DatumGetInt64(value(tuple, "id")), text(tuple, "type"), group(tuple));
-	if (before != after)
-		note_ended(id);
-	if (after == "scheduled") {
-		const TimestampTz run_at = DatumGetTimestampTz(value(tuple, "run_at"));
-		if (!isnull)
-			note_due(run_at);
-	}
-	if (finished) {
-		note_finished(id);
-		note_archive();
-	}
-	return count == 0 ? tuple : heap_modify_tuple_by_cols(tuple, layout, count, columns, values, nulls);
-}
-
-} // namespace jobqueue
-
-JOBQUEUE_FUNCTION(jobqueue_task_updated) {
-	using namespace jobqueue;
-	TriggerData *const trigger = trigger_data(fcinfo);
-	const TriggerEvent event = trigger->tg_event;
-	if (!TRIGGER_FIRED_BEFORE(event) || !TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BY_UPDATE(event) ||
-		!guard([trigger] { return is_tasks_live(trigger->tg_relation); }))
-		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-					"this trigger function can only be used on jobqueue.tasks_live");
-	if (Session::active() || guard([] { return IsLogicalWorker(); })) /* what is replicated stays as it is */
-		return PointerGetDatum(trigger->tg_newtuple);
-	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });
-}
-
-JOBQUEUE_FUNCTION(jobqueue_configuration_changed) {
-	using namespace jobqueue;
-	TriggerData *const trigger = trigger_data(fcinfo);
-	guard(note_configuration);
-	guard([trigger] { forget_policies(trigger->tg_relation); });
 	return PointerGetDatum(nullptr);
 }

@@ -2,9 +2,9 @@
  * enqueue_sql.cpp -- jobqueue.enqueue_sql: an SQL command as a task, to be run as the caller. C++ region.
  */
 #include "api/arguments.hpp"
-#include "engine/limits.hpp"
+#include "engine/quotas.hpp"
 #include "engine/sql_command.hpp"
-#include "engine/store/role_limits.hpp"
+#include "engine/store/quotas.hpp"
 #include "pg/settings.hpp"
 
 JOBQUEUE_FUNCTION(jobqueue_enqueue_sql) {
@@ -27,9 +27,9 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_sql) {
 					"role \"" + caller_name() + "\" is a superuser, and may not run tasks",
 					"Use SET ROLE to become another role, or turn on jobqueue.allow_superuser_handlers.");
 	require(callers_queues(fcinfo, {Access::sql}), task.queue);
-	if (const std::optional<store::Limits> limits = callers_limits(owner)) {
+	if (const std::optional<store::Quota> quota = callers_quota(owner)) {
 		const Datum payload = sql_payload(task.command);
-		check_limits(*limits, owner, {&payload, 1}, std::nullopt);
+		check_quota(*quota, owner, {&payload, 1}, std::nullopt);
 	}
 	const Session session(owner);
 	return Int64GetDatum(add_sql_task(task).id);

@@ -5,9 +5,9 @@
 #include "api/arguments.hpp"
 #include "engine/access.hpp"
 #include "engine/cron.hpp"
-#include "engine/limits.hpp"
+#include "engine/quotas.hpp"
 #include "engine/sql_command.hpp"
-#include "engine/store/role_limits.hpp"
+#include "engine/store/quotas.hpp"
 #include "engine/store/schedules.hpp"
 #include "pg/compat.hpp"
 #include "shared/transaction_notes.hpp"
@@ -79,7 +79,7 @@ static void read_policies(const Arguments &arguments, int first, store::Schedule
 /* Two who add at once count one after the other. */
 static void check_count(Oid owner, const store::Schedule &schedule) {
 	const Oid role = schedule.role;
-	if (is_free(role, owner))
+	if (is_unrestricted(role, owner))
 		return;
 	const Session session(owner);
 	std::optional<int32> most = store::max_schedules(schedule.created_by);
@@ -132,13 +132,13 @@ static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
 		const Queues allowed = callers_queues(fcinfo, {Access::manager});
 		require_type(allowed, owner, schedule.type);
 		require_queue(allowed, owner, schedule);
-		schedule.governed = !allowed.by_hand;
+		schedule.bound_by_access = !allowed.by_hand;
 		schedule.created_by = caller_name();
 		schedule.role = GetUserId();
 	}
-	if (std::optional<store::Limits> limits = callers_limits(owner)) {
-		limits->max_queued.reset(); /* asked at each firing */
-		check_limits(*limits, owner, {&schedule.payload, 1}, std::nullopt);
+	if (std::optional<store::Quota> quota = callers_quota(owner)) {
+		quota->max_queued.reset(); /* asked at each firing */
+		check_quota(*quota, owner, {&schedule.payload, 1}, std::nullopt);
 	}
 	check_count(owner, schedule);
 	const cron::Expression expression(schedule.cron);

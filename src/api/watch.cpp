@@ -4,7 +4,7 @@
  */
 #include "api/arguments.hpp"
 #include "engine/access.hpp"
-#include "engine/executor.hpp"
+#include "engine/current_task.hpp"
 #include "engine/outcome.hpp"
 #include "engine/store/watching.hpp"
 #include "pg/clock.hpp"

@@ -18,7 +18,7 @@ namespace jobqueue {
 
 static constexpr const char *names[] = {"producer", "consumer", "manager", "sql"};
 
-bool is_free(Oid role, Oid owner) {
+bool is_unrestricted(Oid role, Oid owner) {
 	return guard([role, owner] { return superuser_arg(role) || has_privs_of_role(role, owner); });
 }
 
@@ -135,20 +135,20 @@ Queues callers_queues(FunctionCallInfo fcinfo, std::initializer_list<Access> lev
 }
 
 Queues queues_of_function(Oid function, Oid owner, std::initializer_list<Access> levels, Oid role) {
-	if (is_free(role, owner) || guard([function, role] { return may_call_by_hand(function, role); }))
+	if (is_unrestricted(role, owner) || guard([function, role] { return may_call_by_hand(function, role); }))
 		return {};
 	return kept_queues(role, owner, levels);
 }
 
 Queues queues_by_right(Oid owner, Oid table, AclMode right, bool by_column, std::initializer_list<Access> levels) {
 	const Oid role = GetUserId();
-	if (is_free(role, owner) || guard([=] { return has_right_by_hand(table, right, by_column, role); }))
+	if (is_unrestricted(role, owner) || guard([=] { return has_right_by_hand(table, right, by_column, role); }))
 		return {};
 	return kept_queues(role, owner, levels);
 }
 
 static bool is_free_or_by_hand(Oid role, Oid owner, std::initializer_list<const char *> functions) {
-	return is_free(role, owner) || guard([=] {
+	return is_unrestricted(role, owner) || guard([=] {
 			   return std::ranges::any_of(functions, [role](const char *name) {
 				   const Oid function = own_function(name);
 				   return OidIsValid(function) && compat::may_execute(function, role) &&
@@ -175,7 +175,7 @@ Queues queues_of_schedules(Oid role, Oid owner) {
 
 /* Who may enqueue; and managers, who could have a schedule do it. */
 Queues queues_of_failure_tasks(Oid role, Oid owner) {
-	if (is_free(role, owner))
+	if (is_unrestricted(role, owner))
 		return {};
 	if (guard([role] {
 			char schema[] = "jobqueue", name[] = "enqueue";
@@ -212,7 +212,7 @@ static const std::vector<store::HandledType> &kept_types(Oid owner) {
 }
 
 static bool is_foreign(const store::HandledType &handled, const Queues &allowed) noexcept {
-	return !handled.governed && !allowed.contains(handled.queue);
+	return !handled.bound_by_access && !allowed.contains(handled.queue);
 }
 
 std::vector<std::string> foreign_types(const Queues &allowed, Oid owner) {

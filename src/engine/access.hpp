@@ -29,13 +29,17 @@ struct Queues {
 };
 
 /* Superusers, the extension's owner and its members may do everything. */
-bool is_free(Oid role, Oid owner);
+bool is_unrestricted(Oid role, Oid owner);
 
 /*
  * Queues in which the caller of a function has one of these levels of access, or another role that answers for the call.
  * Outside of any Session.
  */
 Queues callers_queues(FunctionCallInfo fcinfo, std::initializer_list<Access> levels, Oid role = GetUserId());
+/* Those in which the caller is a manager. */
+inline Queues managers_queues(FunctionCallInfo fcinfo) {
+	return callers_queues(fcinfo, {Access::manager});
+}
 /* Likewise, of a role that may call the function. */
 Queues queues_of_function(Oid function, Oid owner, std::initializer_list<Access> levels, Oid role);
 /*

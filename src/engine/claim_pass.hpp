@@ -25,7 +25,7 @@ struct ClaimPass {
 	const Scope &scope;
 	const Conditions &conditions;
 	const size_t count;
-	const bool by_place;
+	const bool by_tid;
 	const int64 most_bytes;
 
 	Locked locked = {};

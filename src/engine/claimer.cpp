@@ -87,7 +87,7 @@ static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &
 /* Locking */
 
 Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue,
-					 int count, bool by_place) {
+					 int count, bool by_tid) {
 	visit_own_lanes(
 		[](void *lanes, const char *lane_queue, int16 priority, bool grouped) {
 			static_cast<KnownLanes *>(lanes)->learn({lane_queue, priority, grouped}, true, {}, 0);
@@ -102,15 +102,15 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	lanes_.set_reading_ahead(false);
 	lanes_.discover();
 	lanes_.begin_turn();
-	ClaimPass pass{scope, conditions, static_cast<size_t>(count), by_place,
+	ClaimPass pass{scope, conditions, static_cast<size_t>(count), by_tid,
 				   remembers_quiet_ ? most_bytes_together : most_bytes_outside};
-	if (conditions.flow.has_order())
-		LaneOrder::note_waiting(lanes_, conditions.flow);
+	if (conditions.throttling.has_order())
+		LaneOrder::note_waiting(lanes_, conditions.throttling);
 	if (!scope.limited.empty())
 		for (KnownLane &known : lanes_)
 			known.expect_limited(scope.limited.size());
-	const bool is_plain = order_.is_plain(lanes_, conditions.flow);
-	const std::vector<size_t> order = is_plain ? std::vector<size_t>() : order_.order_of(lanes_, conditions.flow);
+	const bool is_plain = order_.is_plain(lanes_, conditions.throttling);
+	const std::vector<size_t> order = is_plain ? std::vector<size_t>() : order_.order_of(lanes_, conditions.throttling);
 	const size_t first = order_.first(lanes_);
 	order_.forget_deferred();
 	const size_t lanes = is_plain ? lanes_.size() : order.size();
@@ -155,13 +155,13 @@ bool Claimer::read_lane(ClaimPass &pass, KnownLane &known) {
 	}
 	const size_t found = pass.locked.tasks.size() - before;
 	if (found > 0)
-		order_.served(lanes_, pass.conditions.flow, known, found);
+		order_.served(lanes_, pass.conditions.throttling, known, found);
 	return found > 0;
 }
 
 /* How many tasks the limits let begin, at most as many as are missing. If it is none, what they hold back is closed. */
-size_t Claimer::admissible(const ClaimPass &pass, KnownLane &known, size_t which, const QueueFlow *of_queue,
-						   const TypeFlow *of_type) {
+size_t Claimer::admissible(const ClaimPass &pass, KnownLane &known, size_t which, const QueueThrottling *of_queue,
+						   const TypeThrottling *of_type) {
 	LaneState &state = which == 0 ? known.main : known.limited[which - 1];
 	if (!pass.conditions.may_admit()) {
 		lanes_.close(state, steady_now() + before_counting_us);
@@ -189,16 +189,17 @@ size_t Claimer::admissible(const ClaimPass &pass, KnownLane &known, size_t which
 /* Counts it under its limits. If somebody was faster, it is for others, or for later. */
 bool Claimer::may_begin(const ClaimPass &pass, const KnownLane &known, size_t which,
 						const store::Candidate &candidate) {
-	const Flow &flow = pass.conditions.flow;
+	const Throttling &throttling = pass.conditions.throttling;
 	const Scope &scope = which == 0 ? pass.scope : pass.scope.limited[which - 1];
 	const std::string &queue = known.lane.queue;
-	if (pass.conditions.admit(flow.admission_of(candidate.id, queue, candidate.type, {}, scope.claims())).admitted)
+	if (pass.conditions.admit(throttling.admission_of(candidate.id, queue, candidate.type, {}, scope.claims()))
+			.admitted)
 		return true;
 	guard([&] { note_returned(queue, known.lane.priority, candidate.id, {}); });
 	const SteadyTime again_at = steady_now() + before_counting_us;
-	if (const QueueFlow *const of_queue = flow.queue(queue); of_queue && of_queue->rule.is_limit())
+	if (const QueueThrottling *const of_queue = throttling.queue(queue); of_queue && of_queue->rule.is_limit())
 		lanes_.close_queue(queue, again_at);
-	if (scope.is_limited && flow.type(scope.limited_type(), queue, scope.claims()))
+	if (scope.is_limited && throttling.type(scope.limited_type(), queue, scope.claims()))
 		lanes_.close_type(which - 1, again_at);
 	return false;
 }
@@ -212,9 +213,9 @@ void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 		state.quiet = remembers_quiet_;
 		return;
 	}
-	const QueueFlow *const of_queue = pass.conditions.flow.queue(queue);
-	const TypeFlow *const of_type =
-		scope.is_limited ? pass.conditions.flow.type(scope.limited_type(), queue, scope.claims()) : nullptr;
+	const QueueThrottling *const of_queue = pass.conditions.throttling.queue(queue);
+	const TypeThrottling *const of_type =
+		scope.is_limited ? pass.conditions.throttling.type(scope.limited_type(), queue, scope.claims()) : nullptr;
 	const bool limited = pass.conditions.counts && ((of_queue && of_queue->rule.is_limit()) || of_type);
 	const size_t wanted_in_all = limited ? admissible(pass, known, which, of_queue, of_type) : pass.missing();
 	if (wanted_in_all == 0)
@@ -239,9 +240,8 @@ void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 	size_t found = 0;
 	while (!unread.empty() && found < wanted_in_all && !pass.too_large) {
 		const int wanted = static_cast<int>(wanted_in_all - found);
-		std::vector<store::Candidate> candidates =
-			(pass.by_place && !limited ? store::see_pending : store::lock_pending)(known.lane, unread.front(),
-																				   scope.filter_for(queue), wanted);
+		std::vector<store::Candidate> candidates = (pass.by_tid && !limited ? store::see_pending : store::lock_pending)(
+			known.lane, unread.front(), scope.filter_for(queue), wanted);
 		/* What would be too large together with the others is left for the next time. */
 		const auto rest = std::find_if(candidates.begin(), candidates.end(), [&pass](const auto &candidate) {
 			return !candidate.not_before && !pass.has_room_for(candidate);
@@ -359,9 +359,9 @@ void Claimer::read_ahead(ClaimPass &pass, const std::optional<std::string> &queu
 /* Looking */
 
 bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, LaneState &state) {
-	const QueueFlow *const of_queue = conditions.flow.queue(known.lane.queue);
-	const TypeFlow *const of_type =
-		scope.is_limited ? conditions.flow.type(scope.limited_type(), known.lane.queue, scope.claims()) : nullptr;
+	const QueueThrottling *const of_queue = conditions.throttling.queue(known.lane.queue);
+	const TypeThrottling *const of_type =
+		scope.is_limited ? conditions.throttling.type(scope.limited_type(), known.lane.queue, scope.claims()) : nullptr;
 	const std::pair<uint64, Rule> limits[] = {{of_queue ? of_queue->name : 0, of_queue ? of_queue->rule : Rule()},
 											  {of_type ? of_type->name : 0, of_type ? of_type->rule : Rule()}};
 	if (limits[0].second.is_limit() || limits[1].second.is_limit()) {

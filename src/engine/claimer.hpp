@@ -37,11 +37,11 @@ public:
 
 	/*
 	 * Locks up to "count" tasks, of one queue or of all in turn, and puts aside those whose time has not come. Notes
-	 * what is needed if the transaction aborts. "by_place": for who begins them by their places, those without limits and
+	 * what is needed if the transaction aborts. "by_tid": for who begins them by their tids, those without limits and
 	 * groups need not be locked.
 	 */
 	Locked lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue, int count,
-				bool by_place = false);
+				bool by_tid = false);
 	/* Is there anything to claim? */
 	bool has_work(const Scope &scope, const Conditions &conditions);
 	/* Is there more than what was locked? */
@@ -57,8 +57,8 @@ private:
 	void read_ahead(ClaimPass &pass, const std::optional<std::string> &queue);
 	bool is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const;
 	bool read_lane(ClaimPass &pass, KnownLane &known);
-	size_t admissible(const ClaimPass &pass, KnownLane &known, size_t which, const QueueFlow *of_queue,
-					  const TypeFlow *of_type);
+	size_t admissible(const ClaimPass &pass, KnownLane &known, size_t which, const QueueThrottling *of_queue,
+					  const TypeThrottling *of_type);
 	bool may_begin(const ClaimPass &pass, const KnownLane &known, size_t which, const store::Candidate &candidate);
 	void read_tasks(ClaimPass &pass, KnownLane &known, size_t which);
 	bool has_work_in(const Scope &scope, const Conditions &conditions, KnownLane &known, LaneState &state);

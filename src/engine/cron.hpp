@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "pg/guard.hpp"
+#include "engine/cron_reader.hpp"
 
 namespace jobqueue::cron {
 
@@ -23,26 +23,6 @@ public:
 
 private:
 	const pg_tz *zone_;
-};
-
-struct Fields {
-	uint64 seconds = 1, minutes = 0;
-	uint32 hours = 0;
-	uint32 days = 0;	 /* bit n: day n of the month */
-	uint32 from_end = 0; /* bit n: n days before the last */
-	uint32 months = 0;
-	uint32 weekdays = 0;			/* bit 0: Sunday */
-	std::array<uint32, 7> nth = {}; /* by weekday; bit n: the nth of the month, bit 0: the last */
-	bool any_day = false;			/* the day-of-month field begins with *, or is ? */
-	bool any_weekday = false;		/* likewise */
-	bool hours_pass = false;		/* the hour field has * or a step */
-};
-
-/* Of the server's interval, with nothing negative in it. */
-struct Period {
-	int32 months = 0;
-	int32 days = 0;
-	int64 microseconds = 0;
 };
 
 class Expression {
@@ -59,8 +39,7 @@ public:
 									TimestampTz anchor) const;
 
 private:
-	std::optional<Fields> fields_;
-	Period period_;
+	Schedule schedule_;
 };
 
 } // namespace jobqueue::cron

@@ -3,7 +3,7 @@
  */
 #include "engine/executor.hpp"
 
-#include "engine/store/claimed_row.hpp"
+#include "engine/handler_signature.hpp"
 #include "pg/compat.hpp"
 #include "pg/raw_size.hpp"
 
@@ -40,89 +40,11 @@ struct Executor::Resolved {
 /* Grows with every change that may concern a handler. */
 static constinit uint64 catalog_generation = 1;
 static constinit bool callbacks_registered = false;
-static constinit const store::Attempt *running = nullptr;
-static constinit const Executor *running_in = nullptr;
-static constinit Datum running_row = 0; /* of a task that came without, once somebody has asked for it */
-static constinit MemoryContext running_context = nullptr;
-
-std::optional<Datum> current_task() {
-	return running ? running_in->row_of(*running) : std::nullopt;
-}
-
-bool in_handler() noexcept {
-	return running_in != nullptr;
-}
-
-std::optional<int64> current_task_id() noexcept {
-	return running ? std::optional(running->id) : std::nullopt;
-}
-
-namespace {
-
-/* What snooze() has been told, by the subtransaction it was told in; the last one holds. */
-struct Snooze {
-	SubTransactionId subtransaction;
-	int64 delay_us;
-};
-
-} // namespace
-
-static constexpr SubTransactionId committed = InvalidSubTransactionId; /* with a transaction before */
-static constinit Snooze snoozes[16] = {};
-static constinit size_t snooze_count = 0;
-
-static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *) {
-	for (size_t i = 0; i < snooze_count; i++) {
-		if (snoozes[i].subtransaction < mine)
-			continue;
-		if (event == SUBXACT_EVENT_ABORT_SUB) {
-			snooze_count = i;
-			return;
-		}
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			snoozes[i].subtransaction = parent;
-	}
-}
-
-/* A procedure may end the transaction and go on. */
-static void at_transaction_event(XactEvent event, void *) {
-	if (event == XACT_EVENT_ABORT)
-		while (snooze_count > 0 && snoozes[snooze_count - 1].subtransaction != committed)
-			snooze_count--;
-	else if (event == XACT_EVENT_COMMIT)
-		for (Snooze &snooze : snoozes)
-			snooze.subtransaction = committed;
-}
-
-void snooze_current_task(int64 delay_us) {
-	const SubTransactionId here = GetCurrentSubTransactionId();
-	if (snooze_count > 0 && (snooze_count == std::size(snoozes) || snoozes[snooze_count - 1].subtransaction == here))
-		snooze_count--;
-	snoozes[snooze_count++] = {here, delay_us};
-}
-
-std::optional<int64> take_snooze() noexcept {
-	return snooze_count == 0 ? std::nullopt : std::optional(snoozes[std::exchange(snooze_count, 0) - 1].delay_us);
-}
-
-HandlerMark::HandlerMark(const store::Attempt *task, const Executor *executor, Datum row) noexcept {
-	running = task;
-	running_in = executor;
-	running_context = CurrentMemoryContext;
-	running_row = row;
-	take_snooze(); /* of the one before */
-}
-
-HandlerMark::~HandlerMark() {
-	running = nullptr;
-	running_in = nullptr;
-}
-
 static void catalog_changed(Datum, int, uint32) {
 	catalog_generation++;
 }
 
-Executor::Executor(Oid owner, std::string claimed_by) : owner_(owner), claimed_by_(std::move(claimed_by)) {
+Executor::Executor(Oid owner, std::string claimed_by) : source_{owner, std::move(claimed_by)} {
 	if (!callbacks_registered) {
 		guard([] {
 			CacheRegisterSyscacheCallback(PROCOID, catalog_changed, 0);
@@ -130,8 +52,7 @@ Executor::Executor(Oid owner, std::string claimed_by) : owner_(owner), claimed_b
 			CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(AUTHOID, catalog_changed, 0);
 			CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalog_changed, 0);
-			RegisterSubXactCallback(at_subtransaction_event, nullptr);
-			RegisterXactCallback(at_transaction_event, nullptr);
+			watch_snoozes();
 		});
 		callbacks_registered = true;
 	}
@@ -141,70 +62,6 @@ Executor::~Executor() = default;
 
 void Executor::forget() noexcept {
 	resolved_.clear();
-}
-
-/* By what it is, not by how it is written: the session's settings have a say in that. C region. */
-static bool is_task_type(Oid type) {
-	if (type == JSONBOID)
-		return true;
-	const Oid table = get_typtype(type) == TYPTYPE_COMPOSITE ? get_typ_typrelid(type) : InvalidOid;
-	return OidIsValid(table) && table == get_relname_relid("tasks", get_namespace_oid("jobqueue", true));
-}
-
-/* What a batch handler takes an array of; InvalidOid of others. C region. */
-static Oid batch_element(const FormData_pg_proc *form) {
-	return form->pronargs == 1 ? get_element_type(form->proargtypes.values[0]) : InvalidOid;
-}
-
-/* Another session's functions come to bear its name. */
-static constexpr const char *is_temporary = "it is temporary";
-
-/* Why it cannot be a handler; null if it can. C region. */
-static const char *handler_problem(Oid function) {
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	if (!HeapTupleIsValid(tuple))
-		return "it does not exist";
-	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
-	const char *found = nullptr;
-	const Oid element = batch_element(form);
-	const bool batch = OidIsValid(element);
-	if (isAnyTempNamespace(form->pronamespace))
-		found = is_temporary;
-	else if (form->prokind != PROKIND_FUNCTION && form->prokind != PROKIND_PROCEDURE)
-		found = "it is neither a function nor a procedure";
-	else if (form->pronargs != 1 || !is_task_type(batch ? element : form->proargtypes.values[0]))
-		found = "it does not take exactly one argument of type jsonb or jobqueue.tasks, or an array of them";
-	else if (!heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
-		found = "it has output or variadic arguments";
-	else if (form->proretset)
-		found = "it returns a set";
-	else if (batch && form->prokind == PROKIND_PROCEDURE)
-		found = "it takes an array, and is a procedure";
-	else if (batch && form->prorettype != VOIDOID && form->prorettype != JSONBARRAYOID)
-		found = "it takes an array, and returns neither void nor jsonb[]";
-	else if (form->prokind == PROKIND_FUNCTION && form->prorettype != VOIDOID && form->prorettype != RECORDOID &&
-			 get_typtype(form->prorettype) == TYPTYPE_PSEUDO)
-		found = "it returns a pseudo-type";
-	ReleaseSysCache(tuple);
-	return found;
-}
-
-/* Likewise a back-off function. C region. */
-static const char *backoff_problem(Oid function) {
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	if (!HeapTupleIsValid(tuple))
-		return "it does not exist";
-	auto *form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
-	const char *found = nullptr;
-	if (isAnyTempNamespace(form->pronamespace))
-		found = is_temporary;
-	else if (form->prokind != PROKIND_FUNCTION || form->proretset || form->prorettype != INTERVALOID)
-		found = "it does not return interval";
-	else if (form->pronargs != 2 || form->proargtypes.values[0] != INT4OID || form->proargtypes.values[1] != TEXTOID ||
-			 !heap_attisnull(tuple, Anum_pg_proc_proargmodes, nullptr))
-		found = "it has other arguments";
-	ReleaseSysCache(tuple);
-	return found;
 }
 
 /* A parameter that stands for the argument. C region. */
@@ -322,27 +179,6 @@ bool Executor::takes_row(const store::Function &function) {
 	return (OidIsValid(handler.element) ? handler.element : handler.argument) != JSONBOID;
 }
 
-std::optional<Datum> Executor::row_of(const store::Attempt &task) const {
-	if (task.row != 0)
-		return task.row;
-	if (running == &task && running_row != 0)
-		return running_row;
-	MemoryContext caller = running == &task ? running_context : CurrentMemoryContext;
-	const Session session(owner_);
-	const std::optional<Datum> row = store::row_as_claimed(task.id, task.attempt - 1, claimed_by_);
-	if (!row)
-		return std::nullopt;
-	const Datum kept = guard([caller, &row] {
-		MemoryContext session_context = MemoryContextSwitchTo(caller);
-		const Datum copy = PointerGetDatum(PG_DETOAST_DATUM_COPY(*row));
-		MemoryContextSwitchTo(session_context);
-		return copy;
-	});
-	if (running == &task)
-		running_row = kept;
-	return kept;
-}
-
 /* As the current user, which is the same as long as the catalog does not change. C region. */
 static void require_execute(Executor::Resolved *resolved) {
 	if (resolved->may_execute)
@@ -351,15 +187,6 @@ static void require_execute(Executor::Resolved *resolved) {
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied for function %s", format_procedure_qualified(resolved->function))));
 	resolved->may_execute = true;
-}
-
-void add_task_context(void *arg) {
-	const auto &tasks = *static_cast<const std::span<const store::Attempt *const> *>(arg);
-	if (tasks.size() == 1)
-		errcontext("task " INT64_FORMAT " of type \"%s\"", tasks[0]->id, tasks[0]->type.c_str());
-	else
-		errcontext("%d tasks of type \"%s\", the first of which is " INT64_FORMAT, static_cast<int>(tasks.size()),
-				   tasks[0]->type.c_str(), tasks[0]->id);
 }
 
 /* A CALL; if the procedure may commit, a top-level one, as from a client. C region. */
@@ -404,7 +231,7 @@ static Datum call_function(const Executor::Resolved *handler, Datum argument, bo
 
 /* Either the payload or the row. */
 Datum Executor::argument_of(const store::Attempt &task, bool row) const {
-	const std::optional<Datum> given = row ? row_of(task) : task.payload;
+	const std::optional<Datum> given = row ? row_of(task, source_) : task.payload;
 	if (!given)
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the row of the task was changed while it waited");
 	if (row || !VARATT_IS_COMPRESSED(DatumGetPointer(*given)))
@@ -446,7 +273,7 @@ Datum Executor::array_of(std::span<const store::Attempt *const> tasks, Oid eleme
 Executor::Value Executor::call(Resolved *handler, Datum argument, Datum row,
 							   std::span<const store::Attempt *const> tasks, bool may_commit) {
 	MemoryContext target = CurrentMemoryContext;
-	const HandlerMark mark(tasks.size() == 1 ? tasks[0] : nullptr, this, row);
+	const HandlerMark mark(tasks.size() == 1 ? tasks[0] : nullptr, &source_, row);
 
 	const std::span<const store::Attempt *const> *const all = &tasks;
 	return guard([handler, argument, all, target, may_commit]() -> Value {
@@ -542,49 +369,6 @@ std::optional<int64> Executor::backoff_us(const store::Function &function, int32
 		return {std::max<int64>(then - now, 0), false};
 	});
 	return result.isnull ? std::nullopt : std::optional(result.delay_us);
-}
-
-/* Registration */
-
-static void check_signature(Oid function, const char *(*problem_of)(Oid), const char *role, const char *hint) {
-	const char *const problem = guard([function, problem_of] { return problem_of(function); });
-	if (problem == nullptr)
-		return;
-	const char *const name = guard([function] { return format_procedure_qualified(function); });
-	throw Error(ERRCODE_INVALID_FUNCTION_DEFINITION,
-				std::string("function ") + name + " cannot be a " + role + ": " + problem, hint);
-}
-
-void check_handler_signature(Oid function) {
-	check_signature(
-		function, handler_problem, "handler",
-		"A handler is a function or procedure f(payload jsonb) or f(task jobqueue.tasks). A batch handler is "
-		"a function f(payloads jsonb[]) or f(tasks jobqueue.tasks[]) that returns void or jsonb[].");
-}
-
-bool is_batch_handler(Oid function) {
-	return guard([function] {
-		HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-		if (!HeapTupleIsValid(tuple))
-			return false;
-		const bool batch = OidIsValid(batch_element(reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple))));
-		ReleaseSysCache(tuple);
-		return batch;
-	});
-}
-
-void check_backoff_signature(Oid function) {
-	check_signature(function, backoff_problem, "back-off function",
-					"It must be a function f(attempt integer, error text) that returns interval.");
-}
-
-std::string handler_signature(Oid function) {
-	/* The same for everybody: it is compared, too. */
-	struct Quoting {
-		const bool saved = std::exchange(quote_all_identifiers, false);
-		~Quoting() { quote_all_identifiers = saved; }
-	} const quoting;
-	return guard([function] { return format_procedure_qualified(function); });
 }
 
 } // namespace jobqueue

@@ -1,10 +1,11 @@
 /*
  * executor.hpp -- runs the handler of a task: finds the function, calls it as the current role, makes its result jsonb.
  *
- * C++ region. Used by workers, which are connected as the role; knows nothing of how the task was claimed.
+ * C++ region. Used by workers, which are connected as the role, and by drain(); knows nothing of how the task was claimed.
  */
 #pragma once
 
+#include "engine/current_task.hpp"
 #include "engine/store/attempts.hpp"
 #include "engine/store/handlers.hpp"
 
@@ -49,8 +50,8 @@ public:
 
 	struct Resolved; /* a function that was looked up */
 
-	/* The task's row, jobqueue.tasks; none if its handler has changed it. In the current memory context. */
-	std::optional<Datum> row_of(const store::Attempt &task) const;
+	/* For the mark of what runs otherwise than by run(). */
+	const RowSource &row_source() const noexcept { return source_; }
 
 private:
 	struct Value {
@@ -63,44 +64,9 @@ private:
 	Datum array_of(std::span<const store::Attempt *const> tasks, Oid element) const;
 	Resolved &resolve(const store::Function &function, const char *(*problem_of)(Oid));
 
-	Oid owner_;
-	std::string claimed_by_;
+	RowSource source_;
 	std::unordered_map<std::string, std::unique_ptr<Resolved>> resolved_; /* by signature */
 	uint64 generation_ = 0;
 };
-
-/* While it lives, a handler runs: of this task, or, if null, of a batch. What it is told by snooze() is from now on. */
-class HandlerMark {
-public:
-	/* "row": of the task, if it is known. A copy that is made later goes into the current memory context. */
-	HandlerMark(const store::Attempt *task, const Executor *executor, Datum row) noexcept;
-	~HandlerMark();
-	HandlerMark(const HandlerMark &) = delete;
-	HandlerMark &operator=(const HandlerMark &) = delete;
-};
-/* Error context callback that names these tasks; "arg" is a std::span<const store::Attempt *const>. C region. */
-void add_task_context(void *arg);
-
-/* In a handler: the row of the task that is running, jobqueue.tasks; none elsewhere. */
-std::optional<Datum> current_task();
-std::optional<int64> current_task_id() noexcept;
-/* Also in that of a batch, which has no task of its own. */
-bool in_handler() noexcept;
-
-/*
- * In a handler: when it returns, its task is to run again after so long. Forgotten with the subtransaction it was said
- * in. The other takes it, after the handler has returned.
- */
-void snooze_current_task(int64 delay_us);
-std::optional<int64> take_snooze() noexcept;
-
-/* Is this something that can be a handler? Throws Error 42P13 with the reason if not. */
-void check_handler_signature(Oid function);
-/* Does this handler take an array: several tasks at once? */
-bool is_batch_handler(Oid function);
-/* Or a back-off function? */
-void check_backoff_signature(Oid function);
-/* What to store for it: its schema-qualified signature. */
-std::string handler_signature(Oid function);
 
 } // namespace jobqueue

@@ -89,7 +89,7 @@ bool GroupReader::is_wanted(const Scope &scope, std::string_view type, bool dead
 /* Which of the heads may begin, as far as they are needed; of those that wait for a token, when it comes. */
 GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store::GroupHead> heads,
 										 SteadyTime *again_at) {
-	const Flow &flow = pass.conditions.flow;
+	const Throttling &throttling = pass.conditions.throttling;
 	const std::string &queue = known_.lane.queue;
 	const bool is_worker = lanes_.remembers_quiet();
 	const size_t most_groups = groups_for(pass.missing());
@@ -98,7 +98,7 @@ GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store:
 		const store::GroupHead &head = heads[admitted.seen];
 		if (head.held || !is_wanted(pass.scope, head.type, head.dead_letter) || cursor_.waiting.contains(head.group))
 			continue;
-		const Admission admission = flow.admission_of(head.id, queue, head.type, head.group, pass.scope.claims());
+		const Admission admission = throttling.admission_of(head.id, queue, head.type, head.group, pass.scope.claims());
 		const bool has_limits =
 			admission.rules[0].is_limit() || admission.rules[1].is_limit() || admission.rules[2].rate.is_limit();
 		if (has_limits && is_worker && !(admitted.heads.empty() && pass.locked.empty())) {
@@ -133,7 +133,7 @@ GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store:
 /* Adds what was locked to the pass, as far as it may have it, and gives the rest back. Which groups gave something? */
 std::vector<bool> GroupReader::add(ClaimPass &pass, const Admitted &admitted,
 								   std::vector<store::Candidate> &candidates) {
-	const Flow &flow = pass.conditions.flow;
+	const Throttling &throttling = pass.conditions.throttling;
 	const std::string &queue = known_.lane.queue;
 	const bool is_worker = lanes_.remembers_quiet();
 	/* A snapshot from before may not show what was announced since. */
@@ -155,15 +155,15 @@ std::vector<bool> GroupReader::add(ClaimPass &pass, const Admitted &admitted,
 				admitted.heads.begin());
 			cut = false;
 		}
-		const TypeFlow *const type_flow = flow.type(candidate.type, queue, pass.scope.claims());
+		const TypeThrottling *const of_type = throttling.type(candidate.type, queue, pass.scope.claims());
 		cut |= pass.is_full() || pass.is_early(candidate) ||
 			   !is_wanted(pass.scope, candidate.type, candidate.dead_letter) ||
-			   (!first && type_flow && (type_flow->rule.is_limit() || type_flow->group_limit > 0));
+			   (!first && of_type && (of_type->rule.is_limit() || of_type->group_limit > 0));
 		cut = cut || !pass.has_room_for(candidate);
 		if (!cut && !first && !is_worker) {
 			/* Whoever works outside runs them at the same time. */
 			const Admission admission =
-				flow.admission_of(candidate.id, queue, candidate.type, candidate.group, pass.scope.claims());
+				throttling.admission_of(candidate.id, queue, candidate.type, candidate.group, pass.scope.claims());
 			cut = !pass.conditions.admit(admission).admitted;
 		}
 		if (cut) {
@@ -199,7 +199,7 @@ size_t GroupReader::take(ClaimPass &pass, std::span<const store::GroupHead> head
 	const size_t each = std::min(several ? in_turn : is_worker ? 1 : admitted.most_at_once, missing);
 	std::vector<store::Candidate> candidates =
 		store::lock_in_groups(known_.lane, admitted.heads, pass.scope.filter_for(known_.lane.queue),
-							  static_cast<int>(each), pass.conditions.flow.holds_groups(known_.lane.queue));
+							  static_cast<int>(each), pass.conditions.throttling.holds_groups(known_.lane.queue));
 	const std::vector<bool> locked = add(pass, admitted, candidates);
 	for (size_t i = 0; i < admitted.heads.size(); i++) {
 		if (locked[i])
@@ -271,7 +271,7 @@ void GroupReader::read(ClaimPass &pass) {
 	}
 	if (own_aborted() || own_returned_groups())
 		cursor_.lows.clear(); /* what was given back is announced when the transaction ends */
-	const bool held = pass.conditions.flow.holds_groups(known_.lane.queue);
+	const bool held = pass.conditions.throttling.holds_groups(known_.lane.queue);
 	SteadyTime again_at = never;
 	if (is_worker)
 		cursor_.wake(steady_now());
@@ -299,7 +299,7 @@ bool GroupReader::has_work(const Scope &scope, const Conditions &conditions) {
 		return false;
 	}
 	known_.main.wait_until = 0;
-	const bool held = conditions.flow.holds_groups(queue);
+	const bool held = conditions.throttling.holds_groups(queue);
 	std::string latest;
 	SteadyTime wait_until = never;
 	for (int statements = 0; statements < most_statements; statements++) {
@@ -309,7 +309,7 @@ bool GroupReader::has_work(const Scope &scope, const Conditions &conditions) {
 			if (head.held || !is_wanted(scope, head.type, head.dead_letter))
 				continue;
 			const Admission admission =
-				conditions.flow.admission_of(head.id, queue, head.type, head.group, scope.claims());
+				conditions.throttling.admission_of(head.id, queue, head.type, head.group, scope.claims());
 			std::pair<uint64, Rule> limits[counted_kinds];
 			for (size_t i = 0; i < counted_kinds; i++)
 				limits[i] = {admission.names[i], admission.rules[i]};

@@ -16,9 +16,9 @@ size_t LaneOrder::first(const KnownLanes &lanes) const {
 }
 
 /* By priority and age, from this one in the order up to that one: they are of one queue. */
-static void sort_queue(std::span<size_t> order, const KnownLanes &lanes, const Flow &flow) {
-	const QueueFlow *const queue_flow = flow.queue(lanes[order[0]].lane.queue);
-	const int64 aging_us = queue_flow ? queue_flow->aging_us : 0;
+static void sort_queue(std::span<size_t> order, const KnownLanes &lanes, const Throttling &throttling) {
+	const QueueThrottling *const of_queue = throttling.queue(lanes[order[0]].lane.queue);
+	const int64 aging_us = of_queue ? of_queue->aging_us : 0;
 	const bool groups_first = lanes.turn() % 2 == 1;
 	const SteadyTime now = steady_now();
 	const auto rank = [&](size_t i) {
@@ -29,7 +29,7 @@ static void sort_queue(std::span<size_t> order, const KnownLanes &lanes, const F
 	std::stable_sort(order.begin(), order.end(), [&rank](size_t a, size_t b) { return rank(a) < rank(b); });
 }
 
-std::vector<size_t> LaneOrder::order_of(const KnownLanes &lanes, const Flow &flow) const {
+std::vector<size_t> LaneOrder::order_of(const KnownLanes &lanes, const Throttling &throttling) const {
 	std::vector<size_t> order;
 	order.reserve(lanes.size());
 	const size_t begin = first(lanes);
@@ -44,12 +44,12 @@ std::vector<size_t> LaneOrder::order_of(const KnownLanes &lanes, const Flow &flo
 		while (to < order.size() && lanes[order[to]].queue_hash == queue_hash)
 			to++;
 		if (to > from + 1)
-			sort_queue(std::span(order).subspan(from, to - from), lanes, flow);
+			sort_queue(std::span(order).subspan(from, to - from), lanes, throttling);
 	}
-	if (flow.has_weights()) {
+	if (throttling.has_weights()) {
 		const auto weight_of = [&](size_t i) {
-			const QueueFlow *const queue_flow = flow.queue(lanes[i].lane.queue);
-			return queue_flow ? queue_flow->weight : 1;
+			const QueueThrottling *const of_queue = throttling.queue(lanes[i].lane.queue);
+			return of_queue ? of_queue->weight : 1;
 		};
 		const auto pass_of = [&](size_t i) {
 			const auto found = passes_.find(lanes[i].lane.queue);
@@ -65,20 +65,20 @@ std::vector<size_t> LaneOrder::order_of(const KnownLanes &lanes, const Flow &flo
 	return order;
 }
 
-void LaneOrder::note_waiting(KnownLanes &lanes, const Flow &flow) {
+void LaneOrder::note_waiting(KnownLanes &lanes, const Throttling &throttling) {
 	for (KnownLane &known : lanes) {
-		const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
-		if (known.waiting_since == 0 && !known.main.quiet && queue_flow && queue_flow->aging_us > 0)
+		const QueueThrottling *const of_queue = throttling.queue(known.lane.queue);
+		if (known.waiting_since == 0 && !known.main.quiet && of_queue && of_queue->aging_us > 0)
 			known.waiting_since = steady_time_of(store::waiting_since(known.lane));
 	}
 }
 
-void LaneOrder::served(const KnownLanes &lanes, const Flow &flow, KnownLane &known, size_t tasks) {
+void LaneOrder::served(const KnownLanes &lanes, const Throttling &throttling, KnownLane &known, size_t tasks) {
 	known.waiting_since = steady_now();
-	if (!flow.has_weights())
+	if (!throttling.has_weights())
 		return;
 	/* A queue that comes back after having had nothing to do has no claim to what it did not need. */
-	const QueueFlow *const queue_flow = flow.queue(known.lane.queue);
+	const QueueThrottling *const of_queue = throttling.queue(known.lane.queue);
 	double least = std::numeric_limits<double>::max();
 	for (const KnownLane &other : lanes)
 		if (const auto found = passes_.find(other.lane.queue); found != passes_.end() && !other.main.quiet)
@@ -86,7 +86,7 @@ void LaneOrder::served(const KnownLanes &lanes, const Flow &flow, KnownLane &kno
 	double &pass = passes_[known.lane.queue];
 	if (least < std::numeric_limits<double>::max())
 		pass = std::max(pass, least);
-	pass += static_cast<double>(tasks) / (queue_flow ? queue_flow->weight : 1);
+	pass += static_cast<double>(tasks) / (of_queue ? of_queue->weight : 1);
 }
 
 } // namespace jobqueue

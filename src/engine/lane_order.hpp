@@ -14,20 +14,20 @@ public:
 	/* The lane from which on to read: queues take turns, and the one after the last one served comes first. */
 	size_t first(const KnownLanes &lanes) const;
 	/* Is the order that of the lanes, from the first one on? */
-	bool is_plain(const KnownLanes &lanes, const Flow &flow) const {
-		return !lanes.has_groups() && !deferred_ && !flow.has_order();
+	bool is_plain(const KnownLanes &lanes, const Throttling &throttling) const {
+		return !lanes.has_groups() && !deferred_ && !throttling.has_order();
 	}
 	/*
 	 * Else: which lanes to read, in this order. Queues with weights: the one that has had least, by its weight, or the one
 	 * with the highest weight. In a queue: by priority, to which waiting adds where there is aging; tasks of groups, and
 	 * those that belong to none, take turns.
 	 */
-	std::vector<size_t> order_of(const KnownLanes &lanes, const Flow &flow) const;
+	std::vector<size_t> order_of(const KnownLanes &lanes, const Throttling &throttling) const;
 
 	/* Finds out since when lanes that may age wait. */
-	static void note_waiting(KnownLanes &lanes, const Flow &flow);
+	static void note_waiting(KnownLanes &lanes, const Throttling &throttling);
 	/* So many tasks of a lane were locked. */
-	void served(const KnownLanes &lanes, const Flow &flow, KnownLane &known, size_t tasks);
+	void served(const KnownLanes &lanes, const Throttling &throttling, KnownLane &known, size_t tasks);
 	/* The call has what it wanted; the last of it was from this queue. */
 	void ended_in(const std::string &queue) { last_queue_ = queue; }
 	/* This lane comes first next time. */

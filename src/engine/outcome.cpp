@@ -4,9 +4,9 @@
 #include "engine/outcome.hpp"
 
 #include "engine/access.hpp"
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 #include "engine/dependencies.hpp"
-#include "engine/executor.hpp"
+#include "engine/current_task.hpp"
 #include "engine/retry_policy.hpp"
 #include "engine/store/adding.hpp"
 #include "engine/store/dependencies.hpp"
@@ -27,16 +27,16 @@ extern "C" {
 
 namespace jobqueue {
 
-int history_slot() {
+int history_leaf() {
 	if (settings::completed_retention_s == 0)
 		return 0;
 	if (shared() != nullptr) {
 		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-		const uint32 current = slot ? pg_atomic_read_u32(&slot->history_slot) : 0;
+		const uint32 current = slot ? pg_atomic_read_u32(&slot->history_leaf) : 0;
 		if (current != 0)
 			return static_cast<int>(current);
 	}
-	return store::history_ring().slot;
+	return store::history_ring().leaf;
 }
 
 /* A task is finished. */
@@ -71,9 +71,9 @@ static void keep_results(std::span<const int64> ids, std::optional<Datum> result
 
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,
 								 std::optional<Datum> results, bool in_server) {
-	const int slot = history_slot();
-	std::vector<int64> done = store::complete(ids, attempts, results, in_server, slot);
-	if (slot == 0 && may_have_dependents(done))
+	const int leaf = history_leaf();
+	std::vector<int64> done = store::complete(ids, attempts, results, in_server, leaf);
+	if (leaf == 0 && may_have_dependents(done))
 		keep_results(ids, results, done);
 	for (const int64 id : done)
 		note_end(id);
@@ -81,10 +81,10 @@ std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int
 }
 
 bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed_by) {
-	const int slot = history_slot();
-	if (store::complete_locked(tasks, claimed_by, slot) != tasks.size())
+	const int leaf = history_leaf();
+	if (store::complete_locked(tasks, claimed_by, leaf) != tasks.size())
 		return false;
-	if (slot == 0) {
+	if (leaf == 0) {
 		std::vector<store::Outcome> outcomes;
 		for (const store::Finished &task : tasks)
 			outcomes.push_back({task.id, task.result});
@@ -291,12 +291,12 @@ bool end_cancelled(int64 id, const std::optional<std::string> &given) {
 		strlcpy(own_reason, reason->c_str(), sizeof(own_reason));
 		own_reason_given = true;
 	}
-	const int slot = history_slot();
-	const std::optional<store::Cancelled> task = store::cancel(id, reason, slot);
+	const int leaf = history_leaf();
+	const std::optional<store::Cancelled> task = store::cancel(id, reason, leaf);
 	if (!task)
 		return false;
 	note_end(id);
-	if (slot == 0)
+	if (leaf == 0)
 		keep_outcomes(std::vector<store::Outcome>{{id, std::nullopt}}, "cancelled");
 	guard([&task, id] {
 		/* if this is rolled back, it can be claimed again */

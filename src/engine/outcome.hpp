@@ -23,7 +23,7 @@ inline constexpr const char *crashed = "JQ005";
 inline constexpr int errcode_discarded = MAKE_SQLSTATE('J', 'Q', '0', '0', '3');
 
 /* The history leaf that finished tasks go to now; 0 = they are not kept. */
-int history_slot();
+int history_leaf();
 
 /* Claims that are still good become completed tasks; returns their ids. */
 std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int32> attempts,

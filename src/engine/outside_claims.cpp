@@ -4,7 +4,7 @@
 #include "engine/outside_claims.hpp"
 
 #include "engine/claimer.hpp"
-#include "engine/dependencies.hpp"
+#include "engine/dependency_resolution.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/outcome.hpp"
 #include "engine/set_aside.hpp"
@@ -74,7 +74,7 @@ static void count_for_limits(const Conditions &conditions) {
 		return;
 	const bool known =
 		counted != nullptr && counted->configuration != 0 && admission_is_ready(slot, counted->configuration);
-	conditions.flow.make_ready(slot, conditions.configuration, known ? &counted->flow : nullptr);
+	conditions.throttling.make_ready(slot, conditions.configuration, known ? &counted->throttling : nullptr);
 	if (counted == nullptr)
 		counted = new Conditions;
 	*counted = conditions;
@@ -99,9 +99,9 @@ std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues all
 	std::vector<HeapTuple> rows;
 	rows.reserve(static_cast<size_t>(std::min(request.count, 1000)));
 	/* False if some of what it found was somebody else's by then. */
-	const auto take = [&](bool by_place) {
+	const auto take = [&](bool by_tid) {
 		const int missing = request.count - static_cast<int>(rows.size());
-		const Locked found = claimer->lock(scope, known.conditions, request.queue, missing, by_place);
+		const Locked found = claimer->lock(scope, known.conditions, request.queue, missing, by_tid);
 		if (found.empty())
 			return true;
 		size_t lost = 0;
@@ -120,7 +120,7 @@ std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues all
 	constexpr int patience = 100;
 	static int met_others = 0; /* so many claims are still to be made with locks */
 	met_others = std::max(met_others - 1, 0);
-	if (!unhandled || met_others > 0 || !store::may_begin_by_place()) {
+	if (!unhandled || met_others > 0 || !store::may_begin_by_tid()) {
 		take(false);
 	} else if (!take(true)) {
 		met_others = patience;

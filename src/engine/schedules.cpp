@@ -9,7 +9,7 @@
 #include "engine/store/adding.hpp"
 #include "engine/store/firing.hpp"
 #include "engine/store/handlers.hpp"
-#include "engine/store/role_limits.hpp"
+#include "engine/store/quotas.hpp"
 #include "engine/store/waiting.hpp"
 #include "pg/transaction.hpp"
 #include "shared/transaction_notes.hpp"
@@ -89,19 +89,19 @@ public:
 			if (schedule.queue)
 				require(allowed, schedule.queue);
 		}
-		if (is_free(schedule.role, owner_))
+		if (is_unrestricted(schedule.role, owner_))
 			return PG_INT32_MAX;
-		if (!limits_)
-			limits_ = store::limits();
-		for (const store::Limits &limit : *limits_) {
-			if (!limit.max_queued || limit.role != schedule.created_by)
+		if (!quotas_)
+			quotas_ = store::quotas();
+		for (const store::Quota &quota : *quotas_) {
+			if (!quota.max_queued || quota.role != schedule.created_by)
 				continue;
 			if (counted_.insert(schedule.created_by).second)
-				schedules_.count_waiting(schedule.created_by, *limit.max_queued);
+				schedules_.count_waiting(schedule.created_by, *quota.max_queued);
 			const Role &role = schedules_.roles_[schedule.created_by];
 			if (!role.counted) /* soon */
 				throw Error(ERRCODE_LOCK_NOT_AVAILABLE, "the tasks of its role are being counted");
-			const int64 room = *limit.max_queued - role.waiting;
+			const int64 room = *quota.max_queued - role.waiting;
 			if (room <= 0)
 				throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 							"its role has too many waiting tasks (jobqueue.limit_role)");
@@ -123,7 +123,7 @@ private:
 	std::set<std::string> counted_; /* roles, in this step */
 	std::map<Oid, Queues> queues_;
 	std::optional<std::vector<store::HandledType>> types_;
-	std::optional<std::vector<store::Limits>> limits_;
+	std::optional<std::vector<store::Quota>> quotas_;
 };
 
 /* Its role's right has been looked at. */

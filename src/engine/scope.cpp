@@ -22,7 +22,7 @@ Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed
 	std::vector<std::string> types, elsewhere;
 	for (const store::Handler &handler : handlers) {
 		types.push_back(handler.type);
-		if (!handler.governed)
+		if (!handler.bound_by_access)
 			elsewhere.push_back(handler.type);
 	}
 	std::sort(elsewhere.begin(), elsewhere.end());
@@ -100,8 +100,8 @@ static void separate_in(Scope &scope, const std::string &type, const std::string
 	scope.limited.push_back(std::move(limited));
 }
 
-void separate_limited(Scope &scope, const Flow &flow, const std::optional<std::string> &queue) {
-	for (const TypeFlow &type : flow.types()) {
+void separate_limited(Scope &scope, const Throttling &throttling, const std::optional<std::string> &queue) {
+	for (const TypeThrottling &type : throttling.types()) {
 		if (!type.rule.is_limit() || (queue && !scope.by_handler && !type.has_say_in(*queue)))
 			continue;
 		if (type.only_in && !scope.by_handler) {
@@ -166,7 +166,7 @@ Scope scope_of_claim(const std::optional<std::vector<std::string>> &types, const
 	} else {
 		std::vector<std::string> handled;
 		for (const store::HandledType &one : handled_types)
-			if (one.is_served && (!one.governed || (queue && one.queue == *queue)))
+			if (one.is_served && (!one.bound_by_access || (queue && one.queue == *queue)))
 				handled.push_back(one.type);
 			else if (one.is_served && !queue)
 				left_to_handlers[one.queue].push_back(one.type);
@@ -179,7 +179,7 @@ Scope scope_of_claim(const std::optional<std::vector<std::string>> &types, const
 	limit_scope(scope, std::move(allowed));
 	for (const auto &[name, kept] : left_to_handlers)
 		leave_to_handlers(scope, name, kept);
-	separate_limited(scope, conditions.flow, queue);
+	separate_limited(scope, conditions.throttling, queue);
 	return scope;
 }
 

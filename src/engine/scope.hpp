@@ -7,7 +7,7 @@
 #pragma once
 
 #include "engine/access.hpp"
-#include "engine/flow.hpp"
+#include "engine/throttling.hpp"
 #include "engine/store/handlers.hpp"
 #include "engine/store/type_filter.hpp"
 
@@ -61,7 +61,7 @@ Scope scope_of_types(std::vector<std::string> types);
 /* Of the handlers of one role, and the queues in which it has access. */
 Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed);
 /* Types under limits get scopes of their own. The last thing to do to a scope. "queue": for claims from this one only. */
-void separate_limited(Scope &scope, const Flow &flow, const std::optional<std::string> &queue = {});
+void separate_limited(Scope &scope, const Throttling &throttling, const std::optional<std::string> &queue = {});
 /* In this queue, the scope does not take these types (sorted): they have handlers there. After limit_scope(). */
 void leave_to_handlers(Scope &scope, const std::string &queue, std::span<const std::string> types);
 /* In queues that are not allowed, only the types in "elsewhere" (sorted) remain. */

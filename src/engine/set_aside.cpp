@@ -3,7 +3,7 @@
  */
 #include "engine/set_aside.hpp"
 
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 
 extern "C" {
 #include "common/pg_prng.h"

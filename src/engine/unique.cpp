@@ -14,7 +14,7 @@ static constexpr int most_tries = 1000;
 /* The caller has created it, or is a member of the role that did. */
 static bool is_own(Oid caller, Oid owner, const std::string &created_by) {
 	const char *const name = created_by.c_str();
-	return is_free(caller, owner) || guard([=] {
+	return is_unrestricted(caller, owner) || guard([=] {
 			   const Oid creator = get_role_oid(name, true);
 			   return OidIsValid(creator) && has_privs_of_role(caller, creator);
 		   });

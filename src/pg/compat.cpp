@@ -321,7 +321,7 @@ IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot
 #endif
 }
 
-TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row, bool wait) {
+TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData tid, TupleTableSlot *row, bool wait) {
 	TM_FailureData failure;
 	LockTupleMode mode;
 #if PG_VERSION_NUM >= 160000
@@ -329,7 +329,7 @@ TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData plac
 #else
 	bool indexes = false;
 #endif
-	const TM_Result result = table_tuple_update(target->ri_RelationDesc, &place, row, GetCurrentCommandId(true),
+	const TM_Result result = table_tuple_update(target->ri_RelationDesc, &tid, row, GetCurrentCommandId(true),
 												SnapshotSelf, InvalidSnapshot, wait, &failure, &mode, &indexes);
 	if (result != TM_Ok)
 		return result;

@@ -75,8 +75,8 @@ IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot
 /* From now on "visit" is called before each INSERT or COPY into a table; does the statement say values of column 1? */
 void watch_inserts(void (*visit)(Oid table, bool first_column));
 
-/* The new version of the row at this place, and its index entries. "wait": for who may have changed it. */
-TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData place, TupleTableSlot *row, bool wait);
+/* The new version of the row at this tid, and its index entries. "wait": for who may have changed it. */
+TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData tid, TupleTableSlot *row, bool wait);
 
 /* Runs a portal to its end; as a command from a client would be if "top_level". "completion" may be null. */
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion = nullptr);

@@ -44,9 +44,9 @@ RowChanges begin_row_changes(Relation table) {
 	return changes;
 }
 
-bool fetch_row(RowChanges &changes, const ItemPointerData &place) {
-	ItemPointerData newest = place;
-	if (ItemPointerGetBlockNumber(&place) >= changes.blocks ||
+bool fetch_row(RowChanges &changes, const ItemPointerData &tid) {
+	ItemPointerData newest = tid;
+	if (ItemPointerGetBlockNumber(&tid) >= changes.blocks ||
 		!table_tuple_fetch_row_version(changes.table, &newest, SnapshotSelf, changes.old_row))
 		return false;
 	slot_getallattrs(changes.old_row);
@@ -58,8 +58,8 @@ bool fetch_row(RowChanges &changes, const ItemPointerData &place) {
 /* It may be our own: whoever locks a row and then claims it gets it. */
 static bool lock_at_once(RowChanges &changes) {
 	TM_FailureData failure;
-	ItemPointerData place = changes.old_row->tts_tid;
-	return table_tuple_lock(changes.table, &place, SnapshotSelf, changes.old_row, GetCurrentCommandId(true),
+	ItemPointerData tid = changes.old_row->tts_tid;
+	return table_tuple_lock(changes.table, &tid, SnapshotSelf, changes.old_row, GetCurrentCommandId(true),
 							LockTupleExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
 }
 

@@ -29,8 +29,8 @@ struct RowChanges {
 bool may_change_rows(Relation table, const char *own_trigger, int checks);
 
 RowChanges begin_row_changes(Relation table);
-/* Fetches the newest version of the row at this place into "values" and "nulls", if there is one. */
-bool fetch_row(RowChanges &changes, const ItemPointerData &place);
+/* Fetches the newest version of the row at this tid into "values" and "nulls", if there is one. */
+bool fetch_row(RowChanges &changes, const ItemPointerData &tid);
 /*
  * "values" and "nulls" replace the row that was fetched. They satisfy the constraints. The new version is allocated in the
  * current memory context, and says where it is; null if somebody else has changed the row or holds a lock on it, for

@@ -9,12 +9,12 @@
 #include "engine/store/sql_commands.hpp"
 #include "server/worker.hpp"
 
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 #include "engine/outcome.hpp"
 #include "pg/clock.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
-#include "server/hold.hpp"
+#include "server/in_flight.hpp"
 #include "shared/workers.hpp"
 
 namespace jobqueue {
@@ -215,7 +215,7 @@ bool Worker::process_alone(const store::Attempt &task) {
 	const uint32 cancels = pg_atomic_read_u32(&slot_->cancels);
 	take_own_cancel();
 	write_progress(slot_, -1, "");
-	hold::running(task, false);
+	in_flight::running(task, false);
 	try {
 		if (interrupt_)
 			throw PgError(*interrupt_);
@@ -272,7 +272,7 @@ bool Worker::process_alone(const store::Attempt &task) {
 		record_or_remember(
 			{task.id, task.attempt, Unrecorded::Kind::failed, std::nullopt, std::move(failure), discarded, delay_us});
 	}
-	hold::nothing();
+	in_flight::nothing();
 	return !ended && !released && !locked && !error;
 }
 
@@ -285,7 +285,7 @@ bool Worker::process(std::span<const store::Attempt> tasks) {
 		return process_alone(tasks[0]);
 	show(tasks[0], "tasks from");
 	write_progress(slot_, -1, "");
-	hold::running_several(tasks[0], false);
+	in_flight::running_several(tasks[0], false);
 	bool failed = false, locked = false;
 	try {
 		HandlerTime time(timeout_us(tasks[0]));
@@ -295,7 +295,7 @@ bool Worker::process(std::span<const store::Attempt> tasks) {
 	} catch (...) {
 		failed = true;
 	}
-	hold::nothing();
+	in_flight::nothing();
 	if (!failed && !locked)
 		return true;
 	guard([] { CHECK_FOR_INTERRUPTS(); });
@@ -335,18 +335,18 @@ void Worker::learn(std::span<const store::Attempt> tasks) {
 	const size_t handler = handler_index(type);
 	if (handler == handlers_.size())
 		return;
-	Pace &pace = paces_[handler];
-	pace.ran(latest_run_us_);
-	pace.batch_ran(static_cast<int>(tasks.size()));
+	RunTimeEstimate &estimate = estimates_[handler];
+	estimate.ran(latest_run_us_);
+	estimate.batch_ran(static_cast<int>(tasks.size()));
 	if (latest_is_procedure_)
-		pace.never();
+		estimate.never();
 	if (latest_takes_row_)
 		scope_.ask_for_rows(token_);
 	if (suspect_type_ == type)
-		pace.spoilt_group(steady_now());
+		estimate.spoilt_fused_batch(steady_now());
 	KnownFunction &function = functions_[handlers_[handler].function.signature];
-	function.types += pace.runs() == 1;
-	function.pace.ran(latest_run_us_);
+	function.types += estimate.runs() == 1;
+	function.estimate.ran(latest_run_us_);
 }
 
 } // namespace jobqueue

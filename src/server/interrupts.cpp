@@ -24,17 +24,17 @@ static volatile sig_atomic_t is_overdue = false;
 
 static TimeoutId attempt_timeout;
 static TimeoutId transaction_timeout;
-static TimeoutId group_tick;
+static TimeoutId fused_tick;
 static constinit int64 transaction_limit = 0;
 static constinit SteadyTime attempt_until = 0, transaction_until = 0; /* of the two clocks that run */
 static constinit bool has_time = false;								  /* there is a HandlerTime */
 
 /* Of the handler that runs in a group. */
-static volatile SteadyTime group_task_began = 0;
-static volatile sig_atomic_t group_holds_locks = false;
-static volatile sig_atomic_t group_waited = false; /* at the latest tick, for a lock */
-static volatile sig_atomic_t group_interrupted = false;
-static volatile sig_atomic_t group_overdue = false; /* the scheduler watches it */
+static volatile SteadyTime fused_task_began = 0;
+static volatile sig_atomic_t fused_holds_locks = false;
+static volatile sig_atomic_t fused_waited = false; /* at the latest tick, for a lock */
+static volatile sig_atomic_t fused_interrupted = false;
+static volatile sig_atomic_t fused_overdue = false; /* the scheduler watches it */
 
 static constexpr int tick_ms = 4;
 /* A task of a group may take so many times what the whole group should. */
@@ -98,24 +98,24 @@ static void on_transaction_timeout() {
 }
 
 /* A wait for a lock counts if two ticks in a row see it. */
-static void on_group_tick() {
+static void on_fused_tick() {
 	if (!in_handler)
 		return;
-	const bool waits = group_holds_locks && waits_for_lock();
+	const bool waits = fused_holds_locks && waits_for_lock();
 	const SteadyTime now = steady_now();
-	const bool too_long = now - group_task_began > GroupTime::longest_us();
-	if (too_long && !group_overdue) {
-		group_overdue = true;
+	const bool too_long = now - fused_task_began > FusedTime::longest_us();
+	if (too_long && !fused_overdue) {
+		fused_overdue = true;
 		pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(now));
 		pg_atomic_write_u32(&own_worker()->in_handler, 1);
 		if (DatabaseSlot *home = find_database(MyDatabaseId))
 			wake_scheduler(home); /* others wait for its locks: if it does not respond, its process must end */
 	}
-	if (too_long || (waits && group_waited)) {
-		group_interrupted = true;
+	if (too_long || (waits && fused_waited)) {
+		fused_interrupted = true;
 		kill(MyProcPid, SIGINT);
 	}
-	group_waited = waits;
+	fused_waited = waits;
 }
 
 /* Our own statements wait for a table as long as it takes, but for a row no longer than they were told. */
@@ -176,7 +176,7 @@ void register_timeouts() {
 	RegisterXactCallback(at_transaction_event, nullptr);
 	attempt_timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
 	transaction_timeout = RegisterTimeout(USER_TIMEOUT, on_transaction_timeout);
-	group_tick = RegisterTimeout(USER_TIMEOUT, on_group_tick);
+	fused_tick = RegisterTimeout(USER_TIMEOUT, on_fused_tick);
 }
 
 HandlerTime::HandlerTime(int64 timeout_us) {
@@ -236,37 +236,37 @@ void HandlerTime::resume() noexcept {
 		enable_timeout_after(transaction_timeout, milliseconds(left_in_transaction_us_));
 }
 
-GroupTime::GroupTime() {
-	group_interrupted = false;
-	group_overdue = false;
-	enable_timeout_every(group_tick, GetCurrentTimestamp() + tick_ms * 1000, tick_ms);
+FusedTime::FusedTime() {
+	fused_interrupted = false;
+	fused_overdue = false;
+	enable_timeout_every(fused_tick, GetCurrentTimestamp() + tick_ms * 1000, tick_ms);
 }
 
-GroupTime::~GroupTime() {
-	disable_timeout(group_tick, false);
+FusedTime::~FusedTime() {
+	disable_timeout(fused_tick, false);
 	end();
 }
 
-void GroupTime::begin(bool holds_locks) noexcept {
-	group_task_began = steady_now();
-	group_holds_locks = holds_locks;
-	group_waited = false;
-	group_interrupted = false;
+void FusedTime::begin(bool holds_locks) noexcept {
+	fused_task_began = steady_now();
+	fused_holds_locks = holds_locks;
+	fused_waited = false;
+	fused_interrupted = false;
 	in_handler = true;
 }
 
-bool GroupTime::end() noexcept {
+bool FusedTime::end() noexcept {
 	in_handler = false;
 	QueryCancelPending = false;
-	if (group_overdue) {
-		group_overdue = false;
+	if (fused_overdue) {
+		fused_overdue = false;
 		pg_atomic_write_u32(&own_worker()->in_handler, 0);
 		pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
 	}
-	return !group_interrupted;
+	return !fused_interrupted;
 }
 
-int64 GroupTime::longest_us() noexcept {
+int64 FusedTime::longest_us() noexcept {
 	return patience * 1000 * settings::fused_time_ms;
 }
 

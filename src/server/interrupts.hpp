@@ -61,12 +61,12 @@ private:
  * A group of tasks runs. Each is interrupted where it takes far longer than tasks of a group may, and each but the first
  * where it waits for a lock longer than a few milliseconds: the locks of those before are held meanwhile.
  */
-class GroupTime {
+class FusedTime {
 public:
-	GroupTime();
-	~GroupTime();
-	GroupTime(const GroupTime &) = delete;
-	GroupTime &operator=(const GroupTime &) = delete;
+	FusedTime();
+	~FusedTime();
+	FusedTime(const FusedTime &) = delete;
+	FusedTime &operator=(const FusedTime &) = delete;
 
 	/* A handler begins, or the commit with what was deferred to it. */
 	void begin(bool holds_locks) noexcept;

@@ -143,7 +143,7 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 			command = genuine_command(task);
 			MemoryContextSwitchTo(context_);
 			const char *const text = command.c_str();
-			const HandlerMark mark(&task, executor_.get(), 0);
+			const HandlerMark mark(&task, &executor_->row_source(), 0);
 			RawStmt *const raw = guard([text] { return parse_sql_command(text); });
 			const NodeTag kind = nodeTag(raw->stmt);
 			const bool may_commit = kind == T_CallStmt || kind == T_DoStmt;
@@ -172,7 +172,7 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 	QueryCompletion completion;
 	std::exception_ptr problem;
 	{
-		const HandlerMark mark(&task, executor_.get(), 0);
+		const HandlerMark mark(&task, &executor_->row_source(), 0);
 		const char *const text = command.c_str();
 		try {
 			completion = guard([text, context_tasks] {

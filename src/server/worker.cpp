@@ -14,7 +14,7 @@
 #include "pg/leftovers.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
-#include "server/hold.hpp"
+#include "server/in_flight.hpp"
 #include "shared/databases.hpp"
 #include "shared/penalties.hpp"
 #include "shared/wake_ups.hpp"
@@ -35,7 +35,7 @@ bool Worker::configure() {
 	const uint64 roles = roles_generation();
 	const uint64 configuration = pg_atomic_read_u64(&database_->configuration);
 	std::vector<store::Handler> known = std::move(handlers_);
-	std::vector<Pace> known_paces = std::move(paces_);
+	std::vector<RunTimeEstimate> known_estimates = std::move(estimates_);
 	Queues allowed;
 	const bool serve = in_transaction(Durability::asynchronous, [this, &allowed, configuration] {
 		const OwnSettings own;
@@ -59,18 +59,18 @@ bool Worker::configure() {
 	if (!serve || handlers_.empty() || !handlers_[0].can_connect ||
 		(handlers_[0].superuser && !settings::allow_superuser_handlers))
 		return false;
-	paces_.assign(handlers_.size(), Pace());
+	estimates_.assign(handlers_.size(), RunTimeEstimate());
 	for (size_t i = 0; i < known.size(); i++) {
 		const store::Handler *same = store::find_handler(handlers_, known[i].type);
 		if (same && same->function == known[i].function)
-			paces_[static_cast<size_t>(same - handlers_.data())] = known_paces[i];
+			estimates_[static_cast<size_t>(same - handlers_.data())] = known_estimates[i];
 	}
 	for (size_t i = 0; i < handlers_.size(); i++)
 		if (store::is_sql_handler(handlers_[i]))
-			paces_[i].never();
+			estimates_[i].never();
 	std::string rows_for = std::move(scope_.filter.rows_for);
 	scope_ = scope_of_handlers(handlers_, std::move(allowed));
-	separate_limited(scope_, conditions_.flow);
+	separate_limited(scope_, conditions_.throttling);
 	scope_.ask_for_rows(rows_for);
 	pg_atomic_write_u64(&slot_->types, scope_.types);
 	if (!executor_)
@@ -130,13 +130,13 @@ bool Worker::should_retire() {
 	/* A role with work that has no worker at all comes before one that has had its share. */
 	if (pg_atomic_read_u64(&shared()->starved_at) == 0)
 		return false;
-	int colleagues = 0;
+	int peers = 0;
 	for (WorkerSlot &other : worker_slots())
 		if (&other != slot_ && worker_state(&other) != WorkerState::free &&
 			pg_atomic_read_u32(&other.database) == MyDatabaseId &&
 			pg_atomic_read_u32(&other.role) == pg_atomic_read_u32(&slot_->role))
-			colleagues++;
-	if (colleagues == 0 && steady_now() - started_at_ < fair_share_us)
+			peers++;
+	if (peers == 0 && steady_now() - started_at_ < fair_share_us)
 		return false;
 	/* Only one leaves for each that starves. */
 	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0;
@@ -213,7 +213,7 @@ void Worker::work() {
 			set_state(slot_, WorkerState::running);
 			if (!taken.claimed.empty() && process(taken.claimed))
 				learn(taken.claimed);
-			hold::survived();
+			in_flight::survived();
 			if (in_trouble_)
 				note_recovery(false);
 			suspect_type_.reset();
@@ -237,7 +237,7 @@ const char *detail_for_log(const ErrorData &data) noexcept {
 
 /* Says it once, and not again when the next one of this role ends by the same. */
 void Worker::note_trouble(const PgError &problem) {
-	hold::leaving_by_own_error();
+	in_flight::leaving_by_own_error();
 	const Oid role = pg_atomic_read_u32(&slot_->role);
 	const int code = problem.sqlerrcode();
 	const ErrorData *const data = &problem.data();
@@ -284,12 +284,12 @@ void Worker::run() {
 		work();
 		if (in_trouble_)
 			note_recovery(true);
-		hold::leaving();
+		in_flight::leaving();
 	} catch (...) {
 		problem = std::current_exception();
 	}
 	for (const Unrecorded &outcome : unrecorded_)
-		guard([&outcome] { hold::leave_behind(outcome.id, outcome.attempt); });
+		guard([&outcome] { in_flight::leave_behind(outcome.id, outcome.attempt); });
 	if (!problem)
 		return;
 	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
@@ -299,7 +299,7 @@ void Worker::run() {
 		return extension && extension->oid == extension_;
 	});
 	if (!installed) {
-		hold::leaving();
+		in_flight::leaving();
 		return;
 	}
 	note_trouble(as_pg_error(problem));
@@ -309,7 +309,7 @@ void Worker::run() {
 static void leave(int, Datum arg) {
 	WorkerSlot *slot = &shared()->workers[DatumGetInt32(arg)];
 	const Oid database = pg_atomic_read_u32(&slot->database);
-	const bool orphaned = hold::at_exit();
+	const bool orphaned = in_flight::at_exit();
 	interrupts::leave();
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 	free_worker(slot);
@@ -347,7 +347,7 @@ static bool attach(int index, uint64 token) {
 	}
 	LWLockRelease(shared()->lock);
 	if (ours) {
-		hold::attach(index);
+		in_flight::attach(index);
 		before_shmem_exit(leave, Int32GetDatum(index));
 		on_proc_exit(end_quietly, 0);
 	}
@@ -373,7 +373,7 @@ extern "C" void jobqueue_worker_main(Datum arg) {
 	const Oid database = pg_atomic_read_u32(&slot->database);
 	DatabaseSlot *home = find_database(database);
 	if (home == nullptr || pg_atomic_read_u32(&home->let_go) != 0) {
-		hold::leaving();
+		in_flight::leaving();
 		proc_exit(0);
 	}
 	compat::connect_as(database, pg_atomic_read_u32(&slot->role), pg_atomic_read_u32(&slot->can_login) != 0);

@@ -1,7 +1,7 @@
 /*
  * worker.hpp -- a worker: connected as one role for life, it claims that role's tasks and runs their handlers.
  *
- * worker.cpp is its life as a process, group.cpp how it claims and what it runs together, attempt.cpp what it runs alone,
+ * worker.cpp is its life as a process, fused_batch.cpp how it claims and what it runs together, attempt.cpp what it runs alone,
  * sql_command.cpp what is no handler but an SQL command.
  * C++ region. Our own statements run in a Session, as the extension's owner; handlers never do.
  */
@@ -10,7 +10,7 @@
 #include "engine/claimer.hpp"
 #include "engine/executor.hpp"
 #include "engine/outcome.hpp"
-#include "engine/pace.hpp"
+#include "engine/run_time_estimate.hpp"
 #include "engine/store/attempts.hpp"
 #include "engine/store/candidates.hpp"
 #include "engine/store/handlers.hpp"
@@ -44,9 +44,9 @@ struct Unrecorded {
 };
 
 /* A task of a group, from its lock to the commit. */
-struct Member {
+struct FusedTask {
 	store::Attempt attempt;
-	ItemPointerData place;
+	ItemPointerData tid;
 	size_t handler; /* among the worker's */
 	TimestampTz started_at;
 	std::optional<Datum> result;
@@ -61,7 +61,7 @@ class Worker {
 public:
 	Worker(WorkerSlot *slot, DatabaseSlot *database) : slot_(slot), database_(database) {
 		context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue task", ALLOCSET_DEFAULT_SIZES);
-		member_context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue group member", ALLOCSET_DEFAULT_SIZES);
+		fused_context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue fused task", ALLOCSET_DEFAULT_SIZES);
 	}
 	void run();
 
@@ -80,30 +80,30 @@ private:
 	void note_trouble(const PgError &problem);
 	void note_recovery(bool over);
 
-	/* group.cpp */
+	/* fused_batch.cpp */
 	struct Taken {
 		bool any = false;
 		std::vector<store::Attempt> claimed; /* they have yet to be run */
 	};
 	Taken take();
-	bool may_group() const;
-	bool may_group(const std::string &type) const;
+	bool may_fuse() const;
+	bool may_fuse(const std::string &type) const;
 	int next_count() const;
 	int next_batch(const std::string &type, size_t latest) const;
 	size_t handler_index(const std::string &type) const;
-	bool fits_group(size_t handler, SteadyTime now) const;
-	std::vector<Member> first_group(const Locked &locked);
+	bool may_be_fused(size_t handler, SteadyTime now) const;
+	std::vector<FusedTask> first_fused(const Locked &locked);
 	std::vector<store::Candidate> first_batch(const Locked &locked) const;
 	std::vector<store::Attempt> begin(std::span<const store::Candidate> tasks);
 	static void note_counted(std::span<const store::Candidate> tasks);
-	void run_locked(const Locked &locked, std::vector<Member> &group, interrupts::GroupTime &time, Taken &taken);
-	std::optional<size_t> run_group(std::vector<Member> &group, interrupts::GroupTime &time);
-	bool run_call(std::span<Member> members, interrupts::GroupTime &time, bool holds_locks);
-	void run_members(std::span<Member> members, interrupts::GroupTime &time, bool holds_locks);
-	void finish_group(std::span<const Member> done, std::span<const store::Candidate> tasks);
+	void run_locked(const Locked &locked, std::vector<FusedTask> &fused, interrupts::FusedTime &time, Taken &taken);
+	std::optional<size_t> run_fused(std::vector<FusedTask> &fused, interrupts::FusedTime &time);
+	bool run_call(std::span<FusedTask> members, interrupts::FusedTime &time, bool holds_locks);
+	void run_members(std::span<FusedTask> members, interrupts::FusedTime &time, bool holds_locks);
+	void finish_fused(std::span<const FusedTask> done, std::span<const store::Candidate> tasks);
 	void give_back(const Locked &locked, std::span<const store::Candidate> kept);
 	bool help_is_possible();
-	void wake_colleague(bool more);
+	void wake_peer(bool more);
 
 	/* attempt.cpp */
 	bool process(std::span<const store::Attempt> tasks);
@@ -131,21 +131,21 @@ private:
 	WorkerSlot *const slot_;
 	DatabaseSlot *const database_;
 	MemoryContext context_;
-	MemoryContext member_context_;
+	MemoryContext fused_context_;
 	Oid owner_ = InvalidOid;
 	Oid extension_ = InvalidOid;
 	Oid other_leaf_ = InvalidOid; /* of tasks, which only who looks at all of tasks locks while a group runs */
 	uint64 configuration_ = 0;
 	uint64 roles_ = 0;
 	std::string token_;
-	std::vector<store::Handler> handlers_; /* sorted by type */
-	std::vector<Pace> paces_;			   /* of the handlers */
+	std::vector<store::Handler> handlers_;	 /* sorted by type */
+	std::vector<RunTimeEstimate> estimates_; /* of the handlers */
 	struct KnownFunction {
-		Pace pace;	   /* of tasks that ran alone, of whatever type */
-		int types = 0; /* that have run */
+		RunTimeEstimate estimate; /* of tasks that ran alone, of whatever type */
+		int types = 0;			  /* that have run */
 	};
 	std::map<std::string, KnownFunction, std::less<>> functions_; /* by signature */
-	GroupSize group_size_;
+	FusedBatchSize fused_size_;
 	int batch_wanted_ = 1;					  /* of tasks to lock, for the sake of a batch handler */
 	std::optional<std::string> suspect_type_; /* failed in a group, and runs alone now */
 	std::optional<PgError> interrupt_;		  /* somebody interrupted it there: that holds, it does not run again */

@@ -61,7 +61,7 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u64(&slot->scheduler_since, 0);
 		pg_atomic_write_u32(&slot->shortage_reported, 0);
 		pg_atomic_write_u64(&slot->admission_ready, 0);
-		pg_atomic_write_u32(&slot->history_slot, 0);
+		pg_atomic_write_u32(&slot->history_leaf, 0);
 		/* A number never comes back, also not in another slot. */
 		pg_atomic_write_u64(&slot->configuration, pg_atomic_add_fetch_u64(&shared()->configurations, 1) << 32);
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);

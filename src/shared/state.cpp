@@ -84,7 +84,7 @@ static void initialize(SharedState *fresh, DatabaseSlot *databases) {
 		pg_atomic_init_u32(&slot.retire, 0);
 		pg_atomic_init_u32(&slot.orphans, 0);
 		pg_atomic_init_u32(&slot.by_hand, 0);
-		pg_atomic_init_u32(&slot.history_slot, 0);
+		pg_atomic_init_u32(&slot.history_leaf, 0);
 		pg_atomic_init_u64(&slot.configuration, 0);
 		pg_atomic_init_u32(&slot.paused_reported, 0);
 		pg_atomic_init_u64(&slot.paused_configuration, 0);

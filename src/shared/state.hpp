@@ -51,7 +51,7 @@ struct DatabaseSlot {
 	pg_atomic_uint32 retire;		  /* the launcher needs the scheduler's process slot */
 	pg_atomic_uint32 orphans;		  /* a worker ended with a task in hand */
 	pg_atomic_uint32 by_hand;		  /* rows were finished by hand */
-	pg_atomic_uint32 history_slot;	  /* leaf being filled; 0 = not known */
+	pg_atomic_uint32 history_leaf;	  /* leaf being filled; 0 = not known */
 	pg_atomic_uint64 configuration;	  /* grows when handlers, queues or the incarnation change */
 	pg_atomic_uint32 paused_reported; /* why it is paused has been said in the log */
 	pg_atomic_uint64 paused_configuration; /* with which the scheduler found nothing to run */

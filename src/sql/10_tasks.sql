@@ -1,7 +1,8 @@
 -- The tasks table: one partitioned table with ten leaves.
 
 -- The server compiles check constraints in every statement that writes a row, and as expressions they would cost more
--- than the rest of the statement. Therefore one C function checks all columns; the limits are in src/engine/bounds.hpp.
+-- than the rest of the statement. Therefore one C function checks all columns; the limits are in
+-- src/engine/store/bounds.hpp.
 -- PUBLIC may call it, because every role that writes a row has to.
 CREATE FUNCTION jobqueue._check_task(type text, status text, queue text, slot smallint, attempts integer,
 	max_attempts integer, timeout interval, claimed_by text, last_error text, last_sqlstate text, unique_key text,

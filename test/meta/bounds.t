@@ -1,5 +1,5 @@
-# How long texts may be is said in src/engine/bounds.hpp, in the checks of the tables, and in doc/reference.md: they
-# agree.
+# How long texts may be is said in src/engine/store/bounds.hpp, in the checks of the tables, and in
+# doc/reference.md: they agree.
 use strict;
 use warnings;
 use FindBin;
@@ -14,13 +14,13 @@ sub slurp {
 	return scalar <$in>;
 }
 
-my %bound = slurp('src/engine/bounds.hpp') =~ /^inline constexpr (?:size_t|int32) (\w+) = (\d+);/mg;
+my %bound = slurp('src/engine/store/bounds.hpp') =~ /^inline constexpr (?:size_t|int32) (\w+) = (\d+);/mg;
 ok(keys %bound > 15, 'bounds.hpp has them');
 
 # which bound a column has: that of its name, except these
 my %named = (name => 'schedule_name', payload => 'schedule_payload', last_error => 'error', handler => 'signature',
 	backoff_function => 'signature', discard_sqlstates => 'sqlstates_size', unique_key => 'key',
-		names => 'flow_names_size',
+		names => 'graph_names_size',
 	dead_letter_queue => 'queue', on_failure => 'type');
 my $checks = 0;
 for my $file (map { s/^\Q$root\E\///r } glob "$root/src/sql/*.sql") {
@@ -38,7 +38,7 @@ cmp_ok($checks, '>', 15, 'the tables have checks');
 my ($table) = slurp('doc/reference.md') =~ /^#### How long texts may be\n(.*?)^####/ms;
 $table //= '';
 for my $name (
-	qw(queue type key metadata claimed_by flow_name schedule_name cron time_zone command schedule_payload signature
+	qw(queue type key metadata claimed_by graph_name schedule_name cron time_zone command schedule_payload signature
 	sqlstates 	error reason progress_message failure_detail)) {
 	ok($table =~ /^\|.*\| $bound{$name}\b.*\|/m, "doc/reference.md: $name");
 }

@@ -3,7 +3,7 @@
  */
 #include "engine/store/adding.hpp"
 
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 #include "engine/store/phrases.hpp"
 
 namespace jobqueue::store {

@@ -29,13 +29,13 @@ static constexpr auto cancel_into_sql = phrase::for_each_leaf([](const auto &lea
 static constinit Statement cancel_statement{cancel_sql, INT8OID, TEXTOID};
 static constinit auto cancel_into_statements = phrase::leaf_statements(cancel_into_sql, INT8OID, TEXTOID);
 
-std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot) {
+std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int leaf) {
 	/* Twice: who waited for a transaction that moved the task out of the leaf and back has not seen it. */
 	for (int tries = 0; tries < 2; tries++) {
 		Params params;
 		params.add(id);
 		params.add(reason);
-		const Rows rows = (slot == 0 ? cancel_statement : cancel_into_statements[slot - 1]).run(params);
+		const Rows rows = (leaf == 0 ? cancel_statement : cancel_into_statements[leaf - 1]).run(params);
 		if (!rows.empty())
 			return Cancelled{{rows.text_at(0, 1), rows.int16_at(0, 2), !rows.text_at(0, 4).empty()},
 							 rows.bool_at(0, 3),

@@ -17,7 +17,7 @@ struct Cancelled {
 	bool runs_in_server;
 	std::string group; /* empty = none */
 };
-std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int slot);
+std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int leaf);
 /*
  * Failed and cancelled tasks and dead letters become pending or scheduled again, unless their unique key is taken;
  * scheduled ones get another time.

@@ -46,7 +46,7 @@ template <typename Task> static Datum places_of(std::span<const Task> tasks) {
 	return guard([tasks] {
 		auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * tasks.size()));
 		for (size_t i = 0; i < tasks.size(); i++)
-			elements[i] = PointerGetDatum(&tasks[i].place);
+			elements[i] = PointerGetDatum(&tasks[i].tid);
 		return PointerGetDatum(construct_array(elements, static_cast<int>(tasks.size()), TIDOID,
 											   sizeof(ItemPointerData), false, TYPALIGN_SHORT));
 	});

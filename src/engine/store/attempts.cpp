@@ -12,7 +12,7 @@ namespace jobqueue::store {
 
 /*
  * Finds rows by their places: while this transaction holds their locks, nobody else can move them. What it changes,
- * begin_by_place() changes, too (held_claims.cpp).
+ * begin_by_tid() changes, too (held_claims.cpp).
  */
 template <typename Attempts> static constexpr auto begin(const Attempts &max_attempts) {
 	return sql(R"(
@@ -86,7 +86,7 @@ static HeapTuple tuple_of(Datum row) {
 std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
 							 std::string_view claimed_by) {
 	if (unhandled)
-		if (std::optional<std::vector<HeapTuple>> begun = begin_by_place(tasks, lease, claimed_by))
+		if (std::optional<std::vector<HeapTuple>> begun = begin_by_tid(tasks, lease, claimed_by))
 			return std::move(*begun);
 	if (std::ranges::any_of(tasks, [](const Candidate &task) { return !task.locked; }))
 		throw Error(ERRCODE_INTERNAL_ERROR, "tasks that are not locked can only be begun by their places");

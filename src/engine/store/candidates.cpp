@@ -100,7 +100,7 @@ std::vector<Candidate> see_pending(const Lane &lane, IdRange ids, const TypeFilt
 		if (rows.bool_at(i, 3)) /* it cannot just begin */
 			return lock_pending(lane, ids, filter, count);
 		candidates[i].id = rows.int64_at(i, 1);
-		candidates[i].place = *reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 2)));
+		candidates[i].tid = *reinterpret_cast<ItemPointer>(DatumGetPointer(rows.datum(i, 2)));
 		candidates[i].locked = false;
 		candidates[i].bytes = rows.int64_at(i, 4);
 	}

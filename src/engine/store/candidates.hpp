@@ -17,7 +17,7 @@ namespace jobqueue::store {
 struct Candidate {
 	int64 id;
 	std::optional<TimestampTz> not_before; /* its time has not come: it must be put aside */
-	ItemPointerData place;
+	ItemPointerData tid;
 	uint32 lane; /* for the claimer */
 	bool plain;	 /* no unique key, no earlier failure, no timeout of its own: nothing forbids to run it in a group */
 	std::string type;

@@ -206,7 +206,7 @@ static constinit Statement forget_dependencies_statement{forget_dependencies_sql
 std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies) {
 	Params params;
 	params.add_datum(array_of(dependencies, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT,
-							  [](const OpenDependency &open, bool *) { return PointerGetDatum(&open.place); }),
+							  [](const OpenDependency &open, bool *) { return PointerGetDatum(&open.tid); }),
 					 false);
 	const Rows rows = resolve_statement.run(params);
 	std::vector<std::pair<int64, int64>> resolved;

@@ -30,7 +30,7 @@ std::vector<Parent> look_at_parents(IdRange ids, int count);
 std::vector<Parent> look_at_these_parents(std::span<const int64> ids);
 
 struct OpenDependency {
-	ItemPointerData place;
+	ItemPointerData tid;
 	int64 parent;
 	int64 child;
 };

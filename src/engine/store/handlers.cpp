@@ -156,12 +156,12 @@ static Params handler_params(const HandlerSettings &handler) {
 
 void put_handler(const HandlerSettings &handler) {
 	Params params = handler_params(handler);
-	put_handler_statement.run(params.add(handler.governed).add(handler.on_failure));
+	put_handler_statement.run(params.add(handler.bound_by_access).add(handler.on_failure));
 }
 
 void change_handler(const HandlerSettings &change) {
 	Params params = handler_params(change);
-	change_handler_statement.run(params.add(change.governed).add(change.on_failure));
+	change_handler_statement.run(params.add(change.bound_by_access).add(change.on_failure));
 }
 
 static constexpr auto unserved_queue_sql = sql(R"(

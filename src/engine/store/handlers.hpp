@@ -29,7 +29,7 @@ struct Handler {
 	bool superuser; /* of the role, as are the next two */
 	bool can_login;
 	bool can_connect;
-	bool governed; /* it gets tasks of those queues only in which its role is a consumer or manager */
+	bool bound_by_access; /* it gets tasks of those queues only in which its role is a consumer or manager */
 };
 /* Those of this incarnation, ordered by type. */
 std::vector<Handler> handlers();
@@ -50,7 +50,7 @@ struct HandlerSettings {
 	std::optional<std::string> dead_letter_queue;
 	std::optional<int32> batch_size;
 	std::optional<std::string> on_failure; /* empty: none */
-	bool governed = false;
+	bool bound_by_access = false;
 };
 void put_handler(const HandlerSettings &handler);
 /* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
@@ -66,7 +66,7 @@ std::optional<std::string> unserved_queue();
 struct HandledType {
 	std::string type;
 	std::string queue;
-	bool governed; /* in the eyes of others it is handled in this queue only */
+	bool bound_by_access; /* in the eyes of others it is handled in this queue only */
 	bool is_served;
 };
 std::vector<HandledType> handled_types();

@@ -48,7 +48,7 @@ static Columns columns_of(Relation table) {
 			number("progress"),		number("progress_message"), number("unique_scope")};
 }
 
-bool may_begin_by_place() {
+bool may_begin_by_tid() {
 	return !XactReadOnly && guard([] {
 		Relation table = open_live();
 		if (table != nullptr)
@@ -57,7 +57,7 @@ bool may_begin_by_place() {
 	});
 }
 
-std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> tasks, TimestampTz lease,
+std::optional<std::vector<HeapTuple>> begin_by_tid(std::span<const Candidate> tasks, TimestampTz lease,
 													 std::string_view claimed_by) {
 	if (std::ranges::any_of(tasks, [](const Candidate &task) { return task.attempts == PG_INT32_MAX; }))
 		return std::nullopt; /* the statement says what is wrong */
@@ -77,7 +77,7 @@ std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> 
 			changes.nulls[column - 1] = false;
 		};
 		for (size_t i = 0; i < tasks.size(); i++) {
-			if (!fetch_row(changes, tasks[i].place)) {
+			if (!fetch_row(changes, tasks[i].tid)) {
 				if (tasks[i].locked)
 					elog(ERROR, "a task that is locked is not where it was");
 				begun[i] = nullptr;
@@ -112,11 +112,11 @@ std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> 
 	return begun;
 }
 
-std::vector<int64> complete_by_place(std::span<const int64> ids, std::span<const int32> attempts) {
+std::vector<int64> complete_by_tid(std::span<const int64> ids, std::span<const int32> attempts) {
 	struct Known {
 		int64 id;
 		int32 attempt;
-		ItemPointerData place;
+		ItemPointerData tid;
 	};
 	std::vector<Known> known;
 	for (size_t i = 0; i < ids.size(); i++)
@@ -141,7 +141,7 @@ std::vector<int64> complete_by_place(std::span<const int64> ids, std::span<const
 			 * A claim is named by id and attempt; one without a lease that ends is a worker's in the server, or by
 			 * hand.
 			 */
-			if (fetch_row(changes, claim.place) && DatumGetInt64(value(columns.id)) == claim.id &&
+			if (fetch_row(changes, claim.tid) && DatumGetInt64(value(columns.id)) == claim.id &&
 				DatumGetInt32(value(columns.attempts)) == claim.attempt && !is_null(columns.lease_expires_at) &&
 				!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value(columns.lease_expires_at))) &&
 				strcmp(TextDatumGetCString(value(columns.status)), "processing") == 0 && delete_row(changes))

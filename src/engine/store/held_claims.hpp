@@ -13,16 +13,16 @@
 namespace jobqueue::store {
 
 /* Or does it take a statement to change the table's rows? Until the transaction ends. */
-bool may_begin_by_place();
+bool may_begin_by_tid();
 
 /*
  * Begins these tasks, which have no handler: 20 attempts where they do not say. Their rows, in this order, null for
  * those that were not locked and are somebody else's by now; nothing where it takes a statement.
  */
-std::optional<std::vector<HeapTuple>> begin_by_place(std::span<const Candidate> tasks, TimestampTz lease,
-													 std::string_view claimed_by);
+std::optional<std::vector<HeapTuple>> begin_by_tid(std::span<const Candidate> tasks, TimestampTz lease,
+												   std::string_view claimed_by);
 
 /* Completes those that this backend has begun, leaving no row. Returns them; the others are as they were. */
-std::vector<int64> complete_by_place(std::span<const int64> ids, std::span<const int32> attempts);
+std::vector<int64> complete_by_tid(std::span<const int64> ids, std::span<const int32> attempts);
 
 } // namespace jobqueue::store

@@ -40,9 +40,9 @@ static constinit Statement archive_statement{archive_sql, INT2OID, INT4OID, INT8
 static constinit Statement archive_these_statement{archive_these_sql, INT2OID, INT8ARRAYOID};
 static constinit Statement finished_ids_statement{finished_ids_sql, INT4OID, INT8ARRAYOID};
 
-int64 archive_finished(int slot, const Batch &batch) {
+int64 archive_finished(int leaf, const Batch &batch) {
 	Params params;
-	params.add(static_cast<int16>(slot));
+	params.add(static_cast<int16>(leaf));
 	const Rows rows = batch.only.empty() ? archive_statement.run(params.add(batch.count).add(batch.except))
 										 : archive_these_statement.run(params.add(batch.only));
 	return static_cast<int64>(rows.size());
@@ -131,13 +131,13 @@ Ring history_ring() {
 void set_history_ring(const Ring &ring) {
 	Params none, params;
 	clear_ring_statement.run(none);
-	set_ring_statement.run(params.add(static_cast<int16>(ring.slot)).add_time(ring.since));
+	set_ring_statement.run(params.add(static_cast<int16>(ring.leaf)).add_time(ring.since));
 }
 
-void empty_history(int slot) {
+void empty_history(int leaf) {
 	Params none;
-	lock_nowait_statements[slot - 1].run(none);
-	empty_statements[slot - 1].run(none);
+	lock_nowait_statements[leaf - 1].run(none);
+	empty_statements[leaf - 1].run(none);
 }
 
 static constinit Statement occupied_statement{"SELECT t.slot FROM jobqueue.tasks t WHERE t.slot > 0::int2 LIMIT 1"};
@@ -148,21 +148,21 @@ int occupied_history() {
 	return rows.empty() ? 0 : rows.int16_at(0, 1);
 }
 
-void empty_history_patiently(int slot) {
+void empty_history_patiently(int leaf) {
 	Params none;
-	lock_statements[slot - 1].run(none);
-	empty_statements[slot - 1].run(none);
+	lock_statements[leaf - 1].run(none);
+	empty_statements[leaf - 1].run(none);
 }
 
-Thinned thin_history(int slot, int64 after, int count) {
+Thinned thin_history(int leaf, int64 after, int count) {
 	Params params;
-	const Rows rows = thin_statements[slot - 1].run(params.add(after).add(static_cast<int32>(count)));
+	const Rows rows = thin_statements[leaf - 1].run(params.add(after).add(static_cast<int32>(count)));
 	return {rows.int64_at(0, 1), rows.int64_at(0, 2)};
 }
 
-bool history_is_empty(int slot) {
+bool history_is_empty(int leaf) {
 	Params none;
-	return look_statements[slot - 1].run(none).empty();
+	return look_statements[leaf - 1].run(none).empty();
 }
 
 static constinit Statement holders_statement{R"(
@@ -181,9 +181,9 @@ static constinit Statement holders_statement{R"(
 		LIMIT 5) h)",
 											 INT4OID};
 
-std::string holders_of_history(int slot) {
+std::string holders_of_history(int leaf) {
 	Params params;
-	return holders_statement.run(params.add(static_cast<int32>(slot))).text_at(0, 1);
+	return holders_statement.run(params.add(static_cast<int32>(leaf))).text_at(0, 1);
 }
 
 } // namespace jobqueue::store

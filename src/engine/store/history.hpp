@@ -12,34 +12,34 @@
 namespace jobqueue::store {
 
 /* Tasks finished by hand go to their leaf; returns how many. */
-int64 archive_finished(int slot, const Batch &batch);
+int64 archive_finished(int leaf, const Batch &batch);
 std::vector<int64> finished_ids(const Batch &batch);
 /* Failed tasks that finished before; returns how many. */
 int64 purge_failed(TimestampTz before, const Batch &batch);
 std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch);
 
 struct Ring {
-	int slot;
+	int leaf;
 	TimestampTz since;
 };
 /* Until it turns for the first time, no row says so: leaf 1, since the installation. */
 Ring history_ring();
 void set_history_ring(const Ring &ring);
 /* Throws 55P03 if somebody reads the leaf at the moment, so that nobody waits for this transaction. */
-void empty_history(int slot);
+void empty_history(int leaf);
 /* A history leaf with rows in it; 0 if there is none. */
 int occupied_history();
 
 /* As empty_history(), but waits for those who read the leaf, as long as lock_timeout allows. */
-void empty_history_patiently(int slot);
+void empty_history_patiently(int leaf);
 /* Where a leaf cannot be emptied at once: removes rows after an id, in the order of the ids, except locked ones. */
 struct Thinned {
 	int64 last;
 	int64 count;
 };
-Thinned thin_history(int slot, int64 after, int count);
-bool history_is_empty(int slot);
+Thinned thin_history(int leaf, int64 after, int count);
+bool history_is_empty(int leaf);
 /* Who has a lock on the leaf, for people. */
-std::string holders_of_history(int slot);
+std::string holders_of_history(int leaf);
 
 } // namespace jobqueue::store

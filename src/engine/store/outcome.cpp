@@ -33,15 +33,15 @@ static constinit auto complete_into_statements = phrase::leaf_statements(
 	Statement::Join::hash, complete_into_sql, INT8ARRAYOID, INT4ARRAYOID, JSONBARRAYOID, BOOLOID);
 
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
-							bool in_server, int slot) {
+							bool in_server, int leaf) {
 	std::vector<int64> done;
-	if (slot == 0 && !in_server)
-		done = complete_by_place(ids, attempts);
+	if (leaf == 0 && !in_server)
+		done = complete_by_tid(ids, attempts);
 	if (!done.empty() && done.size() == ids.size())
 		return done;
 	Params params;
 	params.add(ids).add(attempts).add_datum(results.value_or(0), !results).add(in_server);
-	std::ranges::copy((slot == 0 ? complete_statement : complete_into_statements[slot - 1]).run(params).ids(),
+	std::ranges::copy((leaf == 0 ? complete_statement : complete_into_statements[leaf - 1]).run(params).ids(),
 					  std::back_inserter(done));
 	return done;
 }
@@ -69,7 +69,7 @@ static constinit auto complete_locked_into_statements =
 	phrase::leaf_statements(Statement::Join::hash, complete_locked_into_sql, TIDARRAYOID, INT8ARRAYOID,
 							TIMESTAMPTZARRAYOID, JSONBARRAYOID, TEXTOID);
 
-uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int slot) {
+uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int leaf) {
 	Params params;
 	const auto count = static_cast<int>(tasks.size());
 	const auto add_array = [&](Oid type, int16 length, bool by_value, char alignment, auto &&value) {
@@ -85,7 +85,7 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 						 false);
 	};
 	params.add_datum(places_of(tasks), false);
-	if (slot == 0)
+	if (leaf == 0)
 		return complete_locked_statement.run(params).processed();
 	add_array(INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 			  [](const Finished &task, bool *) { return Int64GetDatum(task.id); });
@@ -95,7 +95,7 @@ uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed
 		*isnull = !task.result;
 		return task.result.value_or(0);
 	});
-	return complete_locked_into_statements[slot - 1].run(params.add(claimed_by)).processed();
+	return complete_locked_into_statements[leaf - 1].run(params.add(claimed_by)).processed();
 }
 
 /*

@@ -16,20 +16,20 @@ namespace jobqueue::store {
  * history; 0 deletes the tasks.
  */
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
-							bool in_server, int slot);
+							bool in_server, int leaf);
 
 /* A task that ran under its lock alone, and was never processing in the eyes of others. */
 struct Finished {
 	int64 id;
-	ItemPointerData place;
+	ItemPointerData tid;
 	TimestampTz processed_at;
 	std::optional<Datum> result; /* jsonb */
 };
 /*
  * Locked pending tasks become completed, as if they had been claimed by "claimed_by". Returns how many: others were
- * changed by this transaction itself. "slot" 0: delete instead of keeping.
+ * changed by this transaction itself. "leaf" 0: delete instead of keeping.
  */
-uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int slot);
+uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int leaf);
 
 struct Failure {
 	std::string message;

@@ -52,7 +52,7 @@ std::vector<Schedule> schedules_from(const Rows &rows) {
 		schedule.on_overlap = rows.text_at(i, 12);
 		schedule.created_by = rows.name_at(i, 13);
 		schedule.role = DatumGetObjectId(rows.datum(i, 14));
-		schedule.governed = rows.bool_at(i, 15);
+		schedule.bound_by_access = rows.bool_at(i, 15);
 		schedule.anchor = DatumGetTimestampTz(rows.datum(i, 16));
 		schedule.next_run_at = time(17);
 		schedule.last_run_at = time(18);
@@ -128,7 +128,7 @@ static Params params_of(const Schedule &schedule) {
 	params.add(schedule.priority).add_datum(schedule.timeout.value_or(0), !schedule.timeout);
 	params.add(std::string_view(schedule.on_misfire)).add(schedule.misfire_limit);
 	params.add(std::string_view(schedule.on_overlap)).add_name(schedule.created_by);
-	params.add_datum(ObjectIdGetDatum(schedule.role), false).add(schedule.governed);
+	params.add_datum(ObjectIdGetDatum(schedule.role), false).add(schedule.bound_by_access);
 	params.add_time(schedule.anchor).add_time(schedule.next_run_at);
 	return params;
 }

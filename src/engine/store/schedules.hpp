@@ -26,9 +26,9 @@ struct Schedule {
 	int32 misfire_limit = 0;
 	std::string on_overlap;
 	std::string created_by;
-	Oid role = InvalidOid;		/* InvalidOid: there is no such role any more, or another one of that name */
-	Oid role_then = InvalidOid; /* when it was made; it may have another name by now */
-	bool governed = false;		/* not asked: what its role may do by now is */
+	Oid role = InvalidOid;		  /* InvalidOid: there is no such role any more, or another one of that name */
+	Oid role_then = InvalidOid;	  /* when it was made; it may have another name by now */
+	bool bound_by_access = false; /* not asked: what its role may do by now is */
 	TimestampTz anchor = 0;
 	std::optional<TimestampTz> next_run_at;
 	std::optional<TimestampTz> last_run_at;

@@ -24,7 +24,7 @@ void add_dependencies(std::span<const int64> children, std::span<const int64> pa
 }
 
 /* Each column is an array: however the settings of the tasks differ, it is one statement. */
-static constexpr auto insert_flow_sql = sql(R"(
+static constexpr auto insert_graph_sql = sql(R"(
 	INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, created_by,
 		timeout, group_key)
 	SELECT u.type, u.payload,
@@ -38,12 +38,12 @@ static constexpr auto insert_flow_sql = sql(R"(
 	ORDER BY u.n
 	RETURNING id, queue, status)",
 											phrase::has_say_in("ANY ($12)"));
-static constinit Statement insert_flow_statement{
-	insert_flow_sql, TEXTARRAYOID,	   JSONBARRAYOID, TEXTARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,
+static constinit Statement insert_graph_statement{
+	insert_graph_sql, TEXTARRAYOID,	   JSONBARRAYOID, TEXTARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,
 	JSONBARRAYOID,	 INTERVALARRAYOID, TEXTARRAYOID,  BOOLARRAYOID, NAMEOID,	  TEXTARRAYOID};
 
-std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
-	for (const FlowTask &task : tasks)
+std::vector<Added> insert_graph(std::span<const GraphTask> tasks) {
+	for (const GraphTask &task : tasks)
 		check_bounds(task.task);
 	using Text = std::optional<std::string_view>;
 	const auto optional = [](const std::optional<Datum> &value, bool *isnull) {
@@ -51,43 +51,43 @@ std::vector<Added> insert_flow(std::span<const FlowTask> tasks) {
 		return value.value_or(0);
 	};
 	Params params;
-	params.add_datum(texts_of(tasks, [](const FlowTask &t) { return Text(t.task.type); }), false);
+	params.add_datum(texts_of(tasks, [](const GraphTask &t) { return Text(t.task.type); }), false);
 	params.add_datum(
-		array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT, [](const FlowTask &t, bool *) { return t.payload; }), false);
-	params.add_datum(texts_of(tasks, [](const FlowTask &t) { return t.task.queue ? Text(*t.task.queue) : Text(); }),
+		array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT, [](const GraphTask &t, bool *) { return t.payload; }), false);
+	params.add_datum(texts_of(tasks, [](const GraphTask &t) { return t.task.queue ? Text(*t.task.queue) : Text(); }),
 					 false);
 	params.add_datum(array_of(tasks, INT2OID, 2, true, TYPALIGN_SHORT,
-							  [](const FlowTask &t, bool *) { return Int16GetDatum(t.task.priority); }),
+							  [](const GraphTask &t, bool *) { return Int16GetDatum(t.task.priority); }),
 					 false);
 	params.add_datum(array_of(tasks, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-							  [](const FlowTask &t, bool *isnull) {
+							  [](const GraphTask &t, bool *isnull) {
 								  *isnull = !t.task.run_at;
 								  return TimestampTzGetDatum(t.task.run_at.value_or(0));
 							  }),
 					 false);
 	params.add_datum(array_of(tasks, INT4OID, 4, true, TYPALIGN_INT,
-							  [](const FlowTask &t, bool *isnull) {
+							  [](const GraphTask &t, bool *isnull) {
 								  *isnull = !t.task.max_attempts;
 								  return Int32GetDatum(t.task.max_attempts.value_or(0));
 							  }),
 					 false);
 	params.add_datum(array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT,
-							  [&](const FlowTask &t, bool *isnull) { return optional(t.task.metadata, isnull); }),
+							  [&](const GraphTask &t, bool *isnull) { return optional(t.task.metadata, isnull); }),
 					 false);
 	params.add_datum(array_of(tasks, INTERVALOID, 16, false, TYPALIGN_DOUBLE,
-							  [&](const FlowTask &t, bool *isnull) { return optional(t.task.timeout, isnull); }),
+							  [&](const GraphTask &t, bool *isnull) { return optional(t.task.timeout, isnull); }),
 					 false);
 	params.add_datum(
-		texts_of(tasks, [](const FlowTask &t) { return t.task.group_key ? Text(*t.task.group_key) : Text(); }), false);
+		texts_of(tasks, [](const GraphTask &t) { return t.task.group_key ? Text(*t.task.group_key) : Text(); }), false);
 	params.add_datum(array_of(tasks, BOOLOID, 1, true, TYPALIGN_CHAR,
-							  [](const FlowTask &t, bool *) { return BoolGetDatum(t.task.blocked); }),
+							  [](const GraphTask &t, bool *) { return BoolGetDatum(t.task.blocked); }),
 					 false);
 	params.add_name(tasks[0].task.created_by);
 	if (tasks[0].task.own_queues.empty())
 		params.add_null();
 	else
 		params.add(tasks[0].task.own_queues);
-	return added_from(insert_flow_statement.run(params));
+	return added_from(insert_graph_statement.run(params));
 }
 
 /* The edges are sorted by child: the groups need no sort. */

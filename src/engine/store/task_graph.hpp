@@ -14,14 +14,14 @@ namespace jobqueue::store {
 void add_dependencies(std::span<const int64> children, std::span<const int64> parents, std::string_view policy);
 
 /* A task of a flow; Datums and text live as long as the call. */
-struct FlowTask {
+struct GraphTask {
 	std::string name;
 	NewTask task;
 	Datum payload;
 	std::string policy;
 };
 /* In their order; all by the same creator, and with the same own_queues. */
-std::vector<Added> insert_flow(std::span<const FlowTask> tasks);
+std::vector<Added> insert_graph(std::span<const GraphTask> tasks);
 /* An edge of a flow. "name" of the parent, if it has one. */
 struct Edge {
 	int64 child;

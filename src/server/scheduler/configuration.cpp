@@ -42,17 +42,17 @@ Configuration::Tables Configuration::read_tables(uint64 generation) {
 	tables.handlers = store::handlers();
 	tables.standing = store::standing(); /* after the handlers: a restore may be under way */
 	for (const store::Handler &handler : tables.handlers)
-		if (handler.governed && OidIsValid(handler.role) && !tables.allowed.contains(handler.role))
+		if (handler.bound_by_access && OidIsValid(handler.role) && !tables.allowed.contains(handler.role))
 			tables.allowed[handler.role] = queues_of_handlers(handler.role, owner);
 	watch_rights(tables);
-	tables.limits = store::limits();
+	tables.limits = store::quotas();
 	tables.conditions = Conditions::read(generation);
 	if (tables.standing.own) {
 		/* What began while a limit was gone, unseen from here, is found by RunningCounts. */
 		const bool counted = generation_ != 0 && admission_is_ready(db_.slot, db_.conditions.configuration);
-		tables.conditions.flow.make_ready(db_.slot, generation, counted ? &db_.conditions.flow : nullptr);
+		tables.conditions.throttling.make_ready(db_.slot, generation, counted ? &db_.conditions.throttling : nullptr);
 	}
-	pg_atomic_write_u32(&db_.slot->history_slot, static_cast<uint32>(store::history_ring().slot));
+	pg_atomic_write_u32(&db_.slot->history_leaf, static_cast<uint32>(store::history_ring().leaf));
 	return tables;
 }
 
@@ -136,7 +136,7 @@ static const char *why_not_run(const store::Handler &handler, const std::map<Oid
 		return "the role may not connect to this database";
 	if (handler.superuser && !settings::allow_superuser_handlers)
 		return "jobqueue.allow_superuser_handlers is off";
-	if (!handler.governed)
+	if (!handler.bound_by_access)
 		return nullptr;
 	const auto found = allowed.find(handler.role);
 	if (found != allowed.end() && !found->second.all && found->second.names.empty())
@@ -172,7 +172,7 @@ Roles Configuration::roles_from(Tables &tables, bool has_changed) {
 	Roles known_roles = pool_.take_roles();
 	for (auto &role : roles) {
 		role->scope = scope_of_handlers(role->handlers, std::move(tables.allowed[role->oid]));
-		separate_limited(role->scope, db_.conditions.flow);
+		separate_limited(role->scope, db_.conditions.throttling);
 		const auto known = std::find_if(known_roles.begin(), known_roles.end(), [&](const auto &old) {
 			return old && old->oid == role->oid && old->scope.key == role->scope.key;
 		});
@@ -184,7 +184,7 @@ Roles Configuration::roles_from(Tables &tables, bool has_changed) {
 				role->claimer.forget_quiet(); /* a queue may have been resumed */
 		}
 		role->max_workers = std::numeric_limits<int>::max();
-		for (const store::Limits &limit : tables.limits)
+		for (const store::Quota &limit : tables.limits)
 			if (limit.max_workers && limit.role == role->handlers[0].run_as)
 				role->max_workers = *limit.max_workers;
 	}

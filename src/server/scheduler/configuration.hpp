@@ -6,7 +6,7 @@
 
 #include "engine/store/handlers.hpp"
 #include "engine/store/incarnation.hpp"
-#include "engine/store/role_limits.hpp"
+#include "engine/store/quotas.hpp"
 #include "server/scheduler/worker_pool.hpp"
 
 #include <set>
@@ -32,7 +32,7 @@ private:
 		std::optional<store::Extension> extension;
 		std::vector<store::Handler> handlers;
 		std::map<Oid, Queues> allowed; /* by role, where its handlers keep to the queues that it may work in */
-		std::vector<store::Limits> limits;
+		std::vector<store::Quota> limits;
 		Conditions conditions;
 		std::string database;
 		store::Standing standing;

@@ -3,7 +3,7 @@
  */
 #include "server/scheduler/dependency_resolution.hpp"
 
-#include "engine/dependencies.hpp"
+#include "engine/dependency_resolution.hpp"
 #include "shared/databases.hpp"
 
 namespace jobqueue::scheduler {

@@ -22,9 +22,9 @@ Progress History::step() {
 		if (retention_us == 0)
 			leaf = store::occupied_history();
 		else if (ring.since > now + tolerated_step_us)
-			store::set_history_ring({ring.slot, now}); /* the clock was set back since */
+			store::set_history_ring({ring.leaf, now}); /* the clock was set back since */
 		else if (time_passed(ring.since, now) >= retention_us / (leaves - 1))
-			leaf = ring.slot % leaves + 1;
+			leaf = ring.leaf % leaves + 1;
 	});
 	if (held_.leaf != leaf)
 		held_ = {.leaf = leaf};
@@ -33,7 +33,7 @@ Progress History::step() {
 		progress = empty(retention_us > 0);
 	/* Others are told only what is committed. */
 	const bool told = db_.attempt("read the history ring", [this] {
-		pg_atomic_write_u32(&db_.slot->history_slot, static_cast<uint32>(store::history_ring().slot));
+		pg_atomic_write_u32(&db_.slot->history_leaf, static_cast<uint32>(store::history_ring().leaf));
 	});
 	return told ? progress : Progress::failed;
 }

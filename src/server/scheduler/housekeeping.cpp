@@ -21,7 +21,7 @@ void Archive::look_for_news() {
 
 Progress Archive::step() {
 	pg_atomic_write_u32(&db_.slot->by_hand, 0);
-	return batch_step([](const store::Batch &rows) { return store::archive_finished(history_slot(), rows); },
+	return batch_step([](const store::Batch &rows) { return store::archive_finished(history_leaf(), rows); },
 					  store::finished_ids);
 }
 
@@ -45,8 +45,8 @@ Progress RunningCounts::step() {
 	if (began < next_pass_)
 		return Progress::done;
 	const bool done = db_.attempt(name(), [this] {
-		db_.conditions.flow.make_ready(db_.slot, db_.conditions.configuration, nullptr);
-		db_.conditions.flow.correct_counts();
+		db_.conditions.throttling.make_ready(db_.slot, db_.conditions.configuration, nullptr);
+		db_.conditions.throttling.correct_counts();
 	});
 	next_pass_ = steady_now() + pass_share * (steady_now() - began);
 	if (Held held; was_without_room(&held))

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "engine/flow.hpp"
+#include "engine/throttling.hpp"
 #include "pg/session.hpp"
 #include "pg/transaction.hpp"
 #include "server/processes.hpp"

@@ -191,7 +191,7 @@ admin(<<'SQL');
 	END $$;
 SQL
 my $count = "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'victor'";
-# row_security.cpp, condition_for(): the default of the switch, which rows a SELECT reaches
+# row_policies.cpp, policy_condition(): the default of the switch, which rows a SELECT reaches
 refuse(
 	[ 'reads', 'eve', $count, 0 ],
 	[ '... a payload', 'eve',
@@ -263,7 +263,7 @@ refuse(
 		'42501' ],
 	[ 'reads', 'reader', 'SELECT id FROM jobqueue.tasks', '42501' ],
 );
-# row_security.cpp, table_of(): the partitions have the same policies, in case a role is granted rights to them
+# row_policies.cpp, policy_table_of(): the partitions have the same policies, in case a role is granted rights to them
 admin("GRANT SELECT ON jobqueue.tasks_live, jobqueue.tasks_failed, jobqueue.tasks_history_1 TO eve");
 refuse(map { [ "reads $_ by a GRANT", 'eve',
 	"SELECT count(*) FROM jobqueue.$_ WHERE eve.leak(payload::text) AND queue = 'victor'", 0 ] }
@@ -287,7 +287,7 @@ refuse(
 );
 is(admin("SELECT count(*) > 0 FROM pg_stats WHERE schemaname = 'jobqueue' AND most_common_vals::text ~ 'secret'"), 't',
 	'... though there is something in it');
-# the functions ask for the caller's queues before they read: admin.cpp and claim.cpp, require_tasks(); its words name
+# the functions ask for the caller's queues before they read: tasks.cpp and claim.cpp, require_tasks(); its words name
 # no queue that the caller could not know
 is(($node->psql('app', "SELECT jobqueue.cancel($victors{pending})", extra_params => [ '-U', 'eve' ]))[2] =~ /victor/
 	? 'named' : 'not named',
@@ -302,7 +302,7 @@ refuse(
 		"BEGIN; SET LOCAL ROLE eve; DECLARE c CURSOR FOR SELECT payload FROM jobqueue.tasks WHERE queue = 'victor'; "
 			. "RESET ROLE; FETCH ALL FROM c", '' ],
 );
-# Views, functions and materialized views of eve's, used by others: row_security.cpp asks for GetUserId()
+# Views, functions and materialized views of eve's, used by others: row_policies.cpp asks for GetUserId()
 attempt('eve', <<'SQL');
 	CREATE VIEW eve.peek AS SELECT payload, queue FROM jobqueue.tasks;
 	CREATE FUNCTION eve.counts() RETURNS bigint LANGUAGE sql SECURITY DEFINER
@@ -334,7 +334,7 @@ refuse(map { [ "INSERT of $_->[0]", 'pia',
 	[ 'lease_expires_at', "'infinity'" ], [ 'claimed_by', "'me'" ], [ 'result', "'1'" ], [ 'crashes', 1 ],
 		[ 'failures', "'[]'" ],
 	[ 'origin_queue', "'victor'" ], [ 'unique_key', "'x'" ]);
-# row_security.cpp, AS_ENQUEUED: where the right was GRANTed by hand, for all columns
+# row_policies.cpp, as_enqueued: where the right was GRANTed by hand, for all columns
 refuse(map { [ "INSERT of $_->[0] = $_->[1]", 'hand',
 	"INSERT INTO jobqueue.tasks (type, $_->[0]) VALUES ('errand', $_->[1])", $_->[0] eq 'id' ? '55000' : '42501' ] }
 	[ 'created_by', "'victor'" ], [ 'created_by', "'$super'" ], [ 'status', "'completed'" ],
@@ -359,7 +359,7 @@ refuse(
 	[ 'COPY FROM STDIN', 'hand', 'COPY jobqueue.tasks (type, queue) FROM STDIN', '0A000' ],
 	[ 'sets the sequence', 'pia', "SELECT setval('jobqueue.tasks_id_seq', 1)", '42501' ],
 );
-# row_security.cpp, condition_for(): CMD_INSERT, the queues of a producer
+# row_policies.cpp, policy_condition(): CMD_INSERT, the queues of a producer
 refuse(
 	[ 'INSERT into another\'s queue', 'pia', "INSERT INTO jobqueue.tasks (type, queue) VALUES ('errand', 'victor')",
 		'42501' ],
@@ -397,7 +397,7 @@ SQL
 is(admin("SELECT count(*) FROM jobqueue.tasks WHERE type = 'as victor'"), 0, 'eve: ... nothing has come of all that');
 admin("SELECT jobqueue.delete_tasks(type => 'as victor')");
 admin('DROP TABLE IF EXISTS public.given');
-# row_security.cpp, condition_for(): CMD_UPDATE; and which columns a consumer may change
+# row_policies.cpp, policy_condition(): CMD_UPDATE; and which columns a consumer may change
 refuse(
 	(map { [ "UPDATE of $_", 'eve', "UPDATE jobqueue.tasks SET $_ = $_",
 		'42501' ] } qw(id type payload queue priority created_by attempts max_attempts claimed_by
@@ -420,7 +420,7 @@ refuse(
 		"WITH d AS (DELETE FROM jobqueue.tasks WHERE queue = 'victor' RETURNING 1) SELECT count(*) FROM d", 0 ],
 );
 admin('REVOKE UPDATE (queue), DELETE ON jobqueue.tasks FROM eve');
-# row_security.cpp, condition_for() for the handlers: who may write the table may not be anybody
+# row_policies.cpp, policy_condition() for the handlers: who may write the table may not be anybody
 my $forged =
 	"INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation) SELECT 'forged', 'public.who(jsonb)', '%s', "
 		. "id FROM jobqueue.incarnation";
@@ -463,7 +463,7 @@ refuse(
 	[ 'drains', 'eve', "SELECT jobqueue.drain('victor')", '42501' ],
 	[ 'drains all', 'eve', 'SELECT jobqueue.drain()', '42501' ],
 );
-# admin.cpp: require(), require_tasks(), own_handler()
+# tasks.cpp, queues.cpp, handlers.cpp: require(), require_tasks(), own_handler()
 refuse(map { [ $_, 'eve', "SELECT jobqueue.$_", '42501' ] }
 	(map { "cancel($victors{$_})" } sort keys %victors), (map { "retry($victors{$_})" } sort keys %victors),
 	"cancel_tasks('victor')", "cancel_tasks(type => 'errand')", "retry_failed('victor')",
@@ -475,7 +475,7 @@ refuse(map { [ $_, 'pia', "SELECT jobqueue.$_", '42501' ] }
 	"claim('eve')", "complete($claimed, 1)", "cancel($victors{pending})", "retry($victors{failed})",
 		"pause_queue('eve')",
 	"purge_queue('eve')", "delete_tasks('eve')", "register_handler('x', 'nothing(jsonb)', 'eve')", "drain('eve')");
-# taking over a type, and having others run one's code: admin.cpp, check_owner(), check_role(), check_queues_of()
+# taking over a type, and having others run one's code: handlers.cpp, check_owner(), check_role(), check_queues_of()
 refuse(
 	[ 'registers another\'s type', 'eve', "SELECT jobqueue.register_handler('victors own', 'who(jsonb)', 'eve')",
 		'42501' ],
@@ -504,7 +504,7 @@ admin('CREATE FUNCTION not_for_eve(payload jsonb) RETURNS jsonb LANGUAGE sql SEC
 	. 'to_jsonb(current_user)$$; REVOKE EXECUTE ON FUNCTION not_for_eve FROM PUBLIC;
 	CREATE FUNCTION not_for_eve(attempt integer, error text) RETURNS interval LANGUAGE sql SECURITY DEFINER AS '
 		. '$$SELECT interval \'1 s\'$$; REVOKE EXECUTE ON FUNCTION not_for_eve(int, text) FROM PUBLIC');
-# admin.cpp, check_role(): may_execute()
+# handlers.cpp, check_role(): may_execute()
 refuse(
 	[ 'registers a function that it may not execute', 'eve',
 		"SELECT jobqueue.register_handler('mine', 'not_for_eve(jsonb)', 'eve')", '42501' ],
@@ -512,7 +512,7 @@ refuse(
 		"SELECT jobqueue.register_handler('mine', 'who(jsonb)', 'eve', backoff_function => 'not_for_eve(int, text)')",
 			'42501' ],
 );
-# executor.cpp, handler_problem(): what is gone with the session may be anybody's when it is back
+# handler_signature.cpp, handler_problem(): what is gone with the session may be anybody's when it is back
 refuse([ 'registers a temporary function', 'eve', <<'SQL', '42P13' ]);
 	CREATE FUNCTION pg_temp.mine(payload jsonb) RETURNS void LANGUAGE sql AS '';
 	SELECT jobqueue.register_handler('mine', 'pg_temp.mine(jsonb)', 'eve');
@@ -619,7 +619,7 @@ refuse(
 		'REVOKE USAGE ON TYPE jobqueue.governed FROM eve; SELECT has_type_privilege(\'eve\', \'jobqueue.governed\', '
 			. '\'USAGE\')', 't' ],
 );
-# 50_access.sql: REVOKE ALL ON ALL FUNCTIONS, and enqueue.cpp, trigger_data()
+# 50_access.sql: REVOKE ALL ON ALL FUNCTIONS, and trigger.hpp, trigger_data()
 refuse((map { [ "calls $_", 'eve', "SELECT jobqueue.$_", '42501' ] }
 		"_is_wanted('x', true)", '_installed()', "_check_access('eve', 'manager', NULL)", "_levels_of('victor')",
 			'_access_rights(NULL)'),
@@ -998,8 +998,8 @@ is(outcome($called) =~ /^completed/ ? outcome($asked) : 'no nextval', 'failed 55
 	'residue: what a sequence gave last');
 # LISTEN: refused in every background process
 inside('LISTEN', ['LISTEN something'], '0A000');
-# Many short ones: tasks of a type that are run together, in one transaction. group.cpp, run_members(): AtEOXact_GUC()
-# and so on
+# Many short ones: tasks of a type that are run together, in one transaction. fused_batch.cpp, run_members():
+# AtEOXact_GUC() and so on
 attempt('eve', <<'SQL');
 	CREATE FUNCTION eve.either(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 	BEGIN
@@ -1034,7 +1034,7 @@ is(admin(q{SELECT max(n) FROM (SELECT count(*) AS n FROM jobqueue.tasks WHERE ty
 admin("SELECT jobqueue.limit_role('eve')");
 
 # --------------------------------------------------------------------------------------------------------------------
-# Names that are made to inject SQL: quote_literal() in row_security.cpp, in_queues(); format(%I) in 50_access.sql;
+# Names that are made to inject SQL: quote_literal() in row_policies.cpp, in_queues(); format(%I) in 50_access.sql;
 # parameters everywhere else
 
 my @names = (q{x'; DROP TABLE jobqueue.tasks; --}, q{a\\'b}, q{quo"ted' OR true --}, q{\\'); SELECT 1; --},
@@ -1083,7 +1083,7 @@ SQL
 is(admin("SELECT count(*) > 20 FROM jobqueue.tasks"), 't', 'the tables are still there');
 
 # --------------------------------------------------------------------------------------------------------------------
-# Limits: limits.cpp, check_limits()
+# Limits: quotas.cpp, check_quota()
 
 admin(<<'SQL');
 	CREATE ROLE lim LOGIN;
@@ -1095,7 +1095,7 @@ my $long_text = "repeat('x', 10000)";
 my $waiting =
 	"SELECT count(*) <= 5 FROM jobqueue.tasks WHERE created_by = 'lim' AND status IN ('pending', 'scheduled', "
 		. "'blocked')";
-# row_security.cpp, condition_for(): payload_limit(), is_queue_limited()
+# row_policies.cpp, policy_condition(): payload_limit(), is_queue_limited()
 refuse(
 	[ 'too many', 'lim', "SELECT count(jobqueue.enqueue('flood', queue => 'lim')) FROM generate_series(1, 6)",
 		'54000' ],
@@ -1185,7 +1185,7 @@ is(outcome(admin("SELECT jobqueue.enqueue('rex', '1', 'rex')")), 'completed ["re
 is(outcome(admin("SELECT jobqueue.enqueue('rex', '2', 'team')")), 'completed ["rex", "rex", 2]',
 	'... which gets tasks from the queue of its team, too');
 admin("SELECT jobqueue.revoke_access('rex', l, 'rex2') FROM unnest(ARRAY['producer', 'consumer', 'manager']) l");
-# enqueue.cpp, forget_policies(): plans are made again. access.cpp, callers_queues(): who may do what is read again
+# row_policies.cpp, forget_policies(): plans are made again. access.cpp, callers_queues(): who may do what is read again
 is(ask($open, 'EXECUTE queues'), 'rex team', 'rex: a queue that is taken away is gone from a cached plan');
 is(ask($open, "SELECT jobqueue.enqueue('errand', queue => 'rex2')"), '42501', '... from enqueue()');
 is(ask($open, "SELECT jobqueue.claim('rex2')"), '42501', '... from claim()');

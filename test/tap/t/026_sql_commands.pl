@@ -270,7 +270,7 @@ my %type = map { split /\|/ } split /\n/, admin('SELECT run_as, type FROM jobque
 like($type{app}, qr/^sql:\d+$/, 'the type of app\'s commands');
 my $payload = '{"command": "INSERT INTO public.spied VALUES (\'\'evil\'\')"}';
 
-# row_security.cpp, NO_SQL_COMMAND, and the rights to columns; enqueue.cpp, refuse_sql_type()
+# row_policies.cpp, no_sql_command, and the rights to columns; enqueue.cpp, refuse_sql_type()
 for my $target ($type{app}, $type{$super}, 'sql:1') {
 	is(attempt('pia', "INSERT INTO jobqueue.tasks (type, payload) VALUES ('$target', '$payload')"), '42501',
 		"pia: INSERT of a task of type $target");

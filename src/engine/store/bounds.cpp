@@ -1,7 +1,7 @@
 /*
  * bounds.cpp -- see bounds.hpp. C++ region.
  */
-#include "engine/bounds.hpp"
+#include "engine/store/bounds.hpp"
 
 extern "C" {
 #include "access/detoast.h"

@@ -1,7 +1,7 @@
 /*
- * hold.cpp -- see hold.hpp. C region.
+ * in_flight.cpp -- see in_flight.hpp. C region.
  */
-#include "server/hold.hpp"
+#include "server/in_flight.hpp"
 
 #include "pg/clock.hpp"
 #include "server/interrupts.hpp"
@@ -11,7 +11,7 @@
 #include "shared/state.hpp"
 #include "shared/workers.hpp"
 
-namespace jobqueue::hold {
+namespace jobqueue::in_flight {
 
 static int worker = -1;
 static WorkerSlot *slot = nullptr;
@@ -129,19 +129,19 @@ bool at_exit() noexcept {
 	const WorkerEnd end = how_it_ends();
 	const bool by_own_error = end == WorkerEnd::own_error;
 	/* A task of a group that did not respond has not had the time it may have: it gets that when it runs alone. */
-	const bool out_of_group = is_fused && interrupts::overdue();
+	const bool out_of_fused_batch = is_fused && interrupts::overdue();
 	const bool at_fault = !interrupts::told_to_end() && !by_own_error;
-	if (task_id != 0 && !out_of_group) {
+	if (task_id != 0 && !out_of_fused_batch) {
 		const DeathCause cause = by_own_error								? DeathCause::own_error
 								 : interrupts::overdue()					? DeathCause::overdue
 								 : !at_fault || !interrupts::handler_runs() ? DeathCause::terminated
 																			: DeathCause::fatal;
 		record_death({MyDatabaseId, task_id, task_attempt, is_fused, cause, role()});
 	}
-	if (out_of_group || (are_several && at_fault))
+	if (out_of_fused_batch || (are_several && at_fault))
 		make_run_alone(MyDatabaseId, role(), task_type);
 	note_worker_end(pg_atomic_read_u32(&slot->database), role(), end, has_survived);
 	return task_id != 0 || left_behind;
 }
 
-} // namespace jobqueue::hold
+} // namespace jobqueue::in_flight

@@ -1,5 +1,5 @@
 /*
- * role_limits.hpp -- the statement that reads jobqueue.limits: what roles may use.
+ * quotas.hpp -- the statement that reads jobqueue.limits: the quotas of roles.
  *
  * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
  * Session.
@@ -11,10 +11,10 @@
 namespace jobqueue::store {
 
 /* A row of jobqueue.limits. */
-struct Limits {
+struct Quota {
 	std::string role;
 	std::optional<int32> max_workers, max_queued, max_payload;
 };
-std::vector<Limits> limits();
+std::vector<Quota> quotas();
 
 } // namespace jobqueue::store

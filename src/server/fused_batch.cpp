@@ -1,8 +1,8 @@
 /*
- * group.cpp -- how a worker claims, and what it runs together: as many short tasks as fit into a group share a transaction,
+ * fused_batch.cpp -- how a worker claims, and what it runs together: short tasks are fused, so that many share one transaction,
  * under their row locks alone, each in a subtransaction of its own. See worker.hpp. C++ region.
  *
- * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a group undoes
+ * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a fused batch undoes
  * that task, or all of them, charges nobody, and is tried again alone.
  */
 #include "engine/store/attempts.hpp"
@@ -20,7 +20,7 @@
 #include "pg/own_settings.hpp"
 #include "pg/raw_size.hpp"
 #include "pg/settings.hpp"
-#include "server/hold.hpp"
+#include "server/in_flight.hpp"
 #include "shared/admission.hpp"
 #include "shared/penalties.hpp"
 #include "shared/transaction_notes.hpp"
@@ -29,23 +29,23 @@
 
 namespace jobqueue {
 
-using interrupts::GroupTime;
+using interrupts::FusedTime;
 
 namespace {
 
-/* Thrown out of a task of a group, which is then rolled back and run alone. */
-struct NotForGroup : std::exception {};
+/* Thrown out of a task of a fused batch, which is then rolled back and run alone. */
+struct NotForFusing : std::exception {};
 /* Thrown out of a group whose tasks are not what they were. */
-struct GroupSpoilt : std::exception {};
+struct FusedBatchSpoilt : std::exception {};
 
 } // namespace
 
-/* No group member may have a time limit that could end it before the group's own clock does. */
-static bool leaves_time_for_group(int64 limit_us) {
-	return limit_us == 0 || limit_us > 2 * GroupTime::longest_us();
+/* No task that is fused may have a time limit that could end it before the clock of the fused batch does. */
+static bool leaves_time_for_fusing(int64 limit_us) {
+	return limit_us == 0 || limit_us > 2 * FusedTime::longest_us();
 }
 
-/* Is a colleague idle, or could one be started? */
+/* Is a peer idle, or could one be started? */
 bool Worker::help_is_possible() {
 	int live = 0;
 	for (WorkerSlot &other : worker_slots()) {
@@ -62,7 +62,7 @@ bool Worker::help_is_possible() {
  * One worker's wake-up becomes the next one's: a burst spreads out over as many as there are. And who announced
  * something while we had no task yet, but had looked already, counted on us.
  */
-void Worker::wake_colleague(bool more) {
+void Worker::wake_peer(bool more) {
 	pg_memory_barrier();
 	if ((more || claimer_->is_behind()) && !wake_worker_of(MyDatabaseId, pg_atomic_read_u32(&slot_->role)))
 		wake_scheduler(database_);
@@ -72,11 +72,11 @@ void Worker::wake_colleague(bool more) {
 std::vector<store::Attempt> Worker::begin(std::span<const store::Candidate> tasks) {
 	std::vector<store::Attempt> begun = store::begin_attempts(tasks, DT_NOEND, token_);
 	if (begun.size() != tasks.size())
-		throw GroupSpoilt{}; /* we have the locks: a handler of our own must have changed them */
+		throw FusedBatchSpoilt{}; /* we have the locks: a handler of our own must have changed them */
 	for (store::Attempt &attempt : begun)
 		store::keep(attempt, context_);
 	note_counted(tasks);
-	hold::claimed(begun[0]);
+	in_flight::claimed(begun[0]);
 	return begun;
 }
 
@@ -93,14 +93,16 @@ size_t Worker::handler_index(const std::string &type) const {
 	return handler ? static_cast<size_t>(handler - handlers_.data()) : handlers_.size();
 }
 
-/* Not after a group has ended its process, for a while: then the culprit shall be alone. */
-bool Worker::may_group() const {
+/*
+ * For a while after a fused batch has crashed its process, every task runs alone, so that the crash can be attributed.
+ */
+bool Worker::may_fuse() const {
 	constexpr uint64 whatever_type = 0;
 	const Oid role = pg_atomic_read_u32(&slot_->role);
 	return !somebody_runs_alone() || !guard([role] { return must_run_alone(MyDatabaseId, role, whatever_type); });
 }
 
-bool Worker::may_group(const std::string &type) const {
+bool Worker::may_fuse(const std::string &type) const {
 	if (!somebody_runs_alone())
 		return true;
 	const Oid role = pg_atomic_read_u32(&slot_->role);
@@ -109,7 +111,7 @@ bool Worker::may_group(const std::string &type) const {
 }
 
 int Worker::next_count() const {
-	return may_group() ? std::max(group_size_.next(), batch_wanted_) : 1;
+	return may_fuse() ? std::max(fused_size_.next(), batch_wanted_) : 1;
 }
 
 /* Ever more, as long as there are enough of that type in a row. */
@@ -125,9 +127,9 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 	const store::Candidate &first = locked.tasks[0];
 	std::vector<store::Candidate> batch = {first};
 	const size_t handler = handler_index(first.type);
-	if (!first.plain || !first.group.empty() || handler == handlers_.size() || !may_group(first.type))
+	if (!first.plain || !first.group.empty() || handler == handlers_.size() || !may_fuse(first.type))
 		return batch;
-	const auto most = static_cast<size_t>(paces_[handler].batch_size(handlers_[handler].batch_size));
+	const auto most = static_cast<size_t>(estimates_[handler].batch_size(handlers_[handler].batch_size));
 	for (size_t i = 1; i < locked.tasks.size() && batch.size() < most; i++)
 		if (locked.tasks[i].plain && locked.tasks[i].group.empty() && locked.tasks[i].type == first.type)
 			batch.push_back(locked.tasks[i]);
@@ -135,66 +137,66 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 }
 
 /* Where some types have shown that their function is short, another one with this function is taken for short, too. */
-bool Worker::fits_group(size_t handler, SteadyTime now) const {
+bool Worker::may_be_fused(size_t handler, SteadyTime now) const {
 	constexpr int enough_types = 3;
-	if (!may_group(handlers_[handler].type))
+	if (!may_fuse(handlers_[handler].type))
 		return false;
 	const int runs = settings::fused_after;
-	const Pace &pace = paces_[handler];
-	if (pace.runs() >= runs)
-		return pace.fits_group(now, runs);
+	const RunTimeEstimate &estimate = estimates_[handler];
+	if (estimate.runs() >= runs)
+		return estimate.may_be_fused(now, runs);
 	const auto found = functions_.find(handlers_[handler].function.signature);
 	return found != functions_.end() && found->second.types >= enough_types &&
-		   found->second.pace.fits_group(now, enough_types * runs) && pace.fits_group(now, 0);
+		   found->second.estimate.may_be_fused(now, enough_types * runs) && estimate.may_be_fused(now, 0);
 }
 
 /* The locked tasks up to the first that has to run alone. */
-std::vector<Member> Worker::first_group(const Locked &locked) {
+std::vector<FusedTask> Worker::first_fused(const Locked &locked) {
 	const SteadyTime now = steady_now();
-	std::vector<Member> group;
+	std::vector<FusedTask> fused;
 	/* Connections of dblink can only be closed between transactions. */
-	if (settings::fused_time_ms == 0 || !may_group() || guard(dblink_is_loaded) ||
-		!leaves_time_for_group(static_cast<int64>(StatementTimeout) * 1000) ||
-		!leaves_time_for_group(interrupts::transaction_limit_us()))
-		return group;
-	group.reserve(locked.tasks.size());
+	if (settings::fused_time_ms == 0 || !may_fuse() || guard(dblink_is_loaded) ||
+		!leaves_time_for_fusing(static_cast<int64>(StatementTimeout) * 1000) ||
+		!leaves_time_for_fusing(interrupts::transaction_limit_us()))
+		return fused;
+	fused.reserve(locked.tasks.size());
 	size_t handler = handlers_.size();
 	for (const store::Candidate &task : locked.tasks) {
 		if (handler == handlers_.size() || handlers_[handler].type != task.type)
 			handler = handler_index(task.type);
-		if (!task.plain || handler == handlers_.size() || !fits_group(handler, now) ||
-			!leaves_time_for_group(handlers_[handler].timeout_us))
+		if (!task.plain || handler == handlers_.size() || !may_be_fused(handler, now) ||
+			!leaves_time_for_fusing(handlers_[handler].timeout_us))
 			break;
 		const store::Lane &lane = locked.lane_of(task);
-		Member member = {{task.id, task.type, lane.queue, lane.priority, task.attempts + 1,
-						  task.max_attempts > 0 ? task.max_attempts : handlers_[handler].max_attempts, 0, task.payload,
-						  task.row},
-						 task.place,
-						 handler,
-						 0,
-						 std::nullopt,
-						 std::nullopt,
-						 !task.group.empty()};
-		group.push_back(std::move(member));
+		FusedTask member = {{task.id, task.type, lane.queue, lane.priority, task.attempts + 1,
+							 task.max_attempts > 0 ? task.max_attempts : handlers_[handler].max_attempts, 0,
+							 task.payload, task.row},
+							task.tid,
+							handler,
+							0,
+							std::nullopt,
+							std::nullopt,
+							!task.group.empty()};
+		fused.push_back(std::move(member));
 	}
 	/* What they are given outlives the visit to the tables, but not the transaction: no need to fetch what lies outside. */
 	MemoryContext context = context_;
-	guard([&group, context] {
+	guard([&fused, context] {
 		MemoryContext caller = MemoryContextSwitchTo(context);
-		for (Member &member : group) {
+		for (FusedTask &member : fused) {
 			member.attempt.payload = datumCopy(member.attempt.payload, false, -1);
 			if (member.attempt.row != 0)
 				member.attempt.row = datumCopy(member.attempt.row, false, -1);
 		}
 		MemoryContextSwitchTo(caller);
 	});
-	return group;
+	return fused;
 }
 
-/* One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a group. */
-void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_locks) {
+/* One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a fused batch. */
+void Worker::run_members(std::span<FusedTask> members, FusedTime &time, bool holds_locks) {
 	const store::Function &function = handlers_[members[0].handler].function;
-	MemoryContextSwitchTo(member_context_);
+	MemoryContextSwitchTo(fused_context_);
 	in_subtransaction([&] {
 		const int settings_level = NewGUCNestLevel();
 		bool procedure = false;
@@ -203,17 +205,17 @@ void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_
 			procedure = executor_->is_procedure(function);
 		}
 		if (procedure)
-			throw NotForGroup{}; /* it is only known for sure once it has been looked up */
+			throw NotForFusing{}; /* it is only known for sure once it has been looked up */
 		std::vector<const store::Attempt *> attempts;
-		for (const Member &member : members)
+		for (const FusedTask &member : members)
 			attempts.push_back(&member.attempt);
 		time.begin(holds_locks);
 		const std::vector<std::optional<Datum>> results = executor_->run(attempts, function, false);
 		const bool undisturbed = time.end();
 		if (guard([this] { return compat::holds_lock_on(other_leaf_); }))
-			paces_[members[0].handler].never();
-		if (!undisturbed || take_own_cancel() || paces_[members[0].handler].is_never())
-			throw NotForGroup{};
+			estimates_[members[0].handler].never();
+		if (!undisturbed || take_own_cancel() || estimates_[members[0].handler].is_never())
+			throw NotForFusing{};
 		MemoryContext context = context_;
 		guard([settings_level, &results, members, context] {
 			AtEOXact_GUC(false, settings_level);
@@ -234,14 +236,14 @@ void Worker::run_members(std::span<Member> members, GroupTime &time, bool holds_
  * Runs one task, or as many as a batch handler takes, and tells everybody who wants to know. False if that failed: then
  * nothing of it is left, and nobody is charged.
  */
-bool Worker::run_call(std::span<Member> members, GroupTime &time, bool holds_locks) {
+bool Worker::run_call(std::span<FusedTask> members, FusedTime &time, bool holds_locks) {
 	const store::Attempt &first = members[0].attempt;
 	const bool single = members.size() == 1;
-	Pace &pace = paces_[members[0].handler];
+	RunTimeEstimate &estimate = estimates_[members[0].handler];
 	take_own_cancel();
 	write_progress(slot_, -1, "");
 	guard(SetCurrentStatementStartTimestamp);
-	(single ? hold::running : hold::running_several)(first, true);
+	(single ? in_flight::running : in_flight::running_several)(first, true);
 	bool failed = false;
 	try {
 		run_members(members, time, holds_locks);
@@ -253,17 +255,17 @@ bool Worker::run_call(std::span<Member> members, GroupTime &time, bool holds_loc
 		failed = true;
 	}
 	const bool undisturbed = time.end();
-	hold::between();
-	MemoryContextReset(member_context_);
+	in_flight::between();
+	MemoryContextReset(fused_context_);
 	if (!failed)
 		return true;
 	guard(DropAllPreparedStatements); /* which no abort does */
 	if (!undisturbed) {
 		interrupt_.reset(); /* it was us */
-		pace.spoilt_group(steady_now());
+		estimate.spoilt_fused_batch(steady_now());
 	}
 	if (!single)
-		pace.batch_failed(static_cast<int>(members.size())); /* the next ones are fewer at a time */
+		estimate.batch_failed(static_cast<int>(members.size())); /* the next ones are fewer at a time */
 	else if (undisturbed)
 		suspect_type_ = first.type;
 	return false;
@@ -271,10 +273,10 @@ bool Worker::run_call(std::span<Member> members, GroupTime &time, bool holds_loc
 
 /*
  * Runs tasks one after the other until their time is over, or something stands against going on. Those that did not
- * come to their turn, or whose effects were rolled back, are taken out of the group; the first of them is named if it
+ * come to their turn, or whose effects were rolled back, are taken out of the batch; the first of them is named if it
  * has to run alone.
  */
-std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &time) {
+std::optional<size_t> Worker::run_fused(std::vector<FusedTask> &fused, FusedTime &time) {
 	const SteadyTime began = steady_now();
 	const int64 time_us = static_cast<int64>(settings::fused_time_ms) * 1000;
 	std::optional<size_t> alone;
@@ -283,16 +285,16 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 	SteadyTime ended = began;				 /* the latest of them */
 	int subtransactions = 0;
 	int64 results_bytes = 0;
-	for (bool go_on = true; go_on && done < group.size();) {
-		const size_t handler = group[done].handler;
-		Pace &pace = paces_[handler];
-		const auto most = static_cast<size_t>(pace.batch_size(handlers_[handler].batch_size));
+	for (bool go_on = true; go_on && done < fused.size();) {
+		const size_t handler = fused[done].handler;
+		RunTimeEstimate &estimate = estimates_[handler];
+		const auto most = static_cast<size_t>(estimate.batch_size(handlers_[handler].batch_size));
 		size_t count = 1;
-		while (count < most && done + count < group.size() && group[done + count].handler == handler &&
-			   !group[done].grouped && !group[done + count].grouped)
+		while (count < most && done + count < fused.size() && fused[done + count].handler == handler &&
+			   !fused[done].grouped && !fused[done + count].grouped)
 			count++;
-		const std::span<Member> members(&group[done], count);
-		for (Member &member : members)
+		const std::span<FusedTask> members(&fused[done], count);
+		for (FusedTask &member : members)
 			member.started_at = now;
 		if (!run_call(members, time, done > 0)) {
 			if (count == 1)
@@ -302,8 +304,8 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 		now = GetCurrentTimestamp();
 		const SteadyTime call_began = std::exchange(ended, steady_now());
 		done += count;
-		pace.ran(ended - call_began);
-		pace.batch_ran(static_cast<int>(count));
+		estimate.ran(ended - call_began);
+		estimate.batch_ran(static_cast<int>(count));
 		const Leftovers leftovers = guard([] {
 			CHECK_FOR_INTERRUPTS();
 			Leftovers found = look_for_leftovers();
@@ -311,37 +313,37 @@ std::optional<size_t> Worker::run_group(std::vector<Member> &group, GroupTime &t
 			return found;
 		});
 		if (leftovers.residue)
-			pace.never();
+			estimate.never();
 		const int more = leftovers.subtransactions - std::exchange(subtransactions, leftovers.subtransactions);
-		for (const Member &member : members)
+		for (const FusedTask &member : members)
 			results_bytes += member.result ? raw_size(*member.result) : 0;
 		const bool holds_group = members[0].grouped && members[0].snooze_us;
 		go_on = !leftovers.residue && !holds_group && !leftovers.others_wait && ended - began < time_us &&
 				subtransactions + more < most_subtransactions && results_bytes < most_bytes_together;
 	}
-	group.resize(done);
+	fused.resize(done);
 	return alone;
 }
 
 /* As if each had been claimed and had succeeded. */
-void Worker::finish_group(std::span<const Member> done, std::span<const store::Candidate> tasks) {
+void Worker::finish_fused(std::span<const FusedTask> done, std::span<const store::Candidate> tasks) {
 	std::vector<store::Finished> finished;
 	finished.reserve(done.size());
 	for (size_t i = 0; i < done.size(); i++) {
-		const Member &member = done[i];
+		const FusedTask &member = done[i];
 		const store::Attempt &task = member.attempt;
 		if (!member.snooze_us) {
-			finished.push_back({task.id, member.place, member.started_at, member.result});
+			finished.push_back({task.id, member.tid, member.started_at, member.result});
 			continue;
 		}
 		if (store::begin_attempts(tasks.subspan(i, 1), DT_NOEND, token_).empty())
-			throw GroupSpoilt{};
+			throw FusedBatchSpoilt{};
 		note_counted(tasks.subspan(i, 1));
 		if (!end_snoozed(task, *member.snooze_us))
-			throw GroupSpoilt{};
+			throw FusedBatchSpoilt{};
 	}
 	if (!finished.empty() && !end_locked(finished, token_))
-		throw GroupSpoilt{};
+		throw FusedBatchSpoilt{};
 }
 
 /* Tasks that were locked and not used are there for others again. */
@@ -358,32 +360,32 @@ void Worker::give_back(const Locked &locked, std::span<const store::Candidate> k
 }
 
 /* Runs what may run together, and finishes it; what must run alone after all is claimed. */
-void Worker::run_locked(const Locked &locked, std::vector<Member> &group, GroupTime &time, Taken &taken) {
-	show(group[0].attempt, group.size() > 1 ? "tasks from" : "task");
+void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, FusedTime &time, Taken &taken) {
+	show(fused[0].attempt, fused.size() > 1 ? "tasks from" : "task");
 	const SteadyTime began = steady_now();
-	const std::optional<size_t> alone = run_group(group, time);
-	group_size_.ran(locked.tasks.size(), group.size(), steady_now() - began);
-	batch_wanted_ = next_batch(locked.tasks[0].type, group.size());
+	const std::optional<size_t> alone = run_fused(fused, time);
+	fused_size_.ran(locked.tasks.size(), fused.size(), steady_now() - began);
+	batch_wanted_ = next_batch(locked.tasks[0].type, fused.size());
 
 	const OwnSettings own;
 	const Session session(owner_, Session::Writes::always);
 	const std::span<const store::Candidate> tasks = locked.tasks; /* the group is the first of them */
-	finish_group(group, tasks);
+	finish_fused(fused, tasks);
 	if (alone)
 		taken.claimed = begin(tasks.subspan(*alone, 1));
-	hold::finishing(group.empty() ? nullptr : &group[0].attempt, group.size());
-	give_back(locked, tasks.first(group.size() + (alone ? 1 : 0)));
+	in_flight::finishing(fused.empty() ? nullptr : &fused[0].attempt, fused.size());
+	give_back(locked, tasks.first(fused.size() + (alone ? 1 : 0)));
 }
 
 /*
- * Takes what is next: locks as many tasks as should fit into a group, runs those that may run together, and finishes
+ * Takes what is next: locks as many tasks as should fit into a fused batch, runs those that may run together, and finishes
  * them, all in one transaction. A task that must run alone, or a batch, is claimed in it instead, and returned.
  */
 Worker::Taken Worker::take() {
 	Taken taken;
-	std::vector<Member> group;
+	std::vector<FusedTask> fused;
 	bool more = false, failed = false;
-	std::optional<GroupTime> time; /* until the commit is over */
+	std::optional<FusedTime> time; /* until the commit is over */
 	try {
 		in_transaction(Durability::asynchronous, [&] {
 			Locked locked;
@@ -400,21 +402,21 @@ Worker::Taken Worker::take() {
 					throw ConfigurationChanged{}; /* the abort gives them back, and says so */
 				}
 				taken.any = true;
-				group = first_group(locked);
+				fused = first_fused(locked);
 				more = help_is_possible() && claimer_->more_after(scope_, locked);
-				if (group.empty()) {
+				if (fused.empty()) {
 					const std::vector<store::Candidate> batch = first_batch(locked);
 					taken.claimed = begin(batch);
-					group_size_.reset();
+					fused_size_.reset();
 					batch_wanted_ = next_batch(locked.tasks[0].type, batch.size());
 					give_back(locked, batch);
 					return;
 				}
-				wake_colleague(more);
+				wake_peer(more);
 			}
 			time.emplace();
-			run_locked(locked, group, *time, taken);
-			if (!group.empty() && settings::worker_synchronous_commit)
+			run_locked(locked, fused, *time, taken);
+			if (!fused.empty() && settings::worker_synchronous_commit)
 				change_durability(Durability::synchronous);
 			time->begin(false); /* what was deferred */
 		});
@@ -431,16 +433,16 @@ Worker::Taken Worker::take() {
 		/* Nothing has happened. Those it was about come first again, one by one. */
 		interrupt_.reset();
 		taken.claimed.clear();
-		group_size_.reset();
-		for (const Member &member : group)
-			paces_[member.handler].is_suspect(steady_now());
+		fused_size_.reset();
+		for (const FusedTask &member : fused)
+			estimates_[member.handler].is_suspect(steady_now());
 	}
 	if (taken.claimed.empty())
-		hold::nothing();
+		in_flight::nothing();
 	else
-		hold::committed(taken.claimed[0]);
+		in_flight::committed(taken.claimed[0]);
 	if (taken.any && (!ran || !taken.claimed.empty()))
-		wake_colleague(more || ran); /* what was given back shall not wait for the one that runs alone now */
+		wake_peer(more || ran); /* what was given back shall not wait for the one that runs alone now */
 	return taken;
 }
 

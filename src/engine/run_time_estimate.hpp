@@ -1,5 +1,5 @@
 /*
- * pace.hpp -- what a worker has learned about how long the tasks of its types take, and so which of them may share a
+ * run_time_estimate.hpp -- what a worker has learned about how long the tasks of its types take, and so which of them may share a
  * transaction (run fused), and how many to a group. C++ region; knows nothing of the server.
  */
 #pragma once
@@ -9,15 +9,15 @@
 namespace jobqueue {
 
 /* Of one type. */
-class Pace {
+class RunTimeEstimate {
 public:
 	/* Is it known to be short enough, from so many runs at least, and has it not spoilt a group lately? */
-	bool fits_group(SteadyTime now, int runs) const noexcept;
+	bool may_be_fused(SteadyTime now, int runs) const noexcept;
 	int runs() const noexcept { return runs_; }
 	/* One of its tasks has run, alone or in a group, for so long. */
 	void ran(int64 microseconds) noexcept;
 	/* Running it in a group did what running it alone does not: it is left out for a while, longer each time. */
-	void spoilt_group(SteadyTime now) noexcept;
+	void spoilt_fused_batch(SteadyTime now) noexcept;
 	/* It was in a group that failed as a whole: it may be the one. */
 	void is_suspect(SteadyTime now) noexcept;
 	/* What it does is not for groups at all. */
@@ -41,7 +41,7 @@ private:
 };
 
 /* How many tasks to lock for the next group. */
-class GroupSize {
+class FusedBatchSize {
 public:
 	int next() const noexcept;
 	/* A group of so many was wanted, and so many were run before it had to end, taking so long. */

@@ -1,7 +1,7 @@
 /*
- * flow.cpp -- see flow.hpp. C++ region.
+ * throttling.cpp -- see throttling.hpp. C++ region.
  */
-#include "engine/flow.hpp"
+#include "engine/throttling.hpp"
 
 #include "pg/clock.hpp"
 #include "shared/databases.hpp"
@@ -28,10 +28,10 @@ static Rule rule_of(int32 max_running, const store::RateSettings &rate, Timestam
 	return rule;
 }
 
-Flow Flow::read() {
-	Flow flow;
+Throttling Throttling::read() {
+	Throttling throttling;
 	for (store::QueueSettings &settings : store::queue_settings()) {
-		QueueFlow queue;
+		QueueThrottling queue;
 		queue.name = name_of("queue", settings.queue);
 		queue.rule = rule_of(settings.max_running, settings.rate, settings.changed_at);
 		queue.weight = settings.weight;
@@ -40,42 +40,42 @@ Flow Flow::read() {
 		queue.holds_group = settings.group_hold_on_retry;
 		queue.group_rate = rule_of(0, settings.group_rate, settings.changed_at);
 		queue.queue = std::move(settings.queue);
-		flow.has_weights_ |= queue.weight != 1;
-		flow.has_aging_ |= queue.aging_us > 0;
-		flow.queues_.push_back(std::move(queue));
+		throttling.has_weights_ |= queue.weight != 1;
+		throttling.has_aging_ |= queue.aging_us > 0;
+		throttling.queues_.push_back(std::move(queue));
 	}
 	for (store::TypeSettings &settings : store::type_settings()) {
-		TypeFlow type;
+		TypeThrottling type;
 		type.name = name_of("type", settings.type);
 		type.rule = rule_of(settings.max_running, settings.rate, settings.changed_at);
 		type.group_limit = settings.group_limit;
 		type.type = std::move(settings.type);
 		type.only_in = std::move(settings.only_in);
-		flow.types_.push_back(std::move(type));
+		throttling.types_.push_back(std::move(type));
 	}
-	return flow;
+	return throttling;
 }
 
-const QueueFlow *Flow::queue(std::string_view name) const noexcept {
-	const auto found =
-		std::lower_bound(queues_.begin(), queues_.end(), name,
-						 [](const QueueFlow &flow, std::string_view sought) { return flow.queue < sought; });
+const QueueThrottling *Throttling::queue(std::string_view name) const noexcept {
+	const auto found = std::lower_bound(
+		queues_.begin(), queues_.end(), name,
+		[](const QueueThrottling &throttling, std::string_view sought) { return throttling.queue < sought; });
 	return found == queues_.end() || found->queue != name ? nullptr : &*found;
 }
 
-const TypeFlow *Flow::type(std::string_view name, std::string_view queue, Claims claims) const noexcept {
-	const auto found =
-		std::lower_bound(types_.begin(), types_.end(), name,
-						 [](const TypeFlow &flow, std::string_view sought) { return flow.type < sought; });
+const TypeThrottling *Throttling::type(std::string_view name, std::string_view queue, Claims claims) const noexcept {
+	const auto found = std::lower_bound(
+		types_.begin(), types_.end(), name,
+		[](const TypeThrottling &throttling, std::string_view sought) { return throttling.type < sought; });
 	if (found == types_.end() || found->type != name)
 		return nullptr;
 	return claims == Claims::by_handler || found->has_say_in(queue) ? &*found : nullptr;
 }
 
-Admission Flow::admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
-							 Claims claims) const {
-	const QueueFlow *const queue_flow = this->queue(queue);
-	const TypeFlow *const type_flow = this->type(type, queue, claims);
+Admission Throttling::admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
+								   Claims claims) const {
+	const QueueThrottling *const of_queue = this->queue(queue);
+	const TypeThrottling *const of_type = this->type(type, queue, claims);
 	Admission admission = {};
 	admission.task = task;
 	admission.queue_hash = hash_name(queue);
@@ -86,43 +86,43 @@ Admission Flow::admission_of(int64 task, const std::string &queue, std::string_v
 		admission.names[static_cast<size_t>(kind)] = name;
 		admission.rules[static_cast<size_t>(kind)] = rule;
 	};
-	count_as(Counted::queue, name_of("queue", queue), queue_flow ? queue_flow->rule : Rule());
-	count_as(Counted::type, name_of("type", type), type_flow ? type_flow->rule : Rule());
+	count_as(Counted::queue, name_of("queue", queue), of_queue ? of_queue->rule : Rule());
+	count_as(Counted::type, name_of("type", type), of_type ? of_type->rule : Rule());
 	if (group.empty())
 		return admission;
-	Rule rule = queue_flow ? queue_flow->group_rate : Rule();
-	const int32 of_queue = queue_flow ? queue_flow->group_limit : 1;
+	Rule rule = of_queue ? of_queue->group_rate : Rule();
+	const int32 queue_limit = of_queue ? of_queue->group_limit : 1;
 	/* The order in a group is everybody's who works in the queue. */
-	const bool by_type = type_flow && type_flow->group_limit > 0 && type_flow->has_say_in(queue);
-	rule.max_running = by_type ? type_flow->group_limit : of_queue;
+	const bool by_type = of_type && of_type->group_limit > 0 && of_type->has_say_in(queue);
+	rule.max_running = by_type ? of_type->group_limit : queue_limit;
 	count_as(Counted::group, name_of("group", group) ^ hash_name(queue), rule);
 	if (group.size() < sizeof(admission.group))
 		group.copy(admission.group, group.size());
 	return admission;
 }
 
-bool Flow::limits_queue(std::string_view name) const noexcept {
-	const QueueFlow *const flow = queue(name);
-	return flow != nullptr && flow->rule.is_limit();
+bool Throttling::limits_queue(std::string_view name) const noexcept {
+	const QueueThrottling *const throttling = queue(name);
+	return throttling != nullptr && throttling->rule.is_limit();
 }
 
-bool Flow::limits_type_as(const TypeFlow &other) const noexcept {
-	const TypeFlow *const flow = type(other.type, {}, Claims::by_handler);
-	return flow != nullptr && flow->rule.is_limit() && flow->only_in == other.only_in;
+bool Throttling::limits_type_as(const TypeThrottling &other) const noexcept {
+	const TypeThrottling *const throttling = type(other.type, {}, Claims::by_handler);
+	return throttling != nullptr && throttling->rule.is_limit() && throttling->only_in == other.only_in;
 }
 
-Flow::Limited Flow::limited(const Flow *before) const {
+Throttling::Limited Throttling::limited(const Throttling *before) const {
 	Limited limited;
-	for (const QueueFlow &flow : queues_)
-		if (flow.rule.is_limit() && !(before && before->limits_queue(flow.queue)))
-			limited.queues.push_back(flow.queue);
-	for (const TypeFlow &flow : types_)
-		if (flow.rule.is_limit() && !(before && before->limits_type_as(flow)))
-			limited.types.push_back(flow.type);
+	for (const QueueThrottling &throttling : queues_)
+		if (throttling.rule.is_limit() && !(before && before->limits_queue(throttling.queue)))
+			limited.queues.push_back(throttling.queue);
+	for (const TypeThrottling &throttling : types_)
+		if (throttling.rule.is_limit() && !(before && before->limits_type_as(throttling)))
+			limited.types.push_back(throttling.type);
 	return limited;
 }
 
-std::vector<int64> Flow::count(std::span<const store::CountedTask> tasks) const {
+std::vector<int64> Throttling::count(std::span<const store::CountedTask> tasks) const {
 	std::vector<int64> ids;
 	for (const store::CountedTask &task : tasks) {
 		Admission admission = admission_of(task.id, task.queue, task.type, task.group,
@@ -157,7 +157,7 @@ static void discount_ended(std::vector<int64> ids) {
 			discount(task);
 }
 
-void Flow::make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const {
+void Throttling::make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const {
 	if (admission_is_ready(slot, configuration))
 		return;
 	const Limited limited = this->limited(before);
@@ -167,7 +167,7 @@ void Flow::make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *befo
 	set_admission_ready(slot, configuration);
 }
 
-void Flow::correct_counts() const {
+void Throttling::correct_counts() const {
 	const Limited limited = this->limited(nullptr);
 	std::vector<int64> claimed = store::claimed_ids(limited.queues, limited.types), counted, missed, doubtful;
 	for (const Running &task : running_tasks())
@@ -184,7 +184,7 @@ void Flow::correct_counts() const {
 }
 
 Conditions Conditions::read(uint64 configuration) {
-	return {store::pauses(), Flow::read(), configuration, true};
+	return {store::pauses(), Throttling::read(), configuration, true};
 }
 
 bool Conditions::is_for_dead_letters(std::string_view queue) const noexcept {

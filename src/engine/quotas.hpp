@@ -1,11 +1,11 @@
 /*
- * limits.hpp -- what limit_role() allows a role: workers at once, tasks that wait, bytes of a payload.
+ * quotas.hpp -- what limit_role() allows a role: workers at once, tasks that wait, bytes of a payload.
  *
  * C++ region.
  */
 #pragma once
 
-#include "engine/store/role_limits.hpp"
+#include "engine/store/quotas.hpp"
 
 namespace jobqueue {
 
@@ -13,21 +13,21 @@ namespace jobqueue {
  * Those of the current user, or else of "role", which answers for the call; none for who may do everything. Outside of any
  * Session.
  */
-std::optional<store::Limits> callers_limits(Oid owner, Oid role = GetUserId());
+std::optional<store::Quota> callers_quota(Oid owner, Oid role = GetUserId());
 /*
  * Throws 54000 if the current user may not add these payloads (jsonb): one is too large, with the metadata, or too many
  * of its tasks wait already. Those are counted now and then, not at every call: a role can pass its limit by as much as
  * its sessions add in a second. Outside of any Session.
  */
-void check_limits(const store::Limits &limits, Oid owner, std::span<const Datum> payloads,
-				  const std::optional<Datum> &metadata);
+void check_quota(const store::Quota &quota, Oid owner, std::span<const Datum> payloads,
+				 const std::optional<Datum> &metadata);
 
 /*
  * The parts of it, for a call that may turn out to add nothing: the size of a payload, whether one more task may wait, and
  * the counting of the one that was added, which throws if there was no room. Likewise outside of any Session.
  */
-void check_payload(const store::Limits &limits, Datum payload, const std::optional<Datum> &metadata);
-bool has_room(const store::Limits &limits, Oid owner, int64 added);
-void count_added(const store::Limits &limits, int64 added, bool had_room);
+void check_payload(const store::Quota &quota, Datum payload, const std::optional<Datum> &metadata);
+bool has_room(const store::Quota &quota, Oid owner, int64 added);
+void count_added(const store::Quota &quota, int64 added, bool had_room);
 
 } // namespace jobqueue

@@ -18,7 +18,7 @@ inline constexpr size_t type = 255;
 inline constexpr size_t key = 1024; /* unique_key, group_key: they go into indexes */
 inline constexpr size_t claimed_by = 255;
 inline constexpr size_t metadata = 65536; /* as jsonb is stored, before it is compressed */
-inline constexpr size_t flow_name = 255;
+inline constexpr size_t graph_name = 255;
 inline constexpr size_t schedule_name = 255;
 inline constexpr size_t cron = 1000;
 inline constexpr size_t time_zone = 63;
@@ -36,7 +36,7 @@ inline constexpr size_t failure_detail = 2000;
 /* By hand only: the engine writes less. */
 inline constexpr size_t failures = 1048576;
 inline constexpr size_t sqlstates_size = 16384;
-inline constexpr size_t flow_names_size = 33554432;
+inline constexpr size_t graph_names_size = 33554432;
 inline constexpr size_t sqlstate = 5;
 
 /* A task that waits has been tried so many times at most: there is room to count the attempts that follow. */

@@ -1,7 +1,7 @@
 /*
- * pace.cpp -- see pace.hpp. C++ region.
+ * run_time_estimate.cpp -- see run_time_estimate.hpp. C++ region.
  */
-#include "engine/pace.hpp"
+#include "engine/run_time_estimate.hpp"
 
 #include "pg/settings.hpp"
 
@@ -12,15 +12,15 @@ static constexpr int64 longest_share = 4;
 static constexpr int64 first_exclusion_us = USECS_PER_SEC;
 static constexpr int64 longest_exclusion_us = USECS_PER_MINUTE;
 
-static int64 time_of_group_us() {
+static int64 fused_time_us() {
 	return static_cast<int64>(settings::fused_time_ms) * 1000;
 }
 
-bool Pace::fits_group(SteadyTime now, int runs) const noexcept {
-	return !never_ && runs_ >= runs && now >= excluded_until_ && mean_us_ * longest_share <= time_of_group_us();
+bool RunTimeEstimate::may_be_fused(SteadyTime now, int runs) const noexcept {
+	return !never_ && runs_ >= runs && now >= excluded_until_ && mean_us_ * longest_share <= fused_time_us();
 }
 
-void Pace::ran(int64 microseconds) noexcept {
+void RunTimeEstimate::ran(int64 microseconds) noexcept {
 	/* The first one compiles the function and fills caches: only where there is no other does it count. */
 	if (runs_ <= 1)
 		mean_us_ = microseconds;
@@ -30,25 +30,25 @@ void Pace::ran(int64 microseconds) noexcept {
 		runs_++;
 }
 
-void Pace::spoilt_group(SteadyTime now) noexcept {
+void RunTimeEstimate::spoilt_fused_batch(SteadyTime now) noexcept {
 	if (now > excluded_until_ + longest_exclusion_us)
 		exclusion_us_ = 0; /* long ago */
 	exclusion_us_ = std::clamp(2 * exclusion_us_, first_exclusion_us, longest_exclusion_us);
 	excluded_until_ = now + exclusion_us_;
 }
 
-void Pace::is_suspect(SteadyTime now) noexcept {
+void RunTimeEstimate::is_suspect(SteadyTime now) noexcept {
 	excluded_until_ = std::max(excluded_until_, now + first_exclusion_us);
 }
 
-int GroupSize::next() const noexcept {
+int FusedBatchSize::next() const noexcept {
 	if (settings::fused_time_ms == 0)
 		return 1;
-	const int64 fit = mean_us_ > 0 ? time_of_group_us() / mean_us_ : settings::fused_tasks;
+	const int64 fit = mean_us_ > 0 ? fused_time_us() / mean_us_ : settings::fused_tasks;
 	return static_cast<int>(std::clamp<int64>(std::min<int64>(limit_, fit), 1, settings::fused_tasks));
 }
 
-void GroupSize::ran(size_t wanted, size_t run, int64 microseconds) noexcept {
+void FusedBatchSize::ran(size_t wanted, size_t run, int64 microseconds) noexcept {
 	if (run > 0) {
 		const int64 mean = microseconds / static_cast<int64>(run);
 		mean_us_ = mean_us_ == 0 ? mean : mean_us_ + (mean - mean_us_) / 4;

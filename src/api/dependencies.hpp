@@ -1,5 +1,5 @@
 /*
- * flow.hpp -- what the functions that enqueue say of tasks that are to run after others. C++ region.
+ * dependencies.hpp -- what the functions that enqueue say of tasks that are to run after others. C++ region.
  */
 #pragma once
 
@@ -9,13 +9,13 @@
 namespace jobqueue {
 
 /* The arguments after and on_parent_failure of a call. */
-class Waiting {
+class ParentArguments {
 public:
 	/*
-	 * Throws 22004 where there are nulls; 22023 if one has never been, or the policy is unknown; 42501 if one is none of
-	 * the caller's business. Outside of any Session.
+	 * Throws 22004 where there are nulls; 22023 if a parent has never existed, or the policy is unknown; 42501 if the caller
+	 * has no right to a parent. Outside of any Session.
 	 */
-	Waiting(FunctionCallInfo fcinfo, int after, int on_parent_failure);
+	ParentArguments(FunctionCallInfo fcinfo, int after, int on_parent_failure);
 	bool any() const noexcept { return !parents_.empty(); }
 	/* These tasks, which are blocked, wait for them. Nothing is done if there are none. */
 	void add(Oid owner, std::span<const store::Added> tasks) const;

@@ -1,7 +1,7 @@
 /*
- * limits.cpp -- see limits.hpp. C++ region.
+ * quotas.cpp -- see quotas.hpp. C++ region.
  */
-#include "engine/limits.hpp"
+#include "engine/quotas.hpp"
 
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
@@ -15,17 +15,17 @@ static constexpr int64 count_share = 20;
 static constexpr int64 shortest_validity_us = USECS_PER_SEC;
 
 /* None for those who may do everything. */
-static std::optional<store::Limits> limits_of(Oid role, Oid owner) {
-	if (is_free(role, owner))
+static std::optional<store::Quota> quota_of(Oid role, Oid owner) {
+	if (is_unrestricted(role, owner))
 		return std::nullopt;
-	const auto &limits = kept_configuration<std::vector<store::Limits>>([owner] {
+	const auto &quotas = kept_configuration<std::vector<store::Quota>>([owner] {
 		const Session session(owner);
-		return store::limits();
+		return store::quotas();
 	});
-	for (const store::Limits &limit : limits) {
-		const char *const name = limit.role.c_str();
+	for (const store::Quota &quota : quotas) {
+		const char *const name = quota.role.c_str();
 		if (guard([name] { return get_role_oid(name, true); }) == role)
-			return limit;
+			return quota;
 	}
 	return std::nullopt;
 }
@@ -41,12 +41,12 @@ static int length_of(Datum json) {
 static constinit int64 count = 0;
 
 /* Of the current user, whoever's limit it is. */
-bool has_room(const store::Limits &limits, Oid owner, int64 added) {
+bool has_room(const store::Quota &quota, Oid owner, int64 added) {
 	static constinit Oid counted_for = InvalidOid;
 	static constinit SteadyTime valid_until = 0, again_at = 0;
-	if (!limits.max_queued)
+	if (!quota.max_queued)
 		return true;
-	const int32 most = *limits.max_queued;
+	const int32 most = *quota.max_queued;
 	const SteadyTime began = steady_now();
 	const bool full = count + added > most;
 	if (counted_for != GetUserId() || began >= valid_until || (full && began >= again_at)) {
@@ -61,35 +61,35 @@ bool has_room(const store::Limits &limits, Oid owner, int64 added) {
 	return count + added <= most;
 }
 
-void count_added(const store::Limits &limits, int64 added, bool had_room) {
+void count_added(const store::Quota &quota, int64 added, bool had_room) {
 	if (!had_room)
 		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "this role has too many waiting tasks",
-					"The limit is " + std::to_string(*limits.max_queued) + "; use jobqueue.limit_role() to change it.");
-	if (limits.max_queued)
+					"The limit is " + std::to_string(*quota.max_queued) + "; use jobqueue.limit_role() to change it.");
+	if (quota.max_queued)
 		count += added;
 }
 
-void check_payload(const store::Limits &limits, Datum payload, const std::optional<Datum> &metadata) {
-	if (!limits.max_payload)
+void check_payload(const store::Quota &quota, Datum payload, const std::optional<Datum> &metadata) {
+	if (!quota.max_payload)
 		return;
 	const int length = length_of(payload) + (metadata ? length_of(*metadata) : 0);
-	if (length > *limits.max_payload)
+	if (length > *quota.max_payload)
 		throw Error(ERRCODE_PROGRAM_LIMIT_EXCEEDED, "payload is too large: " + std::to_string(length) +
 														" bytes, but the limit of this role is " +
-														std::to_string(*limits.max_payload));
+														std::to_string(*quota.max_payload));
 }
 
-std::optional<store::Limits> callers_limits(Oid owner, Oid role) {
-	std::optional<store::Limits> limits = limits_of(GetUserId(), owner);
-	return limits || role == GetUserId() ? limits : limits_of(role, owner);
+std::optional<store::Quota> callers_quota(Oid owner, Oid role) {
+	std::optional<store::Quota> quota = quota_of(GetUserId(), owner);
+	return quota || role == GetUserId() ? quota : quota_of(role, owner);
 }
 
-void check_limits(const store::Limits &limits, Oid owner, std::span<const Datum> payloads,
-				  const std::optional<Datum> &metadata) {
+void check_quota(const store::Quota &quota, Oid owner, std::span<const Datum> payloads,
+				 const std::optional<Datum> &metadata) {
 	for (const Datum payload : payloads)
-		check_payload(limits, payload, metadata);
+		check_payload(quota, payload, metadata);
 	const auto added = static_cast<int64>(payloads.size());
-	count_added(limits, added, has_room(limits, owner, added));
+	count_added(quota, added, has_room(quota, owner, added));
 }
 
 } // namespace jobqueue

@@ -1,5 +1,5 @@
 /*
- * flow.hpp -- what decides which tasks may begin, and in what order: pauses, limits on how many run and how fast they
+ * throttling.hpp -- what decides which tasks may begin, and in what order: pauses, limits on how many run and how fast they
  * begin (by queue, type and group), weights and aging. Read with the configuration; counted in shared/admission.
  *
  * C++ region; what reads tables needs a Session.
@@ -12,7 +12,7 @@
 
 namespace jobqueue {
 
-struct QueueFlow {
+struct QueueThrottling {
 	std::string queue;
 	uint64 name; /* for counting */
 	Rule rule;
@@ -22,7 +22,7 @@ struct QueueFlow {
 	bool holds_group = true;
 	Rule group_rate;
 };
-struct TypeFlow {
+struct TypeThrottling {
 	std::string type;
 	uint64 name;
 	Rule rule;
@@ -34,24 +34,24 @@ struct TypeFlow {
 /* Who claims: what a handler's limits are for its own tasks, they are not for others' in queues where it has no say. */
 enum class Claims { outside, by_handler };
 
-class Flow {
+class Throttling {
 public:
-	Flow() = default;
-	static Flow read();
+	Throttling() = default;
+	static Throttling read();
 
-	const QueueFlow *queue(std::string_view name) const noexcept;
+	const QueueThrottling *queue(std::string_view name) const noexcept;
 	/* What the type's handler says of such a task in this queue; null if it says nothing, or has no say. */
-	const TypeFlow *type(std::string_view name, std::string_view queue, Claims claims) const noexcept;
+	const TypeThrottling *type(std::string_view name, std::string_view queue, Claims claims) const noexcept;
 	/* Types whose tasks are counted. */
-	const std::vector<TypeFlow> &types() const noexcept { return types_; }
+	const std::vector<TypeThrottling> &types() const noexcept { return types_; }
 	bool has_weights() const noexcept { return has_weights_; }
 	/* Does anything say in which order lanes are read? */
 	bool has_order() const noexcept { return has_weights_ || has_aging_; }
 
 	/* Does a group in this queue wait while its first task waits for its next attempt? */
 	bool holds_groups(std::string_view queue) const noexcept {
-		const QueueFlow *const flow = this->queue(queue);
-		return flow == nullptr || (flow->holds_group && flow->group_limit == 1);
+		const QueueThrottling *const throttling = this->queue(queue);
+		return throttling == nullptr || (throttling->holds_group && throttling->group_limit == 1);
 	}
 	/* Under what a task is counted; "group" is empty for one that has none. */
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
@@ -60,7 +60,7 @@ public:
 	 * Counts what runs, and notes that it is done, unless that was done as of this configuration. Of what ran under
 	 * "before", if that is given, only those are looked for that have come under a limit since. Needs a Session.
 	 */
-	void make_ready(DatabaseSlot *slot, uint64 configuration, const Flow *before) const;
+	void make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const;
 	/* Sets the counting right after what nobody told: tasks that began or ended by hand. Likewise. */
 	void correct_counts() const;
 
@@ -68,13 +68,13 @@ private:
 	struct Limited {
 		std::vector<std::string> queues, types;
 	};
-	Limited limited(const Flow *before) const;
+	Limited limited(const Throttling *before) const;
 	std::vector<int64> count(std::span<const store::CountedTask> tasks) const;
 	bool limits_queue(std::string_view name) const noexcept;
-	bool limits_type_as(const TypeFlow &other) const noexcept;
+	bool limits_type_as(const TypeThrottling &other) const noexcept;
 
-	std::vector<QueueFlow> queues_; /* sorted, as are the types */
-	std::vector<TypeFlow> types_;
+	std::vector<QueueThrottling> queues_; /* sorted, as are the types */
+	std::vector<TypeThrottling> types_;
 	bool has_weights_ = false;
 	bool has_aging_ = false;
 };
@@ -82,7 +82,7 @@ private:
 /* What a claimer must know of queues and types. */
 struct Conditions {
 	store::Pauses pauses;
-	Flow flow;
+	Throttling throttling;
 	uint64 configuration = 0; /* as of which they were read, or later */
 	bool counts = true;		  /* else limits are not looked at: nobody else can run anything */
 

@@ -1,32 +1,18 @@
 /*
- * admin.cpp -- handlers, queues, and what people do to tasks: jobqueue.register_handler, alter_handler,
- * unregister_handler, pause_queue, resume_queue, alter_queue, cancel, retry, cancel_tasks, retry_failed, delete_tasks, purge_queue,
- * adopt, version. C++ region.
+ * handlers.cpp -- jobqueue.register_handler, alter_handler, unregister_handler. C++ region.
  */
 #include "api/arguments.hpp"
+#include "api/installation.hpp"
 #include "engine/access.hpp"
-#include "engine/executor.hpp"
-#include "engine/outcome.hpp"
+#include "engine/handler_signature.hpp"
 #include "engine/sql_command.hpp"
-#include "engine/store/administration.hpp"
-#include "engine/store/claims.hpp"
 #include "engine/store/handlers.hpp"
-#include "engine/store/incarnation.hpp"
-#include "engine/store/pauses.hpp"
-#include "engine/store/schedules.hpp"
 #include "engine/store/throttling.hpp"
-#include "engine/store/waiting.hpp"
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
-#include "pg/start_pause.hpp"
 #include "shared/transaction_notes.hpp"
 
 namespace jobqueue {
-
-/* Where the caller is a manager. */
-static Queues managers_queues(FunctionCallInfo fcinfo) {
-	return callers_queues(fcinfo, {Access::manager});
-}
 
 namespace {
 
@@ -60,41 +46,6 @@ static void check_owner(const store::Handler &handler) {
 						  handler.type + "\""
 					: "the handler of type \"" + handler.type + "\" belongs to a role that no longer exists");
 }
-
-/* Tells people where to look when nothing will run. C region. */
-static void hint_at_preloading() {
-	ereport(NOTICE, (errmsg("jobqueue is not preloaded: tasks are queued, but no handler runs"),
-					 errhint("Add jobqueue to shared_preload_libraries and restart the server.")));
-}
-
-} // namespace jobqueue
-
-JOBQUEUE_FUNCTION(jobqueue_version) {
-	return jobqueue::guard([] { return CStringGetTextDatum(JOBQUEUE_VERSION); });
-}
-
-JOBQUEUE_FUNCTION(jobqueue_serves_all) {
-	using namespace jobqueue;
-	return BoolGetDatum(serves_all_by_hand(DatumGetObjectId(Arguments(fcinfo).datum(0)), function_owner(fcinfo)));
-}
-
-JOBQUEUE_FUNCTION(jobqueue_installed) {
-	using namespace jobqueue;
-	guard([] {
-		if (shared() != nullptr) {
-			note_configuration();
-			return;
-		}
-		/* CREATE EXTENSION silences notices while it runs a script. */
-		const int level = client_min_messages;
-		client_min_messages = level == WARNING ? NOTICE : level;
-		hint_at_preloading();
-		client_min_messages = level;
-	});
-	return 0;
-}
-
-namespace jobqueue {
 
 static void check_sqlstates(const std::vector<std::string> &codes) {
 	if (codes.size() > bounds::sqlstates)
@@ -167,36 +118,15 @@ static store::HandlerSettings read_handler(const Arguments &arguments) {
 	return handler;
 }
 
-/* A limit; 0 = none. */
-static std::optional<int32> read_limit(const Arguments &arguments, int n, const char *name, int32 most = PG_INT32_MAX) {
-	if (arguments.is_null(n))
-		return std::nullopt;
-	const int32 value = DatumGetInt32(arguments.datum(n));
-	if (value < 0 || value > most)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
-					std::string(name) + " must be between 0 and " + std::to_string(most));
-	return value;
-}
-
-/* What was taken is remembered for so long. */
-static std::optional<Datum> read_period(const Arguments &arguments, int n, const char *name) {
-	constexpr int64 longest_us = 366 * USECS_PER_DAY;
-	const std::optional<int64> period = arguments.optional_duration(n, name);
-	if (period && *period > longest_us)
-		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, std::string(name) + " is out of range",
-					"The maximum is 366 days.");
-	return period ? std::optional(arguments.datum(n)) : std::nullopt;
-}
-
 /* The limits of a type, among the arguments of register_handler and alter_handler. */
 static store::TypeChange read_type_limits(const Arguments &arguments) {
 	store::TypeChange change;
 	change.type = arguments.text_at(0, "type");
-	change.max_running = read_limit(arguments, 13, "max_running");
-	change.rate_limit = read_limit(arguments, 15, "rate_limit");
-	change.rate_period = read_period(arguments, 16, "rate_period");
-	change.rate_burst = read_limit(arguments, 17, "rate_burst");
-	change.group_limit = read_limit(arguments, 18, "group_limit");
+	change.max_running = arguments.optional_limit(13, "max_running");
+	change.rate_limit = arguments.optional_limit(15, "rate_limit");
+	change.rate_period = arguments.optional_period(16, "rate_period");
+	change.rate_burst = arguments.optional_limit(17, "rate_burst");
+	change.group_limit = arguments.optional_limit(18, "group_limit");
 	return change;
 }
 
@@ -306,7 +236,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	const Oid owner = function_owner(fcinfo);
 	const Queues allowed = managers_queues(fcinfo);
 	check_queues_of(handler, allowed);
-	handler.governed = *handler.run_as == caller_name();
+	handler.bound_by_access = *handler.run_as == caller_name();
 	check_batch_size(owner, *handler.function, *handler.batch_size);
 	check_role(*handler.run_as, {*handler.function, handler.backoff_function.value_or("")});
 	{
@@ -336,7 +266,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	const Queues allowed = managers_queues(fcinfo);
 	require(allowed, old->queue);
 	check_queues_of(change, allowed);
-	change.governed = change.run_as && *change.run_as == caller_name();
+	change.bound_by_access = change.run_as && *change.run_as == caller_name();
 	if (change.function || change.batch_size)
 		check_batch_size(owner, change.function.value_or(old->function.signature),
 						 change.batch_size.value_or(old->batch_size));
@@ -373,215 +303,4 @@ JOBQUEUE_FUNCTION(jobqueue_unregister_handler) {
 	guard(note_configuration);
 	const Session session(owner);
 	return BoolGetDatum(store::delete_handler(type));
-}
-
-JOBQUEUE_FUNCTION(jobqueue_pause_queue) {
-	using namespace jobqueue;
-	const std::optional<std::string> queue = Arguments(fcinfo).optional_queue(0);
-	require(managers_queues(fcinfo), queue);
-	guard(note_configuration);
-	const Session session(function_owner(fcinfo));
-	return BoolGetDatum(store::pause(queue));
-}
-
-JOBQUEUE_FUNCTION(jobqueue_resume_queue) {
-	using namespace jobqueue;
-	const std::optional<std::string> queue = Arguments(fcinfo).optional_queue(0);
-	require(managers_queues(fcinfo), queue);
-	guard(note_configuration);
-	const Session session(function_owner(fcinfo));
-	return BoolGetDatum(store::resume(queue));
-}
-
-JOBQUEUE_FUNCTION(jobqueue_alter_queue) {
-	using namespace jobqueue;
-	const Arguments arguments(fcinfo);
-	constexpr int32 highest_weight = 1000;
-	arguments.require(0, "queue");
-	store::QueueChange change;
-	change.queue = *arguments.optional_queue(0);
-	change.max_running = read_limit(arguments, 1, "max_running");
-	change.weight = read_limit(arguments, 2, "weight", highest_weight);
-	change.rate_limit = read_limit(arguments, 3, "rate_limit");
-	change.rate_period = read_period(arguments, 4, "rate_period");
-	change.rate_burst = read_limit(arguments, 5, "rate_burst");
-	change.group_limit = read_limit(arguments, 6, "group_limit");
-	if (!arguments.is_null(7))
-		change.group_hold_on_retry = DatumGetBool(arguments.datum(7));
-	change.group_rate_limit = read_limit(arguments, 8, "group_rate_limit");
-	change.group_rate_period = read_period(arguments, 9, "group_rate_period");
-	change.group_rate_burst = read_limit(arguments, 10, "group_rate_burst");
-	change.aging = read_period(arguments, 11, "aging");
-	require(managers_queues(fcinfo), change.queue);
-	guard(note_configuration);
-	const Session session(function_owner(fcinfo));
-	store::change_queue(change);
-	return 0;
-}
-
-JOBQUEUE_FUNCTION(jobqueue_cancel) {
-	using namespace jobqueue;
-	const Arguments arguments(fcinfo);
-	const int64 id = arguments.int64_at(0, "id");
-	const std::optional<std::string> reason = arguments.optional_remark(1, bounds::reason);
-	const Queues allowed = managers_queues(fcinfo);
-	const Session session(function_owner(fcinfo));
-	return BoolGetDatum(require_tasks(allowed, {&id, 1}) && end_cancelled(id, reason));
-}
-
-namespace jobqueue {
-
-static void note_retried(const store::Claim &task, const std::optional<TimestampTz> &run_at) {
-	guard([&task, &run_at] {
-		if (run_at)
-			note_due(*run_at);
-		if (run_at && !task.group.empty()) /* it may keep its place, which others have passed */
-			note_returned(task.queue, task.priority, task.id, task.group);
-		if (!run_at)
-			note_task(task.queue, task.priority, task.id, task.type, task.group);
-	});
-}
-
-} // namespace jobqueue
-
-JOBQUEUE_FUNCTION(jobqueue_retry) {
-	using namespace jobqueue;
-	const Arguments arguments(fcinfo);
-	const int64 id = arguments.int64_at(0, "id");
-	arguments.require(1, "run_at");
-	std::optional<TimestampTz> run_at = arguments.optional_time(1, "run_at");
-	if (*run_at <= GetCurrentTimestamp())
-		run_at = std::nullopt;
-	const Queues allowed = managers_queues(fcinfo);
-	const Session session(function_owner(fcinfo));
-	const std::optional<store::Claim> task = require_tasks(allowed, {&id, 1}) ? store::retry(id, run_at) : std::nullopt;
-	if (task)
-		note_retried(*task, run_at);
-	return BoolGetDatum(task.has_value());
-}
-
-namespace jobqueue {
-
-/* The arguments of cancel_tasks and the like. "has_status": the third one. */
-static store::Selection read_selection(const Arguments &arguments, bool has_status) {
-	constexpr int most_tasks = 1000000;
-	const int after = has_status ? 3 : 2;
-	store::Selection selection;
-	selection.queue = arguments.optional_queue(0);
-	selection.type = arguments.optional_text(1);
-	if (has_status)
-		selection.status = arguments.optional_text(2);
-	if (!arguments.is_null(after))
-		selection.since = DatumGetTimestampTz(arguments.datum(after));
-	if (!arguments.is_null(after + 1))
-		selection.until = DatumGetTimestampTz(arguments.datum(after + 1));
-	selection.count = arguments.int32_at(after + 2, "max_tasks");
-	if (selection.count < 1 || selection.count > most_tasks)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "max_tasks must be between 1 and " + std::to_string(most_tasks));
-	if (!selection.queue && !selection.type && !selection.status && !selection.since && !selection.until)
-		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "at least one condition is required",
-					"Pass a queue, a type, a status or a time.");
-	return selection;
-}
-
-static void check_status(const store::Selection &selection, std::initializer_list<const char *> allowed,
-						 const char *verb) {
-	if (!selection.status)
-		return;
-	std::string list;
-	for (const char *status : allowed) {
-		if (*selection.status == status)
-			return;
-		list += (list.empty() ? "" : ", ") + std::string(status);
-	}
-	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "tasks of status \"" + *selection.status + "\" cannot be " + verb,
-				"Valid values of status: " + list + ".");
-}
-
-} // namespace jobqueue
-
-JOBQUEUE_FUNCTION(jobqueue_cancel_tasks) {
-	using namespace jobqueue;
-	const store::Selection selection = read_selection(Arguments(fcinfo), true);
-	check_status(selection, {"pending", "scheduled", "blocked", "processing"}, "cancelled");
-	require(managers_queues(fcinfo), selection.queue);
-	const Session session(function_owner(fcinfo));
-	int64 cancelled = 0;
-	for (const int64 id : store::select_live(selection))
-		cancelled += end_cancelled(id, std::nullopt);
-	return Int64GetDatum(cancelled);
-}
-
-JOBQUEUE_FUNCTION(jobqueue_retry_failed) {
-	using namespace jobqueue;
-	const store::Selection selection = read_selection(Arguments(fcinfo), false);
-	require(managers_queues(fcinfo), selection.queue);
-	store::Retried retried;
-	{
-		const Session session(function_owner(fcinfo));
-		retried = store::retry_failed(selection);
-	}
-	for (const store::Claim &task : retried.tasks)
-		note_retried(task, std::nullopt);
-	if (retried.passed > 0) {
-		const int64 passed = retried.passed;
-		guard([passed] {
-			ereport(NOTICE,
-					(errmsg("skipped " INT64_FORMAT " tasks whose unique key is taken by another task", passed)));
-		});
-	}
-	return Int64GetDatum(static_cast<int64>(retried.tasks.size()));
-}
-
-JOBQUEUE_FUNCTION(jobqueue_delete_tasks) {
-	using namespace jobqueue;
-	const store::Selection selection = read_selection(Arguments(fcinfo), true);
-	check_status(selection, {"pending", "scheduled", "blocked", "completed", "failed", "cancelled"}, "deleted");
-	require(managers_queues(fcinfo), selection.queue);
-	const Session session(function_owner(fcinfo));
-	const std::vector<store::Removed> removed = store::delete_tasks(selection);
-	end_removed(removed);
-	return Int64GetDatum(static_cast<int64>(removed.size()));
-}
-
-JOBQUEUE_FUNCTION(jobqueue_purge_queue) {
-	using namespace jobqueue;
-	const Arguments arguments(fcinfo);
-	arguments.require(0, "queue");
-	const std::string queue = *arguments.optional_queue(0);
-	require(managers_queues(fcinfo), queue);
-	const Session session(function_owner(fcinfo));
-	const std::vector<store::Removed> removed = store::purge(queue);
-	end_removed(removed);
-	return Int64GetDatum(static_cast<int64>(removed.size()));
-}
-
-namespace jobqueue {
-
-/* What may hold it back again. C region. */
-static void warn_of_causes(bool replicated) {
-	if (replicated)
-		ereport(
-			WARNING,
-			(errmsg("a subscription brings tasks into this database"),
-			 errdetail("Workers change these tasks, and the subscription then does not find the rows that it expects."),
-			 errhint("Drop the subscription, or remove jobqueue.tasks from it.")));
-	if (start_paused_by() != nullptr)
-		ereport(NOTICE, (errmsg("the next start of the server pauses this database again: %s", start_paused_by())));
-}
-
-} // namespace jobqueue
-
-JOBQUEUE_FUNCTION(jobqueue_adopt) {
-	using namespace jobqueue;
-	const Session session(function_owner(fcinfo));
-	const bool replicated = store::is_replicated();
-	const bool adopted = store::adopt();
-	if (adopted)
-		guard([replicated] { warn_of_causes(replicated); });
-	if (store::adopt_schedules() == 0 && !adopted)
-		return BoolGetDatum(false);
-	store::index_waiting();
-	guard(note_everything);
-	return BoolGetDatum(true);
 }

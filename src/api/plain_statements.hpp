@@ -1,5 +1,5 @@
 /*
- * inserts.hpp -- plain INSERTs and COPYs that the trigger on jobqueue.tasks cannot announce as they are.
+ * plain_statements.hpp -- plain INSERTs and COPYs that the trigger on jobqueue.tasks cannot announce as they are.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
 /*
- * hold.hpp -- what a worker has in its hands, told to all who want to know: its slot (the views, cancel(), the clocks of
+ * in_flight.hpp -- what a worker has in its hands, told to all who want to know: its slot (the views, cancel(), the clocks of
  * the scheduler), the flight recorder, which survives a crash, and its own exit, for which a task may be to blame.
  *
  * Everything but leave_behind() is noexcept; nothing allocates.
@@ -8,7 +8,7 @@
 
 #include "engine/store/attempts.hpp"
 
-namespace jobqueue::hold {
+namespace jobqueue::in_flight {
 
 /* First, once the process has its slot. */
 void attach(int index) noexcept;
@@ -38,4 +38,4 @@ void leaving_by_own_error() noexcept;
 /* For the end of the process: accuses whom it was running. True if somebody must see to a task. */
 bool at_exit() noexcept;
 
-} // namespace jobqueue::hold
+} // namespace jobqueue::in_flight
