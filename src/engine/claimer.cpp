@@ -6,6 +6,7 @@
 #include "engine/group_reader.hpp"
 #include "engine/store/lanes.hpp"
 #include "engine/store/type_filter.hpp"
+#include "pg/debug.hpp"
 #include "pg/raw_size.hpp"
 #include "shared/admission.hpp"
 #include "shared/ring.hpp"
@@ -43,8 +44,11 @@ bool Claimer::absorb(const Scope &scope) {
 	return lanes_.any_open();
 }
 
-/* A closed queue has nothing to give until the configuration changes, and then forget_quiet() is called. */
-static bool is_closed(const Scope &scope, std::string_view queue, const store::Pauses &pauses) {
+/*
+ * Why a queue has nothing to give until the configuration changes, when forget_quiet() is called; null if it may have
+ * something.
+ */
+static const char *reason_to_skip(const Scope &scope, std::string_view queue, const store::Pauses &pauses) {
 	const auto contains = [queue](const std::vector<std::string> &queues) {
 		return std::find(queues.begin(), queues.end(), queue) != queues.end();
 	};
@@ -52,9 +56,24 @@ static bool is_closed(const Scope &scope, std::string_view queue, const store::P
 	const auto lets_nothing_through = [queue](const Scope &one) {
 		return one.filter_for(queue).lets_nothing_through();
 	};
-	return pauses.all || contains(pauses.queues) || (!filter.dead_letters && contains(pauses.dead_letter_queues)) ||
-		   (lets_nothing_through(scope) &&
-			std::all_of(scope.limited.begin(), scope.limited.end(), lets_nothing_through));
+	if (pauses.all)
+		return "all queues are paused";
+	if (contains(pauses.queues))
+		return "it is paused";
+	if (!filter.dead_letters && contains(pauses.dead_letter_queues))
+		return "it is for dead letters";
+	if (lets_nothing_through(scope) && std::all_of(scope.limited.begin(), scope.limited.end(), lets_nothing_through))
+		return "none of its types may be claimed";
+	return nullptr;
+}
+
+static bool is_closed(const Scope &scope, const std::string &queue, const store::Pauses &pauses) {
+	const char *const reason = reason_to_skip(scope, queue, pauses);
+	if (reason != nullptr && is_debugging(DEBUG2)) {
+		const char *const name = queue.c_str();
+		guard([name, reason] { ereport(DEBUG2, (errmsg_internal("queue \"%s\" is skipped: %s", name, reason))); });
+	}
+	return reason != nullptr;
 }
 
 bool Claimer::is_closed(const Scope &scope, KnownLane &known, const store::Pauses &pauses) const {

@@ -4,6 +4,7 @@
 #include "engine/known_lanes.hpp"
 
 #include "engine/store/type_filter.hpp"
+#include "pg/debug.hpp"
 #include "shared/ring.hpp"
 
 namespace jobqueue {
@@ -281,7 +282,21 @@ void KnownLanes::close(LaneState &state, SteadyTime again_at) const noexcept {
 	state.closed_in = turn_;
 }
 
+/* How long to wait, for a message; 0: until a task ends. */
+static long wait_ms(SteadyTime again_at) noexcept {
+	return again_at == never ? 0 : static_cast<long>(std::max<int64>(again_at - steady_now(), 1000) / 1000);
+}
+
 void KnownLanes::close_queue(const std::string &queue, SteadyTime again_at) {
+	if (is_debugging(DEBUG2)) {
+		const char *const name = queue.c_str();
+		const long ms = wait_ms(again_at);
+		guard([name, ms] {
+			ereport(DEBUG2, (errmsg_internal("no more tasks of queue \"%s\" may begin: its limit is reached", name),
+							 ms == 0 ? errdetail_internal("One may begin when another ends.")
+									 : errdetail_internal("One may begin in %ld ms.", ms)));
+		});
+	}
 	if (const auto ahead = ahead_.find(queue); ahead != ahead_.end())
 		ahead->second.closed_in = turn_;
 	for (KnownLane &known : of_queue(queue)) {
@@ -294,6 +309,14 @@ void KnownLanes::close_queue(const std::string &queue, SteadyTime again_at) {
 }
 
 void KnownLanes::close_type(size_t limited, SteadyTime again_at) {
+	if (is_debugging(DEBUG2)) {
+		const long ms = wait_ms(again_at);
+		guard([ms] {
+			ereport(DEBUG2, (errmsg_internal("no more tasks of a type may begin: the limit of its handler is reached"),
+							 ms == 0 ? errdetail_internal("One may begin when another ends.")
+									 : errdetail_internal("One may begin in %ld ms.", ms)));
+		});
+	}
 	for (KnownLane &known : lanes_)
 		if (limited < known.limited.size())
 			close(known.limited[limited], again_at);

@@ -4,6 +4,7 @@
 #include "engine/throttling.hpp"
 
 #include "pg/clock.hpp"
+#include "pg/debug.hpp"
 #include "shared/databases.hpp"
 #include "shared/running_tasks.hpp"
 
@@ -196,7 +197,12 @@ bool Conditions::may_admit() const {
 	if (!counts)
 		return true;
 	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
-	return admission_is_ready(slot, configuration);
+	const bool ready = admission_is_ready(slot, configuration);
+	if (!ready && is_debugging(DEBUG2))
+		guard([] {
+			ereport(DEBUG2, (errmsg_internal("running tasks are not counted yet: none may begin under a limit")));
+		});
+	return ready;
 }
 
 Verdict Conditions::admit(const Admission &admission) const {

@@ -10,6 +10,7 @@
 
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/debug.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
 #include "shared/databases.hpp"
@@ -32,6 +33,12 @@ static constexpr int64 shortest_short_delay_us = 20000; /* where there is no pro
 static constexpr int64 longest_probe_us = 2 * USECS_PER_SEC;
 /* Who has waited longer than any database may be a scheduler that wants a worker: it comes first, but not for ever. */
 static constexpr int64 longest_courtesy_us = 2 * USECS_PER_SEC;
+
+/* What the launcher does about a database, and why. */
+static void debug(Oid database, const char *what) {
+	if (is_debugging(DEBUG1))
+		guard([database, what] { ereport(DEBUG1, (errmsg_internal("database %u: %s", database, what))); });
+}
 
 /* Is its scheduler still finding out whether the extension is there? */
 bool Launcher::is_probing(const Child &child) {
@@ -68,12 +75,18 @@ void Launcher::reap() {
 								 ? shortest_delay_us
 								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);
 			child.not_before = now + child.delay_us;
+			debug(child.database, "its scheduler failed, or was terminated; the next one starts after a while");
 			next_scan_ = at_once; /* is the database still there? */
 		} else {
 			if (state == SchedulerState::starting)
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
 			child.delay_us = 0;
 			child.not_before = at_once;
+			debug(child.database,
+				  let_go							? "its scheduler has left to free the database"
+				  : state == SchedulerState::absent ? "its scheduler has ended: the extension is not there"
+				  : state == SchedulerState::paused ? "its scheduler has ended: tasks are paused there"
+													: "its scheduler has ended: there is nothing to do");
 		}
 	}
 	std::erase_if(children_, [this](const Child &child) {
@@ -133,6 +146,7 @@ void Launcher::find_wants(SteadyTime now) {
 			child.handle == nullptr) {
 			slot = guard([&child] { return attach_database(child.database); });
 			if (slot == nullptr) { /* somebody must leave */
+				debug(child.database, "it needs a scheduler, and waits for a slot in shared memory");
 				child.wants_since = child.wants_since != 0 ? child.wants_since : now;
 				continue;
 			}
@@ -167,6 +181,7 @@ bool Launcher::start_one(Child &child, DatabaseSlot *slot, SteadyTime now) {
 		return handle;
 	});
 	if (child.handle != nullptr) {
+		debug(child.database, "a scheduler starts");
 		child.vain_looks += before == SchedulerState::paused;
 		child.started_at = now;
 		child.wants_since = 0;
@@ -235,6 +250,8 @@ void Launcher::start(SteadyTime now) {
 			continue;
 		}
 		/* No process to be had: make room, and try again ever more rarely. */
+		debug(child->database, others_first ? "its scheduler waits: others have waited longer for a process"
+											: "its scheduler waits: there is no free process");
 		pg_atomic_write_u64(&shared()->launcher_hungry_since, since);
 		if (others_first)
 			for (DatabaseSlot &other : database_slots())

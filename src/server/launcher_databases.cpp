@@ -4,6 +4,7 @@
  */
 #include "server/launcher.hpp"
 
+#include "pg/debug.hpp"
 #include "pg/guard.hpp"
 #include "pg/transaction.hpp"
 #include "shared/databases.hpp"
@@ -112,6 +113,11 @@ void Launcher::park(Child &child, DatabaseSlot *slot) {
 	child.served_since = pg_atomic_read_u64(&slot->served_since);
 	child.paused_reported = pg_atomic_read_u32(&slot->paused_reported);
 	child.parked = true;
+	if (const Oid database = child.database; is_debugging(DEBUG1))
+		guard([database] {
+			ereport(DEBUG1,
+					(errmsg_internal("database %u: its slot is free for others: there is nothing to do", database)));
+		});
 	guard([slot] { release_database(slot); });
 	/* Whoever announces something now finds the slot gone, or is found here. */
 	pg_memory_barrier();

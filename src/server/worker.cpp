@@ -10,6 +10,7 @@
 #include "engine/store/sql_commands.hpp"
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/debug.hpp"
 #include "pg/foreign_connections.hpp"
 #include "pg/leftovers.hpp"
 #include "pg/own_settings.hpp"
@@ -30,6 +31,13 @@ static constexpr int64 longest_nap_ms = 20;
 /* How long a worker may keep its process when another role has none. */
 static constexpr int64 fair_share_us = USECS_PER_SEC;
 
+/* Says at DEBUG1 why the worker leaves; false, for the caller to return. */
+static bool leave_because(const char *reason) {
+	if (is_debugging(DEBUG1))
+		guard([reason] { ereport(DEBUG1, (errmsg_internal("this worker leaves: %s", reason))); });
+	return false;
+}
+
 /* Reads what it handles; false if it has nothing to do here any more. */
 bool Worker::configure() {
 	const uint64 roles = roles_generation();
@@ -42,23 +50,30 @@ bool Worker::configure() {
 		const std::optional<store::Extension> extension = installed_extension();
 		if (!extension || extension->version != library_version ||
 			(OidIsValid(extension_) && extension->oid != extension_))
-			return false;
+			return leave_because("the extension is not installed, or has another version than the library");
 		extension_ = extension->oid;
 		owner_ = extension->owner;
 		other_leaf_ = guard([] { return get_relname_relid("tasks_failed", get_namespace_oid("jobqueue", false)); });
 		const char *const role = guard([] { return GetUserNameFromId(GetSessionUserId(), true); });
 		if (role == nullptr)
-			return false;
+			return leave_because("its role does not exist any more");
 		const Session session(owner_);
 		handlers_ = store::handlers_of(role);
 		allowed = queues_of_handlers(GetSessionUserId(), owner_);
 		guard(watch_rights);
 		conditions_ = Conditions::read(configuration);
-		return store::is_own_incarnation(); /* after them: a restore may be under way */
+		/* After the configuration: a restore may be under way. */
+		return store::is_own_incarnation() ||
+			   leave_because("this database is a copy, which waits for jobqueue.adopt()");
 	});
-	if (!serve || handlers_.empty() || !handlers_[0].can_connect ||
-		(handlers_[0].superuser && !settings::allow_superuser_handlers))
+	if (!serve)
 		return false;
+	if (handlers_.empty())
+		return leave_because("its role has no handlers");
+	if (!handlers_[0].can_connect)
+		return leave_because("its role may not connect to the database");
+	if (handlers_[0].superuser && !settings::allow_superuser_handlers)
+		return leave_because("its role is a superuser, and jobqueue.allow_superuser_handlers is off");
 	estimates_.assign(handlers_.size(), RunTimeEstimate());
 	for (size_t i = 0; i < known.size(); i++) {
 		const store::Handler *same = store::find_handler(handlers_, known[i].type);
@@ -126,7 +141,7 @@ void Worker::reset_session() {
 
 bool Worker::should_retire() {
 	if (pg_atomic_read_u32(&slot_->retire) != 0 || pg_atomic_read_u32(&database_->let_go) != 0)
-		return true;
+		return !leave_because("it was asked to, to make room or to free the database");
 	/* A role with work that has no worker at all comes before one that has had its share. */
 	if (pg_atomic_read_u64(&shared()->starved_at) == 0)
 		return false;
@@ -139,7 +154,8 @@ bool Worker::should_retire() {
 	if (peers == 0 && steady_now() - started_at_ < fair_share_us)
 		return false;
 	/* Only one leaves for each that starves. */
-	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0;
+	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0 &&
+		   !leave_because("another role has tasks and no worker");
 }
 
 /* Waits for news, or for a time: what waits for a token shall have it when it comes, not a timer's tick later. */
@@ -158,11 +174,17 @@ bool Worker::sleep() {
 	nap_ms_ = nap ? std::clamp(nap_ms_ * 2, shortest_nap_ms, longest_nap_ms) : 0;
 	const int64 idle_limit_us = static_cast<int64>(settings::worker_idle_timeout_s) * USECS_PER_SEC;
 	if (unrecorded_.empty() && is_idle_for(idle_limit_us))
-		return false; /* woken again and again, and always for nothing */
+		return leave_because("it has been woken again and again, and has found nothing to do");
 	guard([] {
 		pgstat_report_stat(true);
 		report_idle();
 	});
+
+	if (is_debugging(DEBUG2))
+		guard([nap] {
+			ereport(DEBUG2,
+					(errmsg_internal(nap ? "no task for this worker: it naps" : "no task for this worker: it sleeps")));
+		});
 
 	/* Announce that we sleep before the last look, so that whoever comes after it wakes us. */
 	if (nap) {
@@ -178,8 +200,10 @@ bool Worker::sleep() {
 			set_state(slot_, WorkerState::running);
 			return true;
 		}
-		if (should_retire() || (unrecorded_.empty() && is_idle_for(idle_limit_us)))
+		if (should_retire())
 			return false;
+		if (unrecorded_.empty() && is_idle_for(idle_limit_us))
+			return leave_because("it has been idle for jobqueue.worker_idle_timeout");
 		wait_until(unrecorded_.empty() ? claimer_->next_time() : std::min(claimer_->next_time(), next_record_));
 	}
 }
