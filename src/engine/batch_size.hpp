@@ -11,21 +11,22 @@ namespace jobqueue {
 
 class BatchSize {
 public:
+	explicit constexpr BatchSize(int least = 10) noexcept : least_(least), size_(least) {}
 	int get() const noexcept { return size_; }
 	/* A transaction of that size has taken so long; "full": there was as much to do as it could take. */
 	void took(int64 microseconds, bool full) noexcept {
 		if (microseconds > long_us)
-			size_ = std::max(size_ / 2, least);
+			size_ = std::max(size_ / 2, least_);
 		else if (microseconds < long_us / 4 && full)
 			size_ = std::min(2 * size_, most);
 	}
 
 private:
 	static constexpr int64 long_us = 10000;
-	static constexpr int least = 10;
 	static constexpr int most = 1000;
 
-	int size_ = least;
+	int least_;
+	int size_;
 };
 
 } // namespace jobqueue

@@ -312,8 +312,8 @@ void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 /* Lanes that are not known */
 
 /*
- * visit(known lane) for the next lanes of queues with very many priorities, until it returns true; queues take turns. False
- * if it never did, and there are no more lanes, or none that are open; or if it has looked enough for once: then
+ * visit(known lane) for the next lanes of queues with very many priorities, until it returns true; queues take turns.
+ * False if it never did, and there are no more lanes, or none that are open; or if it has looked enough for once: then
  * lanes_.any_ahead().
  */
 template <typename Visit>
@@ -407,25 +407,34 @@ bool Claimer::has_work_in(const Scope &scope, const Conditions &conditions, Know
 	return found;
 }
 
-bool Claimer::has_work(const Scope &scope, const Conditions &conditions) {
+std::optional<bool> Claimer::has_work(const Scope &scope, const Conditions &conditions, SteadyTime until) {
 	lanes_.discover();
 	const SteadyTime now = steady_now();
-	const auto has_some = [&](KnownLane &known) {
+	bool time_is_over = false;
+	int looked = 0;
+	const auto look = [&](auto &&has_some) {
+		time_is_over = ++looked > 1 && steady_now() >= until;
+		return time_is_over || has_some();
+	};
+	const auto look_in = [&](KnownLane &known) {
 		if (is_closed(scope, known, conditions.pauses))
 			return false;
 		if (known.lane.grouped)
-			return known.main.is_open(now) && GroupReader(lanes_, order_, known).has_work(scope, conditions);
+			return known.main.is_open(now) &&
+				   look([&] { return GroupReader(lanes_, order_, known).has_work(scope, conditions); });
 		known.limited.resize(scope.limited.size());
-		if (known.main.is_open(now) && has_work_in(scope, conditions, known, known.main))
+		if (known.main.is_open(now) && look([&] { return has_work_in(scope, conditions, known, known.main); }))
 			return true;
 		for (size_t i = 0; i < scope.limited.size(); i++)
-			if (known.limited[i].is_open(now) && has_work_in(scope.limited[i], conditions, known, known.limited[i]))
+			if (known.limited[i].is_open(now) &&
+				look([&] { return has_work_in(scope.limited[i], conditions, known, known.limited[i]); }))
 				return true;
 		return false;
 	};
 	/* Where there is much to look at, the worker that is started for it goes on. */
-	return std::any_of(lanes_.begin(), lanes_.end(), has_some) || visit_ahead(scope, conditions, {}, has_some) ||
-		   lanes_.any_ahead();
+	const bool found = std::any_of(lanes_.begin(), lanes_.end(), look_in) ||
+					   visit_ahead(scope, conditions, {}, look_in) || lanes_.any_ahead();
+	return time_is_over && !lanes_.any_ahead() ? std::nullopt : std::optional(found);
 }
 
 bool Claimer::more_after(const Scope &scope, const Locked &locked) {

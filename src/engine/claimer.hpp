@@ -2,7 +2,8 @@
  * claimer.hpp -- finds and locks the next tasks: goes through the known lanes (known_lanes.hpp) in their order
  * (lane_order.hpp), and reads each from its shared start position; lanes of groups with group_reader.hpp.
  *
- * Types under limits of their own are read by themselves: while they are held back, the position of the others moves on.
+ * Types under limits of their own are read by themselves: while they are held back, the position of the others moves
+ * on.
  *
  * C++ region; lock(), has_work() and more_after() need a Session. One for each worker, for each role in the scheduler,
  * and for each backend that calls claim().
@@ -42,8 +43,11 @@ public:
 	 */
 	Locked lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue, int count,
 				bool by_tid = false);
-	/* Is there anything to claim? */
-	bool has_work(const Scope &scope, const Conditions &conditions);
+	/*
+	 * Is there anything to claim? Looks until that time, and no longer: none = not found out yet. The next call goes on
+	 * with the lanes that have not been looked at, if it remembers those that had nothing.
+	 */
+	std::optional<bool> has_work(const Scope &scope, const Conditions &conditions, SteadyTime until);
 	/* Is there more than what was locked? */
 	bool more_after(const Scope &scope, const Locked &locked);
 

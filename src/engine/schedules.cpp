@@ -20,7 +20,7 @@ static constexpr int64 shortest_retry_us = USECS_PER_SEC;
 static constexpr int64 longest_retry_us = 10 * USECS_PER_SEC;
 static constexpr int64 after_lock_us = 100 * USECS_PER_SEC / 1000;
 /* A step is in one transaction, and everything else of the database waits for it. */
-static constexpr int64 longest_step_us = 20 * USECS_PER_SEC / 1000;
+static constexpr int64 longest_step_us = 10 * USECS_PER_SEC / 1000;
 /* But so many, however slow the machine is. */
 static constexpr int least_in_step = 10;
 static constexpr int64 most_times = 100;
@@ -153,8 +153,8 @@ static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const
 }
 
 /*
- * How many of a role's tasks wait: some of them are counted in each step, until all are, and then again. Until the first time
- * nobody knows. What schedules add meanwhile is added; what others do shows with the next count.
+ * How many of a role's tasks wait: some of them are counted in each step, until all are, and then again. Until the
+ * first time nobody knows. What schedules add meanwhile is added; what others do shows with the next count.
  */
 void Schedules::count_waiting(const std::string &name, int64 limit) {
 	Role &role = roles_[name];

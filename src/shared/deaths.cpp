@@ -6,8 +6,8 @@
 namespace jobqueue {
 
 /*
- * The next slot; if it is taken, one of the database that has most of them: no database can push out all that is known of
- * another.
+ * The next slot; if it is taken, one of the database that has most of them: no database can push out all that is known
+ * of another.
  */
 static Death *slot_for_death() noexcept {
 	const uint32 next = shared()->death_count++ % max_deaths;
@@ -63,6 +63,15 @@ bool take_fused_death(Oid database, Death *out) {
 		found = true;
 		break;
 	}
+	LWLockRelease(shared()->lock);
+	return found;
+}
+
+bool has_fused_death(Oid database, Oid role) {
+	LWLockAcquire(shared()->lock, LW_SHARED);
+	const bool found = std::ranges::any_of(shared()->deaths, [database, role](const Death &death) {
+		return death.fused && death.database == database && death.role == role;
+	});
 	LWLockRelease(shared()->lock);
 	return found;
 }

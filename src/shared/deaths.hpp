@@ -1,6 +1,6 @@
 /*
- * deaths.hpp -- workers that ended with a task in hand: why, for the scheduler, which gives the task back. C region (takes an
- * LWLock).
+ * deaths.hpp -- workers that ended with a task in hand: why, for the scheduler, which gives the task back. C region
+ * (takes an LWLock).
  */
 #pragma once
 
@@ -13,5 +13,7 @@ void record_death(const Death &death);
 Death death_of(Oid database, int64 task, int32 attempt);
 /* Takes one of a fused task out of the list; false if there is none. */
 bool take_fused_death(Oid database, Death *death);
+/* Is there one, of a worker of this role? */
+bool has_fused_death(Oid database, Oid role);
 
 } // namespace jobqueue

@@ -42,15 +42,15 @@ static constexpr auto last_queues_sql = sql(R"(
 											first_lane(R"(t.queue COLLATE "C" > $1)"));
 
 /*
- * The first $1 priorities of each queue, also by a loose scan: one step for each queue, and one for each of these
- * lanes, however many lanes there are.
+ * The first $1 priorities of each of the $3 queues after $2, also by a loose scan: one step for each queue, and one for
+ * each of these lanes, however many lanes there are.
  */
 template <typename Make> static constexpr auto lane_heads_sql_of(Make first) {
 	return sql(R"(
 	WITH RECURSIVE queues AS (
-		SELECT n.queue FROM {first} n
+		SELECT n.queue, 1 AS k FROM {first} n
 		UNION ALL
-		SELECT n.queue FROM queues f, LATERAL {next_queue} n)
+		SELECT n.queue, f.k + 1 FROM queues f, LATERAL {next_queue} n WHERE f.k < $3)
 	SELECT q.queue, h.priority, h.id
 	FROM queues q, LATERAL (
 		WITH RECURSIVE p AS (
@@ -58,7 +58,8 @@ template <typename Make> static constexpr auto lane_heads_sql_of(Make first) {
 			UNION ALL
 			SELECT n.priority, n.id, p.k + 1 FROM p, LATERAL {next_priority} n WHERE p.k < $1)
 		SELECT p.priority, p.id FROM p) h)",
-			   first("true"), first(R"(t.queue COLLATE "C" > f.queue)"), first(R"(t.queue COLLATE "C" = q.queue)"),
+			   first(R"(t.queue COLLATE "C" > $2)"), first(R"(t.queue COLLATE "C" > f.queue)"),
+			   first(R"(t.queue COLLATE "C" = q.queue)"),
 			   first(R"(t.queue COLLATE "C" = q.queue AND t.priority > p.priority)"));
 }
 static constexpr auto lane_heads_sql = lane_heads_sql_of([](const auto &condition) { return first_lane(condition); });
@@ -82,8 +83,8 @@ static constexpr auto group_ahead_sql = sql(R"(
 static constinit Statement new_priorities_statement{new_priorities_sql, TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID};
 static constinit Statement new_queues_statement{new_queues_sql, TEXTARRAYOID, TEXTARRAYOID};
 static constinit Statement last_queues_statement{last_queues_sql, TEXTOID};
-static constinit Statement lane_heads_statement{lane_heads_sql, INT4OID};
-static constinit Statement group_lane_heads_statement{group_lane_heads_sql, INT4OID};
+static constinit Statement lane_heads_statement{lane_heads_sql, INT4OID, TEXTOID, INT4OID};
+static constinit Statement group_lane_heads_statement{group_lane_heads_sql, INT4OID, TEXTOID, INT4OID};
 static constinit Statement ahead_statement{ahead_sql, TEXTOID, INT4OID, INT4OID};
 static constinit Statement group_ahead_statement{group_ahead_sql, TEXTOID, INT4OID, INT4OID};
 
@@ -132,9 +133,11 @@ static std::vector<Lane> look_between(std::span<const Lane> known, const QueueEn
 	return found;
 }
 
-static std::vector<LaneHead> first_lanes(bool grouped, int count) {
+static std::vector<LaneHead> first_lanes(bool grouped, int count, std::string_view after = {},
+										 int queues = PG_INT32_MAX) {
 	Params params;
-	const Rows rows = (grouped ? group_lane_heads_statement : lane_heads_statement).run(params.add(count));
+	params.add(count).add(after).add(queues);
+	const Rows rows = (grouped ? group_lane_heads_statement : lane_heads_statement).run(params);
 	std::vector<LaneHead> heads;
 	heads.reserve(rows.size());
 	for (uint64 i = 0; i < rows.size(); i++)
@@ -209,11 +212,9 @@ LanesAhead lanes_ahead(std::string_view queue, int32 after, bool grouped, const 
 	return ahead;
 }
 
-std::vector<LaneHead> lane_heads() {
-	constexpr int most = 1024;
-	std::vector<LaneHead> heads = first_lanes(false, most);
-	std::ranges::move(first_lanes(true, most), std::back_inserter(heads));
-	return heads;
+std::vector<LaneHead> lane_heads(bool grouped, std::string_view after, int queues) {
+	constexpr int most_of_queue = 1024;
+	return first_lanes(grouped, most_of_queue, after, queues);
 }
 
 } // namespace jobqueue::store

@@ -25,8 +25,8 @@ struct LaneHead {
 	Lane lane;
 	int64 id;
 };
-/* The first pending task of every lane. */
-std::vector<LaneHead> lane_heads();
+/* The first pending task of each lane of so many queues, those after the given one. Sorted. */
+std::vector<LaneHead> lane_heads(bool grouped, std::string_view after, int queues);
 
 /*
  * Lanes that have pending tasks and are not among the known ones, which are sorted. However many priorities somebody

@@ -86,13 +86,30 @@ Progress UnannouncedTasks::step() {
 	const SteadyTime began = steady_now();
 	if (began < next_pass_)
 		return Progress::done;
-	const bool done = db_.attempt(name(), [] {
-		for (const store::LaneHead &head : store::lane_heads())
+	const int most = queues_.get();
+	int found = 0;
+	const bool done = db_.attempt(name(), [&, this] {
+		const std::vector<store::LaneHead> heads = store::lane_heads(grouped_, after_, most);
+		for (const store::LaneHead &head : heads) {
+			found += head.lane.queue != after_;
+			after_ = head.lane.queue;
 			announce_head(head);
+		}
 	});
+	if (!done)
+		return Progress::failed;
+	const SteadyTime now = steady_now();
+	queues_.took(now - began, found == most);
+	pass_us_ += now - began;
+	if (found == most)
+		return Progress::more;
+	after_.clear();
+	grouped_ = !grouped_;
+	if (grouped_)
+		return Progress::more;
 	wake_workers(MyDatabaseId, 0);
-	next_pass_ = steady_now() + pass_share * (steady_now() - began);
-	return done ? Progress::done : Progress::failed;
+	next_pass_ = now + pass_share * std::exchange(pass_us_, 0);
+	return Progress::done;
 }
 
 } // namespace jobqueue::scheduler

@@ -55,7 +55,7 @@ private:
 	SteadyTime next_pass_ = at_once;
 };
 
-/* Announces the first task of each queue and priority, for those that nobody announced. */
+/* Announces the first task of each queue and priority, for those that nobody announced; some queues in each step. */
 class UnannouncedTasks final : public Chore {
 public:
 	explicit UnannouncedTasks(ServedDatabase &database) noexcept
@@ -64,6 +64,10 @@ public:
 private:
 	Progress step() override;
 
+	bool grouped_ = false; /* the pass that is under way looks at lanes of groups */
+	std::string after_;	   /* and has come to this queue */
+	BatchSize queues_{1};
+	int64 pass_us_ = 0; /* it has taken so long */
 	SteadyTime next_pass_ = at_once;
 };
 

@@ -9,6 +9,7 @@ namespace jobqueue::scheduler {
 
 /* Schedules in one transaction. */
 static constexpr int most_in_step = 100;
+static constexpr int most_corrected_in_step = 20;
 /* When schedules that somebody has locked are looked at again. */
 static constexpr int64 locked_again_us = USECS_PER_SEC / 10;
 /* When a schedule that waits for a task is looked at in any case: not all can be watched, and one may be deleted. */
@@ -57,7 +58,7 @@ Progress ScheduleCorrection::step() {
 	const bool done = db_.attempt(name(), [&] {
 		if (after_.empty())
 			store::correct_installation(GetCurrentTimestamp());
-		corrected = Schedules::correct(after_, most_in_step);
+		corrected = Schedules::correct(after_, most_corrected_in_step);
 	});
 	if (!done)
 		return Progress::failed;

@@ -5,6 +5,7 @@
 
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "shared/deaths.hpp"
 #include "shared/penalties.hpp"
 #include "shared/process_room.hpp"
 #include "shared/workers.hpp"
@@ -54,11 +55,6 @@ DueTime WorkerPool::next() const noexcept {
 Progress WorkerPool::step() {
 	looked_at_ = steady_now();
 	watch_started();
-	/* A task of a fused batch is still pending when its worker has ended: it is charged before another one can take it. */
-	if (pg_atomic_read_u32(&db_.slot->orphans) != 0) {
-		ask(looked_at_ + step_us);
-		return Progress::done;
-	}
 	std::stable_sort(roles_.begin(), roles_.end(), [](const auto &a, const auto &b) {
 		const auto rank = [](const auto &role) { return role->waiting_since ? role->waiting_since : never; };
 		return rank(a) < rank(b);
@@ -69,8 +65,8 @@ Progress WorkerPool::step() {
 		if (role->waiting_since != 0)
 			waiting_since_ = waiting_since_ ? std::min(waiting_since_, role->waiting_since) : role->waiting_since;
 	}
-	pg_atomic_write_u64(&db_.slot->hungry_since, static_cast<uint64>(waiting_since_));
-	pg_atomic_write_u64(&db_.slot->waits_since, static_cast<uint64>(waiting_since_));
+	pg_atomic_write_u64(&db_.slot->role_waiting_since, static_cast<uint64>(waiting_since_));
+	pg_atomic_write_u64(&db_.slot->database_waiting_since, static_cast<uint64>(waiting_since_));
 	if (waiting_since_ != 0 && steady_now() - waiting_since_ > report_shortage_after_us &&
 		pg_atomic_exchange_u32(&db_.slot->shortage_reported, 1) == 0)
 		report_shortage();
@@ -125,8 +121,8 @@ void WorkerPool::watch_started() {
 }
 
 /*
- * Would another worker of this role take the last place that can be had at once, free or with an idle worker in it, while
- * somebody else may need it? However long the tasks of one role take, those of the others do not wait for them.
+ * Would another worker of this role take the last place that can be had at once, free or with an idle worker in it,
+ * while somebody else may need it? However long the tasks of one role take, those of the others do not wait for them.
  */
 bool WorkerPool::is_last_free(const Role &role) const {
 	int live = 0, starting = 0, idle = 0;
@@ -208,17 +204,20 @@ bool WorkerPool::start_worker_for(const Role &role) {
 	return true;
 }
 
-/* Where looking takes long, for what a tenant has made of its tasks, others do not wait for it again and again. */
+/*
+ * Looks for some milliseconds, and if that was not enough goes on later: others do not wait for what a tenant has made
+ * of its tasks.
+ */
 bool WorkerPool::has_work(Role &role, int workers, SteadyTime now) {
-	bool found = false;
-	db_.attempt(name(), [&] { found = role.claimer.has_work(role.scope, db_.conditions); });
+	std::optional<bool> found = false;
+	db_.attempt(name(), [&] { found = role.claimer.has_work(role.scope, db_.conditions, now + step_us); });
 	const int64 took = steady_now() - now;
-	const SteadyTime next_look = took > step_us ? now + look_share * took : at_once;
+	const SteadyTime next_look = !found || took > 2 * step_us ? now + look_share * took : at_once;
 	if (workers > 0)
 		role.next_peer = std::max(role.next_peer, next_look);
-	if (!found)
+	if (!found.value_or(false))
 		role.next_start = std::max(role.next_start, next_look);
-	return found;
+	return found.value_or(false);
 }
 
 void WorkerPool::start_workers_of(Role &role) {
@@ -237,6 +236,14 @@ void WorkerPool::start_workers_of(Role &role) {
 	role.next_start = std::max(role.next_start, guard([&role] { return next_worker_at(MyDatabaseId, role.oid); }));
 	if (will_look || settings::max_workers == 0 || workers >= role.max_workers || now < role.next_start)
 		return;
+	/*
+	 * A task of a fused batch is still pending when its worker has ended: it is charged before another one can take it.
+	 */
+	if (pg_atomic_read_u32(&db_.slot->orphans) != 0 &&
+		guard([&role] { return has_fused_death(MyDatabaseId, role.oid); })) {
+		role.next_start = now + step_us;
+		return;
+	}
 	/* A second worker comes after every first one. */
 	if (workers > 0 && (now < role.next_peer || !is_turn_of(PG_UINT64_MAX)))
 		return;
@@ -255,10 +262,10 @@ void WorkerPool::start_workers_of(Role &role) {
 		return;
 	}
 	/* Whatever the database has waited for before counts. */
-	const auto waits_since = static_cast<SteadyTime>(pg_atomic_read_u64(&db_.slot->waits_since));
-	const SteadyTime since = waited_since						? waited_since
-							 : waits_since != 0 && workers == 0 ? std::min(waits_since, now)
-																: now;
+	const auto database_waiting_since = static_cast<SteadyTime>(pg_atomic_read_u64(&db_.slot->database_waiting_since));
+	const SteadyTime since = waited_since								   ? waited_since
+							 : database_waiting_since != 0 && workers == 0 ? std::min(database_waiting_since, now)
+																		   : now;
 	if (is_turn_of(static_cast<uint64>(since)) && start_worker_for(role)) {
 		if (workers == 0)
 			pg_atomic_write_u64(&shared()->starved_at, 0);
