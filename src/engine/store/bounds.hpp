@@ -1,8 +1,8 @@
 /*
  * bounds.hpp -- how long the texts may be that users give, in bytes. The checks on the tables say the same: those of
- * jobqueue.tasks are in the library (api/check_task.cpp), the others in src/sql. test/meta/bounds.t compares, and sql/bounds.sql
- * finds a column that has none. Without a bound are payload (jobqueue.limit_role has one) and result: nothing reads them in
- * passing.
+ * jobqueue.tasks are in the library (api/check_task.cpp), the others in src/sql. test/meta/bounds.t compares, and
+ * sql/bounds.sql finds a column that has none. Without a bound are payload (jobqueue.limit_role has one) and result:
+ * nothing reads them in passing.
  *
  * C++ region, but for what is noexcept.
  */

@@ -19,7 +19,7 @@ struct Candidate {
 	std::optional<TimestampTz> not_before; /* its time has not come: it must be put aside */
 	ItemPointerData tid;
 	uint32 lane; /* for the claimer */
-	bool plain;	 /* no unique key, no earlier failure, no timeout of its own: nothing forbids to run it in a group */
+	bool plain;	 /* no unique key, no earlier failure, no timeout of its own: it may be fused */
 	std::string type;
 	int32 attempts;
 	int32 max_attempts; /* 0 = as its handler says */
@@ -29,7 +29,7 @@ struct Candidate {
 	std::string group = {}; /* its key; empty = none */
 	int64 admitted_as = 0;	/* the task as which it is counted under limits; 0 = it is not */
 	bool passed = false;	/* locked, and of no use: another comes before it */
-	bool limited = false;	/* under limits of its own, which say when it begins: not for groups */
+	bool limited = false;	/* under limits of its own, which say when it begins: it is not fused */
 	bool locked = true;		/* by this transaction */
 	int64 bytes = 0;		/* of the payload */
 };

@@ -78,10 +78,13 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
  * A restore may bring tasks before the row that says that it is a restore. What was attempted before this installation
  * was made is left alone.
  */
-static constexpr auto expired = sql(R"(
+template <typename IsProcessing> static constexpr auto expired_if(const IsProcessing &is_processing) {
+	return sql(R"(
 	FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at < $1 AND t.processed_at >= {installed})",
-									phrase::installed);
+	WHERE t.lease_expires_at < $1 AND {is_processing} AND t.processed_at >= {installed})",
+			   is_processing, phrase::installed);
+}
+static constexpr auto expired = expired_if("t.status = 'processing'");
 
 static constexpr auto lock_expired_sql = sql(R"(
 	SELECT {columns} {expired} AND NOT t.id = ANY ($3)
@@ -91,7 +94,7 @@ static constexpr auto lock_expired_sql = sql(R"(
 static constexpr auto lock_these_expired_sql = sql(R"(
 	SELECT {columns} {expired} AND t.id = ANY ($2)
 	FOR UPDATE SKIP LOCKED)",
-												   phrase::claim_columns, expired);
+												   phrase::claim_columns, expired_if(phrase::status_is("processing")));
 static constexpr auto expired_ids_sql = sql(R"(
 	SELECT t.id {expired} AND NOT t.id = ANY ($3)
 	ORDER BY t.lease_expires_at LIMIT $2)",

@@ -49,7 +49,8 @@ static constexpr auto waiting_children_sql = sql(R"(
 	FROM (SELECT p.id FROM p LIMIT $3) f,
 		LATERAL (
 			SELECT d.child_id FROM jobqueue.dependencies d
-			WHERE NOT EXISTS (SELECT 1 FROM jobqueue.tasks_live t WHERE t.id = f.id AND NOT t.status = {finished} OFFSET 0)
+			WHERE NOT EXISTS (
+					SELECT 1 FROM jobqueue.tasks_live t WHERE t.id = f.id AND NOT t.status = {finished} OFFSET 0)
 				AND d.parent_id = f.id AND d.child_id > CASE WHEN f.id = $1 THEN $4 ELSE -1::int8 END
 				AND NOT d.child_id = ANY ($6) AND d.created_at >= {installed}
 			ORDER BY d.parent_id, d.child_id) d

@@ -58,7 +58,7 @@ bool may_begin_by_tid() {
 }
 
 std::optional<std::vector<HeapTuple>> begin_by_tid(std::span<const Candidate> tasks, TimestampTz lease,
-													 std::string_view claimed_by) {
+												   std::string_view claimed_by) {
 	if (std::ranges::any_of(tasks, [](const Candidate &task) { return task.attempts == PG_INT32_MAX; }))
 		return std::nullopt; /* the statement says what is wrong */
 	std::vector<HeapTuple> begun(tasks.size());

@@ -7,15 +7,17 @@
 
 namespace jobqueue::store {
 
-static constexpr auto finished_live = sql(R"(
+template <typename Status> static constexpr auto finished_live(const Status &status) {
+	return sql(R"(
 		SELECT s.id FROM jobqueue.tasks_live s
-		WHERE s.status = {finished})",
-										  phrase::finished);
+		WHERE {status} = {finished})",
+			   status, phrase::finished);
+}
 template <typename Except, typename Count>
 static constexpr auto finished_in_order(const Except &except, const Count &count) {
 	return sql(R"({finished_live} AND NOT s.id = ANY ({except})
 		ORDER BY s.updated_at LIMIT {count})",
-			   finished_live, except, count);
+			   finished_live("s.status"), except, count);
 }
 template <typename Which> static constexpr auto archive(const Which &which) {
 	return sql(R"(
@@ -34,7 +36,8 @@ template <typename Which> static constexpr auto archive(const Which &which) {
 			   which, phrase::kept_columns, phrase::changed_columns, phrase::kept_columns);
 }
 static constexpr auto archive_sql = archive(finished_in_order("$3", "$2"));
-static constexpr auto archive_these_sql = archive(sql("{finished_live} AND s.id = ANY ($2)", finished_live));
+static constexpr auto archive_these_sql =
+	archive(sql("{finished_live} AND s.id = ANY ($2)", finished_live(R"(s.status COLLATE "C")")));
 static constexpr auto finished_ids_sql = finished_in_order("$2", "$1");
 static constinit Statement archive_statement{archive_sql, INT2OID, INT4OID, INT8ARRAYOID};
 static constinit Statement archive_these_statement{archive_these_sql, INT2OID, INT8ARRAYOID};
@@ -53,10 +56,12 @@ std::vector<int64> finished_ids(const Batch &batch) {
 	return finished_ids_statement.run(params.add(batch.count).add(batch.except)).ids();
 }
 
-static constexpr auto failed_before = sql("SELECT s.id FROM jobqueue.tasks_failed s WHERE s.finished_at < $1");
+template <typename FinishedAt> static constexpr auto failed_before(const FinishedAt &finished_at) {
+	return sql("SELECT s.id FROM jobqueue.tasks_failed s WHERE {finished_at} < $1", finished_at);
+}
 static constexpr auto purgeable_ids_sql = sql(R"({failed_before} AND NOT s.id = ANY ($3)
 		ORDER BY s.finished_at LIMIT $2)",
-											  failed_before);
+											  failed_before("s.finished_at"));
 template <typename Which> static constexpr auto purge(const Which &which) {
 	return sql(R"(
 	DELETE FROM jobqueue.tasks_failed t
@@ -66,7 +71,9 @@ template <typename Which> static constexpr auto purge(const Which &which) {
 			   which);
 }
 static constexpr auto purge_sql = purge(purgeable_ids_sql);
-static constexpr auto purge_these_sql = purge(sql("{failed_before} AND s.id = ANY ($2)", failed_before));
+/* By id: the sum keeps the planner from the index of finished_at. */
+static constexpr auto purge_these_sql =
+	purge(sql("{failed_before} AND s.id = ANY ($2)", failed_before("s.finished_at + '0'::interval")));
 static constinit Statement purge_statement{purge_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 static constinit Statement purge_these_statement{purge_these_sql, TIMESTAMPTZOID, INT8ARRAYOID};
 static constinit Statement purgeable_ids_statement{purgeable_ids_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};

@@ -25,8 +25,10 @@ bool is_replicated();
 void settle();
 /* From now on it is nobody's, until adopt(), even if what told us so is gone. */
 void disown();
-/* Makes the database, and handlers that came from elsewhere, this installation's. False if they were. New ids are above
- * those in use. */
+/*
+ * Makes the database, and handlers that came from elsewhere, this installation's. False if they were. New ids are above
+ * those in use.
+ */
 bool adopt();
 
 /* The extension, as it is installed. */

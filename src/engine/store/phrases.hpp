@@ -178,7 +178,8 @@ template <typename Texts, typename... Types> constexpr auto leaf_statements(cons
  */
 inline constexpr auto failed_attempts = sql(R"(CASE
 		WHEN t.failures IS NULL THEN 0
-		WHEN jsonb_array_length(t.failures) < 20 OR coalesce(jsonb_typeof((t.failures -> 0 -> 'attempt')), '') <> 'number'
+		WHEN jsonb_array_length(t.failures) < 20
+				OR coalesce(jsonb_typeof((t.failures -> 0 -> 'attempt')), '') <> 'number'
 			THEN jsonb_array_length(t.failures)
 		ELSE 19 + int4((t.failures -> 0 -> 'attempt')) END)");
 

@@ -37,10 +37,10 @@ static constexpr auto insert_graph_sql = sql(R"(
 		AS u(type, payload, queue, priority, run_at, max_attempts, metadata, timeout, group_key, blocked, n)
 	ORDER BY u.n
 	RETURNING id, queue, status)",
-											phrase::has_say_in("ANY ($12)"));
+											 phrase::has_say_in("ANY ($12)"));
 static constinit Statement insert_graph_statement{
-	insert_graph_sql, TEXTARRAYOID,	   JSONBARRAYOID, TEXTARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,
-	JSONBARRAYOID,	 INTERVALARRAYOID, TEXTARRAYOID,  BOOLARRAYOID, NAMEOID,	  TEXTARRAYOID};
+	insert_graph_sql, TEXTARRAYOID,		JSONBARRAYOID, TEXTARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,
+	JSONBARRAYOID,	  INTERVALARRAYOID, TEXTARRAYOID,  BOOLARRAYOID, NAMEOID,	   TEXTARRAYOID};
 
 std::vector<Added> insert_graph(std::span<const GraphTask> tasks) {
 	for (const GraphTask &task : tasks)
@@ -53,7 +53,8 @@ std::vector<Added> insert_graph(std::span<const GraphTask> tasks) {
 	Params params;
 	params.add_datum(texts_of(tasks, [](const GraphTask &t) { return Text(t.task.type); }), false);
 	params.add_datum(
-		array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT, [](const GraphTask &t, bool *) { return t.payload; }), false);
+		array_of(tasks, JSONBOID, -1, false, TYPALIGN_INT, [](const GraphTask &t, bool *) { return t.payload; }),
+		false);
 	params.add_datum(texts_of(tasks, [](const GraphTask &t) { return t.task.queue ? Text(*t.task.queue) : Text(); }),
 					 false);
 	params.add_datum(array_of(tasks, INT2OID, 2, true, TYPALIGN_SHORT,

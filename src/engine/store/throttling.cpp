@@ -169,19 +169,22 @@ void change_type(const TypeChange &change, bool replaces) {
 	change_type_statement.run(params.add(change.rate_burst).add(change.group_limit).add(replaces));
 }
 
-static constexpr auto select_counted = sql(R"(
+template <typename IsProcessing> static constexpr auto select_counted(const IsProcessing &is_processing) {
+	return sql(R"(
 	SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), {in_server},
 		CASE WHEN {in_server}
 			THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type = t.type), 0::oid)
 			ELSE 0::oid END
 	FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at IS NOT NULL)",
-										   phrase::in_server, phrase::in_server);
+	WHERE {is_processing} AND t.lease_expires_at IS NOT NULL)",
+			   phrase::in_server, phrase::in_server, is_processing);
+}
 static constexpr auto claimed_sql = sql(R"({select_counted}
 		AND ($3 AND t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2))
 	ORDER BY t.lease_expires_at)",
-										select_counted);
-static constexpr auto claimed_of_sql = sql("{select_counted} AND t.id = ANY ($1)", select_counted);
+										select_counted("t.status = 'processing'"));
+static constexpr auto claimed_of_sql =
+	sql("{select_counted} AND t.id = ANY ($1)", select_counted(phrase::status_is("processing")));
 static constexpr auto still_claimed_sql = sql(
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = ANY ($1) AND {processing}", phrase::status_is("processing"));
 
