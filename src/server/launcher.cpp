@@ -69,7 +69,7 @@ void Launcher::reap() {
 			/* It failed, or it was terminated. */
 			if (slot) {
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
-				pg_atomic_write_u64(&slot->waits_since, 0); /* it had a process */
+				pg_atomic_write_u64(&slot->database_waiting_since, 0); /* it had a process */
 			}
 			child.delay_us = now - child.started_at > long_life_us
 								 ? shortest_delay_us
@@ -158,7 +158,7 @@ void Launcher::find_wants(SteadyTime now) {
 			continue;
 		}
 		/* Who waited before, and then made room for others, has not lost its turn. */
-		const auto waited = static_cast<SteadyTime>(pg_atomic_read_u64(&slot->waits_since));
+		const auto waited = static_cast<SteadyTime>(pg_atomic_read_u64(&slot->database_waiting_since));
 		if (child.wants_since == 0)
 			child.wants_since = waited != 0 ? std::min(waited, now) : now;
 	}
@@ -171,7 +171,7 @@ bool Launcher::start_one(Child &child, DatabaseSlot *slot, SteadyTime now) {
 	child.interruptions = pg_atomic_read_u32(&slot->interruptions);
 	pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 	pg_atomic_write_u32(&slot->retire, 0);
-	pg_atomic_write_u64(&slot->waits_since, static_cast<uint64>(child.wants_since));
+	pg_atomic_write_u64(&slot->database_waiting_since, static_cast<uint64>(child.wants_since));
 	pg_atomic_write_u64(&slot->scheduler_since, static_cast<uint64>(now));
 	pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::starting));
 	child.handle = guard([slot] {
@@ -221,13 +221,13 @@ void Launcher::start(SteadyTime now) {
 	if (now < next_start_)
 		return;
 	/* First who has waited longest. */
-	std::vector<Child *> hungry;
+	std::vector<Child *> waiting;
 	for (Child &child : children_)
 		if (child.wants_since != 0)
-			hungry.push_back(&child);
-	std::stable_sort(hungry.begin(), hungry.end(),
+			waiting.push_back(&child);
+	std::stable_sort(waiting.begin(), waiting.end(),
 					 [](const Child *a, const Child *b) { return a->wants_since < b->wants_since; });
-	for (Child *child : hungry) {
+	for (Child *child : waiting) {
 		const auto since = static_cast<uint64>(child->wants_since);
 		DatabaseSlot *slot = guard([child] { return find_database(child->database); });
 		if (slot == nullptr) {
@@ -236,7 +236,7 @@ void Launcher::start(SteadyTime now) {
 		}
 		bool others_first = false;
 		if (!all_places_taken()) {
-			pg_atomic_write_u64(&shared()->launcher_hungry_since, since);
+			pg_atomic_write_u64(&shared()->launcher_waiting_since, since);
 			others_first = !is_turn_of(since);
 		}
 		if (!others_first)
@@ -246,17 +246,17 @@ void Launcher::start(SteadyTime now) {
 		if ((!others_first || now - courteous_since_ > longest_courtesy_us) && start_one(*child, slot, now)) {
 			courteous_since_ = 0;
 			short_delay_us_ = 0;
-			pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
+			pg_atomic_write_u64(&shared()->launcher_waiting_since, 0);
 			continue;
 		}
 		/* No process to be had: make room, and try again ever more rarely. */
 		debug(child->database, others_first ? "its scheduler waits: others have waited longer for a process"
 											: "its scheduler waits: there is no free process");
-		pg_atomic_write_u64(&shared()->launcher_hungry_since, since);
+		pg_atomic_write_u64(&shared()->launcher_waiting_since, since);
 		if (others_first)
 			for (DatabaseSlot &other : database_slots())
-				if (const uint64 hungry_since = pg_atomic_read_u64(&other.hungry_since);
-					hungry_since != 0 && hungry_since < since)
+				if (const uint64 waiting_since = pg_atomic_read_u64(&other.role_waiting_since);
+					waiting_since != 0 && waiting_since < since)
 					wake_scheduler(&other);
 		if (!others_first)
 			make_room(InvalidOid, since);
@@ -265,7 +265,7 @@ void Launcher::start(SteadyTime now) {
 		return;
 	}
 	/* Nobody is left without a process. */
-	pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
+	pg_atomic_write_u64(&shared()->launcher_waiting_since, 0);
 	if (lacks_slot) {
 		warn_of_slots();
 		make_room(InvalidOid, static_cast<uint64>(now));
@@ -334,7 +334,7 @@ void Launcher::run() {
 
 static void leave(int, Datum) {
 	pg_atomic_write_u32(&shared()->launcher_procno, static_cast<uint32>(no_procno));
-	pg_atomic_write_u64(&shared()->launcher_hungry_since, 0);
+	pg_atomic_write_u64(&shared()->launcher_waiting_since, 0);
 }
 
 /* Schedulers of a launcher that died go on; this one must not start a second. */

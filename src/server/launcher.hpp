@@ -1,9 +1,10 @@
 /*
- * launcher.hpp -- the launcher: one for the server. It knows which databases have the extension, and keeps a scheduler running
- * in each that needs one.
+ * launcher.hpp -- the launcher: one for the server. It knows which databases have the extension, and keeps a scheduler
+ * running in each that needs one.
  *
- * launcher.cpp is its life as a process, and which scheduler starts next; launcher_databases.cpp which databases there are, and
- * which of them need a slot in shared memory; launcher_reports.cpp what it says in the log of what is short. C++ region.
+ * launcher.cpp is its life as a process, and which scheduler starts next; launcher_databases.cpp which databases there
+ * are, and which of them need a slot in shared memory; launcher_reports.cpp what it says in the log of what is short.
+ * C++ region.
  */
 #pragma once
 

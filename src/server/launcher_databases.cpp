@@ -1,6 +1,6 @@
 /*
- * launcher_databases.cpp -- which databases there are, and which of them need a slot in shared memory. See launcher.hpp.
- * C++ region.
+ * launcher_databases.cpp -- which databases there are, and which of them need a slot in shared memory. See
+ * launcher.hpp. C++ region.
  */
 #include "server/launcher.hpp"
 
@@ -94,7 +94,8 @@ bool Launcher::may_park(const Child &child, DatabaseSlot *slot) {
 	return child.handle == nullptr && (state == SchedulerState::retired || state == SchedulerState::paused) &&
 		   pg_atomic_read_u32(&slot->wanted) == 0 && pg_atomic_read_u32(&slot->let_go) == 0 &&
 		   pg_atomic_read_u32(&slot->orphans) == 0 && pg_atomic_read_u32(&slot->by_hand) == 0 &&
-		   pg_atomic_read_u32(&slot->dependencies_written) == 0 && pg_atomic_read_u64(&slot->waits_since) == 0 &&
+		   pg_atomic_read_u32(&slot->dependencies_written) == 0 &&
+		   pg_atomic_read_u64(&slot->database_waiting_since) == 0 &&
 		   pg_atomic_read_u64(&slot->due_at) == PG_INT64_MAX && !has_workers(child.database);
 }
 

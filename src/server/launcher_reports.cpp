@@ -1,5 +1,6 @@
 /*
- * launcher_reports.cpp -- what the launcher says in the log of slots and processes that are short. See launcher.hpp. C++ region.
+ * launcher_reports.cpp -- what the launcher says in the log of slots and processes that are short. See launcher.hpp.
+ * C++ region.
  */
 #include "server/launcher.hpp"
 
@@ -32,7 +33,7 @@ void Launcher::warn_of_shortage(SteadyTime now) {
 	bool any = false;
 	for (Child &child : children_) {
 		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
-		any |= child.wants_since != 0 || (slot != nullptr && pg_atomic_read_u64(&slot->waits_since) != 0);
+		any |= child.wants_since != 0 || (slot != nullptr && pg_atomic_read_u64(&slot->database_waiting_since) != 0);
 		if (slot == nullptr || child.wants_since == 0 || scheduler_state(slot) == SchedulerState::paused ||
 			now - child.wants_since <= shortage_warning_us || pg_atomic_exchange_u32(&slot->shortage_reported, 1) != 0)
 			continue;

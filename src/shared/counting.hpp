@@ -1,6 +1,7 @@
 /*
- * counting.hpp -- the tables in shared memory behind admission: tasks that are counted under limits, and for each limited
- * name (queue, type, group) how many of them run and its token bucket. For admission.cpp and running_tasks.cpp only.
+ * counting.hpp -- the tables in shared memory behind admission: tasks that are counted under limits, and for each
+ * limited name (queue, type, group) how many of them run and its token bucket. For admission.cpp and running_tasks.cpp
+ * only.
  *
  * C region: nothing ereports or allocates. The caller holds admission_lock, shared for finding, else exclusively.
  */
@@ -71,8 +72,8 @@ inline int64 now_ns() noexcept {
 /* Counts the task under its names, or no longer. */
 void count_under(const CountedTask &task, int32 change) noexcept;
 /*
- * Enters the task, and counts it. False if there is no room: then nobody is let in. What runs already is counted however
- * much its holder has.
+ * Enters the task, and counts it. False if there is no room: then nobody is let in. What runs already is counted
+ * however much its holder has.
  */
 bool enter_task(const Admission &admission, TaskState state, const Holder &holder) noexcept;
 

@@ -56,8 +56,8 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->retire, 0);
 		pg_atomic_write_u32(&slot->orphans, 0);
 		pg_atomic_write_u32(&slot->by_hand, 0);
-		pg_atomic_write_u64(&slot->hungry_since, 0);
-		pg_atomic_write_u64(&slot->waits_since, 0);
+		pg_atomic_write_u64(&slot->role_waiting_since, 0);
+		pg_atomic_write_u64(&slot->database_waiting_since, 0);
 		pg_atomic_write_u64(&slot->scheduler_since, 0);
 		pg_atomic_write_u32(&slot->shortage_reported, 0);
 		pg_atomic_write_u64(&slot->admission_ready, 0);

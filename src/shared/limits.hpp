@@ -1,5 +1,6 @@
 /*
- * limits.hpp -- limits of a queue, a type or a group, and under which of them a task is counted. Plain data, any region.
+ * limits.hpp -- limits of a queue, a type or a group, and under which of them a task is counted. Plain data, any
+ * region.
  */
 #pragma once
 

@@ -11,7 +11,7 @@
 
 namespace jobqueue {
 
-/* How long nothing is fused after a group has ended its process, and nobody could know which of its tasks it was. */
+/* For so long after a fused batch ended its process, every task runs alone: then the culprit can be told. */
 inline constexpr int64 alone_after_crash_us = 10 * USECS_PER_MINUTE;
 inline constexpr int64 longest_penalty_us = USECS_PER_MINUTE;
 

@@ -26,7 +26,9 @@ struct Entry {
 
 } // namespace
 
-/* A sweep may make one scope read over many tasks of others: it is let in so rarely that it takes this share of time. */
+/*
+ * A sweep may make one scope read over many tasks of others: it is let in so rarely that it takes this share of time.
+ */
 static constexpr int64 sweep_share = 50;
 
 static HTAB *table = nullptr;
@@ -57,7 +59,8 @@ template <size_t places, typename PlaceOf> static size_t fullest(PlaceOf &&place
 
 /*
  * Makes room by forgetting what was not used for long: a lost position costs one reading from the start. It is the
- * database with most entries that loses some, and in it the queue with most of them: who makes many lanes loses his own.
+ * database with most entries that loses some, and in it the queue with most of them: who makes many lanes loses his
+ * own.
  */
 static void evict() noexcept {
 	constexpr size_t places = 1024;

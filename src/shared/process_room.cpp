@@ -9,15 +9,15 @@
 
 namespace jobqueue {
 
-bool is_turn_of(uint64 hungry_since) noexcept {
-	const auto comes_before = [hungry_since](pg_atomic_uint64 *other) {
+bool is_turn_of(uint64 waiting_since) noexcept {
+	const auto comes_before = [waiting_since](pg_atomic_uint64 *other) {
 		const uint64 since = pg_atomic_read_u64(other);
-		return since != 0 && since < hungry_since;
+		return since != 0 && since < waiting_since;
 	};
-	if (comes_before(&shared()->launcher_hungry_since))
+	if (comes_before(&shared()->launcher_waiting_since))
 		return false;
 	for (DatabaseSlot &slot : database_slots())
-		if (pg_atomic_read_u32(&slot.database) != InvalidOid && comes_before(&slot.hungry_since))
+		if (pg_atomic_read_u32(&slot.database) != InvalidOid && comes_before(&slot.role_waiting_since))
 			return false;
 	return true;
 }
@@ -45,8 +45,9 @@ static bool dismiss_idle_worker() noexcept {
 }
 
 /*
- * Of those that nobody has asked yet: one that is not hungry, without workers first, and the one that has been there for
- * longest; else the one that became hungry last, if that was after "since". It comes back when it is its turn.
+ * Of the schedulers that were not asked yet: one that does not wait for a process itself; without workers first, then
+ * the one that has run longest. Else the one that began to wait last, if that was after "since". It comes back when it
+ * is its turn.
  */
 static bool dismiss_scheduler(Oid except, uint64 since) noexcept {
 	DatabaseSlot *victim = nullptr;
@@ -56,12 +57,12 @@ static bool dismiss_scheduler(Oid except, uint64 since) noexcept {
 		if (database == InvalidOid || database == except || scheduler_state(&slot) != SchedulerState::running ||
 			pg_atomic_read_u32(&slot.retire) != 0)
 			continue;
-		const uint64 hungry_since = pg_atomic_read_u64(&slot.hungry_since);
-		if (hungry_since != 0 && hungry_since <= since)
+		const uint64 waiting_since = pg_atomic_read_u64(&slot.role_waiting_since);
+		if (waiting_since != 0 && waiting_since <= since)
 			continue;
 		const std::pair<int, uint64> rank =
-			hungry_since != 0
-				? std::pair<int, uint64>(2, PG_UINT64_MAX - hungry_since)
+			waiting_since != 0
+				? std::pair<int, uint64>(2, PG_UINT64_MAX - waiting_since)
 				: std::pair<int, uint64>(has_workers(database), pg_atomic_read_u64(&slot.scheduler_since));
 		if (victim == nullptr || rank < victim_rank) {
 			victim = &slot;

@@ -1,7 +1,7 @@
 /*
  * ring.hpp -- the ring in shared memory through which committed transactions announce new tasks, and more, to those who
- * wait for it. Readers keep a position in the ring each; one that falls behind by more than the ring holds is told so, and
- * looks at the tables instead.
+ * wait for it. Readers keep a position in the ring each; one that falls behind by more than the ring holds is told so,
+ * and looks at the tables instead.
  *
  * noexcept, any region, unless it says otherwise.
  */
@@ -45,8 +45,8 @@ enum class Read { news, end, overrun };
 /* Reads the announcement at "position" if there is one; "overrun" if the ring has gone round. */
 Read read_announcement(uint64 position, News *out) noexcept;
 /*
- * Reads on from "position" to the end: take(news) for what concerns this database; lost() where the ring has gone round,
- * after which it goes on from the end. C++ region.
+ * Reads on from "position" to the end: take(news) for what concerns this database; lost() where the ring has gone
+ * round, after which it goes on from the end. C++ region.
  */
 template <typename Take, typename Lost> void follow_ring(uint64 &position, Take &&take, Lost &&lost) {
 	News news;

@@ -1,9 +1,9 @@
 /*
  * shares.hpp -- who holds how much of what is shared by all databases and has a fixed size, and how much that may be.
  *
- * A tenant is a database, in it a role, and for that a queue. Each may hold 7/8 of what the others on its level have left
- * of it, and a last eighth of the whole is for those who hold next to nothing: whoever takes what he can get leaves room
- * for the next one, however many do so, and nobody who comes later finds nothing.
+ * A tenant is a database, in it a role, and for that a queue. Each may hold 7/8 of what the others on its level have
+ * left of it, and a last eighth of the whole is for those who hold next to nothing: whoever takes what he can get
+ * leaves room for the next one, however many do so, and nobody who comes later finds nothing.
  *
  * What is counted here is what counting.cpp counts, under its lock. noexcept, any region.
  */

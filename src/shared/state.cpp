@@ -63,7 +63,7 @@ static void initialize(SharedState *fresh, DatabaseSlot *databases) {
 	pg_atomic_init_u64(&fresh->token, 0);
 	pg_atomic_init_u64(&fresh->starved_at, 0);
 	pg_atomic_init_u64(&fresh->room_asked_at, 0);
-	pg_atomic_init_u64(&fresh->launcher_hungry_since, 0);
+	pg_atomic_init_u64(&fresh->launcher_waiting_since, 0);
 	SpinLockInit(&fresh->ring_lock);
 	pg_atomic_init_u64(&fresh->announced, 0);
 	pg_atomic_init_u32(&fresh->waiters, 0);
@@ -97,8 +97,8 @@ static void initialize(SharedState *fresh, DatabaseSlot *databases) {
 		pg_atomic_init_u32(&slot.dependencies_written, 0);
 		SpinLockInit(&slot.ended_lock);
 		pg_atomic_init_u64(&slot.notified, 0);
-		pg_atomic_init_u64(&slot.hungry_since, 0);
-		pg_atomic_init_u64(&slot.waits_since, 0);
+		pg_atomic_init_u64(&slot.role_waiting_since, 0);
+		pg_atomic_init_u64(&slot.database_waiting_since, 0);
 		pg_atomic_init_u64(&slot.scheduler_since, 0);
 		pg_atomic_init_u64(&slot.released_at, 0);
 		pg_atomic_init_u32(&slot.shortage_reported, 0);

@@ -1,7 +1,7 @@
 /*
  * state.hpp -- what the processes share: one block of shared memory of fixed size, atomics for what changes often, one
- * LWLock for handing out slots. It exists only where the library is preloaded. What is done with the slots is in databases.hpp,
- * workers.hpp, waiters.hpp, deaths.hpp, process_room.hpp and wake_ups.hpp.
+ * LWLock for handing out slots. It exists only where the library is preloaded. What is done with the slots is in
+ * databases.hpp, workers.hpp, waiters.hpp, deaths.hpp, process_room.hpp and wake_ups.hpp.
  *
  * Everything here is noexcept and safe in any region, unless it says otherwise. No pointer is kept in shared memory.
  */
@@ -60,12 +60,12 @@ struct DatabaseSlot {
 	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
 	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */
-	pg_atomic_uint64 hungry_since;	  /* a role with work has had no worker since, for want of a process; 0 = none */
+	pg_atomic_uint64 role_waiting_since; /* a role with work has had no worker since, for want of a process; 0 = none */
 	/*
 	 * The database has wanted a process since, be it for its scheduler or for a worker; 0 = it does not. Other than
-	 * hungry_since it outlives the scheduler: whoever makes room for others does not lose its turn.
+	 * role_waiting_since it outlives the scheduler: whoever makes room for others does not lose its turn.
 	 */
-	pg_atomic_uint64 waits_since;
+	pg_atomic_uint64 database_waiting_since;
 	pg_atomic_uint64 scheduler_since;	/* when its scheduler was started */
 	pg_atomic_uint64 released_at;		/* a free slot is left alone for a while: somebody may still hold on to it */
 	pg_atomic_uint32 shortage_reported; /* that it waits has been said in the log */
@@ -154,13 +154,13 @@ struct SharedState {
 	pg_atomic_uint32 prepared;	 /* CREATE EXTENSION, or the like, was prepared for two-phase commit */
 	pg_atomic_uint32 rescan;	 /* Rescan, or 0 */
 	pg_atomic_uint64 token;		 /* of the youngest worker */
-	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody hungry; 0 = none */
+	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody who waits; 0 = none */
 	pg_atomic_uint64 room_asked_at;
-	pg_atomic_uint64 launcher_hungry_since; /* a database has had no scheduler since, for want of a process */
-	slock_t ring_lock;						/* held while an announcement is written */
-	pg_atomic_uint64 announced;				/* next position in the ring */
-	pg_atomic_uint32 waiters;				/* in use */
-	uint32 death_count;						/* the latest are in the array */
+	pg_atomic_uint64 launcher_waiting_since; /* a database has had no scheduler since, for want of a process */
+	slock_t ring_lock;						 /* held while an announcement is written */
+	pg_atomic_uint64 announced;				 /* next position in the ring */
+	pg_atomic_uint32 waiters;				 /* in use */
+	uint32 death_count;						 /* the latest are in the array */
 	Death deaths[max_deaths];
 	int database_limit;				  /* how many slots there are */
 	pg_atomic_uint32 database_count;  /* no slot from here on has ever been used */

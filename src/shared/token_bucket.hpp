@@ -1,6 +1,7 @@
 /*
- * token_bucket.hpp -- the arithmetic of rate limits: no clock, no memory, no locks. Times are nanoseconds of whatever clock
- * the caller uses. constexpr and noexcept, any region; token_bucket.cpp has its tests, which run when it is compiled.
+ * token_bucket.hpp -- the arithmetic of rate limits: no clock, no memory, no locks. Times are nanoseconds of whatever
+ * clock the caller uses. constexpr and noexcept, any region; token_bucket.cpp has its tests, which run when it is
+ * compiled.
  */
 #pragma once
 
@@ -17,9 +18,9 @@ struct Rate {
 };
 
 /*
- * A token that was taken comes back token_ns after the one before it, but not sooner than token_ns + head_start_ns() after
- * it was taken. So a task may begin a little later than its token is taken, and still no period has more that begin than
- * it may.
+ * A token that was taken comes back token_ns after the one before it, but not sooner than token_ns + head_start_ns()
+ * after it was taken. So a task may begin a little later than its token is taken, and still no period has more that
+ * begin than it may.
  */
 class TokenBucket {
 public:

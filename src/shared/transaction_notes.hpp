@@ -3,8 +3,8 @@
  * backend; when the transaction commits, it goes into the ring (ring.hpp) and to other places in shared memory, and
  * sleepers are woken.
  *
- * C region: notes may ereport (the first one registers the callbacks); what follows at commit does not. Where the library
- * is not preloaded, or with notify_mode immediate, new tasks are notified in the transaction itself.
+ * C region: notes may ereport (the first one registers the callbacks); what follows at commit does not. Where the
+ * library is not preloaded, or with notify_mode immediate, new tasks are notified in the transaction itself.
  */
 #pragma once
 

@@ -8,7 +8,9 @@
 
 namespace jobqueue {
 
-/* A role with many slots leaves some to others: who has none must look at the table again and again, which costs CPU. */
+/*
+ * A role with many slots leaves some to others: who has none must look at the table again and again, which costs CPU.
+ */
 static bool may_wait(Oid role) noexcept {
 	constexpr Capacity capacity = {max_waiters, 4};
 	int64 used = 0, of_database = 0, of_role = 0;

@@ -1,6 +1,6 @@
 /*
- * wake_ups.hpp -- wakes sleeping processes: the launcher, schedulers, workers, and sessions in wait_for(). noexcept, any
- * region, also where an error would be a PANIC.
+ * wake_ups.hpp -- wakes sleeping processes: the launcher, schedulers, workers, and sessions in wait_for(). noexcept,
+ * any region, also where an error would be a PANIC.
  */
 #pragma once
 
