@@ -1,5 +1,6 @@
 /*
- * capacity.cpp -- jobqueue._shared_capacity: who holds how much of what all databases share and has a fixed size. C region.
+ * capacity.cpp -- jobqueue._shared_capacity: who holds how much of what all databases share and has a fixed size. C
+ * region.
  */
 #include "pg/compat.hpp"
 #include "pg/guard.hpp"

@@ -1,6 +1,6 @@
 /*
- * check_task.cpp -- the check of jobqueue.tasks. In one function of ours: the server compiles checks anew for every statement
- * that writes a row, and as expressions they cost more than all else that it does to add one. C region.
+ * check_task.cpp -- the check of jobqueue.tasks. In one function of ours: the server compiles checks anew for every
+ * statement that writes a row, and as expressions they cost more than all else that it does to add one. C region.
  */
 #include "engine/store/bounds.hpp"
 

@@ -1,6 +1,6 @@
 /*
- * dependencies.cpp -- tasks that run after others: the arguments after and on_parent_failure, jobqueue.enqueue_flow, and
- * jobqueue.parent_results. C++ region; the lambdas given to guard are C.
+ * dependencies.cpp -- tasks that run after others: the arguments after and on_parent_failure, jobqueue.enqueue_flow,
+ * and jobqueue.parent_results. C++ region; the lambdas given to guard are C.
  */
 #include "api/dependencies.hpp"
 

@@ -12,8 +12,8 @@ namespace jobqueue {
 class ParentArguments {
 public:
 	/*
-	 * Throws 22004 where there are nulls; 22023 if a parent has never existed, or the policy is unknown; 42501 if the caller
-	 * has no right to a parent. Outside of any Session.
+	 * Throws 22004 where there are nulls; 22023 if a parent has never existed, or the policy is unknown; 42501 if the
+	 * caller has no right to a parent. Outside of any Session.
 	 */
 	ParentArguments(FunctionCallInfo fcinfo, int after, int on_parent_failure);
 	bool any() const noexcept { return !parents_.empty(); }

@@ -1,7 +1,7 @@
 /*
- * drain.cpp -- jobqueue.drain: for the tests of applications. Runs waiting tasks in the calling session and transaction,
- * with the same outcomes as a worker, each in a subtransaction. Only handlers that run as the caller itself: others'
- * code would have the caller's rights in reach. C++ region.
+ * drain.cpp -- jobqueue.drain: for the tests of applications. Runs waiting tasks in the calling session and
+ * transaction, with the same outcomes as a worker, each in a subtransaction. Only handlers that run as the caller
+ * itself: others' code would have the caller's rights in reach. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/claimer.hpp"

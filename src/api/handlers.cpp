@@ -175,7 +175,9 @@ static void check_failure_type(const store::HandlerSettings &handler, const std:
 		require_failure_type(queues_of_failure_tasks(role_facts(role.c_str()).oid, owner), role, *handler.on_failure);
 }
 
-/* A manager of some queues only: others' queues are none of its business, nor may another role look into them for it. */
+/*
+ * A manager of some queues only: others' queues are none of its business, nor may another role look into them for it.
+ */
 static void check_queues_of(const store::HandlerSettings &handler, const Queues &allowed) {
 	if (handler.queue)
 		require(allowed, handler.queue);

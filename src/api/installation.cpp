@@ -1,6 +1,6 @@
 /*
- * installation.cpp -- jobqueue.version and adopt, and what CREATE EXTENSION and our views ask about the installation. C++
- * region; what is given to guard is C.
+ * installation.cpp -- jobqueue.version and adopt, and what CREATE EXTENSION and our views ask about the installation.
+ * C++ region; what is given to guard is C.
  */
 #include "api/installation.hpp"
 

@@ -20,8 +20,8 @@ extern "C" {
 namespace jobqueue {
 
 /*
- * A statement that brings its own ids may bring any; and an INSERT into the leaf, past the parent table, fires no trigger.
- * C region.
+ * A statement that brings its own ids may bring any; and an INSERT into the leaf, past the parent table, fires no
+ * trigger. C region.
  */
 static void on_insert(Oid relation, bool brings_ids) {
 	const Oid schema = get_namespace_oid("jobqueue", true);

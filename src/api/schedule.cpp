@@ -1,6 +1,6 @@
 /*
- * schedule.cpp -- jobqueue.schedule, schedule_sql, unschedule, pause_schedule, resume_schedule, next_runs, and the trigger on
- * jobqueue.schedules. C++ region.
+ * schedule.cpp -- jobqueue.schedule, schedule_sql, unschedule, pause_schedule, resume_schedule, next_runs, and the
+ * trigger on jobqueue.schedules. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/access.hpp"

@@ -96,7 +96,9 @@ public:
 	void go_on() noexcept {
 		const int64 offset = stretch_.offset;
 		stretch_.from = stretch_.to;
-		/* Asked about the very second of the last change that it knows of, the server forgets the rule for later ones. */
+		/*
+		 * Asked about the very second of the last change that it knows of, the server forgets the rule for later ones.
+		 */
 		look(stretch_.from + 1);
 		stretch_.before = offset;
 	}
@@ -269,8 +271,8 @@ std::optional<TimestampTz> next_of_period(const Period &period, TimestampTz afte
 Zone::Zone(const std::string &name) {
 	const char *const given = name.c_str();
 	/*
-	 * Only names: the server takes whatever looks like POSIX rules for a zone, a name with a typo for instance, and keeps
-	 * each of them in memory for as long as the process lives.
+	 * Only names: the server takes whatever looks like POSIX rules for a zone, a name with a typo for instance, and
+	 * keeps each of them in memory for as long as the process lives.
 	 */
 	zone_ = guard([given]() -> const pg_tz * {
 		const pg_tz *const zone =

@@ -179,8 +179,8 @@ void Batch::cancel() {
 } // namespace
 
 /*
- * Whoever knew its number before the transaction that adds it had ended has made a child wait for a task that we cannot see
- * yet: it will be heard of when it has ended. If that transaction is rolled back, the next full pass finds out.
+ * Whoever knew its number before the transaction that adds it had ended has made a child wait for a task that we cannot
+ * see yet: it will be heard of when it has ended. If that transaction is rolled back, the next full pass finds out.
  */
 static bool has_vanished(int64 id) {
 	if (guard([id] { return is_there(id); }))
@@ -291,8 +291,8 @@ void resolve_in_turn() {
 }
 
 /*
- * Who widens them says so first, and is counted until its transaction has ended. So whoever did before is either counted,
- * or its rows are seen; and if anybody has since, we start anew.
+ * Who widens them says so first, and is counted until its transaction has ended. So whoever did before is either
+ * counted, or its rows are seen; and if anybody has since, we start anew.
  */
 void narrow_parent_bounds(DatabaseSlot *slot) {
 	const uint64 widened = pg_atomic_read_u64(&slot->parents_widened);

@@ -1,6 +1,6 @@
 /*
- * dependency_resolution.hpp -- lets tasks go that waited for others, or cancels them, and removes what no task needs any more.
- * See dependencies.hpp. C++ region; everything needs a Session.
+ * dependency_resolution.hpp -- lets tasks go that waited for others, or cancels them, and removes what no task needs
+ * any more. See dependencies.hpp. C++ region; everything needs a Session.
  */
 #pragma once
 
@@ -36,8 +36,8 @@ void resolve_in_turn();
 void narrow_parent_bounds(DatabaseSlot *slot);
 
 /*
- * Removes what dependents needed that are over, of some of those after the given one, or of those that are named. Says how many
- * it has looked at, and which one was the last.
+ * Removes what dependents needed that are over, of some of those after the given one, or of those that are named. Says
+ * how many it has looked at, and which one was the last.
  */
 struct Swept {
 	int64 count = 0;

@@ -76,8 +76,8 @@ static Param *make_argument(Oid type) {
 }
 
 /*
- * CALL, as it would have been planned. By the procedure's OID: looked up by its name, it could be another one, or one of
- * several, as soon as somebody adds an overload. In the current memory context. C region.
+ * CALL, as it would have been planned. By the procedure's OID: looked up by its name, it could be another one, or one
+ * of several, as soon as somebody adds an overload. In the current memory context. C region.
  */
 static PlannedStmt *make_call(const FormData_pg_proc *form, const char *schema) {
 	CallStmt *call = makeNode(CallStmt);
@@ -159,7 +159,10 @@ Executor::Resolved &Executor::resolve(const store::Function &function, const cha
 	}
 	auto handler = std::make_unique<Resolved>();
 	{
-		/* The extension's owner need not be a superuser, and then may not look into every schema. Only a name is looked up. */
+		/*
+		 * The extension's owner need not be a superuser, and then may not look into every schema. Only a name is looked
+		 * up.
+		 */
 		const Session session(BOOTSTRAP_SUPERUSERID);
 		Resolved *const target = handler.get();
 		const char *const signature = function.signature.c_str();
@@ -191,7 +194,9 @@ static void require_execute(Executor::Resolved *resolved) {
 
 /* A CALL; if the procedure may commit, a top-level one, as from a client. C region. */
 static void call_procedure(const Executor::Resolved *handler, Datum argument, bool may_commit) {
-	/* Copies, for the current context: the procedure may change the catalog, and what was looked up is forgotten then. */
+	/*
+	 * Copies, for the current context: the procedure may change the catalog, and what was looked up is forgotten then.
+	 */
 	List *planned = list_make1(copyObjectImpl(handler->statement));
 	const char *text = pstrdup(handler->text);
 	if (may_commit)

@@ -1,7 +1,8 @@
 /*
  * executor.hpp -- runs the handler of a task: finds the function, calls it as the current role, makes its result jsonb.
  *
- * C++ region. Used by workers, which are connected as the role, and by drain(); knows nothing of how the task was claimed.
+ * C++ region. Used by workers, which are connected as the role, and by drain(); knows nothing of how the task was
+ * claimed.
  */
 #pragma once
 
@@ -14,8 +15,8 @@ namespace jobqueue {
 class Executor {
 public:
 	/*
-	 * "owner" of the extension: functions are looked up with its rights, and called without. "claimed_by" is what the rows
-	 * of tasks say that are run under their lock alone.
+	 * "owner" of the extension: functions are looked up with its rights, and called without. "claimed_by" is what the
+	 * rows of tasks say that are run under their lock alone.
 	 */
 	explicit Executor(Oid owner, std::string claimed_by = {});
 	~Executor();
@@ -27,11 +28,11 @@ public:
 
 	/*
 	 * Runs the task in the current transaction, which a procedure may have ended and begun again when this returns;
-	 * if not "may_commit", trying that is an error. Several tasks are for a batch handler, which gets them in one call; what
-	 * handlers say of their own task is only possible if there is just one. The results in order (jsonb, none for void and
-	 * null) are in the memory context that was current at the call. A task without row gets it when it is asked for.
-	 * Throws PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not execute it, or
-	 * somebody else's function has taken its place.
+	 * if not "may_commit", trying that is an error. Several tasks are for a batch handler, which gets them in one call;
+	 * what handlers say of their own task is only possible if there is just one. The results in order (jsonb, none for
+	 * void and null) are in the memory context that was current at the call. A task without row gets it when it is
+	 * asked for. Throws PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not
+	 * execute it, or somebody else's function has taken its place.
 	 */
 	std::vector<std::optional<Datum>> run(std::span<const store::Attempt *const> tasks, const store::Function &function,
 										  bool may_commit);

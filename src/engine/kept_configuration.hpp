@@ -12,7 +12,9 @@ namespace jobqueue {
 
 template <typename T> class KeptConfiguration {
 public:
-	/* What read() returned, now or before. Where nobody would tell of a change, or it is our own, it reads each time. */
+	/*
+	 * What read() returned, now or before. Where nobody would tell of a change, or it is our own, it reads each time.
+	 */
 	template <typename Read> T &get(Read &&read) {
 		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
 		const bool keep = slot != nullptr && !own_configuration() && !IsolationUsesXactSnapshot();

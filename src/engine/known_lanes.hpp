@@ -132,8 +132,8 @@ public:
 		return std::any_of(ahead_.begin(), ahead_.end(), [](const auto &one) { return !one.second.quiet; });
 	}
 	/*
-	 * Learns the next lanes of a queue that have something for us, and returns them; none if there are no more, or if so
-	 * many tasks for others lie between that it is better to come back.
+	 * Learns the next lanes of a queue that have something for us, and returns them; none if there are no more, or if
+	 * so many tasks for others lie between that it is better to come back.
 	 */
 	std::vector<store::Lane> look_ahead(const Scope &scope, const std::string &queue);
 	/* While the lanes ahead are read, nobody forgets those that are being read. */
@@ -147,8 +147,8 @@ public:
 	 */
 	void close(LaneState &state, SteadyTime again_at) const noexcept;
 	/*
-	 * The queue's limit is reached. Closes all its lanes for this turn: otherwise a less urgent lane could take a slot that
-	 * is freed meanwhile.
+	 * The queue's limit is reached. Closes all its lanes for this turn: otherwise a less urgent lane could take a slot
+	 * that is freed meanwhile.
 	 */
 	void close_queue(const std::string &queue, SteadyTime again_at);
 	/* Likewise, of a limited scope. */

@@ -18,9 +18,9 @@ public:
 		return !lanes.has_groups() && !deferred_ && !throttling.has_order();
 	}
 	/*
-	 * Else: which lanes to read, in this order. Queues with weights: the one that has had least, by its weight, or the one
-	 * with the highest weight. In a queue: by priority, to which waiting adds where there is aging; tasks of groups, and
-	 * those that belong to none, take turns.
+	 * Else: which lanes to read, in this order. Queues with weights: the one that has had least, by its weight, or the
+	 * one with the highest weight. In a queue: by priority, to which waiting adds where there is aging; tasks of
+	 * groups, and those that belong to none, take turns.
 	 */
 	std::vector<size_t> order_of(const KnownLanes &lanes, const Throttling &throttling) const;
 

@@ -153,8 +153,8 @@ static int64 delay_before_retry(const store::FailurePolicy &policy, int failed) 
 }
 
 /*
- * What a handler wants to be done when a task of its type has failed for good: with the rights of its role, asked now. The
- * task fails all the same where that cannot be done.
+ * What a handler wants to be done when a task of its type has failed for good: with the rights of its role, asked now.
+ * The task fails all the same where that cannot be done.
  */
 static void add_failure_task(const store::Claim &claim, const store::FailurePolicy &policy,
 							 const store::FailureReport &report) {
@@ -346,7 +346,9 @@ void announce_due(const store::Due &task) {
 	guard([&task] { note_task(task.queue, task.priority, task.id, task.type, task.group); });
 }
 
-/* One that has been tried so often that the attempts cannot be counted any more (see bounds.hpp) does not wait again. */
+/*
+ * One that has been tried so often that the attempts cannot be counted any more (see bounds.hpp) does not wait again.
+ */
 static bool end_uncountable(const store::Claim &claim) {
 	if (claim.attempt <= bounds::attempts)
 		return false;

@@ -33,8 +33,8 @@ std::vector<int64> end_completed(std::span<const int64> ids, std::span<const int
 bool end_locked(std::span<const store::Finished> tasks, std::string_view claimed_by);
 
 /*
- * Attempts in the server whose handler has returned: completed with these results, or snoozed, if there is only one. False
- * if the claim of one of them is over.
+ * Attempts in the server whose handler has returned: completed with these results, or snoozed, if there is only one.
+ * False if the claim of one of them is over.
  */
 bool end_succeeded(std::span<const store::Attempt> tasks, std::span<const std::optional<Datum>> results);
 
@@ -77,7 +77,10 @@ void end_snoozed(const store::Claim &claim, TimestampTz until);
 /* Likewise an attempt in the server, for so long; false if its claim is over. */
 bool end_snoozed(const store::Attempt &task, int64 snooze_us);
 
-/* A locked claim whose holder is gone ends in failure: the task waits again at once if it has attempts left. Returns its status. */
+/*
+ * A locked claim whose holder is gone ends in failure: the task waits again at once if it has attempts left. Returns
+ * its status.
+ */
 const char *end_abandoned(const store::Claim &claim, store::Failure failure);
 
 /* A locked claim whose lease has ended: abandoned. */

@@ -10,7 +10,10 @@
 
 namespace jobqueue {
 
-/* Counting reads all of the role's tasks that wait: it is let in so rarely that it takes this share of a session's time. */
+/*
+ * Counting reads all of the role's tasks that wait: it is let in so rarely that it takes this share of a session's
+ * time.
+ */
 static constexpr int64 count_share = 20;
 static constexpr int64 shortest_validity_us = USECS_PER_SEC;
 

@@ -10,8 +10,8 @@
 namespace jobqueue {
 
 /*
- * Those of the current user, or else of "role", which answers for the call; none for who may do everything. Outside of any
- * Session.
+ * Those of the current user, or else of "role", which answers for the call; none for who may do everything. Outside of
+ * any Session.
  */
 std::optional<store::Quota> callers_quota(Oid owner, Oid role = GetUserId());
 /*
@@ -23,8 +23,8 @@ void check_quota(const store::Quota &quota, Oid owner, std::span<const Datum> pa
 				 const std::optional<Datum> &metadata);
 
 /*
- * The parts of it, for a call that may turn out to add nothing: the size of a payload, whether one more task may wait, and
- * the counting of the one that was added, which throws if there was no room. Likewise outside of any Session.
+ * The parts of it, for a call that may turn out to add nothing: the size of a payload, whether one more task may wait,
+ * and the counting of the one that was added, which throws if there was no room. Likewise outside of any Session.
  */
 void check_payload(const store::Quota &quota, Datum payload, const std::optional<Datum> &metadata);
 bool has_room(const store::Quota &quota, Oid owner, int64 added);

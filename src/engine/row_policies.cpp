@@ -1,7 +1,8 @@
 /*
  * row_policies.cpp -- see row_policies.hpp. C++ region, but where it says otherwise.
  *
- * Names and operators are qualified: a condition is parsed as part of the user's statement, under the user's search_path.
+ * Names and operators are qualified: a condition is parsed as part of the user's statement, under the user's
+ * search_path.
  */
 #include "engine/row_policies.hpp"
 

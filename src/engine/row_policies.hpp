@@ -1,6 +1,6 @@
 /*
- * row_policies.hpp -- which rows of our tables a role meets in plain SQL, as conditions. server/row_security.cpp makes policies
- * of them.
+ * row_policies.hpp -- which rows of our tables a role meets in plain SQL, as conditions. server/row_security.cpp makes
+ * policies of them.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
- * run_time_estimate.hpp -- what a worker has learned about how long the tasks of its types take, and so which of them may share a
- * transaction (run fused), and how many to a group. C++ region; knows nothing of the server.
+ * run_time_estimate.hpp -- what a worker has learned about how long the tasks of its types take, and so which of them
+ * may share a transaction (run fused), and how many to a group. C++ region; knows nothing of the server.
  */
 #pragma once
 

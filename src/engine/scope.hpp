@@ -1,8 +1,9 @@
 /*
- * scope.hpp -- what a claimer may take: types and queues, as a handler's role or a caller of claim() has a right to them.
+ * scope.hpp -- what a claimer may take: types and queues, as a handler's role or a caller of claim() has a right to
+ * them.
  *
- * Types under limits have scopes of their own: while they are held back, the others are read on. C++ region; no Session is
- * needed.
+ * Types under limits have scopes of their own: while they are held back, the others are read on. C++ region; no Session
+ * is needed.
  */
 #pragma once
 
@@ -60,13 +61,17 @@ struct Scope {
 Scope scope_of_types(std::vector<std::string> types);
 /* Of the handlers of one role, and the queues in which it has access. */
 Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed);
-/* Types under limits get scopes of their own. The last thing to do to a scope. "queue": for claims from this one only. */
+/*
+ * Types under limits get scopes of their own. The last thing to do to a scope. "queue": for claims from this one only.
+ */
 void separate_limited(Scope &scope, const Throttling &throttling, const std::optional<std::string> &queue = {});
 /* In this queue, the scope does not take these types (sorted): they have handlers there. After limit_scope(). */
 void leave_to_handlers(Scope &scope, const std::string &queue, std::span<const std::string> types);
 /* In queues that are not allowed, only the types in "elsewhere" (sorted) remain. */
 void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere = {});
-/* Of a call of claim(): these types, or all that no handler serves; of one queue, or of all that the caller may have. */
+/*
+ * Of a call of claim(): these types, or all that no handler serves; of one queue, or of all that the caller may have.
+ */
 Scope scope_of_claim(const std::optional<std::vector<std::string>> &types, const std::optional<std::string> &queue,
 					 Queues allowed, const Conditions &conditions, std::span<const store::HandledType> handled_types);
 

@@ -1,5 +1,6 @@
 /*
- * task_graph.hpp -- tasks that wait for each other, as enqueue_flow() adds them: which they are, and how they are linked.
+ * task_graph.hpp -- tasks that wait for each other, as enqueue_flow() adds them: which they are, and how they are
+ * linked.
  *
  * C++ region; throws Error 22023 for what people wrote.
  */
@@ -27,8 +28,8 @@ struct TaskGraph {
 	/* Finds the tasks that others name, and refuses what could never run. Before it is added. */
 	void link();
 	/*
-	 * Adds the tasks, and what they wait for. "allowed": the queues in which they may be; "reached": those whose tasks they may
-	 * wait for, beside the role's own. Needs a Session.
+	 * Adds the tasks, and what they wait for. "allowed": the queues in which they may be; "reached": those whose tasks
+	 * they may wait for, beside the role's own. Needs a Session.
 	 */
 	std::vector<store::Added> add(const Queues &allowed, const Queues &reached, const std::string &role);
 	/* Announces what was added. */

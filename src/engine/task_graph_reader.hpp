@@ -1,6 +1,6 @@
 /*
- * task_graph_reader.hpp -- reads the graph of tasks that is passed to enqueue_flow() as jsonb. C++ region; throws Error 22023
- * for what people wrote.
+ * task_graph_reader.hpp -- reads the graph of tasks that is passed to enqueue_flow() as jsonb. C++ region; throws Error
+ * 22023 for what people wrote.
  */
 #pragma once
 
@@ -8,7 +8,9 @@
 
 namespace jobqueue {
 
-/* The graph is linked; its tasks have no creator yet, and a payload of 0 where none was given. Outside of any Session. */
+/*
+ * The graph is linked; its tasks have no creator yet, and a payload of 0 where none was given. Outside of any Session.
+ */
 TaskGraph read_task_graph(Datum json);
 
 } // namespace jobqueue

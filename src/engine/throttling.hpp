@@ -1,6 +1,6 @@
 /*
- * throttling.hpp -- what decides which tasks may begin, and in what order: pauses, limits on how many run and how fast they
- * begin (by queue, type and group), weights and aging. Read with the configuration; counted in shared/admission.
+ * throttling.hpp -- what decides which tasks may begin, and in what order: pauses, limits on how many run and how fast
+ * they begin (by queue, type and group), weights and aging. Read with the configuration; counted in shared/admission.
  *
  * C++ region; what reads tables needs a Session.
  */

@@ -125,8 +125,8 @@ static void be_under_postmaster(int, Datum) {
 /*
  * Standalone backends skip the check for LOGIN, and nothing else in InitializeSessionUserId() looks at the flag. But a
  * process that ends while it is false does not tell the postmaster that it has left everything in order, and that takes
- * it for a crash. So whatever can be waited for, or be missing, is seen to before: nobody can drop the role, or lock its
- * catalog, until our transaction ends. What can still fail (memory) puts the flag back on its way out.
+ * it for a crash. So whatever can be waited for, or be missing, is seen to before: nobody can drop the role, or lock
+ * its catalog, until our transaction ends. What can still fail (memory) puts the flag back on its way out.
  */
 static void authenticate_without_login(Oid role) {
 	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
@@ -276,7 +276,9 @@ bool holds_lock_on(Oid table) {
 
 void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++) {
-		/* Only we ourselves add locks of ours, but for those that others move here from the fast path: they can wait. */
+		/*
+		 * Only we ourselves add locks of ours, but for those that others move here from the fast path: they can wait.
+		 */
 #if PG_VERSION_NUM >= 160000
 		dlist_head *list = &MyProc->myProcLocks[i];
 		if (dlist_is_empty(list))

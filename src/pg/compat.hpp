@@ -43,12 +43,14 @@ void connect_as_superuser(Oid database);
 /* Is it one of pg_timezone_names, in whatever case? Those among them that have leap seconds are not told apart. */
 bool is_time_zone_name(const char *name);
 
-/* Pins search_path to pg_catalog. "level" is for unpin, which is skipped when an error is under way: abort undoes it. */
+/*
+ * Pins search_path to pg_catalog. "level" is for unpin, which is skipped when an error is under way: abort undoes it.
+ */
 int pin_search_path();
 void unpin_search_path(int level);
 /*
- * From 17 on, what a trigger does that somebody has attached to our tables, SET search_path, lasts until unpin. Then the
- * path must be pinned again. noexcept.
+ * From 17 on, what a trigger does that somebody has attached to our tables, SET search_path, lasts until unpin. Then
+ * the path must be pinned again. noexcept.
  */
 bool search_path_is_pinned() noexcept;
 void pin_search_path_again();
@@ -56,7 +58,10 @@ void pin_search_path_again();
 /* As the setting does it, without making it one that has been set. "value" is a SyncCommitLevel. noexcept. */
 void set_synchronous_commit(int value) noexcept;
 
-/* The setting transaction_timeout in milliseconds, 0 = none; and turned off, whoever sets it for server, database or role. */
+/*
+ * The setting transaction_timeout in milliseconds, 0 = none; and turned off, whoever sets it for server, database or
+ * role.
+ */
 int transaction_timeout() noexcept;
 void pin_transaction_timeout();
 

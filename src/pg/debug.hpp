@@ -1,6 +1,6 @@
 /*
- * debug.hpp -- is anybody interested in debug messages? Asked before one is made, so that it costs one comparison or two
- * where nobody is. noexcept, any region.
+ * debug.hpp -- is anybody interested in debug messages? Asked before one is made, so that it costs one comparison or
+ * two where nobody is. noexcept, any region.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
  * leftovers.hpp -- what the code that ran in a subtransaction has left in the transaction around it, and what holding
- * on to it does to others. C region; used between the tasks of a group.
+ * on to it does to others. C region; used between the tasks of a fused batch.
  */
 #pragma once
 

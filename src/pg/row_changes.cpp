@@ -70,8 +70,9 @@ static bool may_be_held(const RowChanges &changes) {
 }
 
 /*
- * An update that does not wait is for rows that nobody holds: of another one a server with assertions says that this cannot
- * be. Here it may be all the same if somebody has just come; and then there is no such server, for there each is locked.
+ * An update that does not wait is for rows that nobody holds: of another one a server with assertions says that this
+ * cannot be. Here it may be all the same if somebody has just come; and then there is no such server, for there each is
+ * locked.
  */
 #ifdef USE_ASSERT_CHECKING
 static constexpr bool lock_each = true;

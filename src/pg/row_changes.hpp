@@ -1,6 +1,6 @@
 /*
- * row_changes.hpp -- updates and deletes rows by their places: what the statement would leave behind, new version, index
- * entries, WAL, without what the executor does for each row on the way there. Used for claims from outside
+ * row_changes.hpp -- updates and deletes rows by their places: what the statement would leave behind, new version,
+ * index entries, WAL, without what the executor does for each row on the way there. Used for claims from outside
  * (engine/store/held_claims.cpp).
  *
  * C region.
@@ -32,9 +32,9 @@ RowChanges begin_row_changes(Relation table);
 /* Fetches the newest version of the row at this tid into "values" and "nulls", if there is one. */
 bool fetch_row(RowChanges &changes, const ItemPointerData &tid);
 /*
- * "values" and "nulls" replace the row that was fetched. They satisfy the constraints. The new version is allocated in the
- * current memory context, and says where it is; null if somebody else has changed the row or holds a lock on it, for
- * which it does not wait. "locked": this transaction holds that lock.
+ * "values" and "nulls" replace the row that was fetched. They satisfy the constraints. The new version is allocated in
+ * the current memory context, and says where it is; null if somebody else has changed the row or holds a lock on it,
+ * for which it does not wait. "locked": this transaction holds that lock.
  */
 HeapTuple update_row(RowChanges &changes, bool locked);
 /* The row that was fetched is deleted; false if somebody has changed it in the meantime. Waits for who is about to. */

@@ -136,7 +136,9 @@ void Worker::perform(std::span<const store::Attempt> tasks, HandlerTime &time) {
 	});
 }
 
-/* The error as the handler raised it, with the task in its context. Long contexts, of statements, would fill the log. */
+/*
+ * The error as the handler raised it, with the task in its context. Long contexts, of statements, would fill the log.
+ */
 void Worker::report_failure(const store::Attempt &task, const PgError &error, const std::string &message) {
 	const ErrorData &data = error.data();
 	const char *const reason = message.c_str();
@@ -277,8 +279,8 @@ bool Worker::process_alone(const store::Attempt &task) {
 }
 
 /*
- * What was claimed together. If it fails together, it is tried in halves, until the culprit is alone and charged for it.
- * True if all of it succeeded at once.
+ * What was claimed together. If it fails together, it is tried in halves, until the culprit is alone and charged for
+ * it. True if all of it succeeded at once.
  */
 bool Worker::process(std::span<const store::Attempt> tasks) {
 	if (tasks.size() == 1)
@@ -309,7 +311,9 @@ bool Worker::process(std::span<const store::Attempt> tasks) {
 	return false;
 }
 
-/* Of tasks that were to be completed together: those that nobody has locked once more, the others when they are free. */
+/*
+ * Of tasks that were to be completed together: those that nobody has locked once more, the others when they are free.
+ */
 void Worker::process_unlocked(std::span<const store::Attempt> tasks) {
 	std::vector<int64> ids;
 	for (const store::Attempt &task : tasks)

@@ -1,9 +1,9 @@
 /*
- * fused_batch.cpp -- how a worker claims, and what it runs together: short tasks are fused, so that many share one transaction,
- * under their row locks alone, each in a subtransaction of its own. See worker.hpp. C++ region.
+ * fused_batch.cpp -- how a worker claims, and what it runs together: short tasks are fused, so that many share one
+ * transaction, under their row locks alone, each in a subtransaction of its own. See worker.hpp. C++ region.
  *
- * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a fused batch undoes
- * that task, or all of them, charges nobody, and is tried again alone.
+ * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a fused batch
+ * undoes that task, or all of them, charges nobody, and is tried again alone.
  */
 #include "engine/store/attempts.hpp"
 #include "engine/store/candidates.hpp"
@@ -35,7 +35,7 @@ namespace {
 
 /* Thrown out of a task of a fused batch, which is then rolled back and run alone. */
 struct NotForFusing : std::exception {};
-/* Thrown out of a group whose tasks are not what they were. */
+/* Thrown out of a fused batch whose tasks are not what they were. */
 struct FusedBatchSpoilt : std::exception {};
 
 } // namespace
@@ -179,7 +179,10 @@ std::vector<FusedTask> Worker::first_fused(const Locked &locked) {
 							!task.group.empty()};
 		fused.push_back(std::move(member));
 	}
-	/* What they are given outlives the visit to the tables, but not the transaction: no need to fetch what lies outside. */
+	/*
+	 * What they are given outlives the visit to the tables, but not the transaction: no need to fetch what lies
+	 * outside.
+	 */
 	MemoryContext context = context_;
 	guard([&fused, context] {
 		MemoryContext caller = MemoryContextSwitchTo(context);
@@ -193,7 +196,9 @@ std::vector<FusedTask> Worker::first_fused(const Locked &locked) {
 	return fused;
 }
 
-/* One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a fused batch. */
+/*
+ * One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a fused batch.
+ */
 void Worker::run_members(std::span<FusedTask> members, FusedTime &time, bool holds_locks) {
 	const store::Function &function = handlers_[members[0].handler].function;
 	MemoryContextSwitchTo(fused_context_);
@@ -369,7 +374,7 @@ void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, Fus
 
 	const OwnSettings own;
 	const Session session(owner_, Session::Writes::always);
-	const std::span<const store::Candidate> tasks = locked.tasks; /* the group is the first of them */
+	const std::span<const store::Candidate> tasks = locked.tasks; /* the batch is the first of them */
 	finish_fused(fused, tasks);
 	if (alone)
 		taken.claimed = begin(tasks.subspan(*alone, 1));
@@ -378,8 +383,9 @@ void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, Fus
 }
 
 /*
- * Takes what is next: locks as many tasks as should fit into a fused batch, runs those that may run together, and finishes
- * them, all in one transaction. A task that must run alone, or a batch, is claimed in it instead, and returned.
+ * Takes what is next: locks as many tasks as should fit into a fused batch, runs those that may run together, and
+ * finishes them, all in one transaction. A task that must run alone, or a batch, is claimed in it instead, and
+ * returned.
  */
 Worker::Taken Worker::take() {
 	Taken taken;

@@ -128,7 +128,9 @@ bool at_exit() noexcept {
 	record_idle(worker);
 	const WorkerEnd end = how_it_ends();
 	const bool by_own_error = end == WorkerEnd::own_error;
-	/* A task of a group that did not respond has not had the time it may have: it gets that when it runs alone. */
+	/*
+	 * A task of a fused batch that did not respond has not had the time it may have: it gets that when it runs alone.
+	 */
 	const bool out_of_fused_batch = is_fused && interrupts::overdue();
 	const bool at_fault = !interrupts::told_to_end() && !by_own_error;
 	if (task_id != 0 && !out_of_fused_batch) {

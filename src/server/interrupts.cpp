@@ -29,7 +29,7 @@ static constinit int64 transaction_limit = 0;
 static constinit SteadyTime attempt_until = 0, transaction_until = 0; /* of the two clocks that run */
 static constinit bool has_time = false;								  /* there is a HandlerTime */
 
-/* Of the handler that runs in a group. */
+/* Of the handler that runs in a fused batch. */
 static volatile SteadyTime fused_task_began = 0;
 static volatile sig_atomic_t fused_holds_locks = false;
 static volatile sig_atomic_t fused_waited = false; /* at the latest tick, for a lock */
@@ -37,7 +37,7 @@ static volatile sig_atomic_t fused_interrupted = false;
 static volatile sig_atomic_t fused_overdue = false; /* the scheduler watches it */
 
 static constexpr int tick_ms = 4;
-/* A task of a group may take so many times what the whole group should. */
+/* A task of a fused batch may take so many times what the whole batch should. */
 static constexpr int64 patience = 20;
 
 void set_transaction_limit(int64 limit_us) noexcept {
@@ -78,7 +78,7 @@ static void on_overdue(int signal) {
 	die(signal);
 }
 
-/* As statement_timeout does it; who has started processes of its own is in their group. */
+/* As statement_timeout does it; a handler that has started processes is in one process group with them. */
 static void interrupt_handler() {
 	pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(steady_now()));
 	kill(MyProcPid, SIGINT);
@@ -153,8 +153,8 @@ static void begin_transaction_time() {
 }
 
 /*
- * The time is that of handlers, and of what they defer to the commit; the commit itself, which may wait for a standby, is
- * ours. A procedure goes on after it.
+ * The time is that of handlers, and of what they defer to the commit; the commit itself, which may wait for a standby,
+ * is ours. A procedure goes on after it.
  */
 static void at_transaction_event(XactEvent event, void *) {
 	static bool resumes = false;

@@ -19,7 +19,10 @@ void register_timeouts();
 /* The process ends: from now on no clock writes into its slot, which may soon be another's. */
 void leave() noexcept;
 
-/* A limit of the role, beside those of tasks and types: transaction_timeout, which counts from each transaction's start. */
+/*
+ * A limit of the role, beside those of tasks and types: transaction_timeout, which counts from each transaction's
+ * start.
+ */
 void set_transaction_limit(int64 limit_us) noexcept;
 int64 transaction_limit_us() noexcept;
 
@@ -27,8 +30,8 @@ int64 transaction_limit_us() noexcept;
 bool timed_out() noexcept;
 bool transaction_timed_out() noexcept;
 /*
- * While none of a handler's code runs: a wait of ours for a row, with a lock_timeout, took too long. Forgotten when it is
- * asked.
+ * While none of a handler's code runs: a wait of ours for a row, with a lock_timeout, took too long. Forgotten when it
+ * is asked.
  */
 bool row_was_locked() noexcept;
 /* Why the process ends, if it does. */
@@ -48,7 +51,10 @@ public:
 	HandlerTime &operator=(const HandlerTime &) = delete;
 	/* Before it is destroyed: nothing interrupts what follows. */
 	void end() noexcept;
-	/* The handler has returned, and we do our part; then comes what it has deferred to the commit, in the time it has left. */
+	/*
+	 * The handler has returned, and we do our part; then comes what it has deferred to the commit, in the time it has
+	 * left.
+	 */
 	void pause() noexcept;
 	void resume() noexcept;
 
@@ -58,8 +64,8 @@ private:
 };
 
 /*
- * A group of tasks runs. Each is interrupted where it takes far longer than tasks of a group may, and each but the first
- * where it waits for a lock longer than a few milliseconds: the locks of those before are held meanwhile.
+ * A fused batch runs. Each task is interrupted where it takes far longer than tasks of such a batch may, and each but
+ * the first where it waits for a lock longer than a few milliseconds: the locks of those before are held meanwhile.
  */
 class FusedTime {
 public:
@@ -73,7 +79,7 @@ public:
 	/* It is over. False if it was interrupted, whatever it made of that. */
 	bool end() noexcept;
 
-	/* No task that may take this long belongs into a group. */
+	/* A task that may take this long is not fused. */
 	static int64 longest_us() noexcept;
 };
 

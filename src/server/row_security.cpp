@@ -1,7 +1,7 @@
 /*
- * row_security.cpp -- see row_security.hpp. The tables have row-level security, and no policies in the catalog: pg_dump would
- * save those of an extension's tables as if they were the user's, and a restore would fail on them. They are made here, for
- * the role that asks; where the library is not loaded, nobody but the owner sees a row.
+ * row_security.cpp -- see row_security.hpp. The tables have row-level security, and no policies in the catalog: pg_dump
+ * would save those of an extension's tables as if they were the user's, and a restore would fail on them. They are made
+ * here, for the role that asks; where the library is not loaded, nobody but the owner sees a row.
  *
  * The hook is C, behind boundary().
  */

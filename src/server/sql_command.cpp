@@ -1,12 +1,12 @@
 /*
- * sql_command.cpp -- how a worker runs an SQL command, which is a task without handler: checks that it is genuine, runs it
- * as the role that the worker is connected as, in its session, and records what came of it. See worker.hpp and
+ * sql_command.cpp -- how a worker runs an SQL command, which is a task without handler: checks that it is genuine, runs
+ * it as the role that the worker is connected as, in its session, and records what came of it. See worker.hpp and
  * engine/sql_command.hpp. C++ region; what deals with statements and portals is C.
  *
- * A command runs in the transaction that completes the task, so that both happen, or neither. Some commands refuse that:
- * VACUUM, CREATE INDEX CONCURRENTLY, ALTER SYSTEM ... Which ones can depend on the objects they are about, so PostgreSQL
- * itself is asked: they raise 25001 before they have done anything, are rolled back, and run again as a client would run
- * them, outside of any transaction of ours. The task is then completed in another one: at least once.
+ * A command runs in the transaction that completes the task, so that both happen, or neither. Some commands refuse
+ * that: VACUUM, CREATE INDEX CONCURRENTLY, ALTER SYSTEM ... Which ones can depend on the objects they are about, so
+ * PostgreSQL itself is asked: they raise 25001 before they have done anything, are rolled back, and run again as a
+ * client would run them, outside of any transaction of ours. The task is then completed in another one: at least once.
  *
  * CALL and DO may commit, and are given the chance, as procedures are: they run at the top level in our transaction.
  */
@@ -133,7 +133,7 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 	const store::Attempt *const attempt = &task;
 	const std::span<const store::Attempt *const> tasks(&attempt, 1);
 	const auto *const context_tasks = &tasks;
-	latest_is_procedure_ = true; /* never in a group */
+	latest_is_procedure_ = true; /* never fused */
 	latest_takes_row_ = false;
 	latest_run_us_ = 0;
 	std::string command;

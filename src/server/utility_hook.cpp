@@ -1,7 +1,7 @@
 /*
  * utility_hook.cpp -- commands that get into the way of our processes: those that need a database without connections,
- * or lock all of our tables, get them out of it first (if the caller may run them at all); those that bring new databases
- * tell the launcher; those that would break our tables are refused (own_objects).
+ * or lock all of our tables, get them out of it first (if the caller may run them at all); those that bring new
+ * databases tell the launcher; those that would break our tables are refused (own_objects).
  *
  * C region throughout.
  */

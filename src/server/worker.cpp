@@ -344,9 +344,9 @@ static void leave(int, Datum arg) {
 		wake_scheduler(home);
 	}
 	for (DatabaseSlot &other : database_slots())
-		if (pg_atomic_read_u64(&other.hungry_since) != 0)
+		if (pg_atomic_read_u64(&other.role_waiting_since) != 0)
 			wake_scheduler(&other);
-	if (pg_atomic_read_u64(&shared()->launcher_hungry_since) != 0)
+	if (pg_atomic_read_u64(&shared()->launcher_waiting_since) != 0)
 		wake_launcher();
 }
 

@@ -1,9 +1,9 @@
 /*
  * worker.hpp -- a worker: connected as one role for life, it claims that role's tasks and runs their handlers.
  *
- * worker.cpp is its life as a process, fused_batch.cpp how it claims and what it runs together, attempt.cpp what it runs alone,
- * sql_command.cpp what is no handler but an SQL command.
- * C++ region. Our own statements run in a Session, as the extension's owner; handlers never do.
+ * worker.cpp is its life as a process, fused_batch.cpp how it claims and what it runs together, attempt.cpp what it
+ * runs alone, sql_command.cpp what is no handler but an SQL command. C++ region. Our own statements run in a Session,
+ * as the extension's owner; handlers never do.
  */
 #pragma once
 
@@ -43,7 +43,7 @@ struct Unrecorded {
 	QueryCompletion completion = {}; /* of an SQL command that cannot be undone */
 };
 
-/* A task of a group, from its lock to the commit. */
+/* A task of a fused batch, from its lock to the commit. */
 struct FusedTask {
 	store::Attempt attempt;
 	ItemPointerData tid;
@@ -134,7 +134,8 @@ private:
 	MemoryContext fused_context_;
 	Oid owner_ = InvalidOid;
 	Oid extension_ = InvalidOid;
-	Oid other_leaf_ = InvalidOid; /* of tasks, which only who looks at all of tasks locks while a group runs */
+	Oid other_leaf_ =
+		InvalidOid; /* a leaf of tasks that nobody locks during a fused batch, but for those who look at all of tasks */
 	uint64 configuration_ = 0;
 	uint64 roles_ = 0;
 	std::string token_;
@@ -147,7 +148,7 @@ private:
 	std::map<std::string, KnownFunction, std::less<>> functions_; /* by signature */
 	FusedBatchSize fused_size_;
 	int batch_wanted_ = 1;					  /* of tasks to lock, for the sake of a batch handler */
-	std::optional<std::string> suspect_type_; /* failed in a group, and runs alone now */
+	std::optional<std::string> suspect_type_; /* failed in a fused batch, and runs alone now */
 	std::optional<PgError> interrupt_;		  /* somebody interrupted it there: that holds, it does not run again */
 	std::vector<Unrecorded> unrecorded_;
 	SteadyTime next_record_ = 0;			   /* when they are tried again */

@@ -1,5 +1,4 @@
-# No line is longer than 120 columns, with tabs of four, in the SQL, the scripts and the tests. In src/*.cpp and *.hpp,
-# clang-format takes care of code.
+# No line is longer than 120 columns, with tabs of four, in the sources, the SQL, the scripts and the tests.
 use strict;
 use warnings;
 use FindBin;
@@ -11,7 +10,8 @@ chdir "$FindBin::Bin/../.." or die "$!\n";
 my $except = qr{^expected/|/expected/|^test/cron/expressions\.txt$|\.(?:svg|json|png)$|/results/|/node_modules/};
 
 my @files = grep { -f && !/$except/ }
-	glob('src/sql/*.sql sql/* scripts/* examples/*.ts test/* test/*/* test/*/*/* test/*/*/*/*');
+	glob('src/*.?pp src/*/*.?pp src/*/*/*.?pp src/sql/*.sql sql/* scripts/* examples/*.ts'),
+	glob('test/* test/*/* test/*/*/* test/*/*/*/*');
 ok(@files > 100, 'there are files');
 for my $file (@files) {
 	open my $in, '<:encoding(UTF-8)', $file or die "$file: $!\n";

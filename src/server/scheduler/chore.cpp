@@ -3,6 +3,8 @@
  */
 #include "server/scheduler/chore.hpp"
 
+#include "pg/debug.hpp"
+
 namespace jobqueue::scheduler {
 
 void Chore::poll() noexcept {
@@ -33,7 +35,7 @@ void Chore::run() {
 	asked_at_ = never; /* the step may ask for another one */
 	progress_ = step();
 	ran_at_ = steady_now();
-	if (message_level_is_interesting(DEBUG3)) {
+	if (is_debugging(DEBUG3)) {
 		const int64 took = ran_at_ - began;
 		guard([this, took] {
 			elog(DEBUG3, "jobqueue scheduler: %s: %s, " INT64_FORMAT " us", name_, text_of(progress_), took);

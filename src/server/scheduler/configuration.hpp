@@ -1,6 +1,6 @@
 /*
- * configuration.hpp -- what the tables say of the work here: is this database ours, which roles have handlers, under which
- * limits. C++ region.
+ * configuration.hpp -- what the tables say of the work here: is this database ours, which roles have handlers, under
+ * which limits. C++ region.
  */
 #pragma once
 
@@ -20,8 +20,8 @@ public:
 	/* Has it changed since it was read, or should a failed reading be tried again? "polls": it is read in any case. */
 	bool is_due(bool polls) const noexcept;
 	/*
-	 * Reads it, and gives it to the worker pool. A state if there is nothing to run here for now: then the process ends.
-	 * Where it cannot be read, things go on as they were, until it can.
+	 * Reads it, and gives it to the worker pool. A state if there is nothing to run here for now: then the process
+	 * ends. Where it cannot be read, things go on as they were, until it can.
 	 */
 	std::optional<SchedulerState> read();
 	/* When a failed reading is tried again; never, if the latest one has not failed. */

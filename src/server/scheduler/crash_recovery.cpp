@@ -39,8 +39,8 @@ void CrashRecovery::leave() noexcept {
 }
 
 /*
- * Charged before anything can run them again, and on disk before they are forgotten. To charge one twice does no harm: its
- * claim is over then.
+ * Charged before anything can run them again, and on disk before they are forgotten. To charge one twice does no harm:
+ * its claim is over then.
  */
 bool CrashRecovery::charge_suspects() {
 	Suspect suspect;

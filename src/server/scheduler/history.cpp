@@ -57,8 +57,8 @@ Progress History::empty(bool turn) {
 }
 
 /*
- * Without waiting for a lock, behind which others would wait; but where reader follows upon reader there is never a moment
- * without one. Then it waits a little, now and then.
+ * Without waiting for a lock, behind which others would wait; but where reader follows upon reader there is never a
+ * moment without one. Then it waits a little, now and then.
  */
 bool History::truncate(bool turn) {
 	const char *const what = "empty a leaf of the history";

@@ -188,8 +188,9 @@ TimestampTz Scheduler::back_at(Unfinished unfinished) const {
 }
 
 /*
- * May the process end? It notes when it must be back. One that is asked to make room for others has looked at everything
- * once, and may end whatever there is to do: it comes back when it is its turn, and workers do without it meanwhile.
+ * May the process end? It notes when it must be back. One that is asked to make room for others has looked at
+ * everything once, and may end whatever there is to do: it comes back when it is its turn, and workers do without it
+ * meanwhile.
  */
 bool Scheduler::may_retire() {
 	const Unfinished unfinished = this->unfinished();
@@ -283,7 +284,7 @@ void leave(int, Datum arg) {
 		pg_atomic_write_u32(&slot->scheduler_pid, 0);
 		pg_atomic_write_u32(&slot->scheduler_procno, static_cast<uint32>(no_procno));
 		pg_atomic_write_u32(&slot->retire, 0);
-		pg_atomic_write_u64(&slot->hungry_since, 0);
+		pg_atomic_write_u64(&slot->role_waiting_since, 0);
 		if (scheduler_state(slot) == SchedulerState::running || scheduler_state(slot) == SchedulerState::starting)
 			pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
 	}

@@ -20,8 +20,9 @@ public:
 	explicit ServedDatabase(DatabaseSlot *database_slot) : slot(database_slot) {}
 
 	/*
-	 * Runs fn in a transaction, as superuser, or in a Session of the extension's owner, in which nothing is deferred to the
-	 * commit. Returns what went wrong. Throws where the extension has been dropped: then there is nothing to try again.
+	 * Runs fn in a transaction, as superuser, or in a Session of the extension's owner, in which nothing is deferred to
+	 * the commit. Returns what went wrong. Throws where the extension has been dropped: then there is nothing to try
+	 * again.
 	 */
 	template <typename Fn> std::optional<PgError> try_as_superuser(Fn &&fn, Durability = Durability::asynchronous);
 	template <typename Fn> std::optional<PgError> try_in_session(Fn &&fn, Durability = Durability::asynchronous);
