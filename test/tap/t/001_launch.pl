@@ -123,5 +123,17 @@ is(unexpected_in_log($node, qr/no process for a worker/), '', 'nothing unexpecte
 cmp_ok(scalar(log_matches($node, qr/no process for a worker/)), '<=', 10,
 	'a shortage of slots is not reported over and over');
 
+# Why nothing happens can be seen.
+$node->safe_psql('postgres', 'ALTER SYSTEM SET log_min_messages = debug3');
+$node->reload;
+$offset = log_size($node);
+$node->safe_psql('app1', "SELECT jobqueue.pause_queue('default'); SELECT jobqueue.enqueue('note')");
+for ([ qr/queue "default" is skipped: it is paused/, 'a queue that is skipped' ],
+	[ qr/jobqueue scheduler: look for work: done/, 'a step of a chore' ])
+{
+	my ($message, $name) = @$_;
+	ok(wait_for(sub { log_matches($node, $message, $offset) }), "debug messages: $name");
+}
+
 $node->stop;
 done_testing();

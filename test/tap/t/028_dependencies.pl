@@ -243,9 +243,8 @@ wait_sql($node, 'app', 'SELECT string_agg(name, $$ $$ ORDER BY n) FROM ran JOIN 
 
 # Dump and restore
 sql(q{SELECT jobqueue.pause_queue('default'); TRUNCATE ran, names;
-	INSERT INTO names SELECT * FROM }
-		. q{jobqueue.enqueue_flow('{"a": {"type": "step"}, "b": {"type": "step", "after": ["a"]}, }
-		. q{"c": {"type": "step", "after": ["a", "b"]}}')});
+	INSERT INTO names SELECT * FROM jobqueue.enqueue_flow('{"a": {"type": "step"},
+		"b": {"type": "step", "after": ["a"]}, "c": {"type": "step", "after": ["a", "b"]}}')});
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $node->basedir . '/app.dump', $node->connstr('app') ], 'dump');
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'pg_restore', '-d', $node->connstr('copy'), $node->basedir . '/app.dump' ], 'restore');
