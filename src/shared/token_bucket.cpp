@@ -19,6 +19,14 @@ constexpr TokenBucket taken_at(int64 now, int count, const Rate &rate, TokenBuck
 	return bucket;
 }
 
+/* Takes the next token as soon as there is one; says when. */
+constexpr int64 take_next(TokenBucket &bucket, const Rate &rate, int64 now) {
+	if (bucket.tokens(rate, now) == 0)
+		now = bucket.next_token_at(rate);
+	bucket.take(rate, now);
+	return now;
+}
+
 /*
  * Takes each token as soon as there is one, and begins what it is for as late as it may. How many begin in the fullest
  * period of this length?
@@ -29,9 +37,7 @@ constexpr int most_begun_in(int64 period, const Rate &rate) {
 	TokenBucket bucket;
 	int64 now = start;
 	for (int i = 0; i < count; i++) {
-		if (bucket.tokens(rate, now) == 0)
-			now = bucket.next_token_at(rate);
-		bucket.take(rate, now);
+		now = take_next(bucket, rate, now);
 		begun[i] = now + (i % 2 == 0 ? TokenBucket::head_start_ns(rate) : 0);
 	}
 	int most = 0;
@@ -48,11 +54,8 @@ constexpr int most_begun_in(int64 period, const Rate &rate) {
 constexpr int64 time_for(int count, const Rate &rate) {
 	TokenBucket bucket;
 	int64 now = start;
-	for (int i = 0; i < count; i++) {
-		if (bucket.tokens(rate, now) == 0)
-			now = bucket.next_token_at(rate);
-		bucket.take(rate, now);
-	}
+	for (int i = 0; i < count; i++)
+		now = take_next(bucket, rate, now);
 	return now - start;
 }
 

@@ -16,8 +16,23 @@ inline constexpr int64 step_us = 10 * USECS_PER_SEC / 1000;
 /* What has failed is tried again after this, and later ever more rarely. */
 inline constexpr int64 shortest_retry_us = USECS_PER_SEC / 10;
 inline constexpr int64 longest_retry_us = 5 * USECS_PER_SEC;
-/* A pass over everything, which nobody waits for, takes at most one part in so many of the time. */
-inline constexpr int64 pass_share = 50;
+
+/* A pass over everything, which nobody waits for, in steps: it takes at most one part in fifty of the time. */
+class FullPass {
+public:
+	bool is_due() const noexcept { return steady_now() >= next_; }
+	/* A step of it has begun then, and ends now. */
+	void worked_since(SteadyTime began) noexcept { took_us_ += steady_now() - began; }
+	/* It has seen everything. */
+	void end() noexcept { next_ = steady_now() + share * std::exchange(took_us_, 0); }
+	/* The next one begins at once. */
+	void ask() noexcept { next_ = at_once; }
+
+private:
+	static constexpr int64 share = 50;
+	int64 took_us_ = 0;
+	SteadyTime next_ = at_once;
+};
 
 /* The earlier one of two times, one of each clock. */
 struct DueTime {
@@ -114,9 +129,20 @@ protected:
 	 * Session.
 	 */
 	template <typename Run, typename Look> Progress batch_step(Run &&run, Look &&look);
+	/* Short transactions, as many as a step has time for. */
+	template <typename Once> static Progress repeat(Once &&once);
 
 	SetAside aside_;
 };
+
+template <typename Once> Progress BatchChore::repeat(Once &&once) {
+	const SteadyTime began = steady_now();
+	Progress progress;
+	do
+		progress = once();
+	while (progress == Progress::more && steady_now() - began < step_us / 2);
+	return progress;
+}
 
 template <typename Run, typename Look> Progress BatchChore::batch_step(Run &&run, Look &&look) {
 	const SteadyTime began = steady_now();

@@ -108,20 +108,19 @@ void DependencyResolution::leave() noexcept {
 
 Progress DependencySweep::step() {
 	const SteadyTime began = steady_now();
-	if (began < next_pass_)
+	if (!pass_.is_due())
 		return Progress::done;
 	if (!swept_) {
 		resolution_.look_at_all();
-		pass_us_ = 0;
 		swept_ = -1;
 		return Progress::more;
 	}
 	const Progress progress = sweep();
-	pass_us_ += steady_now() - began;
+	pass_.worked_since(began);
 	if (progress != Progress::done)
 		return progress;
 	swept_.reset();
-	next_pass_ = steady_now() + pass_share * pass_us_;
+	pass_.end();
 	resolution_.narrow_bounds();
 	return progress;
 }

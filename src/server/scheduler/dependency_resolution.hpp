@@ -52,8 +52,7 @@ private:
 
 	DependencyResolution &resolution_;
 	std::optional<int64> swept_; /* the pass that is under way has come to this task */
-	int64 pass_us_ = 0;			 /* and has taken so long */
-	SteadyTime next_pass_ = at_once;
+	FullPass pass_;
 };
 
 } // namespace jobqueue::scheduler

@@ -16,12 +16,7 @@ void DueTasks::time_was_announced(TimestampTz at) noexcept {
 }
 
 Progress DueTasks::step() {
-	const SteadyTime began = steady_now();
-	Progress progress;
-	do
-		progress = promote();
-	while (progress == Progress::more && steady_now() - began < step_us / 2);
-	return progress;
+	return repeat([this] { return promote(); });
 }
 
 Progress DueTasks::promote() {

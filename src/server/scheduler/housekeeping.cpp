@@ -42,13 +42,14 @@ Progress ExpiredKeys::step() {
 
 Progress RunningCounts::step() {
 	const SteadyTime began = steady_now();
-	if (began < next_pass_)
+	if (!pass_.is_due())
 		return Progress::done;
 	const bool done = db_.attempt(name(), [this] {
 		db_.conditions.throttling.make_ready(db_.slot, db_.conditions.configuration, nullptr);
 		db_.conditions.throttling.correct_counts();
 	});
-	next_pass_ = steady_now() + pass_share * (steady_now() - began);
+	pass_.worked_since(began);
+	pass_.end();
 	if (Held held; was_without_room(&held))
 		warn_of_room(held);
 	return done ? Progress::done : Progress::failed;
@@ -84,7 +85,7 @@ static void announce_head(const store::LaneHead &head) {
 
 Progress UnannouncedTasks::step() {
 	const SteadyTime began = steady_now();
-	if (began < next_pass_)
+	if (!pass_.is_due())
 		return Progress::done;
 	const int most = queues_.get();
 	int found = 0;
@@ -98,9 +99,8 @@ Progress UnannouncedTasks::step() {
 	});
 	if (!done)
 		return Progress::failed;
-	const SteadyTime now = steady_now();
-	queues_.took(now - began, found == most);
-	pass_us_ += now - began;
+	queues_.took(steady_now() - began, found == most);
+	pass_.worked_since(began);
 	if (found == most)
 		return Progress::more;
 	after_.clear();
@@ -108,7 +108,7 @@ Progress UnannouncedTasks::step() {
 	if (grouped_)
 		return Progress::more;
 	wake_workers(MyDatabaseId, 0);
-	next_pass_ = now + pass_share * std::exchange(pass_us_, 0);
+	pass_.end();
 	return Progress::done;
 }
 

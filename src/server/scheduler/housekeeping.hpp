@@ -52,7 +52,7 @@ private:
 	Progress step() override;
 	void warn_of_room(const Held &held);
 
-	SteadyTime next_pass_ = at_once;
+	FullPass pass_;
 };
 
 /* Announces the first task of each queue and priority, for those that nobody announced; some queues in each step. */
@@ -67,8 +67,7 @@ private:
 	bool grouped_ = false; /* the pass that is under way looks at lanes of groups */
 	std::string after_;	   /* and has come to this queue */
 	BatchSize queues_{1};
-	int64 pass_us_ = 0; /* it has taken so long */
-	SteadyTime next_pass_ = at_once;
+	FullPass pass_;
 };
 
 } // namespace jobqueue::scheduler

@@ -12,12 +12,7 @@ namespace jobqueue::scheduler {
 static constexpr int64 locked_again_us = USECS_PER_SEC;
 
 Progress Leases::step() {
-	const SteadyTime began = steady_now();
-	Progress progress;
-	do
-		progress = expire();
-	while (progress == Progress::more && steady_now() - began < step_us / 2);
-	return progress;
+	return repeat([this] { return expire(); });
 }
 
 Progress Leases::expire() {

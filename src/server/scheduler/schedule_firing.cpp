@@ -46,13 +46,13 @@ Progress ScheduleFiring::step() {
 }
 
 void ScheduleCorrection::clock_was_set() noexcept {
-	next_pass_ = at_once;
+	pass_.ask();
 	ask();
 }
 
 Progress ScheduleCorrection::step() {
 	const SteadyTime began = steady_now();
-	if (began < next_pass_)
+	if (!pass_.is_due())
 		return Progress::done;
 	Corrected corrected = {.after = after_};
 	const bool done = db_.attempt(name(), [&] {
@@ -62,14 +62,14 @@ Progress ScheduleCorrection::step() {
 	});
 	if (!done)
 		return Progress::failed;
-	pass_us_ += steady_now() - began;
+	pass_.worked_since(began);
 	if (corrected.any)
 		firing_.look_at_all();
 	after_ = std::move(corrected.after);
 	if (corrected.more)
 		return Progress::more;
 	after_.clear();
-	next_pass_ = steady_now() + pass_share * std::exchange(pass_us_, 0);
+	pass_.end();
 	return Progress::done;
 }
 

@@ -45,8 +45,7 @@ private:
 
 	ScheduleFiring &firing_;
 	std::string after_; /* the pass that is under way has come to this name */
-	int64 pass_us_ = 0; /* and has taken so long */
-	SteadyTime next_pass_ = at_once;
+	FullPass pass_;
 };
 
 } // namespace jobqueue::scheduler
