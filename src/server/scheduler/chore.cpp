@@ -8,7 +8,7 @@
 namespace jobqueue::scheduler {
 
 void Chore::poll() noexcept {
-	ask(steady_now());
+	ask(std::max(steady_now(), not_before()));
 }
 
 DueTime Chore::due() const noexcept {
@@ -54,7 +54,9 @@ void Chore::run() {
 }
 
 Unfinished Chore::unfinished() const noexcept {
-	return asked_at_ == never ? Unfinished::nothing : Unfinished::some;
+	if (asked_at_ == never)
+		return Unfinished::nothing;
+	return asked_at_ > steady_now() && asked_at_ == not_before() ? Unfinished::nothing : Unfinished::some;
 }
 
 Unfinished BatchChore::unfinished() const noexcept {

@@ -20,7 +20,8 @@ inline constexpr int64 longest_retry_us = 5 * USECS_PER_SEC;
 /* A pass over everything, which nobody waits for, in steps: it takes at most one part in fifty of the time. */
 class FullPass {
 public:
-	bool is_due() const noexcept { return steady_now() >= next_; }
+	/* When the next one may begin. */
+	SteadyTime next() const noexcept { return next_; }
 	/* A step of it has begun then, and ends now. */
 	void worked_since(SteadyTime began) noexcept { took_us_ += steady_now() - began; }
 	/* It has seen everything. */
@@ -95,6 +96,8 @@ protected:
 
 	/* What fails is reported here, or by those who are called. */
 	virtual Progress step() = 0;
+	/* What was asked for only by a poll is not done before this time, but then. */
+	virtual SteadyTime not_before() const noexcept { return at_once; }
 	/* When rows that were set aside are tried again. */
 	virtual SteadyTime retry_at() const noexcept { return never; }
 

@@ -108,8 +108,6 @@ void DependencyResolution::leave() noexcept {
 
 Progress DependencySweep::step() {
 	const SteadyTime began = steady_now();
-	if (!pass_.is_due())
-		return Progress::done;
 	if (!swept_) {
 		resolution_.look_at_all();
 		swept_ = -1;

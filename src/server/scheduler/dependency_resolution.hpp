@@ -48,6 +48,8 @@ public:
 
 private:
 	Progress step() override;
+	SteadyTime not_before() const noexcept override { return pass_.next(); }
+	SteadyTime retry_at() const noexcept override { return std::max(BatchChore::retry_at(), not_before()); }
 	Progress sweep();
 
 	DependencyResolution &resolution_;

@@ -42,8 +42,6 @@ Progress ExpiredKeys::step() {
 
 Progress RunningCounts::step() {
 	const SteadyTime began = steady_now();
-	if (!pass_.is_due())
-		return Progress::done;
 	const bool done = db_.attempt(name(), [this] {
 		db_.conditions.throttling.make_ready(db_.slot, db_.conditions.configuration, nullptr);
 		db_.conditions.throttling.correct_counts();
@@ -85,8 +83,6 @@ static void announce_head(const store::LaneHead &head) {
 
 Progress UnannouncedTasks::step() {
 	const SteadyTime began = steady_now();
-	if (!pass_.is_due())
-		return Progress::done;
 	const int most = queues_.get();
 	int found = 0;
 	const bool done = db_.attempt(name(), [&, this] {

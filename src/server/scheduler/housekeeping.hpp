@@ -50,6 +50,7 @@ public:
 
 private:
 	Progress step() override;
+	SteadyTime not_before() const noexcept override { return pass_.next(); }
 	void warn_of_room(const Held &held);
 
 	FullPass pass_;
@@ -63,6 +64,7 @@ public:
 
 private:
 	Progress step() override;
+	SteadyTime not_before() const noexcept override { return pass_.next(); }
 
 	bool grouped_ = false; /* the pass that is under way looks at lanes of groups */
 	std::string after_;	   /* and has come to this queue */

@@ -52,8 +52,6 @@ void ScheduleCorrection::clock_was_set() noexcept {
 
 Progress ScheduleCorrection::step() {
 	const SteadyTime began = steady_now();
-	if (!pass_.is_due())
-		return Progress::done;
 	Corrected corrected = {.after = after_};
 	const bool done = db_.attempt(name(), [&] {
 		if (after_.empty())

@@ -42,6 +42,7 @@ public:
 
 private:
 	Progress step() override;
+	SteadyTime not_before() const noexcept override { return pass_.next(); }
 
 	ScheduleFiring &firing_;
 	std::string after_; /* the pass that is under way has come to this name */

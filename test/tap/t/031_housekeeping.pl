@@ -102,6 +102,27 @@ is(sql("SELECT (SELECT xmin::text::bigint FROM jobqueue.tasks WHERE id = $id) < 
 is(sql("SELECT count(DISTINCT xmin::text) >= 20 FROM jobqueue.tasks WHERE type = 'by hand'"), 't',
 	'C4: ... in many steps');
 
+# -- What a poll asks for too soon after the latest time is done later, without another poll. A pass over 9,000 claims takes
+# long enough for that. A claim that somebody deletes is found by no other means, and holds its group until then.
+sql(<<'SQL');
+	CREATE TABLE followed (of text);
+	CREATE FUNCTION follow(payload jsonb) RETURNS void LANGUAGE sql
+		AS $$ INSERT INTO public.followed VALUES (payload ->> 0) $$;
+	SELECT jobqueue.register_handler('follows', 'follow(jsonb)');
+	INSERT INTO jobqueue.tasks (type, queue, group_key) SELECT 'leads', 'counted', 'group ' || n FROM
+		generate_series(1, 9000) n;
+SQL
+is(sql("SELECT count(*) FROM jobqueue.claim('counted', 9000, lease => '1 h')"), 9000, '9,000 claims');
+sql("INSERT INTO jobqueue.tasks (type, queue, group_key, payload) SELECT 'follows', 'counted', 'group ' || n, "
+	. "jsonb_build_array('group ' || n) FROM generate_series(1, 2) n");
+for my $group ('group 1', 'group 2') {
+	sql("DELETE FROM jobqueue.tasks WHERE type = 'leads' AND group_key = '$group'");
+	poll();
+	wait_sql($node, 'app', "SELECT count(*) FROM followed WHERE of = '$group'", 1,
+		"a poll, and another one soon after it: $group goes on when a claim of it was deleted");
+}
+sql("DELETE FROM jobqueue.tasks WHERE type = 'leads'");
+
 # -- C15
 sql(<<'SQL');
 	INSERT INTO jobqueue.tasks_failed (type, status, attempts, finished_at, slot) SELECT 'recent', 'failed', 1, now(),
