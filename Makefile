@@ -57,7 +57,7 @@ DATA_built = $(INSTALL_SQL)
 DATA = $(call files,$(EXTENSION)--*--*.sql)
 SHLIB_LINK += -lstdc++
 EXTRA_CLEAN = $(OBJS:.o=.d) $(OBJS:.o=.gcno) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d) \
-	test/sanitize.o test/sanitize.d odr
+	test/sanitize.o test/sanitize.d odr regions
 
 REGRESS = $(patsubst sql/%.sql,%,$(call files,sql/*.sql))
 REGRESS_OPTS = --load-extension=$(EXTENSION)
@@ -115,12 +115,19 @@ $(INSTALL_SQL): $(SQL_PARTS) $(top)/Makefile
 	@{ printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
 	   awk 'FNR == 1 { n = split(FILENAME, part, "/"); print "\n-- " part[n] } { print }' $(filter %.sql,$^); } > $@
 
-# A second compiler's opinion, without its objects.
-SYNTAX_CHECKS := $(addprefix syntax/,$(SOURCES) $(TEST_MODULES:.so=.cpp))
-.PHONY: check-syntax $(SYNTAX_CHECKS)
-check-syntax: $(SYNTAX_CHECKS)
-$(SYNTAX_CHECKS): syntax/%: %
-	$(COMPILE_CXX) -fsyntax-only $<
+# A second compiler's opinion, clang's; and what it made of the sources, where errors and exceptions are looked for in
+# the wrong region.
+IR_FLAGS := -O0 -gline-tables-only -S -emit-llvm
+IR := $(SOURCES:%.cpp=regions/%.ll)
+.PHONY: check-clang check-regions
+check-clang: $(IR) $(TEST_MODULES:%.so=regions/%.ll) regions/test/regions/faults.ll
+regions/%.ll: %.cpp $(top)/Makefile
+	@mkdir -p $(@D)
+	$(COMPILE_CXX) $(IR_FLAGS) -o $@ $<
+CHECK_REGIONS = $(PYTHON) '$(top)/test/regions/regions.py' --server '$(bindir)/postgres'
+check-regions: $(IR) regions/test/regions/faults.ll
+	$(CHECK_REGIONS) --faults test/regions/faults.cpp regions/test/regions/faults.ll regions/src/pg/guard.ll
+	$(CHECK_REGIONS) $(IR)
 
 # Two types of one name: the linker of whole programs sees them. -O0, since nothing is to be run; g++ only.
 .PHONY: check-odr

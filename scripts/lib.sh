@@ -121,7 +121,7 @@ tools_for() {
 		layers) echo perl ;;
 		meta) echo prove JSON::PP ;;
 		spot) echo venv ;;
-		build) echo g++ make server-headers clang++ ;;
+		build) echo g++ make server-headers server clang++ python3 ;;
 		server | regress | isolation | examples | demo) echo g++ make server-headers server ;;
 		cron) echo g++ make server-headers server node npm ;;
 		bench) echo g++ make server-headers server python3 ;;

@@ -4,12 +4,11 @@
 #include "api/arguments.hpp"
 #include "api/dependencies.hpp"
 #include "api/trigger.hpp"
-#include "shared/transaction_notes.hpp"
 #include "engine/access.hpp"
 #include "engine/kept_configuration.hpp"
 #include "engine/quotas.hpp"
 #include "engine/sql_command.hpp"
-#include "engine/store/adding.hpp"
+#include "engine/adding.hpp"
 #include "engine/store/quotas.hpp"
 #include "engine/store/unique_keys.hpp"
 #include "engine/unique.hpp"
@@ -98,15 +97,6 @@ static store::Added add_task(Oid owner, store::NewTask &task, Datum payload, con
 	if (look_up && allowed.all && queues.size() < most_default_queues)
 		queues.emplace(task.type, added.queue);
 	return added;
-}
-
-static void note_added(const store::NewTask &task, const store::Added &added) {
-	guard([&task, &added] {
-		if (added.scheduled)
-			note_due(*task.run_at);
-		else if (!added.blocked)
-			note_task(added.queue, task.priority, added.id, task.type, task.group_key.value_or(""));
-	});
 }
 
 /* The arguments of enqueue and enqueue_unique about a key, which are looked at even where there is none. */

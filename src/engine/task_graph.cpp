@@ -4,7 +4,7 @@
 #include "engine/task_graph.hpp"
 
 #include "engine/dependencies.hpp"
-#include "shared/transaction_notes.hpp"
+#include "engine/adding.hpp"
 
 #include <map>
 
@@ -119,18 +119,8 @@ std::vector<store::Added> TaskGraph::add(const Queues &allowed, const Queues &re
 }
 
 void TaskGraph::note(std::span<const store::Added> added) const {
-	for (size_t i = 0; i < added.size(); i++) {
-		const store::NewTask &task = tasks[i].task.task;
-		const store::Added &one = added[i];
-		if (one.blocked)
-			continue;
-		guard([&task, &one] {
-			if (one.scheduled)
-				note_due(*task.run_at);
-			else
-				note_task(one.queue, task.priority, one.id, task.type, task.group_key.value_or(""));
-		});
-	}
+	for (size_t i = 0; i < added.size(); i++)
+		note_added(tasks[i].task.task, added[i]);
 }
 
 } // namespace jobqueue

@@ -17,9 +17,8 @@ static const char *find_dblink() {
 	auto *paths = static_cast<char *>(palloc(size));
 	SerializeLibraryState(size, paths);
 	for (const char *path = paths; *path != '\0'; path += strlen(path) + 1) {
-		const std::string_view whole(path);
-		const size_t slash = whole.find_last_of('/');
-		if ((slash == std::string_view::npos ? whole : whole.substr(slash + 1)) == "dblink" DLSUFFIX)
+		const char *const slash = strrchr(path, '/');
+		if (strcmp(slash ? slash + 1 : path, "dblink" DLSUFFIX) == 0)
 			return path;
 	}
 	return nullptr;

@@ -160,7 +160,7 @@ Params &Params::add(std::string_view value) {
 Params &Params::add_name(std::string_view value) {
 	return add_datum(guard([&] {
 						 auto *name = static_cast<Name>(palloc0(NAMEDATALEN));
-						 value.copy(NameStr(*name), NAMEDATALEN - 1);
+						 memcpy(NameStr(*name), value.data(), std::min<size_t>(value.size(), NAMEDATALEN - 1));
 						 return NameGetDatum(name);
 					 }),
 					 false);

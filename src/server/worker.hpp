@@ -60,8 +60,10 @@ const char *detail_for_log(const ErrorData &data) noexcept;
 class Worker {
 public:
 	Worker(WorkerSlot *slot, DatabaseSlot *database) : slot_(slot), database_(database) {
-		context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue task", ALLOCSET_DEFAULT_SIZES);
-		fused_context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue fused task", ALLOCSET_DEFAULT_SIZES);
+		guard([this] {
+			context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue task", ALLOCSET_DEFAULT_SIZES);
+			fused_context_ = AllocSetContextCreate(TopMemoryContext, "jobqueue fused task", ALLOCSET_DEFAULT_SIZES);
+		});
 	}
 	void run();
 

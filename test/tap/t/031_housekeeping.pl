@@ -102,8 +102,8 @@ is(sql("SELECT (SELECT xmin::text::bigint FROM jobqueue.tasks WHERE id = $id) < 
 is(sql("SELECT count(DISTINCT xmin::text) >= 20 FROM jobqueue.tasks WHERE type = 'by hand'"), 't',
 	'C4: ... in many steps');
 
-# -- What a poll asks for too soon after the latest time is done later, without another poll. A pass over 9,000 claims takes
-# long enough for that. A claim that somebody deletes is found by no other means, and holds its group until then.
+# -- What a poll asks for too soon after the latest time is done later, without another poll. A pass over 9,000 claims
+# takes long enough for that. A claim that somebody deletes is found by no other means, and holds its group until then.
 sql(<<'SQL');
 	CREATE TABLE followed (of text);
 	CREATE FUNCTION follow(payload jsonb) RETURNS void LANGUAGE sql
