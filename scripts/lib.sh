@@ -314,7 +314,8 @@ make_here() {
 # Copies the sources, not what a build in place left there, to SCRATCH/build.
 copy_sources() {
 	mkdir -p "$SCRATCH/build"
-	tar -C "$REPO" --exclude=./.git --exclude=node_modules --exclude='*.o' --exclude='*.d' --exclude='*.so' -cf - . |
+	tar -C "$REPO" --exclude=./.git --exclude=./regions --exclude=./odr --exclude=node_modules \
+		--exclude='*.o' --exclude='*.d' --exclude='*.so' -cf - . |
 		tar -C "$SCRATCH/build" --no-same-owner -xf -
 	find "$SCRATCH/build" -maxdepth 1 -name 'jobqueue--*.sql' ! -name 'jobqueue--*--*.sql' -delete
 	chmod -R a+rX "$SCRATCH/build"

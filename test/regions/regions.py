@@ -63,7 +63,6 @@ class Call:
 @dataclass
 class Function:
     name: str
-    module: 'Module'
     type: tuple
     nounwind: bool
     is_local: bool
@@ -115,7 +114,7 @@ class Module:
     def __init__(self, path):
         with open(path, encoding='utf-8', errors='replace') as file:
             self.lines = file.read().split('\n')
-        self.path, self.functions, self.quiet, self.initial, self.aliases = path, {}, set(), [], {}
+        self.functions, self.quiet, self.initial, self.aliases = {}, set(), [], {}
         self.attributes, self.debug = {}, {}
         for line in self.lines:
             if line.startswith('attributes #'):
@@ -184,7 +183,7 @@ class Module:
             result.pop(0)
         name = plain(found[1])
         kinds = (kind_of(' '.join(result)), *map(kind_of, parameters))
-        function = Function(name, self, kinds, self.is_nounwind(rest), ' internal ' in line[:found.start()],
+        function = Function(name, kinds, self.is_nounwind(rest), ' internal ' in line[:found.start()],
                             self.place(rest))
         self.functions[name] = function
         return function
@@ -325,7 +324,6 @@ class Program:
                 if address in self.functions and self.functions[address].type not in own_calls:
                     entries.setdefault(address, 'kept for the server')
         return {name: why for name, why in entries.items() if name in self.functions}
-
 
     def place(self, entry):
         """Of what is given to guard(), where the callable stands."""
