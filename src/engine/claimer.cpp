@@ -90,7 +90,7 @@ static LaneKey key_of(const Scope &scope, const KnownLane &known) noexcept {
 	return {scope.key, known.queue_hash, MyDatabaseId, known.lane.priority, scope.role};
 }
 
-/* Is there a task in these ranges? Takes what is before it out of them. */
+/* Is there a pending task in these ranges? Takes the ids before it out of them. */
 static bool find_pending(const store::Lane &lane, const Scope &scope, IdRanges &unread) {
 	while (!unread.empty()) {
 		if (const std::optional<int64> first =
@@ -114,7 +114,7 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 		&lanes_);
 	if (own_statements())
 		lanes_.set_undiscovered();
-	if (lanes_.is_reading_ahead() && !remembers_quiet_) { /* the call before ended by an error in the middle of it */
+	if (lanes_.is_reading_ahead() && !remembers_quiet_) { /* the call before ended by an error while it read ahead */
 		lanes_.forget();
 		lanes_.set_undiscovered();
 	}
@@ -155,7 +155,7 @@ Locked Claimer::lock(const Scope &scope, const Conditions &conditions, const std
 	return std::move(pass.locked);
 }
 
-/* False if it gave nothing. */
+/* False if the lane gave no task. */
 bool Claimer::read_lane(ClaimPass &pass, KnownLane &known) {
 	const SteadyTime now = steady_now();
 	const size_t turn = lanes_.turn();
@@ -178,7 +178,7 @@ bool Claimer::read_lane(ClaimPass &pass, KnownLane &known) {
 	return found > 0;
 }
 
-/* How many tasks the limits let begin, at most as many as are missing. If it is none, what they hold back is closed. */
+/* How many tasks the limits let begin, at most as many as are missing. If none, closes what the limits hold back. */
 size_t Claimer::admissible(const ClaimPass &pass, KnownLane &known, size_t which, const QueueThrottling *of_queue,
 						   const TypeThrottling *of_type) {
 	LaneState &state = which == 0 ? known.main : known.limited[which - 1];
@@ -205,7 +205,7 @@ size_t Claimer::admissible(const ClaimPass &pass, KnownLane &known, size_t which
 	return count;
 }
 
-/* Counts it under its limits. If somebody was faster, it is for others, or for later. */
+/* Counts the task under its limits. False if another claimer was faster: then the task is for others, or for later. */
 bool Claimer::may_begin(const ClaimPass &pass, const KnownLane &known, size_t which,
 						const store::Candidate &candidate) {
 	const Throttling &throttling = pass.conditions.throttling;
@@ -223,7 +223,7 @@ bool Claimer::may_begin(const ClaimPass &pass, const KnownLane &known, size_t wh
 	return false;
 }
 
-/* Of a lane without groups. "which": 0, or 1 + the limited scope. */
+/* Reads a lane without groups. "which": 0 = the scope itself, or 1 + the index of a limited scope. */
 void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 	const Scope &scope = which == 0 ? pass.scope : pass.scope.limited[which - 1];
 	LaneState &state = which == 0 ? known.main : known.limited[which - 1];
@@ -245,7 +245,7 @@ void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 	const Position position = enter_lane(key, scope.types);
 	IdRanges unread = position.unread;
 	if (limited && remembers_quiet_ && !pass.locked.empty()) {
-		/* A worker runs it alone: this lane comes first next time. */
+		/* A worker runs a task under a limit alone, and has others now: this lane comes first next time. */
 		const bool any = find_pending(known.lane, scope, unread);
 		leave_lane(key, position, unread, steady_now() - started);
 		state.quiet = !any;
@@ -300,7 +300,7 @@ void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 	}
 	if (!claimed.empty())
 		guard([&] { note_claimed(queue, known.lane.priority, claimed, false); });
-	/* A snapshot older than the position could not see what was announced in between. */
+	/* The position is not moved with an older snapshot, which could not see what was announced in between. */
 	if (!IsolationUsesXactSnapshot() && !position.unread.empty())
 		leave_lane(key, position, unread, steady_now() - started);
 	if (unread.empty())
@@ -312,14 +312,14 @@ void Claimer::read_tasks(ClaimPass &pass, KnownLane &known, size_t which) {
 /* Lanes that are not known */
 
 /*
- * visit(known lane) for the next lanes of queues with very many priorities, until it returns true; queues take turns.
- * False if it never did, and there are no more lanes, or none that are open; or if it has looked enough for once: then
- * lanes_.any_ahead().
+ * Calls visit(known lane) for the next lanes of queues with very many priorities, until that returns true; queues take
+ * turns. False if it never did, and no more lanes are open; or if enough were looked at for one call: then
+ * lanes_.any_ahead() is true.
  */
 template <typename Visit>
 bool Claimer::visit_ahead(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue,
 						  Visit &&visit) {
-	/* Who does not come back looks on. */
+	/* A claimer that does not come back to go on later looks further at once. */
 	const int most_scans = remembers_quiet_ ? 8 : 64;
 	auto &queues_ahead = lanes_.ahead();
 	std::vector<std::string> queues;
@@ -332,7 +332,7 @@ bool Claimer::visit_ahead(const Scope &scope, const Conditions &conditions, cons
 		if (queue && name != *queue)
 			continue;
 		for (auto ahead = queues_ahead.find(name); ahead != queues_ahead.end(); ahead = queues_ahead.find(name)) {
-			/* Enough tasks wait in lanes that come before. */
+			/* Enough lanes that come before may have tasks. */
 			const auto has_some = [](const KnownLane &lane) { return !lane.is_empty(); };
 			const bool enough = remembers_quiet_ && std::ranges::count_if(lanes_.of_queue(name), has_some) >=
 														static_cast<ptrdiff_t>(most_lanes_of_queue / 2);
@@ -367,7 +367,7 @@ void Claimer::read_ahead(ClaimPass &pass, const std::optional<std::string> &queu
 	lanes_.set_reading_ahead(false);
 	if (remembers_quiet_)
 		return;
-	/* What was found is of this scope, and the next one may be another. */
+	/* These lanes were found for this scope, and the next call may have another one. */
 	for (const std::string &name : seen) {
 		lanes_.forget_above(name, PG_INT32_MIN);
 		lanes_.ahead().erase(name);
@@ -431,7 +431,7 @@ std::optional<bool> Claimer::has_work(const Scope &scope, const Conditions &cond
 				return true;
 		return false;
 	};
-	/* Where there is much to look at, the worker that is started for it goes on. */
+	/* If there is more to look at, the answer is yes: the worker that is started then goes on. */
 	const bool found = std::any_of(lanes_.begin(), lanes_.end(), look_in) ||
 					   visit_ahead(scope, conditions, {}, look_in) || lanes_.any_ahead();
 	return time_is_over && !lanes_.any_ahead() ? std::nullopt : std::optional(found);

@@ -2,11 +2,11 @@
  * claimer.hpp -- finds and locks the next tasks: goes through the known lanes (known_lanes.hpp) in their order
  * (lane_order.hpp), and reads each from its shared start position; lanes of groups with group_reader.hpp.
  *
- * Types under limits of their own are read by themselves: while they are held back, the position of the others moves
- * on.
+ * Types under limits of their own are read separately: while their limits hold them back, the position of the other
+ * types moves on.
  *
- * C++ region; lock(), has_work() and more_after() need a Session. One for each worker, for each role in the scheduler,
- * and for each backend that calls claim().
+ * C++ region; lock(), has_work() and more_after() need a Session. There is one claimer for each worker, for each role
+ * in the scheduler, for each backend that calls claim(), and for each call of drain().
  */
 #pragma once
 
@@ -22,36 +22,36 @@ namespace jobqueue {
 class Claimer {
 public:
 	/*
-	 * "remembers_quiet": always used with the same scope, so that a lane found empty is left alone until news come; and
-	 * tasks under limits are run one at a time, so that there is no use in locking more.
+	 * "remembers_quiet": the claimer is always used with the same scope, so a lane found empty is not read again until
+	 * there is news; and tasks under limits are run one at a time, so it is of no use to lock more.
 	 */
 	explicit Claimer(bool remembers_quiet) : lanes_(remembers_quiet), remembers_quiet_(remembers_quiet) {}
 
-	/* Takes in what was announced. True if there may be something to claim. */
+	/* Reads what was announced since the last call. True if there may be something to claim. */
 	bool absorb(const Scope &scope);
-	/* When there may be something to claim that is only waiting for its time; never if nothing is. */
+	/* When the first of the tasks that wait only for a time may be claimed; never if there are none. */
 	SteadyTime next_time() const noexcept { return lanes_.next_time(); }
 	/* Has anything been announced since absorb()? */
 	bool is_behind() const noexcept { return shared() != nullptr && position_ != ring_head(); }
-	/* Looks at every lane again: the scope or the pauses changed. */
+	/* Every lane is looked at again, because the scope or the pauses changed. */
 	void forget_quiet() { lanes_.forget_quiet(); }
 
 	/*
 	 * Locks up to "count" tasks, of one queue or of all in turn, and puts aside those whose time has not come. Notes
-	 * what is needed if the transaction aborts. "by_tid": for who begins them by their tids, those without limits and
-	 * groups need not be locked.
+	 * what is needed if the transaction aborts. "by_tid": the caller begins tasks by their tids, so that those without
+	 * limits and groups need not be locked.
 	 */
 	Locked lock(const Scope &scope, const Conditions &conditions, const std::optional<std::string> &queue, int count,
 				bool by_tid = false);
 	/*
-	 * Is there anything to claim? Looks until that time, and no longer: none = not found out yet. The next call goes on
-	 * with the lanes that have not been looked at, if it remembers those that had nothing.
+	 * Is there anything to claim? Looks until that time, and no longer; none = it is not known by then. A claimer that
+	 * remembers quiet lanes goes on with the other ones in the next call.
 	 */
 	std::optional<bool> has_work(const Scope &scope, const Conditions &conditions, SteadyTime until);
 	/* Is there more than what was locked? */
 	bool more_after(const Scope &scope, const Locked &locked);
 
-	/* Of the announcements absorbed since the last call: did plain statements add tasks? */
+	/* Did plain statements add tasks, as far as was absorbed since the last call? */
 	bool took_statements() { return std::exchange(statements_, false); }
 
 private:

@@ -30,7 +30,7 @@ std::vector<store::GroupHead> GroupReader::read_heads(std::span<const std::strin
 	return store::heads_of(known_.lane, groups, lows, held);
 }
 
-/* Which of these heads are far behind the beginnings of their groups? */
+/* Finds groups with many dead index entries before their heads, and notes from where to read them. */
 void GroupReader::find_deep(std::span<store::GroupHead> heads, bool held) {
 	if (cursor_.lows.size() + heads.size() > most_deep)
 		cursor_.lows.clear();
@@ -42,7 +42,7 @@ void GroupReader::find_deep(std::span<store::GroupHead> heads, bool held) {
 	}
 }
 
-/* Of the groups after this one, in their order. "last": there are no others. */
+/* The heads of the groups after this one, in their order. "last": there are no further groups. */
 std::vector<store::GroupHead> GroupReader::next_heads(const std::string &after, int count, bool held, bool *last) {
 	std::vector<store::GroupHead> heads;
 	std::string latest = after;
@@ -69,7 +69,7 @@ std::vector<store::GroupHead> GroupReader::next_heads(const std::string &after, 
 	}
 }
 
-/* How many groups give so many tasks, as it seems. */
+/* How many groups will give so many tasks, as an estimate. */
 size_t GroupReader::groups_for(size_t tasks) const {
 	if (!lanes_.remembers_quiet())
 		return tasks;
@@ -86,7 +86,7 @@ bool GroupReader::is_wanted(const Scope &scope, std::string_view type, bool dead
 
 /* Taking */
 
-/* Which of the heads may begin, as far as they are needed; of those that wait for a token, when it comes. */
+/* Admits the heads that may begin, as far as needed. Moves *again_at to when the first token for others comes. */
 GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store::GroupHead> heads,
 										 SteadyTime *again_at) {
 	const Throttling &throttling = pass.conditions.throttling;
@@ -102,7 +102,7 @@ GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store:
 		const bool has_limits =
 			admission.rules[0].is_limit() || admission.rules[1].is_limit() || admission.rules[2].rate.is_limit();
 		if (has_limits && is_worker && !(admitted.heads.empty() && pass.locked.empty())) {
-			order_.defer(known_.lane); /* a worker runs it alone */
+			order_.defer(known_.lane); /* a worker runs a task under a limit alone */
 			pass.enough = true;
 			break;
 		}
@@ -130,13 +130,13 @@ GroupReader::Admitted GroupReader::admit(ClaimPass &pass, std::span<const store:
 	return admitted;
 }
 
-/* Adds what was locked to the pass, as far as it may have it, and gives the rest back. Which groups gave something? */
+/* Adds locked tasks to the pass, as far as it may have them; gives the rest back. Returns which groups gave some. */
 std::vector<bool> GroupReader::add(ClaimPass &pass, const Admitted &admitted,
 								   std::vector<store::Candidate> &candidates) {
 	const Throttling &throttling = pass.conditions.throttling;
 	const std::string &queue = known_.lane.queue;
 	const bool is_worker = lanes_.remembers_quiet();
-	/* A snapshot from before may not show what was announced since. */
+	/* An older snapshot may not show what was announced since it was taken. */
 	const bool advance = !IsolationUsesXactSnapshot() && !own_aborted();
 	std::vector<bool> locked(admitted.heads.size(), false);
 	IdRange claimed;
@@ -145,7 +145,7 @@ std::vector<bool> GroupReader::add(ClaimPass &pass, const Admitted &admitted,
 	for (store::Candidate &candidate : candidates) {
 		claimed.add({candidate.id, candidate.id});
 		if (candidate.passed)
-			continue; /* who meets it locked meanwhile looks again, as we do */
+			continue; /* a claimer that finds it locked meanwhile looks again, as we do */
 		const bool first =
 			group == admitted.heads.size() || admitted.heads[group].group != candidate.group || !locked[group];
 		if (first) {
@@ -161,7 +161,7 @@ std::vector<bool> GroupReader::add(ClaimPass &pass, const Admitted &admitted,
 			   (!first && of_type && (of_type->rule.is_limit() || of_type->group_limit > 0));
 		cut = cut || !pass.has_room_for(candidate);
 		if (!cut && !first && !is_worker) {
-			/* Whoever works outside runs them at the same time. */
+			/* Outside, tasks of a group run at the same time: each is counted. */
 			const Admission admission =
 				throttling.admission_of(candidate.id, queue, candidate.type, candidate.group, pass.scope.claims());
 			cut = !pass.conditions.admit(admission).admitted;
@@ -185,13 +185,13 @@ std::vector<bool> GroupReader::add(ClaimPass &pass, const Admitted &admitted,
 	return locked;
 }
 
-/* Locks tasks of those of the groups that may go on. Returns how many of the heads it has looked at. */
+/* Locks tasks of the groups that may go on. Returns how many of the heads it has looked at. */
 size_t GroupReader::take(ClaimPass &pass, std::span<const store::GroupHead> heads, SteadyTime *again_at) {
 	const size_t missing = pass.missing();
 	const Admitted admitted = admit(pass, heads, again_at);
 	if (admitted.heads.empty())
 		return admitted.seen;
-	/* A worker runs what it takes one after the other; where few groups can go on, more of each. */
+	/* A worker runs tasks one after the other, so it may take several of a group: more if few groups can go on. */
 	const bool is_worker = lanes_.remembers_quiet();
 	const bool several = is_worker && !admitted.any_limited;
 	const size_t in_turn =
@@ -204,7 +204,7 @@ size_t GroupReader::take(ClaimPass &pass, std::span<const store::GroupHead> head
 	for (size_t i = 0; i < admitted.heads.size(); i++) {
 		if (locked[i])
 			continue;
-		/* Somebody holds its lock: it is looked at again at leisure. */
+		/* Another session has locked it: look again a little later. */
 		take_back(admitted.heads[i].id);
 		*again_at = std::min(*again_at, steady_now() + after_lock_us);
 	}
@@ -214,7 +214,7 @@ size_t GroupReader::take(ClaimPass &pass, std::span<const store::GroupHead> head
 	return admitted.seen;
 }
 
-/* Of the groups of which something was announced. */
+/* Takes tasks of the groups of which something was announced. */
 void GroupReader::take_hinted(ClaimPass &pass, bool held, SteadyTime *again_at) {
 	const size_t before = pass.locked.tasks.size();
 	const std::vector<store::GroupHead> heads = read_heads(cursor_.hints, held);
@@ -230,7 +230,7 @@ void GroupReader::take_hinted(ClaimPass &pass, bool held, SteadyTime *again_at) 
 		cursor_.unfinished = true; /* there may be more in them */
 }
 
-/* Of the groups that come next. False if all of them have been looked at, and none has anything. */
+/* Takes tasks of the groups that come next. False if all groups have been looked at, and none has anything. */
 bool GroupReader::take_next(ClaimPass &pass, bool held, SteadyTime *again_at) {
 	const size_t before = pass.locked.tasks.size();
 	const int wanted = static_cast<int>(std::min<size_t>(groups_for(pass.missing()) + 1, 256));
@@ -270,7 +270,7 @@ void GroupReader::read(ClaimPass &pass) {
 		cursor_.ends = 0;
 	}
 	if (own_aborted() || own_returned_groups())
-		cursor_.lows.clear(); /* what was given back is announced when the transaction ends */
+		cursor_.lows.clear(); /* tasks that were given back are announced only when the transaction ends */
 	const bool held = pass.conditions.throttling.holds_groups(known_.lane.queue);
 	SteadyTime again_at = never;
 	if (is_worker)
@@ -282,7 +282,7 @@ void GroupReader::read(ClaimPass &pass) {
 		else if (!cursor_.unfinished || !take_next(pass, held, &again_at))
 			break;
 	}
-	cursor_.unfinished |= again_at != never; /* who waits for a token is not announced again */
+	cursor_.unfinished |= again_at != never; /* a group that waits for a token is not announced again */
 	if (state.closed_in == lanes_.turn())
 		return;
 	const SteadyTime next = cursor_.due.empty() ? again_at : std::min(again_at, cursor_.due.begin()->first);

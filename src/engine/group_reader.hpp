@@ -22,8 +22,8 @@ public:
 	/* Locks tasks of the lane until the pass has enough. */
 	void read(ClaimPass &pass);
 	/*
-	 * Looks at all groups. Where there are very many, the worker that is started because of the answer may find no
-	 * task.
+	 * Looks at all groups. If there are too many for that, the answer is yes, and the worker that is started for it may
+	 * find no task.
 	 */
 	bool has_work(const Scope &scope, const Conditions &conditions);
 
@@ -31,10 +31,10 @@ private:
 	/* Heads that may begin. */
 	struct Admitted {
 		std::vector<store::GroupHead> heads;
-		std::vector<bool> limited; /* of the heads: it is under limits of its own */
-		size_t most_at_once = 1;   /* of one group, for who works outside */
+		std::vector<bool> limited; /* for each head: it is under limits of its own */
+		size_t most_at_once = 1;   /* how many of one group, for claims from outside */
 		bool any_limited = false;
-		size_t seen = 0; /* of the heads that were given */
+		size_t seen = 0; /* how many of the given heads were looked at */
 	};
 	std::vector<store::GroupHead> read_heads(std::span<const std::string> groups, bool held);
 	std::vector<store::GroupHead> next_heads(const std::string &after, int count, bool held, bool *last);

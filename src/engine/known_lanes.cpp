@@ -11,7 +11,7 @@ namespace jobqueue {
 
 static constexpr size_t many_lanes = 8192;
 static constexpr size_t most_hints = 64;
-/* How often what nobody announced makes us read deep groups from their beginnings. */
+/* How often, at most, deep groups are read from their beginnings, to find tasks that nobody announced. */
 static constexpr int64 sweep_deep_us = USECS_PER_MINUTE;
 
 /* Groups */
@@ -96,7 +96,7 @@ bool KnownLanes::trim() {
 	return true;
 }
 
-/* The work that lanes make does not grow with how many there are. */
+/* Keeps few lanes of a queue, so that the work for them does not grow with the number of priorities. */
 void KnownLanes::bound(const std::string &queue) {
 	if (lanes_.size() <= most_lanes_of_queue || of_queue(queue).size() <= most_lanes_of_queue ||
 		(reads_ahead_ && !remembers_quiet_))
@@ -107,7 +107,7 @@ void KnownLanes::bound(const std::string &queue) {
 				return false;
 			if (known.lane.grouped) {
 				grouped_lanes_--;
-				forgotten_groups_.insert(known.queue_hash); /* they may wait for the end of one of their tasks */
+				forgotten_groups_.insert(known.queue_hash); /* its groups may wait for the end of one of their tasks */
 			}
 			return true;
 		});
@@ -131,7 +131,7 @@ void KnownLanes::learn(const store::Lane &lane, bool news, std::string_view grou
 	}
 	if (lane.grouped) {
 		known->groups.hint(group);
-		known->main = {}; /* what it waits for may be a token of another group */
+		known->main = {}; /* the lane may wait for a token of another group */
 		return;
 	}
 	if (news)
@@ -152,7 +152,7 @@ void KnownLanes::note_capacity(const Scope &scope, const News &news) {
 			known.main.quiet = false;
 		if (same_queue || news.type_hash != 0)
 			for (LaneState &state : known.limited)
-				state.quiet = false; /* whichever type it was */
+				state.quiet = false; /* the type is not compared */
 		if (!known.lane.grouped || (!same_queue && scope.limited.empty()))
 			continue;
 		const bool any_end = std::exchange(known.groups.any_end, false);
@@ -169,7 +169,7 @@ void KnownLanes::note_grouped(const News &news) {
 		return;
 	GroupCursor &groups = known->groups;
 	if (news.kind == AnnouncementKind::sweep) {
-		/* It names the first task of all groups only. */
+		/* A sweep names only the first task of all groups. */
 		const SteadyTime now = steady_now();
 		if (now - groups.swept_at < sweep_deep_us)
 			return;

@@ -15,7 +15,7 @@ size_t LaneOrder::first(const KnownLanes &lanes) const {
 		lanes.begin());
 }
 
-/* By priority and age, from this one in the order up to that one: they are of one queue. */
+/* Sorts lanes of one queue by priority and age. */
 static void sort_queue(std::span<size_t> order, const KnownLanes &lanes, const Throttling &throttling) {
 	const QueueThrottling *const of_queue = throttling.queue(lanes[order[0]].lane.queue);
 	const int64 aging_us = of_queue ? of_queue->aging_us : 0;
@@ -77,7 +77,7 @@ void LaneOrder::served(const KnownLanes &lanes, const Throttling &throttling, Kn
 	known.waiting_since = steady_now();
 	if (!throttling.has_weights())
 		return;
-	/* A queue that comes back after having had nothing to do has no claim to what it did not need. */
+	/* A queue that had nothing to do for a while does not get later what it did not need then. */
 	const QueueThrottling *const of_queue = throttling.queue(known.lane.queue);
 	double least = std::numeric_limits<double>::max();
 	for (const KnownLane &other : lanes)

@@ -11,29 +11,29 @@ namespace jobqueue {
 
 class LaneOrder {
 public:
-	/* The lane from which on to read: queues take turns, and the one after the last one served comes first. */
+	/* The index of the lane to read first: queues take turns, and the queue after the one served last comes first. */
 	size_t first(const KnownLanes &lanes) const;
-	/* Is the order that of the lanes, from the first one on? */
+	/* Is the order simply that of the lanes, from first() on? */
 	bool is_plain(const KnownLanes &lanes, const Throttling &throttling) const {
 		return !lanes.has_groups() && !deferred_ && !throttling.has_order();
 	}
 	/*
-	 * Else: which lanes to read, in this order. Queues with weights: the one that has had least, by its weight, or the
-	 * one with the highest weight. In a queue: by priority, to which waiting adds where there is aging; tasks of
-	 * groups, and those that belong to none, take turns.
+	 * If the order is not plain: which lanes to read, in this order. Of queues with weights, the one that has had least
+	 * for its weight comes first; or, if the order is strict, the one with the highest weight. In a queue: by priority,
+	 * which waiting improves where there is aging; lanes with and without groups take turns.
 	 */
 	std::vector<size_t> order_of(const KnownLanes &lanes, const Throttling &throttling) const;
 
-	/* Finds out since when lanes that may age wait. */
+	/* Finds out since when lanes of queues with aging have waited. */
 	static void note_waiting(KnownLanes &lanes, const Throttling &throttling);
-	/* So many tasks of a lane were locked. */
+	/* So many tasks of the lane were locked. */
 	void served(const KnownLanes &lanes, const Throttling &throttling, KnownLane &known, size_t tasks);
-	/* The call has what it wanted; the last of it was from this queue. */
+	/* The call has all tasks that it wanted; the last one was from this queue. */
 	void ended_in(const std::string &queue) { last_queue_ = queue; }
 	/* This lane comes first next time. */
 	void defer(const store::Lane &lane) { deferred_ = lane; }
 	void forget_deferred() noexcept { deferred_.reset(); }
-	/* How much each queue has had counts no more. */
+	/* Forgets how much each queue has had. */
 	void forget_passes() noexcept { passes_.clear(); }
 
 private:

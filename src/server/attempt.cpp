@@ -1,6 +1,6 @@
 /*
- * attempt.cpp -- what a worker runs alone: tasks that are processing in the eyes of all, singly or as the batch of a
- * batch handler, from the call of the handler to the record of its outcome. See worker.hpp. C++ region.
+ * attempt.cpp -- what a worker runs alone: tasks that were claimed durably, singly or as the batch of a batch handler,
+ * from the call of the handler to the record of its outcome. See worker.hpp. C++ region.
  */
 #include "engine/store/attempts.hpp"
 #include "engine/store/claims.hpp"
@@ -28,10 +28,10 @@ struct HandlerGone {};
 
 } // namespace
 
-/* How long a back-off function may think. */
+/* How long a back-off function may run. */
 static constexpr int64 backoff_timeout_us = 5 * USECS_PER_SEC;
 
-/* How often we look whether it is free again, and say that rows are locked. */
+/* How often an outcome whose row was locked is tried again, and how often locked rows are reported. */
 static constexpr int64 record_again_us = 200 * USECS_PER_SEC / 1000;
 static constexpr int64 report_locks_us = USECS_PER_MINUTE;
 static constexpr size_t longest_context = 500; /* bytes */
@@ -89,7 +89,7 @@ void Worker::record_or_remember(Unrecorded outcome) {
 		remember(std::move(outcome));
 }
 
-/* Between two tasks, or before it sleeps: is a row free by now? */
+/* Called between two tasks, and before the worker sleeps: records outcomes whose rows are free by now. */
 void Worker::come_back() {
 	if (unrecorded_.empty() || steady_now() < next_record_)
 		return;
@@ -119,15 +119,15 @@ void Worker::perform(std::span<const store::Attempt> tasks, HandlerTime &time) {
 			latest_takes_row_ = executor_->takes_row(handler->function);
 		}
 		if (latest_is_procedure_)
-			change_durability(Durability::synchronous); /* its own commits are as the role's settings say */
+			change_durability(Durability::synchronous); /* a procedure's own commits are as the role's settings say */
 		const SteadyTime began = steady_now();
 		const std::vector<std::optional<Datum>> results = executor_->run(tasks, handler->function, true);
 		latest_run_us_ = steady_now() - began;
-		/* Not the context of before: a procedure may have ended that transaction. */
+		/* Not the memory context of before: a procedure may have ended that transaction. */
 		MemoryContextSwitchTo(CurTransactionContext);
 
 		time.pause();
-		/* A handler that took long is not undone for a wait that is short beside it. */
+		/* A handler that took long is not rolled back because of a wait that is short in comparison. */
 		record(std::max(shortest_patience_us, latest_run_us_), Session::Writes::always, [&] {
 			if (!end_succeeded(tasks, results))
 				throw ClaimEnded{};
@@ -137,7 +137,8 @@ void Worker::perform(std::span<const store::Attempt> tasks, HandlerTime &time) {
 }
 
 /*
- * The error as the handler raised it, with the task in its context. Long contexts, of statements, would fill the log.
+ * Reports the error as the handler raised it, with the task in its context. A long context, with statements, is cut: it
+ * would fill the log.
  */
 void Worker::report_failure(const store::Attempt &task, const PgError &error, const std::string &message) {
 	const ErrorData &data = error.data();
@@ -155,7 +156,7 @@ void Worker::report_failure(const store::Attempt &task, const PgError &error, co
 	});
 }
 
-/* Asks in a transaction that is rolled back: the function shall decide, and do nothing. */
+/* Asks the back-off function in a transaction that is rolled back, so that it can decide, but change nothing. */
 std::optional<int64> Worker::ask_backoff(const store::Attempt &task, const store::Failure &failure) {
 	const store::Handler *handler = store::find_handler(handlers_, task.type);
 	if (handler == nullptr || handler->backoff_function.signature.empty() || task.attempt >= task.max_attempts)
@@ -206,7 +207,7 @@ void Worker::show(const store::Attempt &task, const char *what) {
 	guard([&activity] { report_running(activity); });
 }
 
-/* The attempt from beginning to end, whatever happens in the handler. True if it succeeded. */
+/* Runs the attempt from beginning to end, whatever happens in the handler. True if it succeeded. */
 bool Worker::process_alone(const store::Attempt &task) {
 	show(task, "task");
 
@@ -222,7 +223,7 @@ bool Worker::process_alone(const store::Attempt &task) {
 		if (interrupt_)
 			throw PgError(*interrupt_);
 		HandlerTime time(time_limit_us);
-		/* Who cancelled it before that was not heard. */
+		/* The interrupt of a cancel() before that was not heeded. */
 		pg_memory_barrier();
 		if (pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id))
 			throw ClaimEnded{};
@@ -244,7 +245,7 @@ bool Worker::process_alone(const store::Attempt &task) {
 		error = as_pg_error(problem);
 	const bool interrupted = error && error->sqlerrcode() == ERRCODE_QUERY_CANCELED;
 
-	/* An interrupt that cancel() has sent: for this task, which it has ended, or too late, for one before. */
+	/* cancel() has sent an interrupt: for this task, whose claim it has ended; or for an earlier one, too late. */
 	if (interrupted && pg_atomic_read_u32(&slot_->cancels) != cancels) {
 		ended = pg_atomic_read_u64(&slot_->cancel) == static_cast<uint64>(task.id);
 		released = !ended && !interrupts::timed_out();
@@ -279,8 +280,8 @@ bool Worker::process_alone(const store::Attempt &task) {
 }
 
 /*
- * What was claimed together. If it fails together, it is tried in halves, until the culprit is alone and charged for
- * it. True if all of it succeeded at once.
+ * Runs tasks that were claimed together. If they fail together, they are tried in halves, until the culprit runs alone
+ * and is charged. True if all of them succeeded at once.
  */
 bool Worker::process(std::span<const store::Attempt> tasks) {
 	if (tasks.size() == 1)
@@ -312,7 +313,8 @@ bool Worker::process(std::span<const store::Attempt> tasks) {
 }
 
 /*
- * Of tasks that were to be completed together: those that nobody has locked once more, the others when they are free.
+ * Rows of tasks that were to be completed together are locked. Runs the tasks that nobody has locked once more; the
+ * others are released when their rows are free.
  */
 void Worker::process_unlocked(std::span<const store::Attempt> tasks) {
 	std::vector<int64> ids;
@@ -333,7 +335,7 @@ void Worker::process_unlocked(std::span<const store::Attempt> tasks) {
 		process(rest);
 }
 
-/* What tasks that were claimed together, and succeeded at once, tell about their type. */
+/* Learns about a type from tasks that were claimed together and have succeeded at once. */
 void Worker::learn(std::span<const store::Attempt> tasks) {
 	const std::string &type = tasks[0].type;
 	const size_t handler = handler_index(type);

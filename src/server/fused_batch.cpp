@@ -2,8 +2,8 @@
  * fused_batch.cpp -- how a worker claims, and what it runs together: short tasks are fused, so that many share one
  * transaction, under their row locks alone, each in a subtransaction of its own. See worker.hpp. C++ region.
  *
- * What happens to a task must not differ from what would happen to it alone. So whatever goes wrong in a fused batch
- * undoes that task, or all of them, charges nobody, and is tried again alone.
+ * A task in a fused batch must end as it would end alone. So if something goes wrong, that task, or the whole batch, is
+ * rolled back, no task is charged, and what was rolled back is tried again alone.
  */
 #include "engine/store/attempts.hpp"
 #include "engine/store/candidates.hpp"
@@ -33,19 +33,19 @@ using interrupts::FusedTime;
 
 namespace {
 
-/* Thrown out of a task of a fused batch, which is then rolled back and run alone. */
+/* Thrown by a task of a fused batch that must be rolled back and run alone. */
 struct NotForFusing : std::exception {};
-/* Thrown out of a fused batch whose tasks are not what they were. */
+/* Thrown by a fused batch whose tasks are not as they were when they were locked. */
 struct FusedBatchSpoilt : std::exception {};
 
 } // namespace
 
-/* No task that is fused may have a time limit that could end it before the clock of the fused batch does. */
+/* A fused task must not have a time limit that could end it before the clock of the fused batch does. */
 static bool leaves_time_for_fusing(int64 limit_us) {
 	return limit_us == 0 || limit_us > 2 * FusedTime::longest_us();
 }
 
-/* Is a peer idle, or could one be started? */
+/* Is another worker of this role idle, or could one be started? */
 bool Worker::help_is_possible() {
 	int live = 0;
 	for (WorkerSlot &other : worker_slots()) {
@@ -59,8 +59,8 @@ bool Worker::help_is_possible() {
 }
 
 /*
- * One worker's wake-up becomes the next one's: a burst spreads out over as many as there are. And who announced
- * something while we had no task yet, but had looked already, counted on us.
+ * Each worker wakes the next one, so that a burst of tasks spreads over all workers. Also if there is news: its sender
+ * may have woken nobody, because we had no task yet; but we had already looked.
  */
 void Worker::wake_peer(bool more) {
 	pg_memory_barrier();
@@ -68,11 +68,11 @@ void Worker::wake_peer(bool more) {
 		wake_scheduler(database_);
 }
 
-/* Claims locked tasks durably: they are processing before their handler runs, and others may know. */
+/* Claims locked tasks durably: others see them as processing before their handler runs. */
 std::vector<store::Attempt> Worker::begin(std::span<const store::Candidate> tasks) {
 	std::vector<store::Attempt> begun = store::begin_attempts(tasks, DT_NOEND, token_);
 	if (begun.size() != tasks.size())
-		throw FusedBatchSpoilt{}; /* we have the locks: a handler of our own must have changed them */
+		throw FusedBatchSpoilt{}; /* we have the locks, so a handler in this transaction has changed them */
 	for (store::Attempt &attempt : begun)
 		store::keep(attempt, context_);
 	note_counted(tasks);
@@ -80,14 +80,14 @@ std::vector<store::Attempt> Worker::begin(std::span<const store::Candidate> task
 	return begun;
 }
 
-/* They stay counted under their limits until their claims end. */
+/* Keeps the tasks counted under their limits until their claims end. */
 void Worker::note_counted(std::span<const store::Candidate> tasks) {
 	for (const store::Candidate &task : tasks)
 		if (task.admitted_as != 0)
 			guard([&task] { note_begun(task.admitted_as, task.id); });
 }
 
-/* The one of this type; the number of handlers if there is none. */
+/* The index of the handler of this type; the number of handlers if there is none. */
 size_t Worker::handler_index(const std::string &type) const {
 	const store::Handler *handler = store::find_handler(handlers_, type);
 	return handler ? static_cast<size_t>(handler - handlers_.data()) : handlers_.size();
@@ -114,7 +114,7 @@ int Worker::next_count() const {
 	return may_fuse() ? std::max(fused_size_.next(), batch_wanted_) : 1;
 }
 
-/* Ever more, as long as there are enough of that type in a row. */
+/* How many tasks of this type to lock next, for its batch handler: up to twice as many as there were the last time. */
 int Worker::next_batch(const std::string &type, size_t latest) const {
 	const size_t handler = handler_index(type);
 	return handler == handlers_.size()
@@ -122,7 +122,7 @@ int Worker::next_batch(const std::string &type, size_t latest) const {
 			   : std::min(handlers_[handler].batch_size, std::max(1, 2 * static_cast<int>(latest)));
 }
 
-/* Of the locked tasks, those that a batch handler may be given together with the first one; at least that. */
+/* The first of the locked tasks, and those that a batch handler may be given together with it. */
 std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 	const store::Candidate &first = locked.tasks[0];
 	std::vector<store::Candidate> batch = {first};
@@ -136,7 +136,7 @@ std::vector<store::Candidate> Worker::first_batch(const Locked &locked) const {
 	return batch;
 }
 
-/* Where some types have shown that their function is short, another one with this function is taken for short, too. */
+/* If some types have shown that their function is short, another type with this function counts as short, too. */
 bool Worker::may_be_fused(size_t handler, SteadyTime now) const {
 	constexpr int enough_types = 3;
 	if (!may_fuse(handlers_[handler].type))
@@ -180,8 +180,8 @@ std::vector<FusedTask> Worker::first_fused(const Locked &locked) {
 		fused.push_back(std::move(member));
 	}
 	/*
-	 * What they are given outlives the visit to the tables, but not the transaction: no need to fetch what lies
-	 * outside.
+	 * What the handlers are given must outlive the Session, but not the transaction: values that are stored outside of
+	 * their rows need not be fetched.
 	 */
 	MemoryContext context = context_;
 	guard([&fused, context] {
@@ -196,9 +196,7 @@ std::vector<FusedTask> Worker::first_fused(const Locked &locked) {
 	return fused;
 }
 
-/*
- * One task, or as many as a batch handler takes, in a subtransaction. Throws what makes them unfit for a fused batch.
- */
+/* Runs one task, or as many as a batch handler takes, in a subtransaction. Throws if they fail or cannot be fused. */
 void Worker::run_members(std::span<FusedTask> members, FusedTime &time, bool holds_locks) {
 	const store::Function &function = handlers_[members[0].handler].function;
 	MemoryContextSwitchTo(fused_context_);
@@ -210,7 +208,7 @@ void Worker::run_members(std::span<FusedTask> members, FusedTime &time, bool hol
 			procedure = executor_->is_procedure(function);
 		}
 		if (procedure)
-			throw NotForFusing{}; /* it is only known for sure once it has been looked up */
+			throw NotForFusing{}; /* only the look-up has shown for sure that it is a procedure */
 		std::vector<const store::Attempt *> attempts;
 		for (const FusedTask &member : members)
 			attempts.push_back(&member.attempt);
@@ -238,8 +236,8 @@ void Worker::run_members(std::span<FusedTask> members, FusedTime &time, bool hol
 }
 
 /*
- * Runs one task, or as many as a batch handler takes, and tells everybody who wants to know. False if that failed: then
- * nothing of it is left, and nobody is charged.
+ * Runs one task, or as many as a batch handler takes, and shows in shared memory what runs. False if that failed: then
+ * everything is rolled back, and no task is charged.
  */
 bool Worker::run_call(std::span<FusedTask> members, FusedTime &time, bool holds_locks) {
 	const store::Attempt &first = members[0].attempt;
@@ -264,30 +262,29 @@ bool Worker::run_call(std::span<FusedTask> members, FusedTime &time, bool holds_
 	MemoryContextReset(fused_context_);
 	if (!failed)
 		return true;
-	guard(DropAllPreparedStatements); /* which no abort does */
+	guard(DropAllPreparedStatements); /* an abort does not do that */
 	if (!undisturbed) {
-		interrupt_.reset(); /* it was us */
+		interrupt_.reset(); /* the clock of the fused batch interrupted it */
 		estimate.spoilt_fused_batch(steady_now());
 	}
 	if (!single)
-		estimate.batch_failed(static_cast<int>(members.size())); /* the next ones are fewer at a time */
+		estimate.batch_failed(static_cast<int>(members.size())); /* the next batches are smaller */
 	else if (undisturbed)
 		suspect_type_ = first.type;
 	return false;
 }
 
 /*
- * Runs tasks one after the other until their time is over, or something stands against going on. Those that did not
- * come to their turn, or whose effects were rolled back, are taken out of the batch; the first of them is named if it
- * has to run alone.
+ * Runs the tasks one after the other until the time of the batch is over, or something else stops it. Tasks that were
+ * not run, or were rolled back, are taken out of the batch. Returns the first of them if it has to run alone.
  */
 std::optional<size_t> Worker::run_fused(std::vector<FusedTask> &fused, FusedTime &time) {
 	const SteadyTime began = steady_now();
 	const int64 time_us = static_cast<int64>(settings::fused_time_ms) * 1000;
 	std::optional<size_t> alone;
 	size_t done = 0;
-	TimestampTz now = GetCurrentTimestamp(); /* for the tasks: when they began */
-	SteadyTime ended = began;				 /* the latest of them */
+	TimestampTz now = GetCurrentTimestamp(); /* when the next task begins */
+	SteadyTime ended = began;				 /* when the latest task ended */
 	int subtransactions = 0;
 	int64 results_bytes = 0;
 	for (bool go_on = true; go_on && done < fused.size();) {
@@ -330,7 +327,7 @@ std::optional<size_t> Worker::run_fused(std::vector<FusedTask> &fused, FusedTime
 	return alone;
 }
 
-/* As if each had been claimed and had succeeded. */
+/* Ends the tasks as if each had been claimed and had succeeded. */
 void Worker::finish_fused(std::span<const FusedTask> done, std::span<const store::Candidate> tasks) {
 	std::vector<store::Finished> finished;
 	finished.reserve(done.size());
@@ -351,9 +348,9 @@ void Worker::finish_fused(std::span<const FusedTask> done, std::span<const store
 		throw FusedBatchSpoilt{};
 }
 
-/* Tasks that were locked and not used are there for others again. */
+/* Announces that locked tasks that were not used can be had again. */
 void Worker::give_back(const Locked &locked, std::span<const store::Candidate> kept) {
-	size_t next = 0; /* they are in the order of the others */
+	size_t next = 0; /* "kept" is in the order of the locked tasks */
 	for (const store::Candidate &task : locked.tasks) {
 		if (next < kept.size() && kept[next].id == task.id) {
 			next++;
@@ -364,7 +361,7 @@ void Worker::give_back(const Locked &locked, std::span<const store::Candidate> k
 	}
 }
 
-/* Runs what may run together, and finishes it; what must run alone after all is claimed. */
+/* Runs the tasks of a fused batch, and finishes them. A task that must run alone after all is claimed. */
 void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, FusedTime &time, Taken &taken) {
 	show(fused[0].attempt, fused.size() > 1 ? "tasks from" : "task");
 	const SteadyTime began = steady_now();
@@ -374,7 +371,7 @@ void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, Fus
 
 	const OwnSettings own;
 	const Session session(owner_, Session::Writes::always);
-	const std::span<const store::Candidate> tasks = locked.tasks; /* the batch is the first of them */
+	const std::span<const store::Candidate> tasks = locked.tasks; /* the batch is the first ones */
 	finish_fused(fused, tasks);
 	if (alone)
 		taken.claimed = begin(tasks.subspan(*alone, 1));
@@ -383,15 +380,15 @@ void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, Fus
 }
 
 /*
- * Takes what is next: locks as many tasks as should fit into a fused batch, runs those that may run together, and
- * finishes them, all in one transaction. A task that must run alone, or a batch, is claimed in it instead, and
- * returned.
+ * Locks as many of the next tasks as should fit into a fused batch, runs those that may run together, and finishes
+ * them, all in one transaction. A task that must run alone, or the tasks of a batch handler, are only claimed in it,
+ * and returned.
  */
 Worker::Taken Worker::take() {
 	Taken taken;
 	std::vector<FusedTask> fused;
 	bool more = false, failed = false;
-	std::optional<FusedTime> time; /* until the commit is over */
+	std::optional<FusedTime> time; /* it lives until the commit is over */
 	try {
 		in_transaction(Durability::asynchronous, [&] {
 			Locked locked;
@@ -405,7 +402,7 @@ Worker::Taken Worker::take() {
 					for (const store::Candidate &task : locked.tasks)
 						if (task.admitted_as != 0)
 							return_tokens(task.admitted_as);
-					throw ConfigurationChanged{}; /* the abort gives them back, and says so */
+					throw ConfigurationChanged{}; /* the abort gives the tasks back, and announces them */
 				}
 				taken.any = true;
 				fused = first_fused(locked);
@@ -424,7 +421,7 @@ Worker::Taken Worker::take() {
 			run_locked(locked, fused, *time, taken);
 			if (!fused.empty() && settings::worker_synchronous_commit)
 				change_durability(Durability::synchronous);
-			time->begin(false); /* what was deferred */
+			time->begin(false); /* for what was deferred to the commit */
 		});
 	} catch (const ConfigurationChanged &) {
 		throw;
@@ -436,7 +433,7 @@ Worker::Taken Worker::take() {
 	const bool ran = time.has_value();
 	time.reset();
 	if (failed) {
-		/* Nothing has happened. Those it was about come first again, one by one. */
+		/* Everything was rolled back. The same tasks come first again, and run one by one. */
 		interrupt_.reset();
 		taken.claimed.clear();
 		fused_size_.reset();
@@ -448,7 +445,7 @@ Worker::Taken Worker::take() {
 	else
 		in_flight::committed(taken.claimed[0]);
 	if (taken.any && (!ran || !taken.claimed.empty()))
-		wake_peer(more || ran); /* what was given back shall not wait for the one that runs alone now */
+		wake_peer(more || ran); /* tasks that were given back must not wait for the one that runs alone now */
 	return taken;
 }
 

@@ -1,9 +1,9 @@
 /*
  * launcher.cpp -- the life of the launcher as a process, and which scheduler starts next. See launcher.hpp.
  *
- * After a start it looks into every database once, one at a time, by starting a scheduler there, which ends at once
- * where the extension is not installed. Later it hears of CREATE EXTENSION, CREATE DATABASE and the like at commit.
- * Entry is C, behind boundary(); everything else is a C++ region.
+ * After a start the launcher looks into every database once, one at a time: it starts a scheduler there, which ends at
+ * once if the extension is not installed. Later it is told about CREATE EXTENSION, CREATE DATABASE and similar commands
+ * at their commit. Entry is C, behind boundary(); everything else is a C++ region.
  */
 #include "server/launcher.hpp"
 #include "server/processes.hpp"
@@ -24,30 +24,30 @@
 namespace jobqueue {
 
 static constexpr int64 shortest_delay_us = 100000;
-/* Of a scheduler that ends again and again, each time with a line in the log. */
+/* The longest delay of a scheduler that ends again and again, each time with a line in the log. */
 static constexpr int64 longest_delay_us = 5 * USECS_PER_SEC;
-/* One that lived for so long did not fail at its start: the next one is not delayed. */
+/* A scheduler that lived for so long did not fail at its start: the next one has the shortest delay. */
 static constexpr int64 long_life_us = 10 * USECS_PER_SEC;
-static constexpr int64 shortest_short_delay_us = 20000; /* where there is no process to be had */
-/* Others do not wait for one that cannot find out, since a catalog is locked. */
+static constexpr int64 shortest_short_delay_us = 20000; /* while there is no free process */
+/* Other databases wait no longer for a scheduler that cannot look for the extension because a catalog is locked. */
 static constexpr int64 longest_probe_us = 2 * USECS_PER_SEC;
-/* Who has waited longer than any database may be a scheduler that wants a worker: it comes first, but not for ever. */
+/* A scheduler that wants a worker may have waited longer than any database. It comes first, but only for so long. */
 static constexpr int64 longest_courtesy_us = 2 * USECS_PER_SEC;
 
-/* What the launcher does about a database, and why. */
+/* Says at DEBUG1 what the launcher does about a database, and why. */
 static void debug(Oid database, const char *what) {
 	if (is_debugging(DEBUG1))
 		guard([database, what] { ereport(DEBUG1, (errmsg_internal("database %u: %s", database, what))); });
 }
 
-/* Is its scheduler still finding out whether the extension is there? */
+/* Is the scheduler of this database still finding out whether the extension is there? */
 bool Launcher::is_probing(const Child &child) {
 	DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
 	return child.probe && child.handle != nullptr && slot && scheduler_state(slot) == SchedulerState::starting &&
 		   steady_now() - child.started_at < longest_probe_us;
 }
 
-/* What has become of the schedulers. */
+/* Takes note of the schedulers that have ended, and forgets databases that need none. */
 void Launcher::reap() {
 	const SteadyTime now = steady_now();
 	for (Child &child : children_) {
@@ -66,10 +66,10 @@ void Launcher::reap() {
 		const SchedulerState state = slot ? scheduler_state(slot) : SchedulerState::absent;
 		const bool let_go = slot && pg_atomic_read_u32(&slot->interruptions) != child.interruptions;
 		if (!let_go && (state == SchedulerState::none || state == SchedulerState::starting)) {
-			/* It failed, or it was terminated. */
+			/* The scheduler failed, or it was terminated. */
 			if (slot) {
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
-				pg_atomic_write_u64(&slot->database_waiting_since, 0); /* it had a process */
+				pg_atomic_write_u64(&slot->database_waiting_since, 0); /* the wait was over: it had a process */
 			}
 			child.delay_us = now - child.started_at > long_life_us
 								 ? shortest_delay_us
@@ -98,7 +98,7 @@ void Launcher::reap() {
 			return false;
 		if (slot)
 			guard([slot] { release_database(slot); });
-		/* Whoever announces something now finds the slot gone and asks for another look, or is found here. */
+		/* A backend that announces now finds the slot gone and asks for another look; or its "wanted" is seen here. */
 		pg_memory_barrier();
 		const bool announced = slot && pg_atomic_read_u32(&slot->wanted) != 0;
 		(announced ? unknown_ : absent_).push_back(child.database);
@@ -112,7 +112,7 @@ bool Launcher::needs_scheduler(Child &child, DatabaseSlot *slot, SteadyTime now)
 	if (const uint32 pid = pg_atomic_read_u32(&slot->let_go)) {
 		if (kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH)
 			return false;
-		pg_atomic_write_u32(&slot->let_go, 0); /* its holder is gone */
+		pg_atomic_write_u32(&slot->let_go, 0); /* the backend that needed the database free is gone */
 	}
 	const bool wanted = pg_atomic_read_u32(&slot->wanted) != 0;
 	switch (scheduler_state(slot)) {
@@ -123,7 +123,7 @@ bool Launcher::needs_scheduler(Child &child, DatabaseSlot *slot, SteadyTime now)
 	case SchedulerState::absent:
 		return wanted;
 	case SchedulerState::paused:
-		/* Not what it is wanted for, but let the next announcement wake us again. */
+		/* An announcement starts no scheduler here. It is reset, so that the next one wakes the launcher again. */
 		if (wanted) {
 			child.announced_at = now;
 			child.vain_looks = 0;
@@ -137,7 +137,7 @@ bool Launcher::needs_scheduler(Child &child, DatabaseSlot *slot, SteadyTime now)
 	}
 }
 
-/* Who needs a scheduler, and since when? */
+/* Finds out which databases need a scheduler, and since when. */
 void Launcher::find_wants(SteadyTime now) {
 	const TimestampTz wall = GetCurrentTimestamp();
 	for (Child &child : children_) {
@@ -145,7 +145,7 @@ void Launcher::find_wants(SteadyTime now) {
 		if (child.parked && slot == nullptr && (child.next_run <= wall || child.next_look <= now) &&
 			child.handle == nullptr) {
 			slot = guard([&child] { return attach_database(child.database); });
-			if (slot == nullptr) { /* somebody must leave */
+			if (slot == nullptr) { /* all slots are taken: another database must give one up */
 				debug(child.database, "it needs a scheduler, and waits for a slot in shared memory");
 				child.wants_since = child.wants_since != 0 ? child.wants_since : now;
 				continue;
@@ -157,14 +157,14 @@ void Launcher::find_wants(SteadyTime now) {
 			child.wants_since = 0;
 			continue;
 		}
-		/* Who waited before, and then made room for others, has not lost its turn. */
+		/* A database that waited, and then made room for others, has not lost its turn. */
 		const auto waited = static_cast<SteadyTime>(pg_atomic_read_u64(&slot->database_waiting_since));
 		if (child.wants_since == 0)
 			child.wants_since = waited != 0 ? std::min(waited, now) : now;
 	}
 }
 
-/* False if there is no process for it. */
+/* False if there is no free process. */
 bool Launcher::start_one(Child &child, DatabaseSlot *slot, SteadyTime now) {
 	const SchedulerState before = scheduler_state(slot);
 	const uint64 next_run = pg_atomic_read_u64(&slot->next_run);
@@ -193,7 +193,7 @@ bool Launcher::start_one(Child &child, DatabaseSlot *slot, SteadyTime now) {
 }
 
 void Launcher::start(SteadyTime now) {
-	/* Databases whose backends announced something have a slot before we know of them. */
+	/* A backend that announces something takes a slot for its database, which the launcher may not know yet. */
 	for (DatabaseSlot &slot : database_slots()) {
 		const Oid database = pg_atomic_read_u32(&slot.database);
 		if (!OidIsValid(database) || child_of(database) != nullptr)
@@ -203,7 +203,7 @@ void Launcher::start(SteadyTime now) {
 		children_.push_back({.database = database, .probe = false});
 	}
 	share_slots(now);
-	/* One look into an unknown database at a time. */
+	/* Only one unknown database is looked into at a time. */
 	const bool probing =
 		std::any_of(children_.begin(), children_.end(), [this](const Child &child) { return is_probing(child); });
 	bool lacks_slot = false;
@@ -220,7 +220,7 @@ void Launcher::start(SteadyTime now) {
 	warn_of_shortage(now);
 	if (now < next_start_)
 		return;
-	/* First who has waited longest. */
+	/* The database that has waited longest comes first. */
 	std::vector<Child *> waiting;
 	for (Child &child : children_)
 		if (child.wants_since != 0)
@@ -249,7 +249,7 @@ void Launcher::start(SteadyTime now) {
 			pg_atomic_write_u64(&shared()->launcher_waiting_since, 0);
 			continue;
 		}
-		/* No process to be had: make room, and try again ever more rarely. */
+		/* The scheduler cannot start now: make room if no process is free, and try again after a growing delay. */
 		debug(child->database, others_first ? "its scheduler waits: others have waited longer for a process"
 											: "its scheduler waits: there is no free process");
 		pg_atomic_write_u64(&shared()->launcher_waiting_since, since);
@@ -264,7 +264,7 @@ void Launcher::start(SteadyTime now) {
 		next_start_ = now + short_delay_us_;
 		return;
 	}
-	/* Nobody is left without a process. */
+	/* No database waits for a process now. */
 	pg_atomic_write_u64(&shared()->launcher_waiting_since, 0);
 	if (lacks_slot) {
 		warn_of_slots();
@@ -281,7 +281,7 @@ void Launcher::run() {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
 		pg_atomic_write_u32(&shared()->launcher_wanted, 0);
 		pg_memory_barrier();
-		/* In this order: of a database that is no more the scheduler has ended, and is not started again. */
+		/* In this order: a dropped database, whose scheduler has ended, is forgotten before start() looks at it. */
 		reap();
 		const uint32 rescan = pg_atomic_exchange_u32(&shared()->rescan, 0);
 		if (rescan == static_cast<uint32>(Rescan::from_scratch)) {
@@ -291,7 +291,7 @@ void Launcher::run() {
 		if (rescan != 0 || steady_now() >= next_scan_)
 			scan();
 		watch_clock();
-		/* What is too early by this clock is waited for by it. */
+		/* One reading of the clock for both: what start() finds too early, the sleep waits for. */
 		const SteadyTime now = steady_now();
 		start(now);
 		SteadyTime until = next_scan_;
@@ -324,7 +324,7 @@ void Launcher::run() {
 			until = now;
 		else if (!unknown_.empty())
 			until = std::min(until, now + longest_probe_us);
-		/* A lock that was waited for meanwhile may have taken the wake-up. */
+		/* A wait for a lock may have consumed the wake-up meanwhile. */
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&shared()->launcher_wanted) != 0)
 			until = now;
@@ -337,7 +337,7 @@ static void leave(int, Datum) {
 	pg_atomic_write_u64(&shared()->launcher_waiting_since, 0);
 }
 
-/* Schedulers of a launcher that died go on; this one must not start a second. */
+/* Schedulers of a launcher that died still run. They are ended, so that no database gets a second one. */
 static void stop_strays() {
 	for (DatabaseSlot &slot : database_slots()) {
 		const uint32 pid = pg_atomic_read_u32(&slot.scheduler_pid);

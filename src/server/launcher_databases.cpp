@@ -13,9 +13,9 @@
 namespace jobqueue {
 
 static constexpr int64 rescan_interval_us = USECS_PER_MINUTE;
-/* A paused database is looked into that often: what put it right may not have been announced. */
+/* A paused database is looked into after so long: the change that lets it run again may not have been announced. */
 static constexpr int64 paused_look_us = 20 * USECS_PER_SEC;
-/* Half as often after each vain look, until something is announced there. */
+/* The interval doubles after each look in vain, up to so many times, until something is announced there. */
 static constexpr int most_vain_looks = 4;
 static constexpr int64 look_again_us = 30 * USECS_PER_SEC;
 
@@ -29,7 +29,7 @@ Child *Launcher::child_of(Oid database) {
 	return found == children_.end() ? nullptr : &*found;
 }
 
-/* Which databases are there, and which have gone? */
+/* Reads which databases there are, and forgets those that are gone. */
 void Launcher::scan() {
 	constexpr size_t most = 4096;
 	struct List {
@@ -44,7 +44,7 @@ void Launcher::scan() {
 			TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
 			while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection)) {
 				auto *form = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
-				constexpr int invalid_database = -2; /* of datconnlimit: half dropped */
+				constexpr int invalid_database = -2; /* in datconnlimit: the database is half dropped */
 				if (form->datallowconn && !form->datistemplate && form->datconnlimit != invalid_database &&
 					list.count < most)
 					list.oids[list.count++] = form->oid;
@@ -78,7 +78,7 @@ void Launcher::scan() {
 	next_scan_ = steady_now() + rescan_interval_us;
 }
 
-/* Where somebody has set it, retired schedulers look for themselves when they are needed. */
+/* If the wall clock was set, all retired schedulers are started, to find out for themselves when they are needed. */
 void Launcher::watch_clock() {
 	if (clock_.look() == 0)
 		return;
@@ -88,7 +88,7 @@ void Launcher::watch_clock() {
 	look_at_parked();
 }
 
-/* Is there nothing in its slot that would be lost? */
+/* May the database give its slot up? Only if nothing in the slot would be lost. */
 bool Launcher::may_park(const Child &child, DatabaseSlot *slot) {
 	const SchedulerState state = scheduler_state(slot);
 	return child.handle == nullptr && (state == SchedulerState::retired || state == SchedulerState::paused) &&
@@ -105,7 +105,7 @@ void Launcher::look_at(Child &child) {
 	child.started_at = long_ago;
 }
 
-/* What has nothing to run needs no slot. Whoever announces something gets it another one, and wakes us. */
+/* A database with nothing to run gives its slot up. A backend that announces something takes another, and wakes us. */
 void Launcher::park(Child &child, DatabaseSlot *slot) {
 	child.state = scheduler_state(slot);
 	const bool paused = child.state == SchedulerState::paused;
@@ -120,13 +120,13 @@ void Launcher::park(Child &child, DatabaseSlot *slot) {
 					(errmsg_internal("database %u: its slot is free for others: there is nothing to do", database)));
 		});
 	guard([slot] { release_database(slot); });
-	/* Whoever announces something now finds the slot gone, or is found here. */
+	/* A backend that announces something now finds the slot gone; or it has set "wanted" before, which is seen here. */
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&slot->wanted) != 0)
 		look_at(child);
 }
 
-/* It has a slot again, which a backend may have made. */
+/* The database has a slot again, which a backend may have taken. A new slot gets what the old one said. */
 void Launcher::unpark(Child &child, DatabaseSlot *slot) {
 	child.parked = false;
 	if (scheduler_state(slot) != SchedulerState::none)
@@ -135,16 +135,16 @@ void Launcher::unpark(Child &child, DatabaseSlot *slot) {
 		pg_atomic_write_u64(&slot->served_since, child.served_since);
 	pg_atomic_write_u32(&slot->paused_reported, child.paused_reported);
 	pg_atomic_write_u64(&slot->next_run, static_cast<uint64>(child.next_run));
-	/* The configuration of a slot that is new ends in zeros until somebody changes it. */
+	/* The low half of a new slot's configuration is 0 until it changes: until then it equals paused_configuration. */
 	const uint64 configuration = pg_atomic_read_u64(&slot->configuration);
 	pg_atomic_write_u64(&slot->paused_configuration, configuration & ~static_cast<uint64>(PG_UINT32_MAX));
 	pg_atomic_write_u32(&slot->state, static_cast<uint32>(child.state));
 }
 
-/* Paused copies hold no slot, and when slots are short nobody does that has nothing to run at the moment. */
+/* Parks paused databases, and, when slots are short, databases that have nothing to run at the moment. */
 void Launcher::share_slots(SteadyTime now) {
 	if (pg_atomic_read_u32(&shared()->database_missed) != 0 && now - missed_at_ > look_again_us) {
-		/* Somebody had something to announce, and nobody knows who. */
+		/* A backend had something to announce and got no slot. It is not known in which database. */
 		missed_at_ = now;
 		pg_atomic_write_u32(&shared()->database_missed, 0);
 		warn_of_slots();
@@ -187,7 +187,7 @@ void Launcher::share_slots(SteadyTime now) {
 	}
 }
 
-/* Something may have been announced there that nobody has heard. */
+/* Has parked databases looked at: something may have been announced there that nobody has heard. */
 void Launcher::look_at_parked() {
 	for (Child &child : children_)
 		if (child.parked)

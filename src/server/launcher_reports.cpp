@@ -1,5 +1,5 @@
 /*
- * launcher_reports.cpp -- what the launcher says in the log of slots and processes that are short. See launcher.hpp.
+ * launcher_reports.cpp -- what the launcher writes into the log when slots or processes are short. See launcher.hpp.
  * C++ region.
  */
 #include "server/launcher.hpp"
@@ -13,7 +13,7 @@
 namespace jobqueue {
 
 static constexpr int64 shortage_warning_us = 10 * USECS_PER_SEC;
-/* When nobody has waited for so long, the shortage is over: the next one is reported again. */
+/* When no database has waited for so long, the shortage is over: the next one is reported again. */
 static constexpr int64 shortage_over_us = USECS_PER_MINUTE;
 
 void Launcher::warn_of_slots() {
@@ -28,7 +28,7 @@ void Launcher::warn_of_slots() {
 	});
 }
 
-/* Each database once, as long as the shortage lasts. In paused copies nothing is due. */
+/* Warns once for each database, as long as the shortage lasts. In paused databases nothing is due. */
 void Launcher::warn_of_shortage(SteadyTime now) {
 	bool any = false;
 	for (Child &child : children_) {
@@ -60,7 +60,7 @@ void Launcher::warn_of_shortage(SteadyTime now) {
 	}
 }
 
-/* Of max_worker_processes, how many do others take? C region. */
+/* How many of max_worker_processes are taken by processes that are not jobqueue's? C region. */
 static int taken_by_others() {
 	int ours = 0;
 	for (DatabaseSlot &slot : database_slots())
@@ -72,7 +72,7 @@ static int taken_by_others() {
 	return std::max(compat::background_workers() - 1 - ours, known);
 }
 
-/* max_worker_processes cannot be changed while the server runs: better known at its start than when tasks wait. */
+/* Warns at the start, and not only when tasks wait: max_worker_processes cannot be changed while the server runs. */
 void Launcher::say_the_least() {
 	guard([] {
 		const int others = taken_by_others();

@@ -1,7 +1,7 @@
 /*
  * worker.cpp -- the life of a worker as a process. See worker.hpp.
  *
- * Started by the scheduler, which reserves its slot. Entry is C, behind boundary(); everything else is a C++ region
+ * The scheduler reserves a slot and starts the process. Entry is C, behind boundary(); everything else is a C++ region
  * but for the callbacks.
  */
 #include "server/worker.hpp"
@@ -25,10 +25,10 @@
 
 namespace jobqueue {
 
-/* A nap after a vain look: grows while plain statements keep adding tasks of other types. */
+/* How long a worker naps after it has found nothing: longer while plain statements keep adding tasks of other types. */
 static constexpr int64 shortest_nap_ms = 1;
 static constexpr int64 longest_nap_ms = 20;
-/* How long a worker may keep its process when another role has none. */
+/* The only worker of a role may keep its process for so long when others need one. */
 static constexpr int64 fair_share_us = USECS_PER_SEC;
 
 /* Says at DEBUG1 why the worker leaves; false, for the caller to return. */
@@ -38,7 +38,7 @@ static bool leave_because(const char *reason) {
 	return false;
 }
 
-/* Reads what it handles; false if it has nothing to do here any more. */
+/* Reads which tasks the worker handles; false if it has nothing to do here any more. */
 bool Worker::configure() {
 	const uint64 roles = roles_generation();
 	const uint64 configuration = pg_atomic_read_u64(&database_->configuration);
@@ -62,7 +62,7 @@ bool Worker::configure() {
 		allowed = queues_of_handlers(GetSessionUserId(), owner_);
 		guard(watch_rights);
 		conditions_ = Conditions::read(configuration);
-		/* After the configuration: a restore may be under way. */
+		/* Asked after the configuration was read: a restore may be under way. */
 		return store::is_own_incarnation() ||
 			   leave_because("this database is a copy, which waits for jobqueue.adopt()");
 	});
@@ -99,7 +99,7 @@ bool Worker::configure() {
 	return true;
 }
 
-/* What a handler may have left behind in the session. C region. */
+/* Removes what a handler may have left behind in the session. C region. */
 static void discard_residue() {
 	if (GetSessionUserId() != GetAuthenticatedUserId() || GetCurrentRoleId() != InvalidOid) {
 		SetConfigOption("session_authorization", GetUserNameFromId(GetAuthenticatedUserId(), false), PGC_SUSET,
@@ -116,7 +116,7 @@ static void discard_residue() {
 	ResetAllOptions();
 }
 
-/* To other servers; with what is open in them, the next task has nothing to do. */
+/* Closes connections to other servers: the next task must not meet the transactions that are open in them. */
 static void close_connections() {
 	if (!guard(dblink_is_loaded))
 		return;
@@ -127,7 +127,7 @@ static void close_connections() {
 	} catch (...) {
 		problem = std::current_exception();
 	}
-	/* There is none left, but for what the library itself could not close: then the process ends with it. */
+	/* With this error, no connection is left. With any other one, the process ends, and with it the connections. */
 	if (const PgError error = as_pg_error(problem); error.sqlerrcode() != ERRCODE_CONNECTION_DOES_NOT_EXIST)
 		throw PgError(error);
 }
@@ -136,13 +136,13 @@ void Worker::reset_session() {
 	in_transaction(Durability::asynchronous, [] { guard(discard_residue); });
 	close_connections();
 	MemoryContextReset(context_);
-	guard([] { pgstat_report_stat(false); }); /* or autovacuum would not know what we do to the tables */
+	guard([] { pgstat_report_stat(false); }); /* otherwise autovacuum would not know how we change the tables */
 }
 
 bool Worker::should_retire() {
 	if (pg_atomic_read_u32(&slot_->retire) != 0 || pg_atomic_read_u32(&database_->let_go) != 0)
 		return !leave_because("it was asked to, to make room or to free the database");
-	/* A role with work that has no worker at all comes before one that has had its share. */
+	/* Whoever needs a process and has none comes before a role that has had its share. */
 	if (pg_atomic_read_u64(&shared()->starved_at) == 0)
 		return false;
 	int peers = 0;
@@ -153,12 +153,12 @@ bool Worker::should_retire() {
 			peers++;
 	if (peers == 0 && steady_now() - started_at_ < fair_share_us)
 		return false;
-	/* Only one leaves for each that starves. */
+	/* Only one worker leaves for each request. */
 	return pg_atomic_exchange_u64(&shared()->starved_at, 0) != 0 &&
 		   !leave_because("another role has tasks and no worker");
 }
 
-/* Waits for news, or for a time: what waits for a token shall have it when it comes, not a timer's tick later. */
+/* Waits for news, or until a time, exactly: a task that waits for a token must not begin a timer's tick too late. */
 void Worker::wait_until(SteadyTime until) {
 	const int64 longest_ms = std::min<int64>(static_cast<int64>(settings::worker_idle_timeout_s) * 1000, 60 * 1000);
 	const int64 left_us = time_left(steady_now(), until, longest_ms * 1000);
@@ -168,7 +168,7 @@ void Worker::wait_until(SteadyTime until) {
 		pg_usleep(static_cast<long>(left_us));
 }
 
-/* Waits for something to do; false when it is time to go. */
+/* Waits for something to do; false if the worker must end. */
 bool Worker::sleep() {
 	const bool nap = claimer_->took_statements();
 	nap_ms_ = nap ? std::clamp(nap_ms_ * 2, shortest_nap_ms, longest_nap_ms) : 0;
@@ -186,7 +186,7 @@ bool Worker::sleep() {
 					(errmsg_internal(nap ? "no task for this worker: it naps" : "no task for this worker: it sleeps")));
 		});
 
-	/* Announce that we sleep before the last look, so that whoever comes after it wakes us. */
+	/* The state is set before the last look, so that whoever announces something after that look wakes us. */
 	if (nap) {
 		set_state(slot_, WorkerState::napping);
 		pg_memory_barrier();
@@ -208,7 +208,7 @@ bool Worker::sleep() {
 	}
 }
 
-/* Works until there is nothing to do for long, or the process is needed elsewhere. */
+/* Works until there was nothing to do for a long time, or the process is needed elsewhere. */
 void Worker::work() {
 	set_state(slot_, WorkerState::running);
 	guard(watch_roles);
@@ -216,7 +216,7 @@ void Worker::work() {
 	for (;;) {
 		guard([] {
 			CHECK_FOR_INTERRUPTS();
-			/* Who is busy never waits, and would not hear of it; a new server cannot start as long as we live. */
+			/* A busy worker does not wait on its latch, so it must ask: no new server can start while it lives. */
 			if (!PostmasterIsAlive())
 				proc_exit(1);
 			reload_settings();
@@ -252,14 +252,14 @@ void Worker::work() {
 	}
 }
 
-/* Not where it tells what is in a row of our tables. */
+/* Leaves out a detail that tells what is in a row of our tables. */
 const char *detail_for_log(const ErrorData &data) noexcept {
 	if (data.schema_name != nullptr && strcmp(data.schema_name, "jobqueue") == 0)
 		return nullptr;
 	return data.detail_log ? data.detail_log : data.detail;
 }
 
-/* Says it once, and not again when the next one of this role ends by the same. */
+/* Reports the error in the log, but not again if the next worker of this role ends by the same one. */
 void Worker::note_trouble(const PgError &problem) {
 	in_flight::leaving_by_own_error();
 	const Oid role = pg_atomic_read_u32(&slot_->role);
@@ -281,7 +281,7 @@ void Worker::note_trouble(const PgError &problem) {
 	});
 }
 
-/* "over": we have come to our end in good order. */
+/* "over": the worker ends, in good order. */
 void Worker::note_recovery(bool over) {
 	if (!over && steady_now() - started_at_ < longest_penalty_us)
 		return;
@@ -316,7 +316,7 @@ void Worker::run() {
 		guard([&outcome] { in_flight::leave_behind(outcome.id, outcome.attempt); });
 	if (!problem)
 		return;
-	/* DROP EXTENSION pulls the tables away while we work: no reason to make noise. */
+	/* DROP EXTENSION removes the tables while we work: then the error is not reported. */
 	const bool installed = in_transaction(Durability::asynchronous, [this] {
 		const OwnSettings own;
 		const std::optional<store::Extension> extension = installed_extension();
@@ -351,8 +351,8 @@ static void leave(int, Datum arg) {
 }
 
 /*
- * A handler that calls exit() behind the server's back shall end its process only: with another code than this the
- * postmaster would restart all of them, though everything shared has been left in order by now. C region.
+ * If a handler calls exit() behind the server's back, only its process must end. With another code than this the
+ * postmaster would restart all processes, though everything shared has been left in order by now. C region.
  */
 static void end_quietly(int code, Datum) {
 	constexpr int from_atexit = -1;

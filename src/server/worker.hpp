@@ -2,8 +2,8 @@
  * worker.hpp -- a worker: connected as one role for life, it claims that role's tasks and runs their handlers.
  *
  * worker.cpp is its life as a process, fused_batch.cpp how it claims and what it runs together, attempt.cpp what it
- * runs alone, sql_command.cpp what is no handler but an SQL command. C++ region. Our own statements run in a Session,
- * as the extension's owner; handlers never do.
+ * runs alone, sql_command.cpp how it runs SQL commands. C++ region. Our own statements run in a Session, as the
+ * extension's owner; handlers never do.
  */
 #pragma once
 
@@ -23,9 +23,9 @@
 
 namespace jobqueue {
 
-/* Thrown by a claim that read tasks which came after a change of the configuration that we have not read. */
+/* Thrown by a claim if the configuration has changed since the worker read it: the tasks may be newer than that. */
 struct ConfigurationChanged {};
-/* Thrown by a handler's transaction when its claim has ended meanwhile: by cancel(), of others or of its own. */
+/* Thrown by a handler's transaction when its claim has ended meanwhile: others or the handler cancelled the task. */
 struct ClaimEnded {};
 /* Thrown where the outcome of an attempt cannot be recorded because somebody holds a lock on the row of its task. */
 struct RowLocked {};
@@ -37,24 +37,24 @@ struct Unrecorded {
 	int32 attempt;
 	Kind kind;
 	std::optional<OwnCancel> cancel = std::nullopt;		  /* if ended */
-	std::optional<store::Failure> failure = std::nullopt; /* likewise, as are the next two */
+	std::optional<store::Failure> failure = std::nullopt; /* if failed, as are the next two */
 	bool discarded = false;
 	std::optional<int64> retry_in_us = std::nullopt;
-	QueryCompletion completion = {}; /* of an SQL command that cannot be undone */
+	QueryCompletion completion = {}; /* if succeeded: of an SQL command that cannot be undone */
 };
 
 /* A task of a fused batch, from its lock to the commit. */
 struct FusedTask {
 	store::Attempt attempt;
 	ItemPointerData tid;
-	size_t handler; /* among the worker's */
+	size_t handler; /* index in the worker's handlers */
 	TimestampTz started_at;
 	std::optional<Datum> result;
 	std::optional<int64> snooze_us;
-	bool grouped; /* others, which belong to the same group, may come after it */
+	bool grouped; /* others of the same group may come after it */
 };
 
-/* The detail of an error, if the server's log may have it. */
+/* The detail of an error; null if the server's log must not have it. */
 const char *detail_for_log(const ErrorData &data) noexcept;
 
 class Worker {
@@ -113,7 +113,7 @@ private:
 	void perform(std::span<const store::Attempt> tasks, interrupts::HandlerTime &time);
 	template <typename Fn> void record(int64 patience_us, Session::Writes writes, Fn &&fn);
 	void record(const Unrecorded &outcome, int64 patience_us);
-	/* How long we wait for a row that somebody has locked: others' tasks wait meanwhile. */
+	/* How long we wait for a locked row, if not longer: other tasks wait meanwhile. */
 	static constexpr int64 shortest_patience_us = USECS_PER_SEC;
 	void record_or_remember(Unrecorded outcome);
 	void remember(Unrecorded outcome);
@@ -137,7 +137,7 @@ private:
 	Oid owner_ = InvalidOid;
 	Oid extension_ = InvalidOid;
 	Oid other_leaf_ =
-		InvalidOid; /* a leaf of tasks that nobody locks during a fused batch, but for those who look at all of tasks */
+		InvalidOid; /* a leaf of jobqueue.tasks that a fused batch locks only if a handler looks at the whole table */
 	uint64 configuration_ = 0;
 	uint64 roles_ = 0;
 	std::string token_;
@@ -145,16 +145,16 @@ private:
 	std::vector<RunTimeEstimate> estimates_; /* of the handlers */
 	struct KnownFunction {
 		RunTimeEstimate estimate; /* of tasks that ran alone, of whatever type */
-		int types = 0;			  /* that have run */
+		int types = 0;			  /* how many types have run */
 	};
 	std::map<std::string, KnownFunction, std::less<>> functions_; /* by signature */
 	FusedBatchSize fused_size_;
-	int batch_wanted_ = 1;					  /* of tasks to lock, for the sake of a batch handler */
-	std::optional<std::string> suspect_type_; /* failed in a fused batch, and runs alone now */
-	std::optional<PgError> interrupt_;		  /* somebody interrupted it there: that holds, it does not run again */
+	int batch_wanted_ = 1;					  /* how many tasks to lock for a batch handler */
+	std::optional<std::string> suspect_type_; /* of the task that failed in a fused batch, and runs alone now */
+	std::optional<PgError> interrupt_;		  /* that task was interrupted there: it is not run again */
 	std::vector<Unrecorded> unrecorded_;
-	SteadyTime next_record_ = 0;			   /* when they are tried again */
-	SteadyTime reported_at_ = -USECS_PER_HOUR; /* that rows are locked */
+	SteadyTime next_record_ = 0;			   /* when these are tried again */
+	SteadyTime reported_at_ = -USECS_PER_HOUR; /* when locked rows were reported last */
 	int64 latest_run_us_ = 0;				   /* of the handler that ran alone last, as are the next two */
 	bool latest_is_procedure_ = false;
 	bool latest_takes_row_ = false;
@@ -164,13 +164,13 @@ private:
 	std::unique_ptr<Executor> executor_;
 	int64 nap_ms_ = 0;
 	SteadyTime started_at_ = 0;
-	bool in_trouble_ = false;	/* workers of this role before us have ended by errors of our own */
+	bool in_trouble_ = false;	/* earlier workers of this role have ended by errors of our own */
 	SteadyTime idle_since_ = 0; /* the end of the latest task */
 };
 
 /*
- * A visit that records what came of an attempt, under settings of our own. Throws RowLocked if a row that it is about
- * stays locked for so long.
+ * Calls fn(), which records the outcome of an attempt, in a Session and under our own settings. Throws RowLocked if a
+ * row that fn() needs stays locked for so long.
  */
 template <typename Fn> void Worker::record(int64 patience_us, Session::Writes writes, Fn &&fn) {
 	interrupts::row_was_locked();

@@ -9,19 +9,19 @@ namespace jobqueue {
 
 using namespace counting;
 
-/* Own claims that have ended make room for new ones in the same transaction; beyond so many nobody looks. */
+/* Claims that a transaction has ended make room for new ones in it. If there are more than this, they do not. */
 static constexpr int most_credits = 4096;
 
 namespace {
 
-/* What the current transaction has done, and what its end makes of it. */
+/* What the current transaction has done with a task. The end of the transaction acts on it. */
 struct Note {
 	int64 task;
 	uint64 names[counted_kinds];
 	SubTransactionId admitted_in; /* Invalid: not in this transaction */
 	SubTransactionId ended_in;	  /* Invalid: not ended */
 	bool begun;
-	bool again; /* admitted once more, after its end */
+	bool again; /* admitted once more after its claim ended */
 	int64 tokens_ns[counted_kinds];
 };
 
@@ -33,7 +33,7 @@ static int note_capacity = 0;
 static int ended_count = 0;
 static bool registered = false;
 
-/* Whoever claims. */
+/* A task is counted for the role that claims it. */
 static Holder own_holder(const Admission &admission) noexcept {
 	return holder_of(MyDatabaseId, GetOuterUserId(), admission.queue_hash);
 }
@@ -46,7 +46,7 @@ void set_admission_ready(DatabaseSlot *slot, uint64 configuration) noexcept {
 	atomic_max(&slot->admission_ready, configuration);
 }
 
-/* Those of the name that this transaction has ended: they make room for others of its own. */
+/* How many tasks of this name the transaction has ended: they make room for others in it. */
 static int32 own_credit(uint64 name) noexcept {
 	int32 credit = 0;
 	if (ended_count > 0 && ended_count <= most_credits)
@@ -81,7 +81,7 @@ int count_admissible(std::span<const std::pair<uint64, Rule>> limits, int wanted
 
 /* The transaction */
 
-/* What a prepared transaction has ended is found by the scheduler's poll, once it is committed. */
+/* Tasks that a prepared transaction has ended stay counted; once it is committed, the scheduler's poll finds them. */
 static void end_transaction(bool committed, bool prepared) noexcept {
 	Freed freed;
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
@@ -143,7 +143,7 @@ static void at_subtransaction_event(SubXactEvent event, SubTransactionId mine, S
 	freed.flush();
 }
 
-/* Room for one more note. May ereport. */
+/* Makes room for one more note. May ereport. */
 static void prepare_note() {
 	if (!registered) {
 		RegisterXactCallback(at_transaction_event, nullptr);
@@ -158,7 +158,7 @@ static void prepare_note() {
 	note_capacity = capacity;
 }
 
-/* They are asked for in the order in which they were made. */
+/* Notes are asked for in the order in which they were made, so the search goes on after the latest one. */
 static Note *find_note(int64 task) noexcept {
 	static constinit int latest = 0;
 	for (int i = 0; i < note_count; i++) {
@@ -169,7 +169,7 @@ static Note *find_note(int64 task) noexcept {
 	return nullptr;
 }
 
-/* It was claimed, and its claim has ended, in this transaction; now it is claimed once more. */
+/* The note of a task whose claim has ended in this transaction, and that is now claimed once more; else null. */
 static Note *find_ended_note(int64 task) noexcept {
 	Note *const note = ended_count > 0 ? find_note(task) : nullptr;
 	return note != nullptr && note->ended_in != InvalidSubTransactionId ? note : nullptr;
@@ -236,7 +236,7 @@ Verdict admit(const Admission &admission) {
 	return verdict;
 }
 
-/* Under the lock. */
+/* The caller holds the lock. */
 static void put_back_tokens(Note &note) noexcept {
 	for (size_t i = 0; i < counted_kinds; i++)
 		if (const int64 token_ns = std::exchange(note.tokens_ns[i], 0); token_ns != 0)
@@ -257,14 +257,14 @@ void take_back(int64 id) noexcept {
 	Note *note = find_note(id);
 	if (note == nullptr)
 		return;
-	Freed unannounced; /* or we would hear of it, look again, and again in vain */
+	Freed unannounced; /* otherwise we would hear of it, and look again and again in vain */
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	put_back_tokens(*note);
 	if (!note->again)
 		forget_task(id, unannounced);
 	LWLockRelease(shared()->admission_lock);
 	if (note->again)
-		return; /* it goes with the transaction */
+		return; /* it stays counted until the end of the transaction settles it */
 	*note = notes[--note_count];
 }
 

@@ -8,14 +8,14 @@
 
 namespace jobqueue {
 
-/* See shares.hpp for who may have how many of them. */
+/* How many of these a holder may have is in shares.hpp. */
 static constexpr long most_running = capacities[static_cast<size_t>(Resource::tasks)].all;
 /* Names with tasks that run, or with a token bucket that is not full. */
 static constexpr long most_names = capacities[static_cast<size_t>(Resource::names)].all;
 
 static HTAB *tasks = nullptr;
 static HTAB *names = nullptr;
-/* Set in the postmaster, whose children have it. */
+/* Set in the postmaster; its children inherit it. */
 static SteadyTime started_at = at_once;
 
 Size counting_size() {
@@ -93,7 +93,7 @@ int64 tokens(const TokenBucket &bucket, const Rule &rule, int64 now, SteadyTime 
 /* Room */
 
 static bool is_gone(uint64 database) noexcept {
-	static uint64 latest = InvalidOid; /* what was looked for last, in this run of evict() */
+	static uint64 latest = InvalidOid; /* the database of the latest call in this run of evict() */
 	static bool is_there = false;
 	if (database == InvalidOid || database != latest) {
 		latest = database;
@@ -116,14 +116,14 @@ static void evict() noexcept {
 			remove_task(task);
 	hash_seq_init(&scan, names);
 	while (auto *entry = static_cast<CountedName *>(hash_seq_search(&scan)))
-		/* One that has been full is as good as one that was never used. */
+		/* A bucket that has become full is as good as one that was never used. */
 		if (is_gone(entry->key.database) ||
 			(entry->running == 0 && entry->bucket.full_at() <= now &&
 			 (entry->bucket.was_never_used() || entry->bucket.full_at() >= started_at * 1000)))
 			remove_name(entry);
 }
 
-/* How many names with a bucket that is not full a holder may have: the rest is for names under which something runs. */
+/* A holder with fewer names may add one for its bucket; the rest of its share is for names under which tasks run. */
 static int64 share_for_buckets(const Holder &holder) noexcept {
 	return share_of(Resource::names, holder) / 4 * 3;
 }
@@ -174,7 +174,7 @@ void count_under(const CountedTask &task, int32 change) noexcept {
 	}
 }
 
-/* Is there room, in the share of who claims the task, for what it needs that is not there yet? */
+/* Does the holder's share have room for the entries of the task that are not there yet? */
 static bool is_within_share(const Admission &admission, const Holder &holder) noexcept {
 	if (find_task(admission.task) == nullptr && held_by(Resource::tasks, holder) >= share_of(Resource::tasks, holder)) {
 		evict();
@@ -237,13 +237,13 @@ void Freed::add(const CountedTask &task) noexcept {
 		return;
 	}
 	if (any)
-		announce(news); /* who reads it now waits for the lock */
+		announce(news); /* a claimer that reads this now must wait for the lock that we hold */
 	any = true;
 	news = {};
 	news.kind = AnnouncementKind::capacity;
 	news.database = MyDatabaseId;
 	news.queue_hash = task.queue_hash;
-	news.type_hash = task.names[static_cast<size_t>(Counted::type)]; /* not 0: it may concern other queues */
+	news.type_hash = task.names[static_cast<size_t>(Counted::type)]; /* if not 0, it may concern other queues */
 	memcpy(news.group, task.group, sizeof(news.group));
 }
 

@@ -3,7 +3,7 @@
  * limited name (queue, type, group) how many of them run and its token bucket. For admission.cpp and running_tasks.cpp
  * only.
  *
- * C region: nothing ereports or allocates. The caller holds admission_lock, shared for finding, else exclusively.
+ * C region: nothing ereports or allocates. The caller holds admission_lock: shared to find something, else exclusively.
  */
 #pragma once
 
@@ -31,7 +31,7 @@ struct CountedTask {
 	uint64 queue_hash;
 	uint64 serial;
 	TaskState state;
-	int32 admitted_by; /* process */
+	int32 admitted_by; /* process id */
 	Holder holder;
 	char group[queue_name_size];
 };
@@ -44,50 +44,50 @@ struct CountedName {
 	LimitedNameKey key;
 	TokenBucket bucket;
 	SteadyTime used_at;
-	Holder holder; /* who brought it here */
+	Holder holder; /* for whom the entry was made */
 	int32 running;
 };
 
 inline constexpr int64 no_room_us = USECS_PER_SEC;
 
-/* Does nobody count anything? Without the lock. */
+/* Is no task counted at all? Needs no lock. */
 bool is_empty() noexcept;
 CountedTask *find_task(int64 id, HASHACTION action = HASH_FIND, bool *found = nullptr) noexcept;
 CountedName *find_name(uint64 name, HASHACTION action = HASH_FIND, bool *found = nullptr) noexcept;
-/* All of them, of all databases. */
+/* Over the entries of all databases. */
 void scan_tasks(HASH_SEQ_STATUS *scan) noexcept;
 void scan_names(HASH_SEQ_STATUS *scan) noexcept;
-/* Null if there is no room. */
+/* Finds or makes the entry of a name; null if there is no room. */
 CountedName *enter_name(uint64 name, const Holder &holder, const char *queue) noexcept;
 
-/* The bucket under this rule; of a name that is not in the table, null, too. */
+/* The bucket under this rule. "entry" is null for a name that is not in the table. */
 TokenBucket bucket_of(const CountedName *entry, const Rule &rule) noexcept;
-/* Tokens in the bucket; if there is none, moves *again_at to when the next one comes. */
+/* The tokens in the bucket. If there is none, moves *again_at to when the next one comes, unless it is later. */
 int64 tokens(const TokenBucket &bucket, const Rule &rule, int64 now_ns, SteadyTime *again_at) noexcept;
 bool has_room_for_bucket(const Holder &holder) noexcept;
 inline int64 now_ns() noexcept {
 	return steady_now() * 1000;
 }
 
-/* Counts the task under its names, or no longer. */
+/* Changes how many tasks run under each name of the task, by 1 or -1. */
 void count_under(const CountedTask &task, int32 change) noexcept;
 /*
- * Enters the task, and counts it. False if there is no room: then nobody is let in. What runs already is counted
- * however much its holder has.
+ * Enters the task, and counts it. False if there is no room: then the task may not begin. A task that runs already is
+ * counted however much its holder has.
  */
 bool enter_task(const Admission &admission, TaskState state, const Holder &holder) noexcept;
 
-/* What ended tasks make room for: announced after they are gone, since who asked before has been told no. */
+/* Announces room that ended tasks have made, after they are gone: a claimer that asks before that is refused. */
 struct Freed {
 	News news = {};
 	bool any = false;
 
-	/* Without the lock. */
+	/* The caller does not hold the lock. */
 	void flush() noexcept;
 	void add(const CountedTask &task) noexcept;
 };
 void forget_task(int64 id, Freed &freed) noexcept;
-/* Takes it out of the table, uncounted. */
+/* Takes the task out of the table, without changing the counts of its names. */
 void remove_task(CountedTask *task) noexcept;
 
 } // namespace jobqueue::counting

@@ -6,8 +6,8 @@
 namespace jobqueue {
 
 /*
- * The next slot; if it is taken, one of the database that has most of them: no database can push out all that is known
- * of another.
+ * The next slot; if that is taken, one of the database that has most of them. So no database can push out everything
+ * that is known of another.
  */
 static Death *slot_for_death() noexcept {
 	const uint32 next = shared()->death_count++ % max_deaths;
@@ -33,7 +33,7 @@ static Death *slot_for_death() noexcept {
 
 void record_death(const Death &death) {
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
-	/* One that could not be dealt with goes where it was. */
+	/* A death that could not be dealt with is recorded again, in its old place. */
 	const auto known =
 		std::find_if(std::begin(shared()->deaths), std::end(shared()->deaths), [&death](const Death &other) {
 			return other.database == death.database && other.task == death.task && other.attempt == death.attempt;

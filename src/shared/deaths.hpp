@@ -1,6 +1,6 @@
 /*
- * deaths.hpp -- workers that ended with a task in hand: why, for the scheduler, which gives the task back. C region
- * (takes an LWLock).
+ * deaths.hpp -- why workers ended while they had a task: for the scheduler, which gives the task back or charges it. C
+ * region (takes an LWLock).
  */
 #pragma once
 
@@ -9,11 +9,11 @@
 namespace jobqueue {
 
 void record_death(const Death &death);
-/* Its cause is "unknown" if nothing was recorded. */
+/* The cause is "unknown" if nothing was recorded. */
 Death death_of(Oid database, int64 task, int32 attempt);
-/* Takes one of a fused task out of the list; false if there is none. */
+/* Returns a death with a fused task, each only once; false if there is none. */
 bool take_fused_death(Oid database, Death *death);
-/* Is there one, of a worker of this role? */
+/* Is there such a death, of a worker of this role? */
 bool has_fused_death(Oid database, Oid role);
 
 } // namespace jobqueue

@@ -28,20 +28,20 @@ struct Entry {
 	int64 task;
 	int32 attempt;
 	int32 pid;
-	Oid role; /* of several, as is the next */
+	Oid role; /* of several tasks, as is the next one */
 	uint64 type;
 };
 
 struct Memory {
 	pg_atomic_uint32
 		quit;		 /* a process of ours was told to quit: the postmaster has seen a crash, or an immediate stop */
-	bool complained; /* of the file */
+	bool complained; /* about the file */
 	int count;		 /* of entries */
 	Entry suspects[suspect_count]; /* running or killed; none = free */
 	Entry entries[FLEXIBLE_ARRAY_MEMBER];
 };
 
-/* A directory whose contents base backups leave out. */
+/* Base backups leave out what is in this directory. */
 constexpr const char *path = PG_STAT_TMP_DIR "/jobqueue_flight_recorder";
 constexpr uint64 magic = 0x6a6f627175657503; /* its last byte is the version of the layout */
 
@@ -57,8 +57,8 @@ struct SavedSuspect {
 /* The file. */
 struct Record {
 	uint64 magic;
-	uint64 device, inode; /* of the file itself: a copy has another */
-	char boot[64];		  /* names this run of the machine */
+	uint64 device, inode; /* of the file itself: a copy has another one */
+	char boot[64];		  /* identifies this run of the machine */
 	uint32 count;
 	pg_crc32c checksum; /* of the whole, with 0 in its place */
 	SavedSuspect suspects[suspect_count];
@@ -102,7 +102,7 @@ void suspect(const Entry &entry) noexcept {
 	*place = entry;
 }
 
-/* Empty where the system does not say. */
+/* Reads what identifies this run of the machine; empty if the system has nothing that does. */
 void read_boot_id(char *buffer, size_t size) {
 	memset(buffer, 0, size);
 	const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -123,7 +123,7 @@ pg_crc32c checksum_of(const Record &record) {
 	return checksum;
 }
 
-/* A pipe or a device in its place is not waited for, nor is a link followed. */
+/* Does not wait if a pipe or a device is in place of the file, and does not follow a link. */
 int open_file(int flags) {
 	return open(path, flags | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, pg_file_create_mode);
 }
@@ -147,13 +147,13 @@ Record fresh_record(const struct stat &status) {
 	return record;
 }
 
-/* With room on the disk for the whole, though the disk may be full by the time it is needed. */
+/* Allocates the whole file on disk now, because the disk may be full by the time it is needed. */
 bool write_record(int fd, Record *record) {
 	record->checksum = checksum_of(*record);
 	if (ftruncate(fd, sizeof(Record)) != 0)
 		return false;
 	errno = posix_fallocate(fd, 0, sizeof(Record));
-	if (errno != 0 && errno != EOPNOTSUPP && errno != EINVAL) /* not every file system can */
+	if (errno != 0 && errno != EOPNOTSUPP && errno != EINVAL) /* not every file system can do that */
 		return false;
 	errno = 0;
 	if (pwrite(fd, record, sizeof(Record), 0) == static_cast<ssize_t>(sizeof(Record)))
@@ -162,7 +162,7 @@ bool write_record(int fd, Record *record) {
 	return false;
 }
 
-/* Once, until it can be used again. */
+/* Reports that the file cannot be used; once, until it can be used again. */
 void complain() {
 	if (std::exchange(memory->complained, true))
 		return;
@@ -199,8 +199,8 @@ Record record_of_suspects(const struct stat &status) {
 }
 
 /*
- * The postmaster ends, after its children. The next one charges what this one has not been able to charge. The code is
- * 0 after an immediate stop: then no task is to blame, however the processes have ended.
+ * Called when the postmaster ends, after its children. The next postmaster charges the suspects that this one could not
+ * charge. The code is 0 after an immediate stop: then no task is to blame, however the processes have ended.
  */
 void at_exit_of_postmaster(int code, Datum) {
 	if (memory == nullptr || MyProcPid != PostmasterPid)
@@ -224,7 +224,7 @@ void map_memory() {
 					  errdetail("If a task crashes the server, all that are running will be charged for it.")));
 		return;
 	}
-	memory = static_cast<Memory *>(mapping); /* full of zeros */
+	memory = static_cast<Memory *>(mapping); /* it is full of zeros */
 	memory->count = max_worker_processes;
 	on_proc_exit(at_exit_of_postmaster, 0);
 }
@@ -240,7 +240,7 @@ void open_flight_recorder() {
 		map_memory();
 		return;
 	}
-	/* Once more in the life of a postmaster: it has seen a crash. */
+	/* This postmaster has called it before: so there was a crash. */
 	for (Entry &entry : entries()) {
 		if (is_suspicious(&entry))
 			suspect(entry);

@@ -3,14 +3,14 @@
  * shared memory does not: the postmaster makes it when it starts, and its children inherit it. So it is known which
  * task took the server down, and no other is charged.
  *
- * A process that must quit because another one has crashed marks its own entry, and the entries of all workers that are
- * still there then, because a worker that has been stopped cannot do it itself. A worker that is gone without the mark
- * was the cause: a suspect.
+ * A process that must quit because another one has crashed marks its own entry as innocent, and the entries of all
+ * workers that are still alive then, because a worker that has been stopped cannot do it itself. A worker that is gone
+ * without this mark was the cause: its task is a suspect.
  *
  * Where nothing starts the server again at once (restart_after_crash = off), the postmaster leaves the suspects in a
  * file when it ends. The file has no other use: nothing is mapped from it, and it does no harm if it is changed or lost
  * meanwhile. It is not valid after the machine has been started again, nor in a copy of the data directory. If the
- * postmaster is killed nobody writes it, and then nobody is suspected.
+ * postmaster is killed, it cannot write the file, and no task is suspected.
  *
  * Everything is noexcept and safe in any region and in signal handlers, unless it says otherwise.
  */
@@ -22,37 +22,38 @@ namespace jobqueue {
 
 struct Suspect {
 	Oid database;
-	int64 task; /* 0 = one of several, ... */
+	int64 task; /* 0 = one of several tasks, it is not known which */
 	int32 attempt;
-	Oid role;	 /* ... of this role, ... */
-	uint64 type; /* ... and of this type, see penalties.hpp; 0 = of whatever type */
+	Oid role;	 /* of those: their role */
+	uint64 type; /* of those: their type, see penalties.hpp; 0 = any type */
 	bool killed; /* by the scheduler, because it was stuck */
 };
 
 /*
- * Makes the memory, or finds out who is suspected. C region; the postmaster calls it at every start of shared memory.
+ * Makes the memory, or finds out which tasks are suspects. C region; the postmaster calls it at every start of shared
+ * memory.
  */
 void open_flight_recorder();
-/* Takes over what the file says, and makes it ready for the next time. C region; before any scheduler is started. */
+/* Takes over the suspects in the file, and empties it for the next time. C region; before any scheduler is started. */
 void read_flight_recorder();
-/* Without its memory, a crash cannot be told from others'. */
+/* False if there is no memory for it: then it is not known which task caused a crash. */
 bool flight_recorder_works() noexcept;
 
 /* "worker" is the index of its slot. */
 void record_running(int worker, Oid database, int64 task, int32 attempt) noexcept;
-/* Several tasks of a role, and nobody knows which of them it will be. "type" as in Suspect. */
+/* Several tasks of a role run, and it will not be known which of them crashed the server. "type" as in Suspect. */
 void record_several(int worker, Oid database, Oid role, uint64 type) noexcept;
 void record_idle(int worker) noexcept;
-/* Somebody else's crash ends this process; "worker" -1: it is none. */
+/* This process must quit because another one has crashed. "worker" -1: this process is no worker. */
 void record_innocence(int worker) noexcept;
-/* What is about to end this worker, and perhaps the server, is not the fault of its task. */
+/* The task is not to blame for what is about to end this worker, and perhaps the server. */
 void record_mishap(int worker) noexcept;
-/* Its task is about to be killed. */
+/* The scheduler is about to kill this worker, whose task is stuck. */
 void record_kill(int worker) noexcept;
 
-/* The first suspect of a database; false if there is none. */
+/* The next suspect of a database from *place on, which moves behind it; false if there is none. */
 bool next_suspect(Oid database, int *place, Suspect *suspect) noexcept;
-/* It has been charged, and that is on disk. */
+/* The suspect has been dealt with; if it was charged, that is on disk. */
 void forget_suspect(const Suspect &suspect) noexcept;
 
 } // namespace jobqueue

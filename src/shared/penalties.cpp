@@ -11,10 +11,10 @@ namespace {
 
 constexpr int most_alone = 256;
 constexpr int most_troubled = 256;
-/* Who has made so many types of a role run alone makes all of that role do so. */
+/* If so many types of a role run alone, and another one must, then all tasks of the role run alone. */
 constexpr int most_types_of_role = 4;
 constexpr int64 first_delay_us = 100000;
-/* Tasks that end their process, one right after the other, before the next worker of their role is waited for. */
+/* So many tasks in a row may end their process before the next worker of their role is delayed. */
 constexpr int free_crashes = 3;
 
 struct Alone {
@@ -34,8 +34,8 @@ struct Trouble {
 };
 
 struct Penalties {
-	pg_atomic_uint64 alone_until; /* nobody must run alone after that */
-	pg_atomic_uint32 troubled;	  /* roles, at most */
+	pg_atomic_uint64 alone_until; /* no task must run alone after that */
+	pg_atomic_uint32 troubled;	  /* number of roles in the array, at most */
 	SteadyTime all_alone_until;
 	Alone alone[most_alone];
 	Trouble trouble[most_troubled];
@@ -131,7 +131,7 @@ static Trouble *find_trouble(Oid database, Oid role) noexcept {
 	return nullptr;
 }
 
-/* Likewise; made if need be, and then in the place of the oldest. */
+/* Likewise; makes an entry if there is none, in place of the oldest. */
 static Trouble *enter_trouble(Oid database, Oid role) noexcept {
 	if (Trouble *known = find_trouble(database, role))
 		return known;

@@ -1,7 +1,7 @@
 /*
- * penalties.hpp -- what follows when a worker ends, and for whom. When a process ends and it is not known which of
- * several tasks ended it, their type runs alone for a while; then their role; and all tasks only when nothing is known.
- * And when workers of a role end again and again, the pause before its next worker grows.
+ * penalties.hpp -- what follows for types and roles when a worker ends. If it is not known which of several tasks ended
+ * a process, tasks of their type run alone for a while; all tasks of their role, if there are several types; and all
+ * tasks only if nothing is known. And if workers of a role end again and again, the pause before its next worker grows.
  *
  * In shared memory, because schedulers come and go. C region (takes an LWLock), unless it says noexcept.
  */
@@ -11,19 +11,19 @@
 
 namespace jobqueue {
 
-/* For so long after a fused batch ended its process, every task runs alone: then the culprit can be told. */
+/* For so long after one of several tasks has ended their process, such tasks run alone: so the culprit can be found. */
 inline constexpr int64 alone_after_crash_us = 10 * USECS_PER_MINUTE;
 inline constexpr int64 longest_penalty_us = USECS_PER_MINUTE;
 
-/* Names a type in shared memory, and in the flight recorder, after a restart as before: never 0. */
+/* Identifies a type in shared memory and in the flight recorder; the same after a restart; never 0. */
 uint64 penalty_type(std::string_view type) noexcept;
 
 /* "type" 0: all types of the role. */
 void make_run_alone(Oid database, Oid role, uint64 type);
 void make_all_run_alone();
-/* Shall nothing be fused with a task of this type now? That of the database's slot is another question. */
+/* Must a task of this type run alone now? */
 bool must_run_alone(Oid database, Oid role, uint64 type);
-/* False if nobody must: the question need not be asked for each type. */
+/* Must any task run alone now? If not, must_run_alone() need not be asked for each type. */
 bool somebody_runs_alone() noexcept;
 
 enum class WorkerEnd {
@@ -33,19 +33,19 @@ enum class WorkerEnd {
 };
 
 struct OwnError {
-	bool is_new;	/* not what the latest worker of that role ended by */
+	bool is_new;	/* the latest worker of that role did not end by it */
 	int64 delay_us; /* before the next one */
 };
 
-/* "survived": it has run some task to its end. */
+/* "survived": the worker has run some task to its end. */
 void note_worker_end(Oid database, Oid role, WorkerEnd end, bool survived);
-/* Before that, of WorkerEnd::own_error: by what. */
+/* Called before that, for WorkerEnd::own_error: by which error the worker ends. */
 OwnError note_own_error(Oid database, Oid role, int sqlerrcode);
-/* Before this time no worker of that role is started; at_once if it may. */
+/* Before this time no worker of that role is started; at_once = one may be started now. */
 SteadyTime next_worker_at(Oid database, Oid role);
-/* How many of its workers in a row have ended by errors of our own. */
+/* How many workers of the role in a row have ended by errors of our own. */
 int own_errors(Oid database, Oid role);
-/* Its workers do well again: true if they had not. */
+/* Workers of the role run well again. True if they had not. */
 bool forget_own_errors(Oid database, Oid role);
 
 Size penalties_size();

@@ -22,7 +22,7 @@ bool is_turn_of(uint64 waiting_since) noexcept {
 	return true;
 }
 
-/* Is there another of its role? */
+/* Is there another worker of the same role? */
 static bool is_spare(WorkerSlot &worker) noexcept {
 	const auto workers = worker_slots();
 	return std::any_of(workers.begin(), workers.end(), [&worker](WorkerSlot &other) {
@@ -32,7 +32,7 @@ static bool is_spare(WorkerSlot &worker) noexcept {
 	});
 }
 
-/* Of a role that has others, if there is one. */
+/* Dismisses an idle worker, if there is one; preferably of a role that has other workers. */
 static bool dismiss_idle_worker() noexcept {
 	WorkerSlot *chosen = nullptr;
 	for (WorkerSlot &worker : worker_slots())
@@ -45,9 +45,9 @@ static bool dismiss_idle_worker() noexcept {
 }
 
 /*
- * Of the schedulers that were not asked yet: one that does not wait for a process itself; without workers first, then
- * the one that has run longest. Else the one that began to wait last, if that was after "since". It comes back when it
- * is its turn.
+ * Asks a scheduler that was not asked yet to leave: one that does not wait for a process itself; first one without
+ * workers, then the one that has run longest. Else the one that began to wait last, if that was after "since". It is
+ * started again when it is its turn.
  */
 static bool dismiss_scheduler(Oid except, uint64 since) noexcept {
 	DatabaseSlot *victim = nullptr;
@@ -76,7 +76,7 @@ static bool dismiss_scheduler(Oid except, uint64 since) noexcept {
 	return true;
 }
 
-/* Whoever was asked needs a moment to leave, and the postmaster one to notice. */
+/* Not too often: a process that was asked needs a moment to leave, and the postmaster needs one to notice. */
 static bool may_ask_for_room(uint64 now) noexcept {
 	constexpr uint64 patience_us = 200000;
 	uint64 asked = pg_atomic_read_u64(&shared()->room_asked_at);

@@ -57,7 +57,7 @@ size_t list_running(std::span<Running> out) noexcept {
 	HASH_SEQ_STATUS scan;
 	scan_tasks(&scan);
 	while (auto *task = static_cast<CountedTask *>(hash_seq_search(&scan))) {
-		/* Who admits a task sees to it until its transaction ends; unless it could not. */
+		/* A process that still exists takes care of a task that it has admitted, until its transaction ends. */
 		if (task->key.database != MyDatabaseId ||
 			(task->state == TaskState::admitted && BackendPidGetProc(task->admitted_by) != nullptr))
 			continue;
@@ -85,7 +85,7 @@ void check_counts() noexcept {
 
 void discount(const Running &running) noexcept {
 	if (is_noted(running.id))
-		return; /* our own transaction is about to say what becomes of it */
+		return; /* the end of our own transaction settles it */
 	Freed freed;
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	const CountedTask *task = find_task(running.id);

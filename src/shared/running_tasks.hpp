@@ -1,6 +1,6 @@
 /*
- * running_tasks.hpp -- the counting of what runs, as the scheduler sets it right and as people see it: tasks that are
- * counted under limits, to be compared with the table, and who holds how much of the room for them.
+ * running_tasks.hpp -- the tasks that are counted under limits: for the scheduler, which compares them with the table
+ * and corrects the counts, and for the view that shows who holds how much of the room for them.
  *
  * noexcept, any region; LWLocks are taken inside.
  */
@@ -11,14 +11,14 @@
 
 namespace jobqueue {
 
-/* A task that is known to be processing is counted; under what it was not yet, if it is counted already. noexcept. */
+/* Counts a task that is known to be processing; if it is counted already, only under names that it lacks. noexcept. */
 void count_running(const Admission &admission) noexcept;
-/* Was somebody of this database refused for want of room in shared memory since this was asked last? Who? noexcept. */
+/* Was a holder of this database refused for lack of room in shared memory since the last call? Which? noexcept. */
 bool was_without_room(Held *who) noexcept;
-/* Who holds what: fills "out", as far as it goes; returns how many there are, and what is in use by all. noexcept. */
+/* Fills "out" with who holds how much, as far as it goes; returns how many there are. "used": by all. noexcept. */
 size_t list_shares(std::span<Held> out, int64 (*used)[resource_kinds]) noexcept;
 int64 share_now(Resource resource, const Holder &holder) noexcept;
-/* Tasks of this database that are counted, to be compared with the table; "serial" names this counting. */
+/* A task of this database that is counted. "serial" changes when it is counted anew. */
 struct Running {
 	int64 id;
 	uint64 serial;
@@ -27,7 +27,7 @@ struct Running {
 size_t list_running(std::span<Running> out) noexcept;
 /* Counts anew how many tasks run under each name. */
 void check_counts() noexcept;
-/* It does not run any more: it is counted no longer, unless it was counted anew meanwhile. */
+/* Stops counting a task that does not run any more, unless it was counted anew meanwhile. */
 void discount(const Running &running) noexcept;
 
 } // namespace jobqueue

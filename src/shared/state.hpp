@@ -19,7 +19,7 @@ inline constexpr int no_procno = -1;
 inline constexpr int max_deaths = 256;
 inline constexpr int progress_message_size = 200;
 
-/* A small set of types that may answer yes wrongly, never no. */
+/* The bit of a type in a small set of types. Such a set may seem to have a type that it has not, but lacks none. */
 constexpr uint64 type_mask(uint64 type_hash) noexcept {
 	return 1ULL << (type_hash & 63);
 }
@@ -33,10 +33,10 @@ enum class SchedulerState : uint32 {
 	paused,	  /* ended: a restored copy, or another version of the extension; back when the configuration changes */
 };
 
-/* Why the launcher shall look at pg_database again. */
+/* Why the launcher must look at pg_database again. */
 enum class Rescan : uint32 {
 	changes = 1,	  /* databases came, went, or changed */
-	from_scratch = 2, /* what it knows of databases without the extension may be wrong */
+	from_scratch = 2, /* also look again into databases that had no extension */
 };
 
 struct DatabaseSlot {
@@ -44,42 +44,42 @@ struct DatabaseSlot {
 	pg_atomic_uint32 state;	   /* SchedulerState */
 	pg_atomic_uint32 scheduler_procno;
 	pg_atomic_uint32 scheduler_pid;
-	pg_atomic_uint32 wanted;		  /* something for the scheduler to look at */
+	pg_atomic_uint32 wanted;		  /* there is something for the scheduler to look at */
 	pg_atomic_uint32 let_go;		  /* pid of a backend that needs the database free of our processes; 0 = none */
-	pg_atomic_uint32 interrupted;	  /* workers were ended for it: not their tasks' fault */
-	pg_atomic_uint32 interruptions;	  /* how often */
-	pg_atomic_uint32 retire;		  /* the launcher needs the scheduler's process slot */
-	pg_atomic_uint32 orphans;		  /* a worker ended with a task in hand */
+	pg_atomic_uint32 interrupted;	  /* ended workers' tasks are not charged: let_go, or a scheduler left orphans */
+	pg_atomic_uint32 interruptions;	  /* how often let_go was set */
+	pg_atomic_uint32 retire;		  /* the scheduler must end, to make room for another process */
+	pg_atomic_uint32 orphans;		  /* a worker ended while it had a task */
 	pg_atomic_uint32 by_hand;		  /* rows were finished by hand */
 	pg_atomic_uint32 history_leaf;	  /* leaf being filled; 0 = not known */
 	pg_atomic_uint64 configuration;	  /* grows when handlers, queues or the incarnation change */
-	pg_atomic_uint32 paused_reported; /* why it is paused has been said in the log */
-	pg_atomic_uint64 paused_configuration; /* with which the scheduler found nothing to run */
+	pg_atomic_uint32 paused_reported; /* the log already says why the database is paused */
+	pg_atomic_uint64 paused_configuration; /* with which the scheduler found that nothing may run */
 	pg_atomic_uint64 due_at;	   /* earliest time announced since the scheduler last took it; PG_INT64_MAX = none */
-	pg_atomic_uint64 served_since; /* before that it was down, or paused; 0 = it is not served yet */
-	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; likewise */
+	pg_atomic_uint64 served_since; /* since when tasks run here; before, it was down or paused; 0 = not yet */
+	pg_atomic_uint64 next_run;	   /* when a retired scheduler must be started again; PG_INT64_MAX = no time */
 	pg_atomic_uint64 notified;	   /* position in the ring up to which NOTIFY has been sent */
 	pg_atomic_uint64 admission_ready; /* the configuration as of which running tasks are counted, see admission.hpp */
-	pg_atomic_uint64 role_waiting_since; /* a role with work has had no worker since, for want of a process; 0 = none */
+	pg_atomic_uint64 role_waiting_since; /* since when a role with work has lacked a worker's process; 0 = none */
 	/*
-	 * The database has wanted a process since, be it for its scheduler or for a worker; 0 = it does not. Other than
-	 * role_waiting_since it outlives the scheduler: whoever makes room for others does not lose its turn.
+	 * Since when the database has waited for a process, for its scheduler or for a worker; 0 = it does not wait. Unlike
+	 * role_waiting_since it outlives the scheduler: a database that makes room for others does not lose its turn.
 	 */
 	pg_atomic_uint64 database_waiting_since;
 	pg_atomic_uint64 scheduler_since;	/* when its scheduler was started */
-	pg_atomic_uint64 released_at;		/* a free slot is left alone for a while: somebody may still hold on to it */
-	pg_atomic_uint32 shortage_reported; /* that it waits has been said in the log */
-	/* Tasks that others wait for, see dependencies.hpp: none has an id outside of these bounds. */
+	pg_atomic_uint64 released_at;		/* the slot is not reused for a while: a process may still refer to it */
+	pg_atomic_uint32 shortage_reported; /* the log already says that the database waits */
+	/* No task that others wait for has an id outside of these bounds, see dependencies.hpp. */
 	pg_atomic_uint64 parents_low, parents_high;
-	pg_atomic_uint64 parents_widened;	   /* grows when somebody is about to widen the bounds, ... */
-	pg_atomic_uint32 dependencies_written; /* and so many of them have not yet ended their transactions */
+	pg_atomic_uint64 parents_widened;	   /* grows when a transaction is about to widen the bounds */
+	pg_atomic_uint32 dependencies_written; /* how many of these transactions have not yet ended */
 	slock_t ended_lock;
-	IdRanges ended; /* among these ids may be some that have ended, or that somebody waits for since then */
+	IdRanges ended; /* tasks that may have ended, or that others may have begun to wait for */
 };
 
 enum class WorkerState : uint32 {
 	free,
-	starting, /* reserved by a scheduler, the process is on its way */
+	starting, /* reserved by a scheduler; the process is starting */
 	running,  /* has or looks for a task */
 	idle,	  /* sleeps; any announcement may wake it */
 	napping,  /* sleeps for milliseconds; only an announcement of one of its types may wake it */
@@ -91,22 +91,22 @@ struct WorkerSlot {
 	pg_atomic_uint32 role;
 	pg_atomic_uint32 pid; /* 0 until attached */
 	pg_atomic_uint32 procno;
-	pg_atomic_uint32 can_login; /* of the role, as the scheduler saw it */
-	pg_atomic_uint32 retire;	/* leave after this task */
+	pg_atomic_uint32 can_login; /* may the role log in, as the scheduler saw it */
+	pg_atomic_uint32 retire;	/* the worker must leave, after its task if it has one */
 	pg_atomic_uint32 cancels;	/* how often cancel() has interrupted this slot */
-	pg_atomic_uint64 token;		/* names this worker among all of this start of the server */
-	pg_atomic_uint64 connected; /* token of the latest worker here that got as far as its database */
+	pg_atomic_uint64 token;		/* of this worker alone, among all since the start of the server */
+	pg_atomic_uint64 connected; /* token of the latest worker in this slot that has connected */
 	pg_atomic_uint64 types;		/* type_mask of what it handles */
 	pg_atomic_uint64 task;		/* id; 0 = none */
 	pg_atomic_uint64 cancel;	/* id of a task that was cancelled while it ran here */
 	pg_atomic_uint64 cancelled_at;
 	pg_atomic_uint32 attempt;	 /* of the task */
-	pg_atomic_uint32 in_handler; /* somebody else's code runs; else our own, which takes the time it needs */
-	pg_atomic_uint64 deadline;	 /* when its time was up; PG_INT64_MAX = it is not */
-	pg_atomic_uint64 end;		 /* id of a task that the process shall end for, ... */
-	pg_atomic_uint64 ended_at;	 /* ... told so at this time */
-	pg_atomic_uint64 type;		 /* of what it runs: penalty_type() */
-	pg_atomic_uint32 stuck;		 /* and it has not: its place among jobqueue.max_workers is another's */
+	pg_atomic_uint32 in_handler; /* a handler runs; if not: our own code, which may take any time */
+	pg_atomic_uint64 deadline;	 /* when the handler's time was up; PG_INT64_MAX = it is not */
+	pg_atomic_uint64 end;		 /* id of the task for which the process was told to end */
+	pg_atomic_uint64 ended_at;	 /* when it was told so */
+	pg_atomic_uint64 type;		 /* penalty_type() of what it runs */
+	pg_atomic_uint32 stuck;		 /* the process did not end: it does not count towards jobqueue.max_workers */
 	pg_atomic_uint64 started_at;
 	pg_atomic_uint64 state_since;
 	pg_atomic_uint32 progress_version; /* odd while the worker writes what follows */
@@ -116,7 +116,7 @@ struct WorkerSlot {
 
 /* Why a worker ended while it ran a task. */
 enum class DeathCause : uint32 {
-	unknown,	/* so long ago that it has been forgotten */
+	unknown,	/* not recorded, or forgotten since */
 	terminated, /* by somebody else */
 	fatal,		/* by what it ran: an error that ended the process */
 	overdue,	/* by us: it ran out of time and did not respond to cancellation */
@@ -128,12 +128,12 @@ struct Death {
 	Oid database;
 	int64 task;
 	int32 attempt;
-	bool fused; /* the task was not processing in the eyes of others */
+	bool fused; /* it ran in a fused batch: others saw it as pending */
 	DeathCause cause;
 	Oid role;
 };
 
-/* Somebody in wait_for(). */
+/* A session in wait_for(). */
 struct WaiterSlot {
 	pg_atomic_uint32 database; /* 0 = free */
 	pg_atomic_uint32 procno;
@@ -144,28 +144,28 @@ struct SharedState {
 	LWLock *lock; /* slots are handed out and freed under it */
 	LWLock *positions_lock;
 	LWLock *admission_lock;
-	uint64 admission_serial;	/* under that lock, as are the next two */
+	uint64 admission_serial;	/* under admission_lock, as is the next one */
 	int64 admission_evicted_ns; /* when room was made last */
-	uint64 server_start;		/* names this start of the server's shared memory */
-	NameKey name_key;			/* of the names' hashes in it */
-	int worker_count;			/* of slots */
+	uint64 server_start;		/* identifies this start of the server's shared memory */
+	NameKey name_key;			/* of the hashes of names in it */
+	int worker_count;			/* number of worker slots */
 	pg_atomic_uint32 launcher_procno;
 	pg_atomic_uint32 launcher_wanted;
 	pg_atomic_uint32 prepared;	 /* CREATE EXTENSION, or the like, was prepared for two-phase commit */
 	pg_atomic_uint32 rescan;	 /* Rescan, or 0 */
-	pg_atomic_uint64 token;		 /* of the youngest worker */
-	pg_atomic_uint64 starved_at; /* a busy worker shall leave after its task, for somebody who waits; 0 = none */
+	pg_atomic_uint64 token;		 /* of the latest worker */
+	pg_atomic_uint64 starved_at; /* when a busy worker was told to leave after its task, to make room; 0 = none */
 	pg_atomic_uint64 room_asked_at;
-	pg_atomic_uint64 launcher_waiting_since; /* a database has had no scheduler since, for want of a process */
+	pg_atomic_uint64 launcher_waiting_since; /* since when a database has lacked a scheduler's process; 0 = none */
 	slock_t ring_lock;						 /* held while an announcement is written */
 	pg_atomic_uint64 announced;				 /* next position in the ring */
-	pg_atomic_uint32 waiters;				 /* in use */
-	uint32 death_count;						 /* the latest are in the array */
+	pg_atomic_uint32 waiters;				 /* number of waiter slots in use */
+	uint32 death_count;						 /* how many there were; the latest are in the array */
 	Death deaths[max_deaths];
-	int database_limit;				  /* how many slots there are */
+	int database_limit;				  /* number of database slots */
 	pg_atomic_uint32 database_count;  /* no slot from here on has ever been used */
 	pg_atomic_uint64 configurations;  /* grows with each slot that is handed out */
-	pg_atomic_uint32 database_missed; /* somebody wanted a slot, and all were taken */
+	pg_atomic_uint32 database_missed; /* a backend wanted a slot, and all were taken */
 	WaiterSlot waiter[max_waiters];
 	WorkerSlot workers[FLEXIBLE_ARRAY_MEMBER]; /* worker_count */
 };
@@ -173,7 +173,7 @@ struct SharedState {
 /* Null where the library is not preloaded. */
 SharedState *shared() noexcept;
 
-/* Of the request and of the locks in it; for shared_memory.cpp, as are the next three. C region. */
+/* The size of the area. This, and what follows up to use_shared_state(), is for shared_memory.cpp. C region. */
 Size shared_state_size();
 inline constexpr const char *lwlock_tranche = "jobqueue";
 inline constexpr int lwlock_count = 3;
@@ -181,17 +181,17 @@ struct PreparedState {
 	SharedState *state;
 	DatabaseSlot *databases;
 };
-/* Finds it, or makes it new and returns true. Called at start, under AddinShmemInitLock. */
+/* Finds the area, or makes it and returns true. Called at start, under AddinShmemInitLock. */
 bool prepare_shared_state(PreparedState *prepared);
 /* From now on shared() is not null. */
 void use_shared_state(const PreparedState &prepared) noexcept;
 
-/* Those that are, or were, in use. */
+/* The slots that are, or were, in use. */
 std::span<DatabaseSlot> database_slots() noexcept;
 DatabaseSlot *database_slot(int index) noexcept;
 int index_of(const DatabaseSlot *slot) noexcept;
 
-/* The workers' array. */
+/* All slots of workers. */
 std::span<WorkerSlot> worker_slots() noexcept;
 
 void atomic_min(pg_atomic_uint64 *target, uint64 value) noexcept;
@@ -203,7 +203,7 @@ inline SchedulerState scheduler_state(DatabaseSlot *slot) noexcept {
 inline WorkerState worker_state(WorkerSlot *slot) noexcept {
 	return static_cast<WorkerState>(pg_atomic_read_u32(&slot->state));
 }
-/* Does it count towards jobqueue.max_workers? */
+/* Does the worker count towards jobqueue.max_workers? */
 inline bool takes_place(WorkerSlot *slot) noexcept {
 	return worker_state(slot) != WorkerState::free && pg_atomic_read_u32(&slot->stuck) == 0;
 }

@@ -19,7 +19,7 @@ bool all_places_taken() noexcept;
 /* Tells a worker to leave: at once if it is idle, else after its task. */
 void dismiss(WorkerSlot *worker) noexcept;
 
-/* What a handler says of its progress; "message" is cut where a character ends, by the caller. */
+/* Stores what a handler says of its progress. The caller has cut "message" where a character ends. */
 void write_progress(WorkerSlot *slot, float4 fraction, const char *message) noexcept;
 /* False if there is none. */
 bool read_progress(WorkerSlot *slot, float4 *fraction, char (&message)[progress_message_size]) noexcept;
