@@ -8,12 +8,9 @@ namespace jobqueue {
 Scope scope_of_types(std::vector<std::string> types) {
 	std::sort(types.begin(), types.end());
 	Scope scope;
-	scope.key = hash_name("types");
 	scope.types = 0;
-	for (const std::string &type : types) {
-		scope.key = hash_name(type, hash_name({"\0", 1}, scope.key));
+	for (const std::string &type : types)
 		scope.types |= type_mask(hash_name(type));
-	}
 	scope.filter.types = std::move(types);
 	return scope;
 }
@@ -38,19 +35,8 @@ Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed
 void limit_scope(Scope &scope, Queues allowed, std::vector<std::string> elsewhere) {
 	if (allowed.all)
 		return;
-	const auto add = [&scope](std::string_view name) { scope.key = hash_name(name, hash_name({"\0", 1}, scope.key)); };
-	scope.key = hash_name("queues", scope.key);
-	for (const std::string &queue : allowed.names)
-		add(queue);
-	scope.key = hash_name("types elsewhere", scope.key);
-	for (const std::string &type : elsewhere)
-		add(type);
 	scope.queues = std::move(allowed);
 	scope.elsewhere.types = std::move(elsewhere);
-}
-
-static uint64 add_to_key(uint64 key, std::string_view what, std::string_view name) {
-	return hash_name(name, hash_name({"\0", 1}, hash_name(what, key)));
 }
 
 /* Takes a type out of a filter; false if that did not let it through. */
@@ -68,16 +54,10 @@ static bool exclude(store::TypeFilter &filter, const std::string &type) {
 void leave_to_handlers(Scope &scope, const std::string &queue, std::span<const std::string> types) {
 	store::TypeFilter filter = scope.filter_for(queue);
 	bool any = false;
-	for (const std::string &type : types) {
-		if (!exclude(filter, type))
-			continue;
-		scope.key = add_to_key(scope.key, any ? "and" : "but", type);
-		any = true;
-	}
-	if (!any)
-		return;
-	scope.key = add_to_key(scope.key, "in", queue);
-	scope.special[queue] = std::move(filter);
+	for (const std::string &type : types)
+		any |= exclude(filter, type);
+	if (any)
+		scope.special[queue] = std::move(filter);
 }
 
 /* Of a type that is under limits in one queue only. */
@@ -87,7 +67,6 @@ static void separate_in(Scope &scope, const std::string &type, const std::string
 		return;
 	Scope limited;
 	limited.is_limited = true;
-	limited.key = add_to_key(add_to_key(scope.key, "only", type), "in", queue);
 	limited.types = type_mask(hash_name(type));
 	limited.role = scope.role;
 	limited.by_handler = scope.by_handler;
@@ -96,8 +75,54 @@ static void separate_in(Scope &scope, const std::string &type, const std::string
 	only.dead_letters = filter.dead_letters && !filter.others;
 	only.types.push_back(type);
 	scope.special[queue] = std::move(filter);
-	scope.key = add_to_key(add_to_key(scope.key, "but", type), "in", queue);
 	scope.limited.push_back(std::move(limited));
+}
+
+namespace {
+
+/* The key of what a scope takes: another one for anything else. */
+class ScopeKey {
+public:
+	explicit ScopeKey(uint64 key) noexcept : key_(key) {}
+	uint64 get() const noexcept { return key_; }
+
+	void add(const Scope &scope) noexcept {
+		add(scope.filter);
+		add(scope.elsewhere);
+		if (!scope.queues.all)
+			add("queues", scope.queues.names);
+		for (const auto &[queue, filter] : scope.special) {
+			add("in", {&queue, 1});
+			add(filter);
+		}
+	}
+
+private:
+	void add(const store::TypeFilter &filter) noexcept {
+		add(filter.others ? "all but" : "types", filter.types);
+		if (filter.dead_letters)
+			add("dead letters", {});
+	}
+	void add(std::string_view what, std::span<const std::string> names) noexcept {
+		key_ = hash_name(what, key_);
+		for (const std::string &name : names)
+			key_ = hash_name(name, hash_name({"\0", 1}, key_)); /* which no name begins with */
+	}
+
+	uint64 key_;
+};
+
+} // namespace
+
+static void set_keys(Scope &scope) noexcept {
+	ScopeKey whole(0);
+	whole.add(scope);
+	scope.key = whole.get();
+	for (Scope &limited : scope.limited) {
+		ScopeKey part(scope.key);
+		part.add(limited);
+		limited.key = part.get();
+	}
 }
 
 void separate_limited(Scope &scope, const Throttling &throttling, const std::optional<std::string> &queue) {
@@ -111,7 +136,6 @@ void separate_limited(Scope &scope, const Throttling &throttling, const std::opt
 		Scope limited;
 		limited.is_limited = true;
 		limited.by_handler = scope.by_handler;
-		limited.key = add_to_key(scope.key, "only", type.type);
 		limited.types = type_mask(hash_name(type.type));
 		limited.role = scope.role;
 		limited.queues = scope.queues;
@@ -126,9 +150,9 @@ void separate_limited(Scope &scope, const Throttling &throttling, const std::opt
 			exclude(filter, type.type);
 		if (!here && !there)
 			continue;
-		scope.key = add_to_key(scope.key, "but", type.type);
 		scope.limited.push_back(std::move(limited));
 	}
+	set_keys(scope);
 }
 
 store::TypeFilter Scope::whole_filter_for(std::string_view queue) const {
@@ -148,7 +172,6 @@ store::TypeFilter Scope::whole_filter_for(std::string_view queue) const {
 /* Every type without a handler: another set whenever the configuration changes. */
 static Scope scope_of_unhandled(std::vector<std::string> handled_types) {
 	Scope scope = scope_of_types(std::move(handled_types));
-	scope.key = hash_name("unhandled", scope.key);
 	scope.types = ~0ULL;
 	scope.filter.others = true;
 	return scope;
@@ -172,10 +195,7 @@ Scope scope_of_claim(const std::optional<std::vector<std::string>> &types, const
 				left_to_handlers[one.queue].push_back(one.type);
 		scope = scope_of_unhandled(std::move(handled));
 	}
-	if (queue) { /* dead letters are for those who ask for their queue */
-		scope.filter.dead_letters = true;
-		scope.key = hash_name("dead letters", scope.key);
-	}
+	scope.filter.dead_letters = queue.has_value(); /* they are for those who ask for their queue */
 	limit_scope(scope, std::move(allowed));
 	for (const auto &[name, kept] : left_to_handlers)
 		leave_to_handlers(scope, name, kept);

@@ -62,7 +62,8 @@ Scope scope_of_types(std::vector<std::string> types);
 /* Of the handlers of one role, and the queues in which it has access. */
 Scope scope_of_handlers(std::span<const store::Handler> handlers, Queues allowed);
 /*
- * Types under limits get scopes of their own. The last thing to do to a scope. "queue": for claims from this one only.
+ * Types under limits get scopes of their own, and all get their keys: the last thing to do to a scope. "queue": for
+ * claims from this one only.
  */
 void separate_limited(Scope &scope, const Throttling &throttling, const std::optional<std::string> &queue = {});
 /* In this queue, the scope does not take these types (sorted): they have handlers there. After limit_scope(). */
