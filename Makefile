@@ -1,6 +1,6 @@
 # jobqueue: builds with PGXS. See the head of scripts/test for "make test".
 #
-#   make [CXX=clang++] [SANITIZE=undefined] [WERROR=]    build here
+#   make [CXX=clang++] [SANITIZE=undefined] [INJECTION=1] [WERROR=]    build here
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
 #   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
 #   make coverage [SUITES="..."]                         likewise, and which lines of src/ the tests reach
@@ -91,6 +91,10 @@ JOBQUEUE_CXXFLAGS += $(SANITIZE_FLAGS)
 SANITIZE_OPTIONS := test/sanitize.o
 SHLIB_LINK += $(SANITIZE_OPTIONS) -lubsan
 SHLIB_PREREQS += $(SANITIZE_OPTIONS)
+endif
+
+ifdef INJECTION
+JOBQUEUE_CXXFLAGS += -DJOBQUEUE_INJECTION
 endif
 
 ifdef COVERAGE

@@ -307,6 +307,7 @@ make_here() {
 	local arguments=("PG_CONFIG=$FOUND_PG_CONFIG")
 	[[ -z ${CXX:-} ]] || arguments+=("CXX=$CXX")
 	[[ -z ${SANITIZE:-} ]] || arguments+=("SANITIZE=$SANITIZE")
+	[[ -z ${INJECTION:-} ]] || arguments+=(INJECTION=1)
 	[[ -z ${COVERAGE:-} ]] || arguments+=(COVERAGE=1)
 	run "$SCRATCH/build.log" make -s -C "$SCRATCH/build" -j"$(nproc)" "${arguments[@]}" "$@"
 }

@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "pg/guard.hpp"
+#include "pg/injection.hpp"
 
 namespace jobqueue {
 
@@ -38,12 +38,16 @@ template <typename Fn> auto in_transaction(Durability durability, Fn &&fn) -> st
 		guard([durability] { detail::begin_transaction(durability); }); /* what fails half way is aborted, too */
 		if constexpr (std::is_void_v<Result>) {
 			fn();
+			injection_point("before_commit");
 			guard(detail::commit_transaction);
+			injection_point("after_commit");
 			MemoryContextSwitchTo(caller);
 			return;
 		} else {
 			Result result = fn();
+			injection_point("before_commit");
 			guard(detail::commit_transaction);
+			injection_point("after_commit");
 			MemoryContextSwitchTo(caller);
 			return result;
 		}

@@ -123,6 +123,7 @@ void Worker::perform(std::span<const store::Attempt> tasks, HandlerTime &time) {
 		const SteadyTime began = steady_now();
 		const std::vector<std::optional<Datum>> results = executor_->run(tasks, handler->function, true);
 		latest_run_us_ = steady_now() - began;
+		injection_point("handled");
 		/* Not the memory context of before: a procedure may have ended that transaction. */
 		MemoryContextSwitchTo(CurTransactionContext);
 
@@ -210,6 +211,7 @@ void Worker::show(const store::Attempt &task, const char *what) {
 /* Runs the attempt from beginning to end, whatever happens in the handler. True if it succeeded. */
 bool Worker::process_alone(const store::Attempt &task) {
 	show(task, "task");
+	injection_point("claimed");
 
 	std::optional<PgError> error;
 	std::exception_ptr problem;

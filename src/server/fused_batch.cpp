@@ -366,6 +366,7 @@ void Worker::run_locked(const Locked &locked, std::vector<FusedTask> &fused, Fus
 	show(fused[0].attempt, fused.size() > 1 ? "tasks from" : "task");
 	const SteadyTime began = steady_now();
 	const std::optional<size_t> alone = run_fused(fused, time);
+	injection_point("fused");
 	fused_size_.ran(locked.tasks.size(), fused.size(), steady_now() - began);
 	batch_wanted_ = next_batch(locked.tasks[0].type, fused.size());
 
