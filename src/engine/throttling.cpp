@@ -5,8 +5,8 @@
 
 #include "pg/clock.hpp"
 #include "pg/debug.hpp"
+#include "pg/injection.hpp"
 #include "shared/databases.hpp"
-#include "shared/running_tasks.hpp"
 
 namespace jobqueue {
 
@@ -145,17 +145,28 @@ static std::vector<Running> running_tasks() {
 	}
 }
 
-/* Of what is counted, these may have ended without a word. */
-static void discount_ended(std::vector<int64> ids) {
-	if (ids.empty())
+/* Stops counting those of these tasks that are not claimed. They were listed before the table is read: see discount().
+ */
+static void discount_ended(std::span<const Running> listed) {
+	if (listed.empty())
 		return;
+	std::vector<int64> ids;
+	std::ranges::transform(listed, std::back_inserter(ids), &Running::id);
 	std::vector<int64> claimed = store::still_claimed(ids);
-	std::sort(ids.begin(), ids.end());
+	injection_point("compared");
 	std::sort(claimed.begin(), claimed.end());
-	for (const Running &task : running_tasks())
-		if (std::binary_search(ids.begin(), ids.end(), task.id) &&
-			!std::binary_search(claimed.begin(), claimed.end(), task.id))
+	for (const Running &task : listed)
+		if (!std::binary_search(claimed.begin(), claimed.end(), task.id))
 			discount(task);
+}
+
+/* Counts these tasks, which may have ended since they were read. */
+void Throttling::count_claimed(std::span<const store::CountedTask> tasks) const {
+	std::vector<int64> ids = count(tasks);
+	std::sort(ids.begin(), ids.end());
+	std::vector<Running> listed = running_tasks();
+	std::erase_if(listed, [&ids](const Running &task) { return !std::binary_search(ids.begin(), ids.end(), task.id); });
+	discount_ended(listed);
 }
 
 void Throttling::make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const {
@@ -164,24 +175,33 @@ void Throttling::make_ready(DatabaseSlot *slot, uint64 configuration, const Thro
 	const Limited limited = this->limited(before);
 	const bool groups = before == nullptr; /* they are always counted */
 	if (groups || !limited.queues.empty() || !limited.types.empty())
-		discount_ended(count(store::claimed_tasks(limited.queues, limited.types, groups)));
+		count_claimed(store::claimed_tasks(limited.queues, limited.types, groups));
 	set_admission_ready(slot, configuration);
 }
 
-void Throttling::correct_counts() const {
-	const Limited limited = this->limited(nullptr);
-	std::vector<int64> claimed = store::claimed_ids(limited.queues, limited.types), counted, missed, doubtful;
-	for (const Running &task : running_tasks())
-		counted.push_back(task.id);
-	std::sort(claimed.begin(), claimed.end());
-	std::sort(counted.begin(), counted.end());
-	std::set_difference(claimed.begin(), claimed.end(), counted.begin(), counted.end(), std::back_inserter(missed));
-	std::set_difference(counted.begin(), counted.end(), claimed.begin(), claimed.end(), std::back_inserter(doubtful));
-	if (!missed.empty())
-		missed = count(store::claimed_tasks(missed));
-	doubtful.insert(doubtful.end(), missed.begin(), missed.end());
-	discount_ended(std::move(doubtful));
+bool Throttling::correct_counts(CountCorrection &pass, int most) const {
+	if (!pass.claims_seen) {
+		const Limited limited = this->limited(nullptr);
+		std::vector<int64> ids =
+			store::claimed_after(pass.position, most, limited.queues, limited.types, &pass.claims_seen);
+		std::erase_if(ids, is_counted);
+		if (!ids.empty())
+			count_claimed(store::claimed_tasks(ids));
+		if (pass.claims_seen) {
+			pass.counted = running_tasks();
+			injection_point("listed");
+		}
+		return true;
+	}
+	const std::span<const Running> rest = std::span(pass.counted).subspan(pass.looked_at);
+	const size_t count = std::min(rest.size(), static_cast<size_t>(most));
+	discount_ended(rest.first(count));
+	pass.looked_at += count;
+	if (count < rest.size())
+		return true;
 	check_counts();
+	pass = {};
+	return false;
 }
 
 Conditions Conditions::read(uint64 configuration) {

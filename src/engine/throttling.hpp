@@ -9,6 +9,7 @@
 #include "engine/store/pauses.hpp"
 #include "engine/store/throttling.hpp"
 #include "shared/admission.hpp"
+#include "shared/running_tasks.hpp"
 
 namespace jobqueue {
 
@@ -33,6 +34,14 @@ struct TypeThrottling {
 };
 /* Who claims: what a handler's limits are for its own tasks, they are not for others' in queues where it has no say. */
 enum class Claims { outside, by_handler };
+
+/* How far a pass that corrects the counts has come: first over what is claimed, then over what is counted. */
+struct CountCorrection {
+	store::ClaimPosition position;
+	std::vector<Running> counted; /* when all that is claimed had been looked at */
+	size_t looked_at = 0;		  /* of these */
+	bool claims_seen = false;
+};
 
 class Throttling {
 public:
@@ -61,8 +70,11 @@ public:
 	 * "before", if that is given, only those are looked for that have come under a limit since. Needs a Session.
 	 */
 	void make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const;
-	/* Sets the counting right after what nobody told: tasks that began or ended by hand. Likewise. */
-	void correct_counts() const;
+	/*
+	 * A step of a pass that corrects the counts: tasks may have begun or ended by hand, which is not announced. Looks
+	 * at so many tasks at most. True if there is more to do. Needs a Session.
+	 */
+	bool correct_counts(CountCorrection &pass, int most) const;
 
 private:
 	struct Limited {
@@ -70,6 +82,7 @@ private:
 	};
 	Limited limited(const Throttling *before) const;
 	std::vector<int64> count(std::span<const store::CountedTask> tasks) const;
+	void count_claimed(std::span<const store::CountedTask> tasks) const;
 	bool limits_queue(std::string_view name) const noexcept;
 	bool limits_type_as(const TypeThrottling &other) const noexcept;
 

@@ -28,6 +28,13 @@ void count_running(const Admission &admission) noexcept {
 	LWLockRelease(shared()->admission_lock);
 }
 
+bool is_counted(int64 id) noexcept {
+	LWLockAcquire(shared()->admission_lock, LW_SHARED);
+	const bool counted = find_task(id) != nullptr;
+	LWLockRelease(shared()->admission_lock);
+	return counted;
+}
+
 bool was_without_room(Held *who) noexcept {
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	const bool was = take_refused(MyDatabaseId, who);

@@ -13,6 +13,8 @@ namespace jobqueue {
 
 /* Counts a task that is known to be processing; if it is counted already, only under names that it lacks. noexcept. */
 void count_running(const Admission &admission) noexcept;
+/* Is this task counted? noexcept. */
+bool is_counted(int64 id) noexcept;
 /* Was a holder of this database refused for lack of room in shared memory since the last call? Which? noexcept. */
 bool was_without_room(Held *who) noexcept;
 /* Fills "out" with who holds how much, as far as it goes; returns how many there are. "used": by all. noexcept. */

@@ -189,12 +189,13 @@ static constexpr auto still_claimed_sql = sql(
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = ANY ($1) AND {processing}", phrase::status_is("processing"));
 
 static constinit Statement claimed_statement{claimed_sql, TEXTARRAYOID, TEXTARRAYOID, BOOLOID};
-static constinit Statement claimed_ids_statement{R"(
-	SELECT t.id FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at IS NOT NULL
-		AND (t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2))
-	ORDER BY t.lease_expires_at)",
-												 TEXTARRAYOID, TEXTARRAYOID};
+static constinit Statement claimed_after_statement{
+	R"(
+	SELECT t.id, t.lease_expires_at,
+		t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2)
+	FROM jobqueue.tasks_live t
+	WHERE t.status = 'processing' AND t.lease_expires_at IS NOT NULL AND (t.lease_expires_at, t.id) > ($3, $4)
+	ORDER BY t.lease_expires_at, t.id LIMIT $5)", TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID, INT4OID};
 static constinit Statement claimed_of_statement{claimed_of_sql, INT8ARRAYOID};
 static constinit Statement still_claimed_statement{still_claimed_sql, INT8ARRAYOID};
 
@@ -213,9 +214,19 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 	return counted_tasks(claimed_statement.run_on_latest(params.add(queues).add(types).add(groups)));
 }
 
-std::vector<int64> claimed_ids(std::span<const std::string> queues, std::span<const std::string> types) {
+std::vector<int64> claimed_after(ClaimPosition &position, int most, std::span<const std::string> queues,
+								 std::span<const std::string> types, bool *last) {
 	Params params;
-	return claimed_ids_statement.run_on_latest(params.add(queues).add(types)).ids();
+	params.add(queues).add(types).add_time(position.lease).add(position.id).add(most);
+	const Rows rows = claimed_after_statement.run_on_latest(params);
+	std::vector<int64> ids;
+	for (uint64 i = 0; i < rows.size(); i++) {
+		position = {DatumGetTimestampTz(rows.datum(i, 2)), rows.int64_at(i, 1)};
+		if (rows.bool_at(i, 3))
+			ids.push_back(position.id);
+	}
+	*last = rows.size() < static_cast<uint64>(most);
+	return ids;
 }
 
 std::vector<CountedTask> claimed_tasks(std::span<const int64> ids) {

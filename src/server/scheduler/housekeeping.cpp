@@ -42,15 +42,24 @@ Progress ExpiredKeys::step() {
 
 Progress RunningCounts::step() {
 	const SteadyTime began = steady_now();
-	const bool done = db_.attempt(name(), [this] {
+	const int most = tasks_.get();
+	bool more = false;
+	const bool done = db_.attempt(name(), [&, this] {
 		db_.conditions.throttling.make_ready(db_.slot, db_.conditions.configuration, nullptr);
-		db_.conditions.throttling.correct_counts();
+		more = db_.conditions.throttling.correct_counts(correction_, most);
 	});
+	if (!done) {
+		correction_ = {};
+		return Progress::failed;
+	}
+	tasks_.took(steady_now() - began, more);
 	pass_.worked_since(began);
+	if (more)
+		return Progress::more;
 	pass_.end();
 	if (Held held; was_without_room(&held))
 		warn_of_room(held);
-	return done ? Progress::done : Progress::failed;
+	return Progress::done;
 }
 
 void RunningCounts::warn_of_room(const Held &held) {

@@ -53,6 +53,8 @@ private:
 	SteadyTime not_before() const noexcept override { return pass_.next(); }
 	void warn_of_room(const Held &held);
 
+	CountCorrection correction_; /* the pass that is under way */
+	BatchSize tasks_{100};
 	FullPass pass_;
 };
 

@@ -73,5 +73,27 @@ for my $point ('worker.before_commit', 'worker.after_commit', 'worker.claimed', 
 	}
 }
 
+# While the scheduler compares what it counts with what is claimed, a claim ends, and begins again: it is counted anew.
+sub go { my ($point) = @_; inject("$point.go", ''); return wait_for(sub { !-e "$points/$point.go" }); }
+sub claim { return sql("SELECT id, attempt FROM jobqueue.claim('grouped', 1)"); }
+sql("INSERT INTO jobqueue.tasks (type, queue, group_key) SELECT 'nobody', 'grouped', 'g' FROM generate_series(1, 2)");
+my ($first, $attempt) = split /\|/, claim();
+inject('scheduler.listed', 'wait');
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+ok(is_reached('scheduler.listed'), 'the scheduler has listed what it counts');
+sql("SELECT jobqueue.release($first, $attempt)");
+inject('scheduler.compared', 'wait');
+ok(go('scheduler.listed') && is_reached('scheduler.compared'), '... and sees that a claim has ended');
+($first, $attempt) = split /\|/, claim();
+inject('scheduler.after_commit', 'wait');
+ok(go('scheduler.compared') && is_reached('scheduler.after_commit'), '... which has begun again meanwhile');
+is(claim(), '', 'the group is not free');
+go('scheduler.after_commit');
+sql("SELECT jobqueue.complete($first, $attempt)");
+($first, $attempt) = split /\|/, claim();
+sql("SELECT jobqueue.complete($first, $attempt)");
+is(sql("SELECT held FROM jobqueue.shared_capacity WHERE resource = 'running tasks' AND database IS NULL"), 0,
+	'nothing is counted any more');
+
 $node->stop;
 done_testing();
