@@ -6,13 +6,13 @@
 #   make coverage [SUITES="..."]                         likewise, and which lines of src/ the tests reach
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
 #   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
-#   make format, make check-format, make check-layers    about the source text
+#   make format, make check-format, make check-layers, make tidy    about the source text
 
 .DEFAULT_GOAL := all
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz format check-format check-layers
+SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz format check-format check-layers tidy
 
 .PHONY: $(SCRIPT_GOALS)
 test:
@@ -37,6 +37,8 @@ check-format:
 	@'$(top)/scripts/format' --check
 check-layers:
 	@'$(top)/scripts/check-layers'
+tidy:
+	@'$(top)/scripts/tidy'
 
 ifneq ($(filter-out $(SCRIPT_GOALS),$(or $(MAKECMDGOALS),all)),)
 
@@ -132,6 +134,13 @@ CHECK_REGIONS = $(PYTHON) '$(top)/test/regions/regions.py' --server '$(bindir)/p
 check-regions: $(IR) regions/test/regions/faults.ll
 	$(CHECK_REGIONS) --faults test/regions/faults.cpp regions/test/regions/faults.ll regions/src/pg/guard.ll
 	$(CHECK_REGIONS) $(IR)
+
+# What .clang-tidy says; see scripts/tidy.
+TIDY ?= $(SOURCES)
+.PHONY: tidy-sources $(addprefix tidy/,$(TIDY))
+tidy-sources: $(addprefix tidy/,$(TIDY))
+$(addprefix tidy/,$(TIDY)): tidy/%: %
+	@clang-tidy --quiet $< -- $(JOBQUEUE_CXXFLAGS) $(PG_CXXFLAGS) $(INCLUDES)
 
 # Two types of one name: the linker of whole programs sees them. -O0, since nothing is to be run; g++ only.
 .PHONY: check-odr

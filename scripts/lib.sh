@@ -107,7 +107,7 @@ package_of() {
 	psycopg2) echo python3-psycopg2 ;;
 	venv) echo python3-venv ;;
 	pgq) echo "postgresql-$2-pgq3" ;;
-	python3 | npm | pgqd | redis-server | g++ | make | perl | clang-format | curl | valgrind) echo "$1" ;;
+	python3 | npm | pgqd | redis-server | g++ | make | perl | clang-format | clang-tidy | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
 	esac
 }
