@@ -51,7 +51,7 @@ std::optional<std::string> Arguments::optional_remark(int n, size_t longest) con
 	if (is_null(n))
 		return std::nullopt;
 	const Datum value = datum(n);
-	/* No more than can be kept is looked at; what is behind tells only that it is longer. */
+	/* Reads only as much as can be kept, and a little more that shows whether the text is longer. */
 	const auto most = static_cast<int32>(longest + MAX_MULTIBYTE_CHAR_LEN);
 	text *plain = guard([value, most] { return reinterpret_cast<text *>(PG_DETOAST_DATUM_SLICE(value, 0, most)); });
 	return bounds::cut({VARDATA_ANY(plain), static_cast<size_t>(VARSIZE_ANY_EXHDR(plain))}, longest);
@@ -115,13 +115,13 @@ std::optional<int64> Arguments::optional_duration(int n, const char *name) const
 		return std::nullopt;
 	const Datum span = datum(n);
 	const TimestampTz now = GetCurrentTimestamp();
-	/* Months and days have a length only from a given moment on. */
+	/* How long months and days are depends on the moment from which they are counted. */
 	const TimestampTz then = guard([span, now] {
 		return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), span));
 	});
 	if (TIMESTAMP_NOT_FINITE(then))
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE, std::string(name) + " must be finite");
-	/* It is counted from a moment that comes later. */
+	/* The caller adds the duration to a later moment: leave a day, so that this sum is in range, too. */
 	if (then > END_TIMESTAMP - USECS_PER_DAY)
 		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, std::string(name) + " is out of range");
 	if (then < now)

@@ -21,23 +21,23 @@ public:
 	/* Throws 22004 if null, 22023 if empty, or longer than so many bytes. */
 	std::string text_at(int n, const char *name, size_t longest = std::string::npos) const;
 	std::optional<std::string> optional_text(int n) const;
-	/* Likewise, what is longer is refused, with 22023. */
+	/* Throws 22023 if the text is longer than so many bytes. */
 	std::optional<std::string> optional_text(int n, const char *name, size_t longest) const;
-	/* What is longer is cut, see bounds::cut(). */
+	/* A longer text is cut, see bounds::cut(). */
 	std::optional<std::string> optional_remark(int n, size_t longest) const;
 	/* Throws 22023 if a text or jsonb is longer; it may be null. */
 	void check_size(int n, const char *name, size_t longest) const;
-	/* Of a text[] that is not null; throws 22004 if an element is. */
+	/* The elements of a text[] that is not null; throws 22004 if an element is null. */
 	std::vector<std::string> texts_at(int n, const char *name) const;
 	/* 0 to 1; throws 22004 if null, 22023 if it is something else. */
 	float4 fraction_at(int n) const;
-	/* 1 to 63 bytes. */
+	/* The name of a queue, of 1 to 63 bytes. */
 	std::optional<std::string> optional_queue(int n) const;
 	/* Throws 22023 if infinite. */
 	std::optional<TimestampTz> optional_time(int n, const char *name) const;
 	/* Microseconds from now; throws 22023 if negative, or so long that the sum is out of range. */
 	std::optional<int64> optional_duration(int n, const char *name) const;
-	/* Of a limit that is set: 0, for none, to "most"; throws 22023 if it is something else. */
+	/* A limit to be set, from 0 (none) to "most"; throws 22023 if it is something else. */
 	std::optional<int32> optional_limit(int n, const char *name, int32 most = PG_INT32_MAX) const;
 	/* The interval itself; throws like optional_duration(), and 22008 if it is longer than a year. */
 	std::optional<Datum> optional_period(int n, const char *name) const;
@@ -49,7 +49,7 @@ private:
 /* Name of the role that calls: inside a SECURITY DEFINER function, its owner. */
 std::string caller_name();
 
-/* Sets up a set-returning call that returns all rows at once; where rows go. */
+/* Sets up a set-returning call that returns all rows at once, and takes these rows. */
 class ResultSet {
 public:
 	enum class Of { bigint, tasks, record };

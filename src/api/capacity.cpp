@@ -1,6 +1,6 @@
 /*
- * capacity.cpp -- jobqueue._shared_capacity: who holds how much of what all databases share and has a fixed size. C
- * region.
+ * capacity.cpp -- jobqueue._shared_capacity: who holds how much of the resources that all databases share and whose
+ * size is fixed. C region.
  */
 #include "pg/compat.hpp"
 #include "pg/guard.hpp"
@@ -12,14 +12,14 @@ namespace jobqueue {
 
 namespace {
 
-/* A row of the result. Of a resource as a whole: no database. */
+/* A row of the result. A row about a resource as a whole has no database. */
 struct Row {
 	const char *resource;
 	Oid database = InvalidOid;
 	Oid role = InvalidOid;
 	const char *queue = "";
 	int64 held = 0;
-	int64 share = 0; /* 0 = no share of one's own */
+	int64 share = 0; /* 0 = the holder has no share of its own */
 	int64 capacity = 0;
 };
 
@@ -66,11 +66,11 @@ static void add_limits(Rows &rows) {
 	pfree(held);
 }
 
-/* What is counted by database and role on the way. */
+/* Counts by database and role. */
 struct Tally {
 	PositionsHeld held[1024];
 	size_t count = 0;
-	int64 others = 0; /* there is no room for */
+	int64 others = 0; /* those for which "held" has no room */
 
 	void clear() {
 		count = 0;

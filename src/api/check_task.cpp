@@ -1,6 +1,7 @@
 /*
- * check_task.cpp -- the check of jobqueue.tasks. In one function of ours: the server compiles checks anew for every
- * statement that writes a row, and as expressions they cost more than all else that it does to add one. C region.
+ * check_task.cpp -- checks the rows of jobqueue.tasks, in one function. The server compiles check constraints anew for
+ * every statement that writes a row; as expressions, these checks would cost more than all the rest of adding a row. C
+ * region.
  */
 #include "engine/store/bounds.hpp"
 
@@ -31,7 +32,7 @@ enum Column {
 
 class Row {
 public:
-	/* As the server would say it. */
+	/* Reports the violation in the words that the server uses for a check constraint. */
 	[[noreturn]] void violates(const char *constraint, const char *detail, const char *hint) const {
 		const int16 number = is_null(leaf) ? 0 : DatumGetInt16(datum(leaf));
 		const char *const table = number == 0  ? "tasks_live"
@@ -48,7 +49,7 @@ public:
 	explicit Row(FunctionCallInfo fcinfo) noexcept : fcinfo_(fcinfo) {}
 	bool is_null(Column column) const noexcept { return fcinfo_->args[column].isnull; }
 	Datum datum(Column column) const noexcept { return fcinfo_->args[column].value; }
-	/* Short as it is; it may be compressed in spite of that. */
+	/* The value is short, but it may be compressed all the same. */
 	std::string_view text_at(Column column) const {
 		const text *value = DatumGetTextPP(datum(column));
 		return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
@@ -94,7 +95,7 @@ void check_status(const Row &row) {
 }
 
 bool is_array_of_json(Datum json) {
-	/* Only the header. */
+	/* Reads only the header. */
 	const auto *head = reinterpret_cast<const Jsonb *>(PG_DETOAST_DATUM_SLICE(json, 0, sizeof(uint32)));
 	uint32 header;
 	memcpy(&header, VARDATA_ANY(head), sizeof(header));

@@ -15,7 +15,7 @@ namespace jobqueue {
 
 static constexpr int most_tasks = 100000;
 static constexpr size_t most_types = 1000;
-/* Who has died with a task in hand keeps what it holds for so long. */
+/* A claimant that dies keeps its tasks until the lease ends, which can last so long at most. */
 static constexpr int64 longest_lease_us = 366 * USECS_PER_DAY;
 
 /* Application name and pid. */
@@ -61,7 +61,7 @@ static ClaimRequest read_request(const Arguments &arguments, int first) {
 	return request;
 }
 
-/* Where the caller is a consumer; what it names must be among it. */
+/* The queues where the caller is a consumer; throws if "queue" is given and is not one of them. */
 static Queues consumers_queues(FunctionCallInfo fcinfo, const std::optional<std::string> &queue = {}) {
 	Queues allowed = callers_queues(fcinfo, {Access::consumer});
 	if (queue)
@@ -79,7 +79,9 @@ struct ClaimName {
 		: id(arguments.int64_at(0, "id")), attempt(arguments.int32_at(1, "attempt")) {}
 };
 
-/* A visit to a claim that the caller says is its own. */
+/*
+ * A Session for work on a claim that the caller says is its own. Throws if the caller has no right to the task's queue.
+ */
 class ClaimSession {
 public:
 	ClaimSession(FunctionCallInfo fcinfo, const ClaimName &name)
@@ -119,7 +121,7 @@ template <typename T> static std::vector<T> read_numbers(Datum array, Oid type, 
 
 namespace {
 
-/* Claims that are done: the first three arguments. */
+/* Completed claims, from the first three arguments. */
 struct Completions {
 	std::vector<int64> ids;
 	std::vector<int32> attempts;
@@ -143,7 +145,7 @@ struct Completions {
 			throw Error(ERRCODE_ARRAY_SUBSCRIPT_ERROR, "ids and results must have the same length");
 		results = array;
 	}
-	/* Needs a Session. Returns the ids of those that were still good. */
+	/* Needs a Session. Returns the ids whose claims were still valid. */
 	std::vector<int64> end(const Queues &allowed) const {
 		require_tasks(allowed, ids);
 		return end_completed(ids, attempts, results, false);
@@ -158,7 +160,7 @@ JOBQUEUE_FUNCTION(jobqueue_is_wanted) {
 	using namespace jobqueue;
 	const Datum given = PG_GETARG_DATUM(0);
 	const auto *type = reinterpret_cast<const text *>(DatumGetPointer(given));
-	if (VARATT_IS_EXTERNAL(type) || VARATT_IS_COMPRESSED(type)) /* asked for every candidate: rarely a guard */
+	if (VARATT_IS_EXTERNAL(type) || VARATT_IS_COMPRESSED(type)) /* called for every candidate: a guard only if needed */
 		type = guard([given] { return DatumGetTextPP(given); });
 	return BoolGetDatum(
 		store::is_wanted({VARDATA_ANY(type), static_cast<size_t>(VARSIZE_ANY_EXHDR(type))}, PG_GETARG_BOOL(1)));
@@ -221,7 +223,7 @@ JOBQUEUE_FUNCTION(jobqueue_complete_and_claim) {
 	Queues allowed = consumers_queues(fcinfo, request.queue);
 	ResultSet result(fcinfo, ResultSet::Of::tasks);
 	const Session session(function_owner(fcinfo));
-	/* First: a lease that has ended, but that nobody has taken back, is still good. */
+	/* Complete first: a claim whose lease has ended is still valid until somebody takes the task back. */
 	completions.end(allowed);
 	for (HeapTuple row : claim_for_outside(request, std::move(allowed)))
 		result.add_row(row);

@@ -15,12 +15,12 @@
 
 namespace jobqueue {
 
-/* Whose tasks a caller may make its own wait for. */
+/* The queues whose tasks the caller may name as parents. */
 static Queues parents_queues(FunctionCallInfo fcinfo) {
 	return callers_queues(fcinfo, {Access::consumer, Access::manager});
 }
 
-/* Asked at every call: the default is recognized without a guard. */
+/* Called for every task: recognizes the default without a guard. */
 static bool is_default_policy(Datum given) noexcept {
 	const auto *policy = reinterpret_cast<const text *>(DatumGetPointer(given));
 	return !VARATT_IS_EXTERNAL(policy) && !VARATT_IS_COMPRESSED(policy) &&
@@ -73,7 +73,7 @@ void ParentArguments::add(Oid owner, std::span<const store::Added> tasks) const 
 	add_dependencies(children, parents_, policy_);
 }
 
-/* The checks of enqueue(), for each task. Returns the queues in which the caller may add them. */
+/* Makes the checks of enqueue() for each task. Returns the queues to which the caller may add tasks. */
 static Queues check_graph(FunctionCallInfo fcinfo, const TaskGraph &graph) {
 	const Oid owner = function_owner(fcinfo);
 	Queues allowed = callers_queues(fcinfo, {Access::producer});
@@ -118,7 +118,7 @@ static Datum text_datum(const std::string *value) {
 	return PointerGetDatum(cstring_to_text_with_len(value->data(), static_cast<int>(value->size())));
 }
 
-/* Of a task, into what the call returns. Needs a Session. */
+/* Adds the results of a task's parents to what the call returns. Needs a Session. */
 static void add_parent_results(ResultSet &result, int64 id) {
 	const Rows rows = store::parent_results(id);
 	for (uint64 i = 0; i < rows.size(); i++) {

@@ -1,5 +1,5 @@
 /*
- * dependencies.hpp -- what the functions that enqueue say of tasks that are to run after others. C++ region.
+ * dependencies.hpp -- the arguments of enqueueing functions about tasks that run after others. C++ region.
  */
 #pragma once
 
@@ -12,12 +12,12 @@ namespace jobqueue {
 class ParentArguments {
 public:
 	/*
-	 * Throws 22004 where there are nulls; 22023 if a parent has never existed, or the policy is unknown; 42501 if the
-	 * caller has no right to a parent. Outside of any Session.
+	 * Throws 22004 if there are nulls; 22023 if a parent has never existed, or the policy is unknown; 42501 if the
+	 * caller has no right to a parent. Must be called outside of any Session.
 	 */
 	ParentArguments(FunctionCallInfo fcinfo, int after, int on_parent_failure);
 	bool any() const noexcept { return !parents_.empty(); }
-	/* These tasks, which are blocked, wait for them. Nothing is done if there are none. */
+	/* Makes these tasks, which are blocked, wait for the parents. Does nothing if there are no parents. */
 	void add(Oid owner, std::span<const store::Added> tasks) const;
 
 private:

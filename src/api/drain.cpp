@@ -1,7 +1,7 @@
 /*
  * drain.cpp -- jobqueue.drain: for the tests of applications. Runs waiting tasks in the calling session and
- * transaction, with the same outcomes as a worker, each in a subtransaction. Only handlers that run as the caller
- * itself: others' code would have the caller's rights in reach. C++ region.
+ * transaction, with the same outcomes as a worker, each in a subtransaction. Uses only handlers that run as the caller
+ * itself: code of other roles could reach the caller's rights. C++ region.
  */
 #include "api/arguments.hpp"
 #include "engine/claimer.hpp"
@@ -36,7 +36,7 @@ public:
 		: owner_(owner), options_(std::move(options)), executor_(owner) {
 		const Session session(owner_);
 		handlers_ = store::handlers_of(caller_name_);
-		std::erase_if(handlers_, store::is_sql_handler); /* they are for sessions of their own */
+		std::erase_if(handlers_, store::is_sql_handler); /* SQL commands need sessions of their own */
 		for (const store::Handler &handler : handlers_)
 			types_.push_back(handler.type);
 		scope_ = scope_of_types(types_);
@@ -68,7 +68,7 @@ private:
 	const std::string caller_name_ = caller_name();
 	Executor executor_;
 	std::vector<store::Handler> handlers_;
-	std::vector<std::string> types_; /* of these */
+	std::vector<std::string> types_; /* of handlers_ */
 	Scope scope_;
 	Claimer claimer_{false};
 };
@@ -116,7 +116,7 @@ void Drain::attempt(const store::Attempt &task) {
 			const int settings_level = NewGUCNestLevel();
 			const std::span<const store::Attempt> only(&task, 1);
 			const std::vector<std::optional<Datum>> results = executor_.run(only, handler->function, false);
-			/* What it has set is gone before the next one runs, as in a worker. */
+			/* Undoes the settings that the handler made before the next one runs, as in a worker. */
 			guard([settings_level] { AtEOXact_GUC(false, settings_level); });
 			const Session session(owner_, Session::Writes::always);
 			if (!end_succeeded(only, results))
@@ -137,7 +137,7 @@ void Drain::attempt(const store::Attempt &task) {
 }
 
 void Drain::fail(const store::Attempt &task, const store::Handler &handler, const PgError &error) {
-	/* What ends the caller's own statement is no failure of the task. */
+	/* A cancellation of the caller's own statement is not a failure of the task. */
 	if (options_.raise_errors || error.sqlerrcode() == ERRCODE_QUERY_CANCELED)
 		throw PgError(error);
 	const bool discarded = error.sqlerrcode() == errcode_discarded;
@@ -153,7 +153,7 @@ void Drain::fail(const store::Attempt &task, const store::Handler &handler, cons
 		try {
 			in_subtransaction([&] {
 				delay_us = executor_.backoff_us(handler.backoff_function, failed + 1, error.what());
-				throw Answered{}; /* it shall decide, and do nothing */
+				throw Answered{}; /* rolls back: the function may only decide, not change anything */
 			});
 		} catch (const Answered &) {
 		} catch (...) {

@@ -19,7 +19,7 @@ namespace jobqueue {
 
 namespace {
 
-/* Where the functions have arguments that they do not all have, or have elsewhere. */
+/* Positions of the arguments that differ between the functions, or that not all of them have. */
 struct Places {
 	int group_key, after, on_parent_failure, metadata;
 };
@@ -34,7 +34,7 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	store::NewTask task;
 	task.type = type;
 	task.queue = arguments.optional_queue(2);
-	/* An integer, so that a plain 5 will do: literals are not smallint. */
+	/* The argument is an integer, so that callers can write 5: literals are not smallint. */
 	const int32 priority = arguments.int32_at(3, "priority");
 	if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
 		throw Error(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "priority must be between -32768 and 32767");
@@ -64,13 +64,13 @@ static store::NewTask read_task(const Arguments &arguments, const std::string &t
 	return task;
 }
 
-/* The queue of a type whose task names none, as this backend found it last. */
+/* By type: the queue of a task that names none, as this backend found it last. */
 using DefaultQueues = std::map<std::string, std::string, std::less<>>;
 static constexpr size_t most_default_queues = 1000;
 
 /*
- * The queues in which "role" may have such a task added. Throws if it may add none of this type, or no more of these
- * payloads: payloads() is only called where there are limits.
+ * Returns the queues to which "role" may add such a task. Throws if it may add none of this type, or if its limits
+ * forbid these payloads; payloads() is only called if there are limits.
  */
 template <typename Payloads>
 static Queues check_producer(FunctionCallInfo fcinfo, const store::NewTask &task, Payloads &&payloads,
@@ -99,13 +99,13 @@ static store::Added add_task(Oid owner, store::NewTask &task, Datum payload, con
 	return added;
 }
 
-/* The arguments of enqueue and enqueue_unique about a key, which are looked at even where there is none. */
+/* Positions of the arguments about a key, in enqueue and enqueue_unique. They are checked even if there is no key. */
 static constexpr int unique_key_place = 8, on_conflict_place = 9, unique_scope_place = 14, unique_for_place = 15;
 
-/* A number for each of these words. */
+/* The index of the given word in the list. */
 static size_t choice(const Arguments &arguments, int n, const char *name,
 					 std::initializer_list<std::string_view> words) {
-	/* Nearly always the default, as it is in the catalog: no need to be careful. */
+	/* The value is nearly always the default, which comes uncompressed from the catalog: compare without a guard. */
 	if (!arguments.is_null(n)) {
 		const char *const value = DatumGetPointer(arguments.datum(n));
 		if (!VARATT_IS_EXTERNAL(value) && !VARATT_IS_COMPRESSED(value) &&
@@ -149,7 +149,7 @@ static KeyArguments read_key(const Arguments &arguments) {
 	return result;
 }
 
-/* Likewise, of a task with a key; a call that adds nothing counts for nothing. */
+/* Adds a task with a key. A call that adds no task does not count towards the role's quota. */
 static UniqueOutcome add_keyed_task(FunctionCallInfo fcinfo, store::NewTask &task, Datum payload,
 									const KeyArguments &arguments) {
 	refuse_sql_type(task.type);
@@ -176,7 +176,7 @@ static UniqueOutcome add_keyed_task(FunctionCallInfo fcinfo, store::NewTask &tas
 	return outcome;
 }
 
-/* Of a jsonb[] without nulls; in the caller's memory. */
+/* The elements of a jsonb[] without nulls, in the caller's memory. */
 static std::span<const Datum> elements_of(Datum array) {
 	return guard([array] {
 		Datum *values;
@@ -249,7 +249,7 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_many) {
 	ResultSet result(fcinfo, ResultSet::Of::bigint);
 	for (const store::Added &one : added)
 		result.add(one.id);
-	/* All went to one queue, and the first has the lowest id. */
+	/* All tasks went to one queue, and the first one has the lowest id. */
 	if (!added.empty()) {
 		note_added(task, added.front());
 		if (!added.front().scheduled && !added.front().blocked)
@@ -307,12 +307,15 @@ JOBQUEUE_FUNCTION(jobqueue_enqueue_row) {
 	if (trigger->tg_trigger->tgnargs != 1 || trigger->tg_trigger->tgargs[0][0] == '\0')
 		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "enqueue_row takes the type of the task as its argument",
 					"Use CREATE TRIGGER ... EXECUTE FUNCTION jobqueue.enqueue_row('type').");
-	/* Converting the row may call casts of the user's: before the rights change. */
+	/* Converting the row may call casts that users defined: do it before the rights change. */
 	const Datum payload = guard([trigger] { return describe_row(trigger); });
 	store::NewTask task;
 	task.type = trigger->tg_trigger->tgargs[0];
 	task.created_by = caller_name();
-	/* Whoever changes the table need not know of us: its owner, who may create triggers on it, answers for them. */
+	/*
+	 * The rights of the table's owner count, who may create triggers on it: a role that changes the table need not know
+	 * of us.
+	 */
 	const Queues allowed = check_producer(
 		fcinfo, task, [&payload] { return std::span(&payload, 1); }, trigger->tg_relation->rd_rel->relowner);
 	const store::Added added = add_task(function_owner(fcinfo), task, payload, allowed);

@@ -35,7 +35,10 @@ static RoleFacts role_facts(const char *name) {
 	});
 }
 
-/* May the caller change this handler? Its owner is the role it runs as, and nobody who has come to bear that name. */
+/*
+ * Throws if the caller may not change this handler. Its owner is the role it runs as, not a later role of the same
+ * name.
+ */
 static void check_owner(const store::Handler &handler) {
 	const Oid role = handler.role;
 	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
@@ -135,7 +138,7 @@ static Oid function_of(const char *signature) {
 	return DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature)));
 }
 
-/* Several tasks at once are for a function that takes several. */
+/* Throws if batch_size is above 1, and the function does not take an array. */
 static void check_batch_size(Oid owner, const std::string &function, int32 batch_size) {
 	if (batch_size == 1)
 		return;
@@ -148,7 +151,7 @@ static void check_batch_size(Oid owner, const std::string &function, int32 batch
 					"A batch handler is a function f(payloads jsonb[]) or f(tasks jobqueue.tasks[]).");
 }
 
-/* May this role run these functions, and may the caller have it do so? */
+/* Throws unless this role may run these functions, and the caller may SET ROLE to it. */
 static void check_role(const std::string &name, std::initializer_list<std::string> functions) {
 	const RoleFacts role = role_facts(name.c_str());
 	if (!OidIsValid(role.oid))
@@ -169,15 +172,13 @@ static void check_role(const std::string &name, std::initializer_list<std::strin
 					"Pass another role as run_as, or turn on jobqueue.allow_superuser_handlers.");
 }
 
-/* Tasks that are added when others have failed are added by the role, and only where it may. Needs a Session. */
+/* The handler's role adds the tasks of type on_failure, so it must have the right to add them. Needs a Session. */
 static void check_failure_type(const store::HandlerSettings &handler, const std::string &role, Oid owner) {
 	if (handler.on_failure && !handler.on_failure->empty())
 		require_failure_type(queues_of_failure_tasks(role_facts(role.c_str()).oid, owner), role, *handler.on_failure);
 }
 
-/*
- * A manager of some queues only: others' queues are none of its business, nor may another role look into them for it.
- */
+/* A manager of some queues only must not name other queues, nor use the rights of another role on them. */
 static void check_queues_of(const store::HandlerSettings &handler, const Queues &allowed) {
 	if (handler.queue)
 		require(allowed, handler.queue);
@@ -188,7 +189,7 @@ static void check_queues_of(const store::HandlerSettings &handler, const Queues 
 					"a manager of some queues can only register handlers that run as itself", "Leave run_as out.");
 }
 
-/* Somebody who made a superuser run the tasks of a type shall know what that means. */
+/* Tells a caller who makes a superuser run the tasks of a type what that means. */
 static void warn_of_superuser(const std::string &name, const std::string &type) {
 	if (!role_facts(name.c_str()).superuser)
 		return;
@@ -202,7 +203,7 @@ static void warn_of_superuser(const std::string &name, const std::string &type) 
 	});
 }
 
-/* No worker serves a queue for dead letters: tasks must not go there by default. */
+/* No worker claims from a dead-letter queue, so tasks must not go there by default. */
 static void check_queues() {
 	if (const std::optional<std::string> queue = store::unserved_queue())
 		throw Error(ERRCODE_INVALID_PARAMETER_VALUE,
@@ -210,7 +211,7 @@ static void check_queues() {
 					"Choose another name for the dead-letter queue; no worker claims from it.");
 }
 
-/* The present handler of a type, which the caller must be allowed to change. */
+/* The present handler of a type; throws if the caller may not change it. */
 static std::optional<store::Handler> own_handler(Oid owner, const std::string &type) {
 	std::optional<store::Handler> handler;
 	{
@@ -249,7 +250,7 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 		store::change_type(read_type_limits(arguments), true);
 		check_queues();
 	}
-	guard(note_configuration); /* the trigger does it, too, unless somebody has turned it off */
+	guard(note_configuration); /* the trigger does this, too, unless somebody has disabled it */
 	warn_of_superuser(*handler.run_as, handler.type);
 	if (shared() == nullptr)
 		guard(hint_at_preloading);
@@ -274,7 +275,7 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 						 change.batch_size.value_or(old->batch_size));
 	const std::string role = change.run_as.value_or(old->run_as);
 	const std::string old_backoff = change.backoff ? std::string() : old->backoff_function.signature;
-	if (change.run_as) /* it must be able to run what stays, too */
+	if (change.run_as) /* the new role must be able to run the functions that stay, too */
 		check_role(role,
 				   {change.function.value_or(old->function.signature), change.backoff_function.value_or(old_backoff)});
 	else

@@ -48,7 +48,7 @@ JOBQUEUE_FUNCTION(jobqueue_installed) {
 
 namespace jobqueue {
 
-/* What may hold it back again. C region. */
+/* Warns of what may hold the database back again. C region. */
 static void warn_of_causes(bool replicated) {
 	if (replicated)
 		ereport(

@@ -20,8 +20,8 @@ extern "C" {
 namespace jobqueue {
 
 /*
- * A statement that brings its own ids may bring any; and an INSERT into the leaf, past the parent table, fires no
- * trigger. C region.
+ * Announces what the trigger cannot: a statement with ids of its own, which may be any ids; and an INSERT into the
+ * leaf, past the parent table, which fires no trigger. C region.
  */
 static void on_insert(Oid relation, bool brings_ids) {
 	const Oid schema = get_namespace_oid("jobqueue", true);
@@ -43,7 +43,7 @@ static bool is_tasks_live(Relation relation) {
 		   strcmp(get_namespace_name(RelationGetNamespace(relation)), "jobqueue") == 0;
 }
 
-/* Stamps and announces what a hand-written UPDATE of one task does. C region. */
+/* For a plain UPDATE of one task: sets the columns that follow from the change, and announces it. C region. */
 static HeapTuple stamp_update(TriggerData *trigger) {
 	TupleDesc layout = RelationGetDescr(trigger->tg_relation);
 	bool isnull;
@@ -53,7 +53,7 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 	const auto text = [&](HeapTuple from, const char *name) { return SPI_getvalue(from, layout, number(name)); };
 	for (const char *name : {"id", "type", "status", "queue", "priority"})
 		if (text(tuple, name) == nullptr)
-			return tuple; /* the constraints will say so */
+			return tuple; /* the constraints will report the null */
 	const auto value = [&](HeapTuple from, const char *name) {
 		return SPI_getbinval(from, layout, number(name), &isnull);
 	};
@@ -76,7 +76,7 @@ static HeapTuple stamp_update(TriggerData *trigger) {
 		values[count++] = now;
 	}
 
-	/* A key that is held until the task starts: as a claim does it. */
+	/* A key that is held until the task starts: its scope becomes "started", as in a claim. */
 	const char *const scope = text(tuple, "unique_scope");
 	if (before != after && after == "processing" && scope != nullptr && strcmp(scope, "waiting") == 0) {
 		columns[count] = number("unique_scope");
@@ -129,7 +129,7 @@ JOBQUEUE_FUNCTION(jobqueue_task_updated) {
 		!guard([trigger] { return is_tasks_live(trigger->tg_relation); }))
 		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
 					"this trigger function can only be used on jobqueue.tasks_live");
-	if (Session::active() || guard([] { return IsLogicalWorker(); })) /* what is replicated stays as it is */
+	if (Session::active() || guard([] { return IsLogicalWorker(); })) /* replicated rows stay as they are */
 		return PointerGetDatum(trigger->tg_newtuple);
 	return guard([trigger] { return PointerGetDatum(stamp_update(trigger)); });
 }

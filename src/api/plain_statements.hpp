@@ -1,5 +1,5 @@
 /*
- * plain_statements.hpp -- plain INSERTs and COPYs that the trigger on jobqueue.tasks cannot announce as they are.
+ * plain_statements.hpp -- announces plain INSERTs and COPYs that the trigger on jobqueue.tasks cannot announce.
  */
 #pragma once
 

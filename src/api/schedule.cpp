@@ -14,7 +14,7 @@
 
 namespace jobqueue {
 
-/* Whose schedule it is may change it, and nobody who has come to bear that name. */
+/* Throws if the caller may not change this schedule. Its owner is a role, not a later role of the same name. */
 static void check_owner(const store::Schedule &schedule) {
 	const Oid role = schedule.role;
 	if (guard([role] { return superuser() || (OidIsValid(role) && compat::may_become(GetUserId(), role)); }))
@@ -25,7 +25,7 @@ static void check_owner(const store::Schedule &schedule) {
 								 : "schedule \"" + schedule.name + "\" belongs to a role that no longer exists");
 }
 
-/* Locked; the caller must be allowed to change it. */
+/* Locks the schedule; throws if the caller may not change it. */
 static std::optional<store::Schedule> own_schedule(Oid owner, const std::string &name) {
 	std::optional<store::Schedule> schedule;
 	{
@@ -37,7 +37,7 @@ static std::optional<store::Schedule> own_schedule(Oid owner, const std::string 
 	return schedule;
 }
 
-/* A schedule that does not name its queue adds to that of the handler. */
+/* A schedule that names no queue adds its tasks to the queue of the handler. */
 static void require_queue(const Queues &allowed, Oid owner, const store::Schedule &schedule) {
 	if (schedule.queue || allowed.all) {
 		if (schedule.queue)
@@ -65,7 +65,7 @@ static std::string one_of(const Arguments &arguments, int n, const char *name,
 				"Valid values are " + list + ".");
 }
 
-/* on_misfire, misfire_limit and on_overlap, from the given place on. */
+/* Reads on_misfire, misfire_limit and on_overlap, from the given position on. */
 static void read_policies(const Arguments &arguments, int first, store::Schedule &schedule) {
 	schedule.on_misfire = one_of(arguments, first, "on_misfire", {"skip", "once", "all"});
 	schedule.misfire_limit = arguments.int32_at(first + 1, "misfire_limit");
@@ -76,7 +76,7 @@ static void read_policies(const Arguments &arguments, int first, store::Schedule
 	schedule.on_overlap = one_of(arguments, first + 2, "on_overlap", {"allow", "skip", "queue"});
 }
 
-/* Two who add at once count one after the other. */
+/* Throws if the role has too many schedules. Locks the role, so that two transactions count one after the other. */
 static void check_count(Oid owner, const store::Schedule &schedule) {
 	const Oid role = schedule.role;
 	if (is_unrestricted(role, owner))
@@ -121,8 +121,8 @@ static void require_command(Oid owner, store::Schedule &schedule) {
 }
 
 /*
- * Takes the place of the schedule of that name. One that fires at the same times as before goes on as it was, so that a
- * script which is run again and again neither puts it off nor loses what was missed; nor does it resume a paused one.
+ * Adds a schedule, or replaces the one of that name. If it fires at the same times as before, it goes on as it was, so
+ * that a script which is run repeatedly neither delays it nor loses missed runs. A paused schedule stays paused.
  */
 static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
 	const Oid owner = function_owner(fcinfo);
@@ -137,7 +137,7 @@ static void put_schedule(FunctionCallInfo fcinfo, store::Schedule schedule) {
 		schedule.role = GetUserId();
 	}
 	if (std::optional<store::Quota> quota = callers_quota(owner)) {
-		quota->max_queued.reset(); /* asked at each firing */
+		quota->max_queued.reset(); /* checked at each firing */
 		check_quota(*quota, owner, {&schedule.payload, 1}, std::nullopt);
 	}
 	check_count(owner, schedule);
@@ -251,7 +251,7 @@ JOBQUEUE_FUNCTION(jobqueue_resume_schedule) {
 	const std::optional<TimestampTz> next = expression.next(GetCurrentTimestamp(), zone, schedule->anchor);
 	const Session session(owner);
 	store::resume_schedule(name, next);
-	guard([] { note_due(1); }); /* what was held back may be its turn */
+	guard([] { note_due(1); }); /* firings that were held back may be due now */
 	return BoolGetDatum(true);
 }
 
@@ -266,7 +266,7 @@ JOBQUEUE_FUNCTION(jobqueue_next_runs) {
 	const cron::Zone zone(arguments.text_at(2, "time_zone"));
 	arguments.require(3, "after");
 	const TimestampTz after = *arguments.optional_time(3, "after");
-	ResultSet result(fcinfo, ResultSet::Of::bigint); /* a timestamp is one, inside */
+	ResultSet result(fcinfo, ResultSet::Of::bigint); /* a timestamp is a bigint internally */
 	std::optional<TimestampTz> time = after;
 	for (int32 i = 0; i < n && (time = expression.next(*time, zone, after)); i++) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
@@ -275,7 +275,7 @@ JOBQUEUE_FUNCTION(jobqueue_next_runs) {
 	return 0;
 }
 
-/* Changes by hand; a schedule that is made or fires announces itself. */
+/* Announces changes in plain SQL. A schedule that our own code adds or fires announces itself. */
 JOBQUEUE_FUNCTION(jobqueue_schedules_changed) {
 	using namespace jobqueue;
 	if (!CALLED_AS_TRIGGER(fcinfo))

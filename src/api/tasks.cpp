@@ -24,7 +24,7 @@ static void note_retried(const store::Claim &task, const std::optional<Timestamp
 	guard([&task, &run_at] {
 		if (run_at)
 			note_due(*run_at);
-		if (run_at && !task.group.empty()) /* it may keep its place, which others have passed */
+		if (run_at && !task.group.empty()) /* the task may keep its place, which others have passed */
 			note_returned(task.queue, task.priority, task.id, task.group);
 		if (!run_at)
 			note_task(task.queue, task.priority, task.id, task.type, task.group);
@@ -51,7 +51,7 @@ JOBQUEUE_FUNCTION(jobqueue_retry) {
 
 namespace jobqueue {
 
-/* The arguments of cancel_tasks and the like. "has_status": the third one. */
+/* Reads the arguments of cancel_tasks and the like. "has_status": the third argument is a status. */
 static store::Selection read_selection(const Arguments &arguments, bool has_status) {
 	constexpr int most_tasks = 1000000;
 	const int after = has_status ? 3 : 2;

@@ -1,5 +1,5 @@
 /*
- * trigger.hpp -- what functions that are triggers have in common. C++ region.
+ * trigger.hpp -- what trigger functions have in common. C++ region.
  */
 #pragma once
 

@@ -18,7 +18,7 @@ namespace jobqueue {
 
 namespace {
 
-/* A place among those whom the end of a task wakes; given back however the wait ends. */
+/* A waiter slot of this backend, through which the end of the task wakes it; freed however the wait ends. */
 class WakeUp {
 public:
 	explicit WakeUp(int64 task) {
@@ -35,7 +35,7 @@ public:
 	WakeUp(const WakeUp &) = delete;
 	WakeUp &operator=(const WakeUp &) = delete;
 
-	/* How long to sleep at most: without a place, one has to look again and again. */
+	/* How long to sleep at most. Without a slot nobody wakes this backend, so it must look often. */
 	int64 longest_sleep_ms() const noexcept { return mine_ ? 5000 : 20; }
 
 private:
@@ -52,7 +52,7 @@ private:
 
 } // namespace
 
-/* Details of a handler's errors are not for everybody who may enqueue. C region. */
+/* Removes failures from the row: not everybody who may enqueue may see the errors of a handler. C region. */
 static Datum without_failures(Datum row) {
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
 	TupleDesc layout = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header), HeapTupleHeaderGetTypMod(header));
@@ -98,7 +98,7 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 	const WakeUp wake_up(id);
 	for (bool first = true;; first = false) {
 		std::optional<Datum> finished;
-		/* Each time: it may be taken away meanwhile. */
+		/* Checked each time: the right may be revoked meanwhile. */
 		const Queues visible = queues_by_right(owner, tasks, ACL_SELECT, false, {Access::consumer, Access::manager});
 		{
 			const Session session(owner);
@@ -117,7 +117,9 @@ JOBQUEUE_FUNCTION(jobqueue_wait_for) {
 							"task " + std::to_string(id) + " cannot run before this transaction commits");
 		}
 		if (finished) {
-			/* Workers commit without waiting for the disk; who is told of it may rely on it. */
+			/*
+			 * Workers commit without waiting for the disk. Wait for it here, because the caller may rely on the answer.
+			 */
 			const SteadyTime deadline = timeout ? start + *timeout : never;
 			if (guard([deadline] { return wait_until_safe(deadline); }))
 				return *finished;
@@ -180,7 +182,7 @@ JOBQUEUE_FUNCTION(jobqueue_set_progress) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
 	const float4 fraction = arguments.fraction_at(0);
-	/* More than can be kept, so that there is something to cut: here without a mark. */
+	/* Reads more than can be kept, because the text is cut below, without the mark that optional_remark() adds. */
 	const std::string message = arguments.optional_remark(1, 2 * bounds::progress_message).value_or("");
 	require_handler("set_progress");
 	WorkerSlot *slot = own_worker();
@@ -196,7 +198,7 @@ JOBQUEUE_FUNCTION(jobqueue_set_progress) {
 
 namespace jobqueue {
 
-/* What they say about their progress is told of these tasks only, or of all. C region. */
+/* Lists all workers; the progress only of these tasks, or of all tasks. C region. */
 static void list_workers(FunctionCallInfo fcinfo, bool all, std::span<const int64> visible) {
 	InitMaterializedSRF(fcinfo, 0);
 	auto *info = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);

@@ -1,5 +1,5 @@
 /*
- * access.cpp -- see access.hpp. C++ region, but for what looks at access control lists.
+ * access.cpp -- see access.hpp. C++ region, except the code that looks at access control lists.
  */
 #include "engine/access.hpp"
 
@@ -24,7 +24,7 @@ bool is_unrestricted(Oid role, Oid owner) {
 
 /* Access control lists. C region. */
 
-/* What "look" makes of a list; of none at all if there is none, or no such object. Copies nothing that would stay. */
+/* Calls "look" with the items of a list; with none if there is no list, or no such object. Leaves no copy behind. */
 template <typename Look> static bool look_at_acl(HeapTuple tuple, int cache, AttrNumber column, Look &&look) {
 	if (!HeapTupleIsValid(tuple))
 		return look(std::span<const AclItem>());
@@ -48,7 +48,7 @@ static bool has_mark(Oid role) {
 					   });
 }
 
-/* Has the role been granted the right by hand, itself or through another that has not got the mark? */
+/* Has the right been granted by hand: to PUBLIC, or to a role without the mark whose rights "role" has? */
 static bool is_granted_by_hand(HeapTuple tuple, int cache, AttrNumber column, AclMode right, Oid role) {
 	return look_at_acl(tuple, cache, column, [right, role](std::span<const AclItem> items) {
 		return std::ranges::any_of(items, [right, role](const AclItem &item) {
@@ -94,7 +94,7 @@ static bool has_right_by_hand(Oid table, AclMode right, bool by_column, Oid role
 	return false;
 }
 
-/* Is "granted" still called that, has it the mark, and has "role" its rights? */
+/* Does "granted" still have this name and the mark, and does "role" have its rights? */
 static bool has_access_of(const char *name, Oid granted, Oid role) {
 	return OidIsValid(granted) && has_privs_of_role(role, granted) && get_role_oid(name, true) == granted &&
 		   has_mark(granted);
@@ -121,7 +121,7 @@ static Queues queues_among(const std::vector<store::AccessEntry> &entries, Oid r
 	return queues;
 }
 
-/* As this backend has read them last. */
+/* The queues of a role, from the rows of jobqueue.access as this backend read them last. */
 static Queues kept_queues(Oid role, Oid owner, std::initializer_list<Access> levels) {
 	const auto &entries = kept_configuration<std::vector<store::AccessEntry>>([owner] {
 		const Session session(owner);
@@ -173,7 +173,7 @@ Queues queues_of_schedules(Oid role, Oid owner) {
 	return queues_among(store::access_entries(), role, {Access::manager});
 }
 
-/* Who may enqueue; and managers, who could have a schedule do it. */
+/* A role may add them where it may enqueue, and where it is a manager, who could have a schedule add them. */
 Queues queues_of_failure_tasks(Oid role, Oid owner) {
 	if (is_unrestricted(role, owner))
 		return {};
@@ -203,7 +203,7 @@ void require(const Queues &allowed, const std::optional<std::string> &queue) {
 					  : "Pass one of the queues that you have access to.");
 }
 
-/* As this backend has read them last. */
+/* The handled types, as this backend read them last. */
 static const std::vector<store::HandledType> &kept_types(Oid owner) {
 	return kept_configuration<std::vector<store::HandledType>>([owner] {
 		const Session session(owner);

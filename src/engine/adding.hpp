@@ -1,5 +1,5 @@
 /*
- * adding.hpp -- what follows when a task was added. C++ region.
+ * adding.hpp -- announces a task that was added. C++ region.
  */
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace jobqueue {
 
-/* Has the commit announce the task: that it is there, or when it will be due. */
+/* Makes the commit announce that the task is there, or when it will be due. */
 void note_added(const store::NewTask &task, const store::Added &added);
 
 } // namespace jobqueue

@@ -13,7 +13,7 @@ class BatchSize {
 public:
 	explicit constexpr BatchSize(int least = 10) noexcept : least_(least), size_(least) {}
 	int get() const noexcept { return size_; }
-	/* A transaction of that size has taken so long; "full": there was as much to do as it could take. */
+	/* A transaction of this size took so long. "full": there was at least as much to do as it could take. */
 	void took(int64 microseconds, bool full) noexcept {
 		if (microseconds > long_us)
 			size_ = std::max(size_ / 2, least_);

@@ -9,13 +9,13 @@
 
 namespace jobqueue {
 
-/* Where nobody has counted yet what is running, or what is counted is not what the table says. */
+/* How soon to look again if nobody has counted yet what is running, or the counts are not what the table says. */
 inline constexpr int64 before_counting_us = 5000;
 
 struct Locked {
 	std::vector<store::Candidate> tasks; /* in claim order */
-	std::vector<store::Lane> lanes;		 /* where they came from, by their "lane" */
-	IdRanges unread;					 /* there may be more here, in the last lane */
+	std::vector<store::Lane> lanes;		 /* of the tasks, by their "lane" */
+	IdRanges unread;					 /* ids in the last lane among which there may be more */
 
 	bool empty() const noexcept { return tasks.empty(); }
 	const store::Lane &lane_of(const store::Candidate &task) const { return lanes[task.lane]; }
@@ -30,21 +30,21 @@ struct ClaimPass {
 
 	Locked locked = {};
 	std::vector<int64> early = {};
-	std::optional<TimestampTz> due = {}; /* the first of the early ones */
+	std::optional<TimestampTz> due = {}; /* when the first of the early tasks is due */
 	int64 bytes = 0;
 	bool enough = false;
-	bool too_large = false; /* the next one, to be had together with the others */
+	bool too_large = false; /* the next task is too large to be taken with the others */
 
 	bool is_full() const { return too_large || locked.tasks.size() >= count; }
 	size_t missing() const { return enough || too_large ? 0 : count - locked.tasks.size(); }
-	/* The first one has, however large it is. */
+	/* There is always room for the first task, however large it is. */
 	bool has_room_for(const store::Candidate &candidate) {
 		too_large |= bytes > 0 && bytes + candidate.bytes > most_bytes;
 		if (!too_large)
 			bytes += candidate.bytes;
 		return !too_large;
 	}
-	/* Has its time not come? Then it will be put aside. */
+	/* Has the task's time not come? Then notes it, to be put aside. */
 	bool is_early(const store::Candidate &candidate) {
 		if (candidate.not_before) {
 			early.push_back(candidate.id);

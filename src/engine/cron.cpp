@@ -20,7 +20,7 @@ namespace jobqueue::cron {
 namespace {
 
 constexpr int64 day_seconds = 86400;
-/* The calendar repeats after 400 years: what does not match in that time never does. */
+/* The calendar repeats after 400 years: an expression that does not match in that time never does. */
 constexpr int64 cycle_seconds = 146097 * day_seconds;
 constexpr int64 epoch_difference = static_cast<int64>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * day_seconds;
 /* No zone's clock has ever been changed by more than a day. */
@@ -43,7 +43,7 @@ std::optional<TimestampTz> time_of(int64 seconds, int64 microseconds = 0) noexce
 	return since * USECS_PER_SEC + microseconds;
 }
 
-/* The Gregorian calendar, in both directions for ever. */
+/* The Gregorian calendar, extended without end in both directions. */
 
 struct Date {
 	int64 year;
@@ -81,10 +81,10 @@ int length_of_month(int64 year, int month) noexcept {
 struct Stretch {
 	int64 from, to; /* from <= t < to */
 	int64 offset;	/* local time - t */
-	int64 before;	/* offset of the one before; the same if there is none */
+	int64 before;	/* offset of the stretch before; the same if there is none */
 };
 
-/* Walks through a zone's stretches, from that in which "time" is. */
+/* Walks through a zone's stretches, beginning with the one that contains "time". */
 class Stretches {
 public:
 	Stretches(const Zone &zone, int64 time) noexcept : zone_(zone.get()) {
@@ -97,7 +97,8 @@ public:
 		const int64 offset = stretch_.offset;
 		stretch_.from = stretch_.to;
 		/*
-		 * Asked about the very second of the last change that it knows of, the server forgets the rule for later ones.
+		 * If the server is asked about the exact second of the last change that it knows, it forgets the rule for later
+		 * changes.
 		 */
 		look(stretch_.from + 1);
 		stretch_.before = offset;
@@ -118,7 +119,7 @@ private:
 	Stretch stretch_ = {};
 };
 
-/* When a local time is: the first time, if twice; when the gap ends, if never. */
+/* The real time of a local time: the first one if it occurs twice, the end of the gap if it does not occur. */
 int64 when_local(int64 local, const Zone &zone) noexcept {
 	Stretches stretches(zone, local - longest_change);
 	for (;; stretches.go_on()) {
@@ -159,7 +160,7 @@ uint32 days_in_month(const Fields &fields, int64 year, int month) noexcept {
 	return fields.any_day || fields.any_weekday ? days & weekdays : days | weekdays;
 }
 
-/* Seconds after midnight; -1 if there is none on that day any more. */
+/* The next match, in seconds after midnight; -1 if there is none left on that day. */
 int64 next_in_day(const Fields &fields, int from) noexcept {
 	const int hour = first_in(fields.hours, from / 3600);
 	if (hour < 0)
@@ -251,7 +252,10 @@ std::optional<TimestampTz> next_of_period(const Period &period, TimestampTz afte
 	}
 	const int64 fraction = anchor - floor_divide(anchor, USECS_PER_SEC) * USECS_PER_SEC;
 	const int64 start = local_time(seconds_of(anchor), zone) * USECS_PER_SEC + fraction;
-	/* A lower bound of how many have passed: no month is longer, and a change of the clock is less than two days. */
+	/*
+	 * A lower bound of how many periods have passed: no month has more than 31 days, and clocks change by less than two
+	 * days.
+	 */
 	const int64 longest = (period.months * INT64CONST(31) + period.days) * USECS_PER_DAY + period.microseconds;
 	const int64 passed = after < anchor ? 0 : (after - anchor - 2 * USECS_PER_DAY) / longest - 1;
 	for (int64 count = std::max<int64>(passed, 1);; count++) {
@@ -271,7 +275,7 @@ std::optional<TimestampTz> next_of_period(const Period &period, TimestampTz afte
 Zone::Zone(const std::string &name) {
 	const char *const given = name.c_str();
 	/*
-	 * Only names: the server takes whatever looks like POSIX rules for a zone, a name with a typo for instance, and
+	 * Accepts only names. The server takes whatever looks like POSIX rules for a zone, such as a name with a typo, and
 	 * keeps each of them in memory for as long as the process lives.
 	 */
 	zone_ = guard([given]() -> const pg_tz * {
@@ -300,7 +304,7 @@ std::optional<TimestampTz> Expression::next(TimestampTz after, const Zone &zone,
 
 std::vector<TimestampTz> Expression::latest(TimestampTz after, TimestampTz before, size_t count, const Zone &zone,
 											TimestampTz anchor) const {
-	/* Backwards by ever longer steps until there are enough of them, or all. */
+	/* Looks back over longer and longer spans, until it has enough times, or all. */
 	std::vector<TimestampTz> times;
 	if (after >= before || count == 0)
 		return times;

@@ -3,11 +3,11 @@
  *
  * C++ region: throws Error 22023 for what people wrote. Used by the SQL functions about schedules and by the scheduler.
  *
- * How local times meet daylight saving:
+ * Local times and daylight saving:
  * - An expression whose hour field has neither * nor a step names times of day. One that does not exist on a day fires
  *   once, when the gap ends (several in one gap: once together); one that occurs twice fires the first time only.
  * - With * or a step in the hour field it fires whenever the clock on the wall matches, as the hours really pass.
- * - An interval of hours or less knows no clock; days and months keep the local time of day of their first moment.
+ * - An interval of hours or less is real time; days and months keep the local time of day of their first moment.
  */
 #pragma once
 

@@ -29,7 +29,7 @@ constexpr FieldKind second_field = {"second", 0, 59, nullptr}, minute_field = {"
 
 struct Token {
 	std::string text;
-	size_t position; /* in the whole, from 0 */
+	size_t position; /* in the whole text, from 0 */
 };
 
 [[noreturn]] void refuse(const FieldKind &kind, const Token &token, const std::string &problem,
@@ -122,7 +122,7 @@ bool read_nth_weekday(Fields &fields, const Token &item) {
 	return true;
 }
 
-/* One of the parts between commas, as a set. */
+/* Reads one of the parts between commas, as a set. */
 uint64 read_item(const FieldKind &kind, const Token &item) {
 	const size_t slash = item.text.find('/');
 	const Token base = part(item, 0, slash);

@@ -9,7 +9,7 @@ namespace jobqueue {
 
 static constinit const store::Attempt *running = nullptr;
 static constinit const RowSource *running_source = nullptr;
-static constinit Datum running_row = 0; /* of a task that came without, once somebody has asked for it */
+static constinit Datum running_row = 0; /* the task's row, if it was given or has been read since */
 static constinit MemoryContext running_context = nullptr;
 
 std::optional<Datum> current_task() {
@@ -26,7 +26,7 @@ std::optional<int64> current_task_id() noexcept {
 
 namespace {
 
-/* What snooze() has been told, by the subtransaction it was told in; the last one holds. */
+/* A call of snooze(), and the subtransaction in which it was made; the last call counts. */
 struct Snooze {
 	SubTransactionId subtransaction;
 	int64 delay_us;
@@ -34,7 +34,7 @@ struct Snooze {
 
 } // namespace
 
-static constexpr SubTransactionId committed = InvalidSubTransactionId; /* with a transaction before */
+static constexpr SubTransactionId committed = InvalidSubTransactionId; /* in a transaction before */
 static constinit Snooze snoozes[16] = {};
 static constinit size_t snooze_count = 0;
 
@@ -77,7 +77,7 @@ HandlerMark::HandlerMark(const store::Attempt *task, const RowSource *source, Da
 	running_source = source;
 	running_context = CurrentMemoryContext;
 	running_row = row;
-	take_snooze(); /* of the one before */
+	take_snooze(); /* forgets that of the handler before */
 }
 
 HandlerMark::~HandlerMark() {

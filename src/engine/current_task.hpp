@@ -10,15 +10,15 @@ namespace jobqueue {
 /* How to read the row of a task that runs: with the rights of the extension's owner, as this worker has claimed it. */
 struct RowSource {
 	Oid owner;
-	std::string claimed_by; /* what the rows say of tasks that are run under their lock alone */
+	std::string claimed_by; /* to show in the rows of tasks that run under their row lock alone */
 };
 /* The task's row, jobqueue.tasks; none if its handler has changed it. In the current memory context. */
 std::optional<Datum> row_of(const store::Attempt &task, const RowSource &source);
 
-/* While it lives, a handler runs: of this task, or, if null, of a batch. What snooze() was told before is forgotten. */
+/* While this object lives, a handler runs: of this task or, if null, of a batch. Forgets earlier calls of snooze(). */
 class HandlerMark {
 public:
-	/* "row": of the task, if it is known. A copy that is made later goes into the current memory context. */
+	/* "row": of the task, if it is known; if it is read later, it goes into the memory context that is current now. */
 	HandlerMark(const store::Attempt *task, const RowSource *source, Datum row) noexcept;
 	~HandlerMark();
 	HandlerMark(const HandlerMark &) = delete;
@@ -30,12 +30,12 @@ void add_task_context(void *arg);
 /* In a handler: the row of the task that is running, jobqueue.tasks; none elsewhere. */
 std::optional<Datum> current_task();
 std::optional<int64> current_task_id() noexcept;
-/* Also in that of a batch, which has no task of its own. */
+/* Does a handler run? Also true in the handler of a batch, which has no task of its own. */
 bool in_handler() noexcept;
 
 /*
- * In a handler: when it returns, its task is to run again after so long. Forgotten with the subtransaction it was said
- * in. The other takes it, after the handler has returned.
+ * snooze_current_task() is for handlers: the task must run again so long after the handler has returned. Forgotten if
+ * the subtransaction of the call is rolled back. take_snooze() gets the delay after the handler has returned.
  */
 void snooze_current_task(int64 delay_us);
 std::optional<int64> take_snooze() noexcept;

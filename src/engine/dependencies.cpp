@@ -44,12 +44,12 @@ std::vector<int64> allowed_parents(std::vector<int64> parents, const Queues &all
 	if (parents.empty())
 		return parents;
 	const int64 last = store::last_id();
-	for (const int64 &id : parents) /* a sequence can be set back, and a task be given any id */
+	for (const int64 &id : parents) /* the sequence can be set back, and tasks can have any id */
 		if (id < 1 || (id > last && store::queues_of_tasks({&id, 1}).empty()))
 			throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "task " + std::to_string(id) + " has never existed");
 	if (allowed.all)
 		return parents;
-	/* Its own task a handler knows in any case. What cannot be seen now is not looked at later either. */
+	/* A handler may name its own task in any case. A task that cannot be seen now is not looked at later either. */
 	const std::optional<int64> own = current_task_id();
 	const bool has_own = own && std::erase(parents, *own) != 0;
 	parents = store::known_parents(parents, allowed.names, role);
@@ -76,7 +76,7 @@ void keep_outcomes(std::span<const store::Outcome> outcomes, const char *status)
 	IdRange range;
 	for (const store::Outcome &outcome : outcomes)
 		range.add({outcome.id, outcome.id});
-	/* Rows that cannot be seen yet may be about them, too. */
+	/* While others write dependencies, rows that cannot be seen yet may be about these tasks, too. */
 	if (!outcomes.empty() && may_be_parents(range))
 		store::note_outcomes(outcomes, status, somebody_is_writing());
 }

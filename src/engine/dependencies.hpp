@@ -1,13 +1,14 @@
 /*
  * dependencies.hpp -- tasks that run after others.
  *
- * A task that waits for others, a child, is blocked; a row of jobqueue.dependencies for each parent keeps it so. The
- * rows are written by the transaction that enqueues the child, and resolved by one process, the scheduler, after the
+ * A task that waits for others, a child, is blocked; a row of jobqueue.dependencies for each parent keeps it blocked.
+ * The transaction that enqueues the child writes these rows. One process, the scheduler, resolves them after the
  * commits of both that transaction and the one in which the parent ended, whichever comes last: a snapshot taken then
- * sees both, and neither of them has to look for the other.
+ * sees both, and neither transaction has to look for the other.
  *
- * So that tasks cost nothing that nobody waits for, shared memory has bounds for the ids of parents. Whoever adds a
- * child widens them first; a transaction in which a task inside of them ended tells the scheduler so.
+ * Shared memory has bounds for the ids of parents, so that tasks for which nobody waits cost nothing. A transaction
+ * that adds a child widens the bounds first; a transaction in which a task inside the bounds ended tells the scheduler
+ * so.
  *
  * C++ region; everything needs a Session.
  */
@@ -29,17 +30,17 @@ void add_dependencies(std::span<const int64> children, std::span<const int64> pa
 void add_dependencies(std::span<const store::Edge> edges);
 
 /*
- * The tasks in "parents", which are sorted, that a new one may be made to wait for by a role that reaches the tasks in
- * these queues, and its own. Throws 22023 if one has never been, 42501 if one is none of the user's business.
+ * The tasks in "parents", which are sorted, for which a new task may wait. The role reaches its own tasks, and those in
+ * the allowed queues. Throws 22023 if a task has never existed, 42501 if the role does not reach it.
  */
 std::vector<int64> allowed_parents(std::vector<int64> parents, const Queues &allowed, std::string_view role);
 
-/* Does perhaps somebody wait for one of these? */
+/* Can there be tasks that wait for one of these? */
 bool may_have_dependents(std::span<const int64> ids);
 
 /*
- * Tasks that end in this transaction, and leave no row: their outcome is kept for those that wait for them. Nothing is
- * done where nobody can.
+ * Keeps the outcome of tasks that end in this transaction and leave no row, for tasks that wait for them. Does nothing
+ * if no task can wait for them.
  */
 void keep_outcomes(std::span<const store::Outcome> outcomes, const char *status);
 

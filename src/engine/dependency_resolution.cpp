@@ -1,5 +1,5 @@
 /*
- * dependency_resolution.cpp -- see dependency_resolution.hpp. C++ region, but for what looks into an index.
+ * dependency_resolution.cpp -- see dependency_resolution.hpp. C++ region, except the code that looks into an index.
  */
 #include "engine/dependency_resolution.hpp"
 
@@ -27,7 +27,7 @@ namespace jobqueue {
 static constexpr int parents_at_once = 1000;
 static constexpr int dependencies_at_once = 5000;
 
-/* Is there a row with this id among the live tasks, be it of a transaction that has not ended? C region. */
+/* Is there a live task with this id, even if only in a transaction that has not ended? C region. */
 static bool is_there(int64 id) {
 	const Oid schema = get_namespace_oid("jobqueue", false);
 	Relation table = table_open(get_relname_relid("tasks_live", schema), AccessShareLock);
@@ -49,9 +49,9 @@ static bool is_there(int64 id) {
 
 namespace {
 
-/* What is to be done about a child. */
+/* What to do about a child. */
 struct Child {
-	std::vector<size_t> dependencies; /* among those that were read */
+	std::vector<size_t> dependencies; /* indexes into those that were read */
 	const store::Parent *failed = nullptr;
 	bool locked = false;
 };
@@ -92,7 +92,7 @@ void Batch::run(Pass &pass) {
 		ids.push_back(id);
 
 	std::vector<store::OpenDependency> ended;
-	std::map<int64, int32> waits_for; /* of those that go on waiting, or can go */
+	std::map<int64, int32> waits_for; /* of the children that go on waiting, or are free */
 	for (const store::Dependent &dependent : store::lock_dependents(ids)) {
 		Child &child = children_[dependent.id];
 		child.locked = true;
@@ -107,7 +107,7 @@ void Batch::run(Pass &pass) {
 			if (!has_failed(parent) || dependent.policy == "run")
 				ended.push_back(open_[i]);
 			else if (parent.gone)
-				lost = &parent; /* nobody can retry it */
+				lost = &parent; /* nobody can retry the parent */
 		}
 		if (lost != nullptr) {
 			ended.resize(before);
@@ -117,7 +117,7 @@ void Batch::run(Pass &pass) {
 		}
 	}
 
-	/* Some were passed over: they are locked, or have nothing to wait for any more. */
+	/* Some children were passed over: they are locked, or wait for nothing any more. */
 	std::vector<int64> passed;
 	for (const auto &[id, child] : children_)
 		if (!child.locked)
@@ -179,13 +179,14 @@ void Batch::cancel() {
 } // namespace
 
 /*
- * Whoever knew its number before the transaction that adds it had ended has made a child wait for a task that we cannot
- * see yet: it will be heard of when it has ended. If that transaction is rolled back, the next full pass finds out.
+ * Has a parent without a visible row really vanished? It has not while the transaction that adds it has not ended: the
+ * child's transaction knew the id earlier. Then this process hears of the parent when it has ended. If the transaction
+ * that adds it is rolled back, the next full pass finds out.
  */
 static bool has_vanished(int64 id) {
 	if (guard([id] { return is_there(id); }))
 		return false;
-	/* It may have come, and gone, since we looked. */
+	/* The task may have appeared, and gone, since we looked. */
 	const std::vector<store::Parent> again = store::look_at_parents({id, id}, 1);
 	return !again.empty() && again[0].state == store::ParentState::vanished;
 }
@@ -262,11 +263,11 @@ bool resolve_all() {
 }
 
 void resolve_in_turn() {
-	constexpr int64 share = 20; /* of the time, if there is nothing to do */
+	constexpr int64 share = 20; /* takes 1/20 of the time, if there is nothing to do */
 	static constinit int64 parent = 0, child = -1;
 	static constinit SteadyTime next = 0;
 	const SteadyTime began = steady_now();
-	if (began < next || store::open_parents(0).empty()) /* what comes next looks at finished tasks, too */
+	if (began < next || store::open_parents(0).empty()) /* the step below looks at finished tasks, too */
 		return;
 	static SetAside *aside = nullptr; /* for the life of the backend */
 	if (aside == nullptr)
@@ -291,8 +292,8 @@ void resolve_in_turn() {
 }
 
 /*
- * Who widens them says so first, and is counted until its transaction has ended. So whoever did before is either
- * counted, or its rows are seen; and if anybody has since, we start anew.
+ * A transaction that widens the bounds says so first, and is counted until it has ended. So a transaction that did so
+ * before is either still counted, or its rows are seen; if one has done so since, this starts anew.
  */
 void narrow_parent_bounds(DatabaseSlot *slot) {
 	const uint64 widened = pg_atomic_read_u64(&slot->parents_widened);
@@ -338,7 +339,7 @@ std::vector<int64> dependents_after(int64 after, const store::Batch &batch) {
 }
 
 void sweep_parents(DatabaseSlot *slot) {
-	/* Who is adding children may need what nobody else does. */
+	/* Transactions that are adding children may need parents that nobody else needs. */
 	if (pg_atomic_read_u32(&slot->dependencies_written) == 0)
 		store::remove_unneeded_parents();
 }

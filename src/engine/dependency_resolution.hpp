@@ -1,6 +1,6 @@
 /*
- * dependency_resolution.hpp -- lets tasks go that waited for others, or cancels them, and removes what no task needs
- * any more. See dependencies.hpp. C++ region; everything needs a Session.
+ * dependency_resolution.hpp -- unblocks tasks that waited for others, or cancels them, and removes rows that no task
+ * needs any more. See dependencies.hpp. C++ region; everything needs a Session.
  */
 #pragma once
 
@@ -11,33 +11,36 @@ namespace jobqueue {
 
 /* How far a pass over the parents in a range has come. */
 struct Pass {
-	int64 parent = 0;	 /* the next one, ... */
-	int64 child = -1;	 /* and of its children, those after this one */
-	bool done = false;	 /* there are no more */
+	int64 parent = 0;	 /* the next parent to look at */
+	int64 child = -1;	 /* of its children, only those after this one */
+	bool done = false;	 /* there are no more parents */
 	IdRanges again = {}; /* parents of which a child was locked by others */
 	bool any = false;	 /* something was resolved */
-	int64 count = 0;	 /* so many dependencies */
+	int64 count = 0;	 /* of dependencies */
 };
 /*
- * Looks at some tasks in the range that others wait for, at the first one's children after "child" only, and lets the
- * waiting ones go, or cancels them. Waits for no lock of a task.
+ * Looks at some parents in the range, and unblocks or cancels the children that wait for them; of the first parent,
+ * only the children after "child". Does not wait for locks of tasks.
  */
 Pass resolve_some(IdRange parents, int64 child, std::span<const int64> but = {});
-/* Likewise these children, whatever they wait for. */
+/* The same for these children, whatever they wait for. */
 Pass resolve_these(std::span<const int64> children);
 /* Which children may resolve_some() look at? */
 std::vector<int64> children_to_resolve(IdRange parents, int64 child, std::span<const int64> but);
-/* Likewise all of them, in the current transaction; true if something was resolved. */
+/* Resolves all dependencies, in the current transaction; true if something was resolved. */
 bool resolve_all();
-/* Likewise a few, others at each call: for callers who come again and again. Takes a small part of their time. */
+/*
+ * Resolves a few dependencies, others at each call, for callers that come again and again. Takes a small part of their
+ * time.
+ */
 void resolve_in_turn();
 
-/* The bounds in shared memory become as narrow as they can be. */
+/* Makes the bounds in shared memory as narrow as possible. */
 void narrow_parent_bounds(DatabaseSlot *slot);
 
 /*
- * Removes what dependents needed that are over, of some of those after the given one, or of those that are named. Says
- * how many it has looked at, and which one was the last.
+ * Removes what was needed only by dependents that are over: of some dependents after the given one, or of those that
+ * are named. Returns how many were looked at, and which one was the last.
  */
 struct Swept {
 	int64 count = 0;
@@ -45,7 +48,7 @@ struct Swept {
 };
 Swept sweep_dependents(int64 after, const store::Batch &batch);
 std::vector<int64> dependents_after(int64 after, const store::Batch &batch);
-/* What no dependent needs. */
+/* Removes parents that no dependent needs. */
 void sweep_parents(DatabaseSlot *slot);
 
 } // namespace jobqueue

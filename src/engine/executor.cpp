@@ -26,7 +26,7 @@ struct Executor::Resolved {
 	FmgrInfo call = {};
 	FmgrInfo to_jsonb = {};
 	PlannedStmt *statement = nullptr; /* of a procedure: CALL */
-	const char *text = nullptr;		  /* likewise, as it is shown */
+	const char *text = nullptr;		  /* its text, as it is shown */
 
 	Resolved() = default;
 	Resolved(const Resolved &) = delete;
@@ -37,7 +37,7 @@ struct Executor::Resolved {
 	}
 };
 
-/* Grows with every change that may concern a handler. */
+/* Grows with every change of the catalog that may concern a handler. */
 static constinit uint64 catalog_generation = 1;
 static constinit bool callbacks_registered = false;
 static void catalog_changed(Datum, int, uint32) {
@@ -76,8 +76,8 @@ static Param *make_argument(Oid type) {
 }
 
 /*
- * CALL, as it would have been planned. By the procedure's OID: looked up by its name, it could be another one, or one
- * of several, as soon as somebody adds an overload. In the current memory context. C region.
+ * A planned CALL of the procedure, by its OID: its name could mean another procedure, or several, as soon as somebody
+ * adds an overload. Made in the current memory context. C region.
  */
 static PlannedStmt *make_call(const FormData_pg_proc *form, const char *schema) {
 	CallStmt *call = makeNode(CallStmt);
@@ -135,8 +135,8 @@ static void look_up(Executor::Resolved *handler, const char *signature, const ch
 }
 
 /*
- * A signature is a name, too: once its function is dropped, whoever may create in the schema can make another. It is
- * believed if it belongs to the same owner, to the role that runs it, or to a superuser.
+ * A signature is only a name: once its function is dropped, any role that may create in the schema can make another
+ * one. The function is trusted if it belongs to the same owner, to the role that runs it, or to a superuser.
  */
 static void require_same_owner(const Executor::Resolved &found, const store::Function &registered) {
 	const Oid owner = found.owner;
@@ -182,7 +182,7 @@ bool Executor::takes_row(const store::Function &function) {
 	return (OidIsValid(handler.element) ? handler.element : handler.argument) != JSONBOID;
 }
 
-/* As the current user, which is the same as long as the catalog does not change. C region. */
+/* Checks the right of the current user, who is the same as long as the catalog does not change. C region. */
 static void require_execute(Executor::Resolved *resolved) {
 	if (resolved->may_execute)
 		return;
@@ -192,15 +192,15 @@ static void require_execute(Executor::Resolved *resolved) {
 	resolved->may_execute = true;
 }
 
-/* A CALL; if the procedure may commit, a top-level one, as from a client. C region. */
+/* Runs a CALL; if the procedure may commit, a top-level one, as from a client. C region. */
 static void call_procedure(const Executor::Resolved *handler, Datum argument, bool may_commit) {
 	/*
-	 * Copies, for the current context: the procedure may change the catalog, and what was looked up is forgotten then.
+	 * Copies for the current context: the procedure may change the catalog, and then what was looked up is forgotten.
 	 */
 	List *planned = list_make1(copyObjectImpl(handler->statement));
 	const char *text = pstrdup(handler->text);
 	if (may_commit)
-		PopActiveSnapshot(); /* the transaction's: none may be active at a COMMIT */
+		PopActiveSnapshot(); /* the transaction's snapshot: none may be active at a COMMIT */
 
 	ParamListInfo params = makeParamList(1);
 	params->params[0].value = argument;
@@ -234,18 +234,20 @@ static Datum call_function(const Executor::Resolved *handler, Datum argument, bo
 	return FunctionCall1Coll(const_cast<FmgrInfo *>(&handler->to_jsonb), InvalidOid, result);
 }
 
-/* Either the payload or the row. */
+/* What the handler gets: the payload of the task, or its row. */
 Datum Executor::argument_of(const store::Attempt &task, bool row) const {
 	const std::optional<Datum> given = row ? row_of(task, source_) : task.payload;
 	if (!given)
 		throw Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the row of the task was changed while it waited");
 	if (row || !VARATT_IS_COMPRESSED(DatumGetPointer(*given)))
 		return *given;
-	/* Once, and not whenever the handler looks at it. */
+	/* Decompress it once, and not each time the handler looks at it. */
 	return guard([&given] { return PointerGetDatum(PG_DETOAST_DATUM(*given)); });
 }
 
-/* Of a batch handler. Throws if they are too large to be had together: then fewer are tried at a time. */
+/*
+ * What a batch handler gets. Throws if the tasks are too large to be passed together: then fewer are tried at a time.
+ */
 Datum Executor::array_of(std::span<const store::Attempt *const> tasks, Oid element) const {
 	const bool rows = element != JSONBOID;
 	std::vector<Datum> arguments;
@@ -274,7 +276,7 @@ Datum Executor::array_of(std::span<const store::Attempt *const> tasks, Oid eleme
 	});
 }
 
-/* The result is in the memory context of the caller. "row": of the only task, if it is known. */
+/* The result is in the memory context of the caller. "row": the row of the only task, if it is known. */
 Executor::Value Executor::call(Resolved *handler, Datum argument, Datum row,
 							   std::span<const store::Attempt *const> tasks, bool may_commit) {
 	MemoryContext target = CurrentMemoryContext;

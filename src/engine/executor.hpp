@@ -15,8 +15,8 @@ namespace jobqueue {
 class Executor {
 public:
 	/*
-	 * "owner" of the extension: functions are looked up with its rights, and called without. "claimed_by" is what the
-	 * rows of tasks say that are run under their lock alone.
+	 * "owner" of the extension: functions are looked up with its rights, but called without them. "claimed_by" is shown
+	 * in the rows of tasks that run under their row lock alone.
 	 */
 	explicit Executor(Oid owner, std::string claimed_by = {});
 	~Executor();
@@ -27,12 +27,12 @@ public:
 	void forget() noexcept;
 
 	/*
-	 * Runs the task in the current transaction, which a procedure may have ended and begun again when this returns;
-	 * if not "may_commit", trying that is an error. Several tasks are for a batch handler, which gets them in one call;
-	 * what handlers say of their own task is only possible if there is just one. The results in order (jsonb, none for
-	 * void and null) are in the memory context that was current at the call. A task without row gets it when it is
-	 * asked for. Throws PgError: what the handler raised, 42883 if the function is gone, 42501 if the role may not
-	 * execute it, or somebody else's function has taken its place.
+	 * Runs the tasks in the current transaction. A procedure may end it and begin another one; if not "may_commit",
+	 * this is an error. Several tasks are for a batch handler, which gets them in one call; functions about the
+	 * handler's own task only work if there is just one. The results in order (jsonb, none for void and null) are in
+	 * the memory context that was current at the call. A task without row gets it when it is asked for. Throws PgError:
+	 * what the handler raised, 42883 if the function is gone, 42501 if the role may not execute it, or if somebody
+	 * else's function has taken its place.
 	 */
 	std::vector<std::optional<Datum>> run(std::span<const store::Attempt *const> tasks, const store::Function &function,
 										  bool may_commit);
@@ -40,18 +40,18 @@ public:
 										  bool may_commit);
 
 	/*
-	 * Calls a type's back-off function: how long to wait after this attempt. None for null; not negative. For a
-	 * transaction that is rolled back afterwards: it shall decide, and do nothing. Throws PgError.
+	 * Calls a type's back-off function: how long to wait after this attempt. None for null; not negative. The caller
+	 * rolls back the transaction afterwards: the function may only decide, not change anything. Throws PgError.
 	 */
 	std::optional<int64> backoff_us(const store::Function &function, int32 attempt, std::string_view error);
 
-	/* What may be known without calling it; throws like run(). */
+	/* Facts about the function that are known without calling it; throws like run(). */
 	bool is_procedure(const store::Function &function);
 	bool takes_row(const store::Function &function);
 
 	struct Resolved; /* a function that was looked up */
 
-	/* For the mark of what runs otherwise than by run(). */
+	/* For the HandlerMark of tasks that are not run by run(). */
 	const RowSource &row_source() const noexcept { return source_; }
 
 private:

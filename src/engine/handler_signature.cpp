@@ -5,7 +5,7 @@
 
 namespace jobqueue {
 
-/* By what it is, not by how it is written: the session's settings have a say in that. C region. */
+/* Compares the type itself, not its written name, which depends on the session's settings. C region. */
 static bool is_task_type(Oid type) {
 	if (type == JSONBOID)
 		return true;
@@ -17,10 +17,10 @@ Oid batch_element(const FormData_pg_proc *form) {
 	return form->pronargs == 1 ? get_element_type(form->proargtypes.values[0]) : InvalidOid;
 }
 
-/* When its session has ended, another session's function may get its name. */
+/* When the session of a temporary function has ended, another session's function may get its name. */
 static constexpr const char *is_temporary = "it is temporary";
 
-/* Why it cannot be a handler. C region. */
+/* Why the function cannot be a handler; null if it can. C region. */
 const char *handler_problem(Oid function) {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))
@@ -50,7 +50,7 @@ const char *handler_problem(Oid function) {
 	return found;
 }
 
-/* Likewise a back-off function. C region. */
+/* Why the function cannot be a back-off function; null if it can. C region. */
 const char *backoff_problem(Oid function) {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))
@@ -101,7 +101,7 @@ void check_backoff_signature(Oid function) {
 }
 
 std::string handler_signature(Oid function) {
-	/* The same whatever the session's settings are: stored signatures are compared. */
+	/* The signature must not depend on the session's settings: stored signatures are compared. */
 	struct Quoting {
 		const bool saved = std::exchange(quote_all_identifiers, false);
 		~Quoting() { quote_all_identifiers = saved; }

@@ -1,5 +1,5 @@
 /*
- * kept_configuration.hpp -- what a backend has read of handlers and queues, kept until they change: a look into them at
+ * kept_configuration.hpp -- keeps what a backend has read of handlers and queues until they change: reading them at
  * every call would cost as much as a tenth of the call. C++ region.
  */
 #pragma once
@@ -13,7 +13,8 @@ namespace jobqueue {
 template <typename T> class KeptConfiguration {
 public:
 	/*
-	 * What read() returned, now or before. Where nobody would tell of a change, or it is our own, it reads each time.
+	 * What read() returned, now or before. Reads each time if nobody would tell of a change, or this transaction made
+	 * one.
 	 */
 	template <typename Read> T &get(Read &&read) {
 		DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
@@ -32,7 +33,7 @@ private:
 	uint64 configuration_ = 0;
 };
 
-/* That of the place that asks, for the life of the backend. */
+/* One KeptConfiguration for each place that calls this, for the life of the backend. */
 template <typename T, typename Read> T &kept_configuration(Read &&read) {
 	static KeptConfiguration<T> *kept = nullptr;
 	if (kept == nullptr)

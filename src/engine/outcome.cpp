@@ -39,7 +39,7 @@ int history_leaf() {
 	return store::history_ring().leaf;
 }
 
-/* A task is finished. */
+/* Announces that a task is finished. */
 static void note_end(int64 id) {
 	guard([id] {
 		note_finished(id);
@@ -47,7 +47,7 @@ static void note_end(int64 id) {
 	});
 }
 
-/* Of tasks that leave no row. */
+/* Keeps the results of tasks that leave no row. */
 static void keep_results(std::span<const int64> ids, std::optional<Datum> results, std::span<const int64> done) {
 	std::vector<Datum> values(ids.size(), 0);
 	if (results) {
@@ -108,7 +108,7 @@ static void announce_waiting(const store::Claim &claim, TimestampTz run_at) {
 	guard([&claim, run_at] {
 		note_ended(claim.id);
 		note_due(run_at);
-		if (!claim.group.empty()) /* it may keep its place, which others have passed */
+		if (!claim.group.empty()) /* the task may keep its place, which others have passed */
 			note_returned(claim.queue, claim.priority, claim.id, claim.group);
 	});
 }
@@ -153,8 +153,8 @@ static int64 delay_before_retry(const store::FailurePolicy &policy, int failed) 
 }
 
 /*
- * What a handler wants to be done when a task of its type has failed for good: with the rights of its role, asked now.
- * The task fails all the same where that cannot be done.
+ * Adds the on_failure task when a task of the handler's type has failed for good, if the handler's role has the right
+ * to now. If the task cannot be added, the failed task fails all the same.
  */
 static void add_failure_task(const store::Claim &claim, const store::FailurePolicy &policy,
 							 const store::FailureReport &report) {
@@ -169,7 +169,10 @@ static void add_failure_task(const store::Claim &claim, const store::FailurePoli
 			require_failure_type(allowed, policy.run_as, *policy.on_failure);
 			store::NewTask task;
 			task.type = *policy.on_failure;
-			/* Nobody says where it goes, and not everywhere it may: to where the other one was. */
+			/*
+			 * Nobody names a queue, and the role may not add everywhere. If its types have no handler in an allowed
+			 * queue, the new task goes to the queue of the failed one.
+			 */
 			const std::vector<store::HandledType> types = store::handled_types();
 			if (!allowed.all && allowed.contains(claim.queue) &&
 				std::none_of(types.begin(), types.end(), [&](const store::HandledType &handled) {
@@ -199,7 +202,7 @@ static void add_failure_task(const store::Claim &claim, const store::FailurePoli
 
 const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options) {
 	const store::FailurePolicy policy = store::failure_policy(claim, failure.sqlstate);
-	const bool countable = claim.attempt <= bounds::attempts; /* if not, it cannot wait any more */
+	const bool countable = claim.attempt <= bounds::attempts; /* if not, the task cannot wait again */
 	bool retry =
 		options.retryable && !options.discarded && !policy.discard && claim.attempt < claim.max_attempts && countable;
 	if (failure.crash && claim.crashes + 1 >= settings::max_crashes) {
@@ -251,7 +254,7 @@ void end_removed(std::span<const store::Removed> tasks) {
 	guard([tasks] {
 		for (const store::Removed &task : tasks) {
 			note_finished(task.id);
-			if (!task.group.empty()) /* it was perhaps the first of its group */
+			if (!task.group.empty()) /* the task may have been the first of its group */
 				note_returned(task.lane.queue, task.lane.priority, task.id, task.group);
 		}
 	});
@@ -299,9 +302,9 @@ bool end_cancelled(int64 id, const std::optional<std::string> &given) {
 	if (leaf == 0)
 		keep_outcomes(std::vector<store::Outcome>{{id, std::nullopt}}, "cancelled");
 	guard([&task, id] {
-		/* if this is rolled back, it can be claimed again */
+		/* if this is rolled back, the task can be claimed again */
 		note_claimed(task->lane.queue, task->lane.priority, {id, id}, task->lane.grouped);
-		if (task->lane.grouped) /* it was perhaps the first of its group */
+		if (task->lane.grouped) /* the task may have been the first of its group */
 			note_returned(task->lane.queue, task->lane.priority, id, task->group);
 		if (task->runs_in_server)
 			note_cancelled(id);
@@ -309,7 +312,7 @@ bool end_cancelled(int64 id, const std::optional<std::string> &given) {
 	return true;
 }
 
-/* Cut where a character ends; a C function may have said what is no text in this encoding. */
+/* Cuts a text where a character ends. The text of a C function may be invalid in this encoding. */
 static std::string cut(const char *text, size_t most) {
 	const int length = static_cast<int>(strlen(text));
 	std::string result;
@@ -347,7 +350,8 @@ void announce_due(const store::Due &task) {
 }
 
 /*
- * One that has been tried so often that the attempts cannot be counted any more (see bounds.hpp) does not wait again.
+ * A task that was tried so often that further attempts cannot be counted (see bounds.hpp) fails, and does not wait
+ * again.
  */
 static bool end_uncountable(const store::Claim &claim) {
 	if (claim.attempt <= bounds::attempts)

@@ -31,7 +31,7 @@ struct ClaimConfiguration {
 
 } // namespace
 
-/* Where there is no scheduler, nobody else makes scheduled tasks due and ends leases. */
+/* Makes scheduled tasks due and ends leases, if there is no scheduler: nobody else does. */
 static void stand_in_for_scheduler() {
 	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
 	if (is_served(slot))
@@ -65,10 +65,11 @@ static void stand_in_for_scheduler() {
 }
 
 /*
- * A claim cannot wait for the scheduler to count what is running under new limits: one that comes before counts itself.
+ * A claim cannot wait until the scheduler has counted what is running under new limits: a claim that comes before
+ * counts the tasks itself.
  */
 static void count_for_limits(const Conditions &conditions) {
-	static Conditions *counted = nullptr; /* as of which it was done, as far as this session knows */
+	static Conditions *counted = nullptr; /* the conditions of the latest count, as far as this session knows */
 	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
 	if (slot == nullptr || (counted != nullptr && counted->configuration == conditions.configuration))
 		return;
@@ -98,7 +99,7 @@ std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues all
 	claimer->absorb(scope);
 	std::vector<HeapTuple> rows;
 	rows.reserve(static_cast<size_t>(std::min(request.count, 1000)));
-	/* False if some of what it found was somebody else's by then. */
+	/* False if some of the tasks that it found belonged to others by then. */
 	const auto take = [&](bool by_tid) {
 		const int missing = request.count - static_cast<int>(rows.size());
 		const Locked found = claimer->lock(scope, known.conditions, request.queue, missing, by_tid);
@@ -116,9 +117,9 @@ std::vector<HeapTuple> claim_for_outside(const ClaimRequest &request, Queues all
 				guard([&task] { note_begun(task.admitted_as, task.id); });
 		return lost == 0;
 	};
-	/* To lock tasks costs as much as to find them: who is alone does without. */
+	/* Locking tasks costs as much as finding them, so a session that meets no others claims without locks. */
 	constexpr int patience = 100;
-	static int met_others = 0; /* so many claims are still to be made with locks */
+	static int met_others = 0; /* how many claims are still to be made with locks */
 	met_others = std::max(met_others - 1, 0);
 	if (!unhandled || met_others > 0 || !store::may_begin_by_tid()) {
 		take(false);

@@ -10,14 +10,11 @@
 
 namespace jobqueue {
 
-/*
- * Counting reads all of the role's tasks that wait: it is let in so rarely that it takes this share of a session's
- * time.
- */
+/* Counting reads all waiting tasks of the role, so it is done so rarely that it takes 1/20 of a session's time. */
 static constexpr int64 count_share = 20;
 static constexpr int64 shortest_validity_us = USECS_PER_SEC;
 
-/* None for those who may do everything. */
+/* The quota of a role; none if it may do everything. */
 static std::optional<store::Quota> quota_of(Oid role, Oid owner) {
 	if (is_unrestricted(role, owner))
 		return std::nullopt;
@@ -40,10 +37,10 @@ static int length_of(Datum json) {
 	});
 }
 
-/* Tasks that waited when they were counted, and that this session has added since. */
+/* How many tasks waited when they were counted, plus those that this session has added since. */
 static constinit int64 count = 0;
 
-/* Of the current user, whoever's limit it is. */
+/* Counts the tasks of the current user, whichever role has the limit. */
 bool has_room(const store::Quota &quota, Oid owner, int64 added) {
 	static constinit Oid counted_for = InvalidOid;
 	static constinit SteadyTime valid_until = 0, again_at = 0;

@@ -40,7 +40,7 @@ static std::string in_queues(const Queues &queues) {
 	return "queue OPERATOR(pg_catalog.=) ANY (" + list_of(queues.names) + ")";
 }
 
-/* What a task must be like that somebody adds: as if enqueue() had made it. */
+/* A task that somebody adds must look as if enqueue() had added it. */
 static constexpr const char *as_enqueued = R"( AND
 	created_by OPERATOR(pg_catalog.=) CURRENT_USER
 	AND status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'scheduled'])
@@ -52,10 +52,10 @@ static constexpr const char *as_enqueued = R"( AND
 	AND created_at OPERATOR(pg_catalog.=) pg_catalog.now() AND updated_at OPERATOR(pg_catalog.=) pg_catalog.now()
 	AND id OPERATOR(pg_catalog.=) pg_catalog.currval('jobqueue.tasks_id_seq'::pg_catalog.regclass))";
 
-/* Nobody writes by hand what a worker would run as SQL: only enqueue_sql() does. */
+/* Only enqueue_sql() may add tasks that a worker would run as SQL. */
 static constexpr const char *no_sql_command = " AND NOT pg_catalog.starts_with(type, 'sql:')";
 
-/* What a worker in the server runs nobody else may change or lock: the worker would wait for its row. */
+/* Nobody else may change or lock a task that a worker in the server runs: the worker would wait for its row. */
 static constexpr const char *not_in_server = R"( AND
 	NOT (status OPERATOR(pg_catalog.=) 'processing'
 		AND coalesce(lease_expires_at, '-infinity') OPERATOR(pg_catalog.=) 'infinity'))";
@@ -68,15 +68,15 @@ std::string policy_condition(CmdType command, Oid owner, Oid table, PolicyTable 
 	const auto reach = [&](std::initializer_list<Access> levels) {
 		return in_queues(queues_by_right(owner, table, right, true, levels));
 	};
-	if (kind == PolicyTable::configuration) /* who writes handlers could run code as anybody */
+	if (kind == PolicyTable::configuration) /* a role that can write handlers could run code as any role */
 		return command == CMD_SELECT ? reach({Access::manager}) : "false";
-	if (kind == PolicyTable::schedules) /* likewise; one without a queue is for its owner only */
+	if (kind == PolicyTable::schedules) /* the same; a schedule without a queue is for its owner only */
 		return command == CMD_SELECT ? reach({Access::manager}) + " OR created_by OPERATOR(pg_catalog.=) CURRENT_USER"
 									 : "false";
 	switch (command) {
 	case CMD_INSERT: {
 		const std::optional<store::Quota> quota = callers_quota(owner);
-		if (quota && quota->max_queued) /* enqueue() counts; a policy cannot */
+		if (quota && quota->max_queued) /* enqueue() counts the waiting tasks; a policy cannot */
 			return "false";
 		const Queues queues = queues_by_right(owner, table, right, true, {Access::producer});
 		std::string condition = in_queues(queues) + as_enqueued + no_sql_command;

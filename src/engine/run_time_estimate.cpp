@@ -7,7 +7,9 @@
 
 namespace jobqueue {
 
-/* What takes longer than this part of a group's time gains little, and its locks are held for the sake of others. */
+/*
+ * A task that takes longer than this part of a batch's time gains little, and others make it hold its locks for longer.
+ */
 static constexpr int64 longest_share = 4;
 static constexpr int64 first_exclusion_us = USECS_PER_SEC;
 static constexpr int64 longest_exclusion_us = USECS_PER_MINUTE;
@@ -21,7 +23,7 @@ bool RunTimeEstimate::may_be_fused(SteadyTime now, int runs) const noexcept {
 }
 
 void RunTimeEstimate::ran(int64 microseconds) noexcept {
-	/* The first one compiles the function and fills caches: only where there is no other does it count. */
+	/* The first run compiles the function and fills caches: it only counts while there is no other. */
 	if (runs_ <= 1)
 		mean_us_ = microseconds;
 	else
@@ -32,7 +34,7 @@ void RunTimeEstimate::ran(int64 microseconds) noexcept {
 
 void RunTimeEstimate::spoilt_fused_batch(SteadyTime now) noexcept {
 	if (now > excluded_until_ + longest_exclusion_us)
-		exclusion_us_ = 0; /* long ago */
+		exclusion_us_ = 0; /* the last time was long ago */
 	exclusion_us_ = std::clamp(2 * exclusion_us_, first_exclusion_us, longest_exclusion_us);
 	excluded_until_ = now + exclusion_us_;
 }

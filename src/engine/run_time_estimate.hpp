@@ -1,6 +1,6 @@
 /*
  * run_time_estimate.hpp -- what a worker has learned about how long the tasks of its types take, and so which of them
- * may share a transaction (run fused), and how many to a group. C++ region; knows nothing of the server.
+ * may share a transaction (run fused), and how many of them at once. C++ region; knows nothing of the server.
  */
 #pragma once
 
@@ -8,19 +8,22 @@
 
 namespace jobqueue {
 
-/* Of one type. */
+/* The estimate for one type. */
 class RunTimeEstimate {
 public:
-	/* Is it known to be short enough, from so many runs at least, and has it not spoilt a group lately? */
+	/* Is the type known to be short enough, from so many runs at least, and has it not spoilt a fused batch lately? */
 	bool may_be_fused(SteadyTime now, int runs) const noexcept;
 	int runs() const noexcept { return runs_; }
-	/* One of its tasks has run, alone or in a group, for so long. */
+	/* A task of the type has run, alone or fused, for so long. */
 	void ran(int64 microseconds) noexcept;
-	/* Running it in a group did what running it alone does not: it is left out for a while, longer each time. */
+	/*
+	 * Running the type fused did something that running it alone does not: it is left out for a while, longer each
+	 * time.
+	 */
 	void spoilt_fused_batch(SteadyTime now) noexcept;
-	/* It was in a group that failed as a whole: it may be the one. */
+	/* The type was in a fused batch that failed as a whole, and may be the cause. */
 	void is_suspect(SteadyTime now) noexcept;
-	/* What it does is not for groups at all. */
+	/* What the type does must never run fused. */
 	void never() noexcept { never_ = true; }
 	bool is_never() const noexcept { return never_; }
 
@@ -40,18 +43,18 @@ private:
 	int64 exclusion_us_ = 0;
 };
 
-/* How many tasks to lock for the next group. */
+/* How many tasks to lock for the next fused batch. */
 class FusedBatchSize {
 public:
 	int next() const noexcept;
-	/* A group of so many was wanted, and so many were run before it had to end, taking so long. */
+	/* A batch of "wanted" tasks was to run; "run" of them ran before it had to end, and took so long. */
 	void ran(size_t wanted, size_t run, int64 microseconds) noexcept;
-	/* The next ones must run alone. */
+	/* The next tasks must run alone. */
 	void reset() noexcept { limit_ = 1; }
 
 private:
 	int limit_ = 1;
-	int64 mean_us_ = 0; /* of one task, with all that belongs to it */
+	int64 mean_us_ = 0; /* of one task, with everything around it */
 };
 
 } // namespace jobqueue

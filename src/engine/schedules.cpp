@@ -21,25 +21,25 @@ static constexpr int64 longest_retry_us = 10 * USECS_PER_SEC;
 static constexpr int64 after_lock_us = 100 * USECS_PER_SEC / 1000;
 /* A step is in one transaction, and everything else of the database waits for it. */
 static constexpr int64 longest_step_us = 10 * USECS_PER_SEC / 1000;
-/* But so many, however slow the machine is. */
+/* But a step does so many, however slow the machine is. */
 static constexpr int least_in_step = 10;
 static constexpr int64 most_times = 100;
-/* Waiting tasks of a role that are counted in a step. */
+/* How many waiting tasks of a role are counted in a step. */
 static constexpr int64 most_counted = 10000;
-/* Of schedules whose rows cannot be changed. */
+/* How many schedules whose rows cannot be changed are remembered. */
 static constexpr size_t most_stuck = 1000;
 static constexpr int64 longest_stuck_us = USECS_PER_MINUTE;
-/* In the log, about a role's schedules: last_error says the rest. */
+/* Lines in the log about a role's schedules: last_error has the rest. */
 static constexpr int most_lines = 3;
 static constexpr int64 most_lines_for_us = USECS_PER_MINUTE;
 
-/* The times of a schedule that have come, by its policy for those that were missed; moves next_run_at on. */
+/* The times at which a schedule must fire now; its policy decides about missed times. Moves next_run_at on. */
 static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampTz now, TimestampTz served_since) {
 	const cron::Expression expression(schedule.cron);
 	const cron::Zone zone(schedule.time_zone);
 	if (TIMESTAMP_NOT_FINITE(*schedule.next_run_at) || TIMESTAMP_NOT_FINITE(schedule.anchor))
 		throw Error(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "next_run_at and anchor must be finite");
-	/* As the expression and the zone are now: the row, or the zone's rules, may have changed since. */
+	/* Uses the expression and the zone as they are now: the row, or the zone's rules, may have changed since. */
 	const TimestampTz after = *schedule.next_run_at - 1;
 	const TimestampTz missed_before =
 		std::max({std::min(served_since, now), now - misfire_tolerance_us, *schedule.next_run_at});
@@ -55,7 +55,7 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 	return times;
 }
 
-/* A role that was renamed is not followed: its name is what a dump keeps. */
+/* A schedule does not follow a role that was renamed: a dump keeps only the name. */
 [[noreturn]] static void refuse_lost_role(const store::Schedule &schedule) {
 	const Oid role = schedule.role_then;
 	const char *const now = guard([role] { return OidIsValid(role) ? GetUserNameFromId(role, true) : nullptr; });
@@ -70,13 +70,13 @@ static std::vector<TimestampTz> take_times(store::Schedule &schedule, TimestampT
 class Schedules::Rights {
 public:
 	Rights(Oid owner, Schedules &schedules) : owner_(owner), schedules_(schedules) {}
-	/* Where a role may have tasks added by now. */
+	/* The queues to which a role may add tasks now. */
 	const Queues &of(Oid role) {
 		const auto known = queues_.find(role);
 		return known != queues_.end() ? known->second
 									  : queues_.emplace(role, queues_of_schedules(role, owner_)).first->second;
 	}
-	/* What the schedule's role may not do by now, it does not do. Returns how many tasks may be added, at least one. */
+	/* Throws if the schedule's role may not add the tasks now. Returns how many may be added, at least one. */
 	int64 check(const store::Schedule &schedule) {
 		if (!OidIsValid(schedule.role))
 			refuse_lost_role(schedule);
@@ -99,7 +99,7 @@ public:
 			if (counted_.insert(schedule.created_by).second)
 				schedules_.count_waiting(schedule.created_by, *quota.max_queued);
 			const Role &role = schedules_.roles_[schedule.created_by];
-			if (!role.counted) /* soon */
+			if (!role.counted) /* they will be soon */
 				throw Error(ERRCODE_LOCK_NOT_AVAILABLE, "the tasks of its role are being counted");
 			const int64 room = *quota.max_queued - role.waiting;
 			if (room <= 0)
@@ -126,7 +126,7 @@ private:
 	std::optional<std::vector<store::Quota>> quotas_;
 };
 
-/* Its role's right has been looked at. */
+/* The right of the schedule's role has been checked. */
 static void add_command(store::Schedule &schedule, TimestampTz scheduled_for) {
 	NewSqlTask task = {schedule.role, *schedule.command};
 	task.queue = schedule.queue.value_or(task.queue);
@@ -153,8 +153,9 @@ static void add_task(store::Schedule &schedule, TimestampTz scheduled_for, const
 }
 
 /*
- * How many of a role's tasks wait: some of them are counted in each step, until all are, and then again. Until the
- * first time nobody knows. What schedules add meanwhile is added; what others do shows with the next count.
+ * Counts how many of a role's tasks wait: some of them in each step until all are counted, and then again. The number
+ * is not known before the first count has ended. Tasks that schedules add meanwhile are added to it; what others do
+ * shows with the next count.
  */
 void Schedules::count_waiting(const std::string &name, int64 limit) {
 	Role &role = roles_[name];
@@ -184,11 +185,11 @@ void Schedules::fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz
 		if (schedule.held.size() > limit)
 			schedule.held.erase(schedule.held.begin(), schedule.held.end() - static_cast<ptrdiff_t>(limit));
 	} else if (schedule.on_overlap == "skip" && !times.empty()) {
-		times.resize(schedule.busy ? 0 : 1); /* the first is the previous one of those that follow */
+		times.resize(schedule.busy ? 0 : 1); /* the times that follow overlap the first one */
 	}
 	if (!times.empty()) {
 		const auto most = static_cast<size_t>(std::min(rights.check(schedule), most_times));
-		if (times.size() > most) { /* the others are due still */
+		if (times.size() > most) { /* the other times are still due */
 			schedule.next_run_at = times[most];
 			times.resize(most);
 		}
@@ -206,7 +207,7 @@ void Schedules::fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz
 	store::put_firing(schedule);
 }
 
-/* In turn, beginning with the one after which the latest step ended: each has the first place once. */
+/* The roles in turn, beginning with the one after which the latest step ended: each has the first place once. */
 static std::vector<std::string> in_turn(const std::set<std::string> &roles, const std::string &last, size_t most) {
 	std::vector<std::string> ordered(roles.upper_bound(last), roles.end());
 	ordered.insert(ordered.end(), roles.begin(), roles.upper_bound(last));
@@ -215,7 +216,7 @@ static std::vector<std::string> in_turn(const std::set<std::string> &roles, cons
 	return ordered;
 }
 
-/* The pages of names that come next, and where each goes on. True: one of them was full. */
+/* Reads the next page of names for each role, and notes where it goes on. True if one of the pages was full. */
 template <typename Pages>
 bool Schedules::turn_pages(const std::vector<std::string> &roles, std::string Role::*place, Pages &&pages, int each,
 						   std::vector<std::string> &names) {
@@ -240,7 +241,7 @@ bool Schedules::turn_pages(const std::vector<std::string> &roles, std::string Ro
 	return full;
 }
 
-/* What there is to fire by now, as much as a step can do; every role's first ones come first. */
+/* The schedules to fire now, as many as a step can do; the first ones of every role come first. */
 std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &more) {
 	const SteadyTime steady = steady_now();
 	std::set<std::string> due, failing, all;
@@ -301,7 +302,7 @@ std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &m
 	return ordered;
 }
 
-/* Those that are passed over now, in order. */
+/* The schedules that are passed over now, in order. */
 std::vector<std::string> Schedules::stuck(SteadyTime now) const {
 	std::vector<std::string> names;
 	for (const auto &[name, backoff] : stuck_)
@@ -310,7 +311,7 @@ std::vector<std::string> Schedules::stuck(SteadyTime now) const {
 	return names;
 }
 
-/* A role's schedules that fail are tried again together, ever more rarely. */
+/* A role's schedules that fail are tried again together, after longer and longer delays. */
 void Schedules::put_off(Role &role, SteadyTime now) {
 	role.delay_us = std::clamp(role.delay_us * 2, shortest_retry_us, longest_retry_us);
 	role.retry_at = now + role.delay_us;
@@ -329,14 +330,14 @@ void Schedules::report(const store::Schedule &schedule, Oid owner, const std::st
 			const Session session(owner);
 			is_news = store::put_schedule_error(schedule.name, problem);
 		});
-	} catch (...) { /* its row cannot be changed: that is what is wrong with it */
+	} catch (...) { /* the problem is that the schedule's row cannot be changed */
 		is_stuck = true;
 	}
 	if (is_stuck && (stuck_.size() < most_stuck || stuck_.contains(schedule.name))) {
 		const auto [place, is_new] = stuck_.try_emplace(schedule.name, shortest_retry_us, longest_stuck_us);
 		place->second.failed(now);
 		is_news = is_new;
-	} else if (is_stuck) { /* too many to remember: its role's others wait a moment with it */
+	} else if (is_stuck) { /* too many to remember: all schedules of its role wait a moment */
 		role.locked_until = now + after_lock_us;
 	}
 	if (!is_news || (!is_stuck && role.said == problem) || role.lines >= most_lines)
@@ -358,7 +359,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 	bool more = false;
 	size_t done = 0;
 	std::map<std::string, std::pair<int, int>>
-		outcomes; /* by role: how many of what failed before fired, and did not */
+		outcomes; /* by role: how many schedules that failed before fired, and how many did not */
 	Rights rights(owner, *this);
 	bool late = false;
 	added_ = 0;
@@ -405,7 +406,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 		if (outcome.first == 0)
 			put_off(role, began);
 		else if (outcome.second == 0)
-			role.delay_us = 0; /* so will the others, at once */
+			role.delay_us = 0; /* the others will fire, too, at once */
 	}
 	in_step_ = late ? static_cast<int>(done) + 1 : in_step_ * 2;
 	return {static_cast<int>(done), more};
@@ -419,7 +420,10 @@ Corrected Schedules::correct(const std::string &after, int count) {
 	for (store::Timing &timing : later) {
 		corrected.after = timing.name;
 		try {
-			/* Set back by less than this, it fires when the clock has come to where it was, and not twice. */
+			/*
+			 * If the clock is set back by less than this, a schedule fires when the clock is there again, and not
+			 * twice.
+			 */
 			const TimestampTz latest = now + misfire_tolerance_us;
 			const cron::Expression expression(timing.cron);
 			const cron::Zone zone(timing.time_zone);
@@ -433,7 +437,7 @@ Corrected Schedules::correct(const std::string &after, int count) {
 				corrected.any |= store::put_timing(timing, expression.next(now, zone, anchor));
 			});
 		} catch (...) {
-			/* fire() will say so */
+			/* fire() will report the problem */
 		}
 	}
 	return corrected;

@@ -15,12 +15,12 @@
 namespace jobqueue {
 
 /*
- * A time that is so long ago counts as missed, although the server was running: nothing fired the schedule then. Times
- * before the database was served are missed in any case.
+ * A time that is longer ago than this counts as missed, although the server was running: nothing fired the schedule
+ * then. Times before the database was served are missed in any case.
  */
 inline constexpr int64 misfire_tolerance_us = USECS_PER_MINUTE;
 
-/* What one step of firing has done: "count" have been dealt with, and there may be more. */
+/* What one step of firing has done: "count" schedules have been handled; "more": there may be others. */
 struct Fired {
 	int count;
 	bool more;
@@ -42,27 +42,28 @@ public:
 	 */
 	Fired fire(Oid owner, TimestampTz served_since, int count);
 	/*
-	 * A schedule that waits for a time later than its expression can give, since the clock was ahead when that was
-	 * computed, waits for its next time by the clock as it is now. So many schedules after a name, in their order.
+	 * Corrects schedules that wait for a later time than their expression can give, because the clock was ahead when
+	 * the time was computed: they then wait for their next time by the clock as it is now. Looks at so many schedules
+	 * after a name, in their order.
 	 */
 	static Corrected correct(const std::string &after, int count);
 	/* When there is something to fire next; DT_NOEND if never. */
 	TimestampTz next();
-	/* Tasks that hold back firings of their schedule: their ends are waited for. */
+	/* Tasks that hold back firings of their schedule until they end. */
 	std::vector<int64> holding_tasks(int count);
 
 private:
 	class Rights;
-	/* Where a role's schedules stand that are not simply due. */
+	/* A role's schedules that are locked, failing or held back, and the count of its waiting tasks. */
 	struct Role {
 		SteadyTime locked_until = at_once;
-		SteadyTime retry_at = at_once; /* those that failed */
+		SteadyTime retry_at = at_once; /* of those that failed */
 		int64 delay_us = 0;
 		std::string failing_after, held_after; /* names: the next ones come after them */
-		std::string said;					   /* the latest in the log */
-		SteadyTime said_at = at_once;		   /* since then so many lines */
+		std::string said;					   /* the latest problem in the log */
+		SteadyTime said_at = at_once;		   /* since when "lines" lines were logged */
 		int lines = 0;
-		bool counted = false; /* its tasks that wait, where they are limited */
+		bool counted = false; /* its waiting tasks, if they are limited */
 		int64 waiting = 0, counting = 0;
 		int64 counted_to = PG_INT64_MIN;
 	};
@@ -77,10 +78,10 @@ private:
 	void report(const store::Schedule &schedule, Oid owner, const std::string &problem, int code);
 
 	std::map<std::string, Role> roles_;
-	std::map<std::string, Backoff> stuck_; /* schedules whose rows cannot be changed, not even to say so */
-	std::string last_role_;				   /* whose schedule was the latest */
-	size_t added_ = 0;					   /* tasks, in this step */
-	int in_step_ = 0;					   /* how many schedules the next one looks at */
+	std::map<std::string, Backoff> stuck_; /* schedules whose rows cannot be changed, not even last_error */
+	std::string last_role_;				   /* the role whose schedule was the latest */
+	size_t added_ = 0;					   /* tasks, added in this step */
+	int in_step_ = 0;					   /* how many schedules the next step looks at */
 };
 
 } // namespace jobqueue

@@ -15,10 +15,12 @@ static constexpr size_t most_rows = 1000;
 static constexpr int64 shortest_delay_us = USECS_PER_SEC;
 static constexpr int64 longest_delay_us = USECS_PER_MINUTE;
 static constexpr size_t tried_again_at_once = 10;
-/* After so many failures in a row, so many rows are tried here and there before it is said to be no row's fault. */
+/*
+ * After "patience" failures in a row, "probes" rows from different places are tried; if all fail, no row is the cause.
+ */
 static constexpr int patience = 10;
 static constexpr int probes = 6;
-/* What is locked is free again soon, but for what is not. */
+/* A lock is usually released soon. If it lasts longer than this, the cause is taken to be the row. */
 static constexpr int64 locked_for_long_us = 10 * USECS_PER_SEC;
 static constexpr int most_said = 10;
 static constexpr size_t longest_message = 1000;
@@ -58,7 +60,7 @@ void SetAside::tried_again(int64 id, const std::optional<PgError> &error) {
 		remove(id);
 }
 
-/* Perhaps what was wrong with it was wrong with others, too. */
+/* The cause may be gone for other rows, too, so they are tried again earlier. */
 void SetAside::remove(int64 id) {
 	if (rows_.erase(id) == 0)
 		return;
@@ -84,7 +86,7 @@ bool SetAside::failed(int64 id, const PgError &error) {
 	return true;
 }
 
-/* Not that somebody has a lock, for a while; that the disk is full, or that we are to end. */
+/* Can the cause be in the row? Not if a lock is held for a while, the disk is full, or this process must end. */
 bool SetAside::may_be_of_row(const PgError &error) {
 	const SteadyTime now = steady_now();
 	switch (error.sqlerrcode()) {
@@ -119,7 +121,7 @@ void SetAside::divide(std::vector<int64> ids) {
 	std::reverse(ids.begin(), ids.end());
 	pending_ = std::move(ids);
 	part_ = std::max<size_t>(pending_.size() / 2, 1);
-	if (failed_in_a_row_ >= patience) /* it has failed as a whole */
+	if (failed_in_a_row_ >= patience) /* the chore has failed as a whole */
 		part_ = 1;
 	taken_in_parts_ = 0;
 	found_ = lost_ = false;
@@ -159,7 +161,7 @@ bool SetAside::judge(int64 count, const std::optional<PgError> &error) {
 	return true;
 }
 
-/* It is the fault of no row: what was thought so is forgotten. */
+/* The cause is in no row: the rows that were only suspected are forgotten. */
 void SetAside::forget_unsure() {
 	std::erase_if(rows_, [](const auto &row) { return !row.second.is_sure; });
 	failed_in_a_row_ = std::min(failed_in_a_row_, patience);
@@ -176,7 +178,7 @@ Progress SetAside::fail(const std::optional<PgError> &error) {
 /* All rows of the batch have been dealt with. */
 Progress SetAside::end_parts() {
 	be_sure();
-	/* The rest of a batch goes through where there are too many to remember; but the same ones come again. */
+	/* If there are too many rows to remember, the rest of the batch goes through; but the same rows come again. */
 	if (lost_ || (!found_ && taken_in_parts_ == 0))
 		return fail(latest_);
 	backoff_.succeeded();
@@ -206,7 +208,7 @@ void SetAside::be_sure() {
 		}
 }
 
-/* What is too much for the log is counted. */
+/* Messages that are too many for the log are counted. */
 void SetAside::say(int64 id, const Row &row) {
 	const SteadyTime now = steady_now();
 	if (said_since_ == at_once || now - said_since_ > USECS_PER_MINUTE) {
@@ -222,7 +224,7 @@ void SetAside::say(int64 id, const Row &row) {
 	const char *const what = what_;
 	const Row *const said = &row;
 	guard([what, id, others, said] {
-		/* Who claims, where there is no scheduler, does it for others. */
+		/* Without a scheduler, a session that claims does this for others: its client is not warned. */
 		ereport(MyBgworkerEntry != nullptr ? WARNING : LOG,
 				(errcode(said->code),
 				 errmsg("jobqueue could not %s task " INT64_FORMAT ": %s", what, id, said->message.c_str()),

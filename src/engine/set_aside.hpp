@@ -22,7 +22,7 @@ namespace jobqueue {
 /* How far a step of something long has come. */
 enum class Progress {
 	done,
-	more,	/* not yet: others first, and then on with it */
+	more,	/* not yet done: others come first, then it goes on */
 	failed, /* it will be tried again */
 };
 
@@ -33,29 +33,29 @@ public:
 
 	/*
 	 * run(batch, count): takes these rows, in a transaction or subtransaction of its own, says how many it took, and
-	 * returns what went wrong. look(batch, ids): which rows are these? It takes none. Ends soon after "until".
+	 * returns what went wrong. look(batch, ids): finds which rows these are, and takes none. Ends soon after "until".
 	 */
 	template <typename Run, typename Look> Progress step(int most, SteadyTime until, Run &&run, Look &&look);
-	/* Why the latest step failed; none if that has been said. */
+	/* Why the latest step failed; none if that has been reported. */
 	const std::optional<PgError> &problem() const noexcept { return problem_; }
-	/* The latest step has taken a batch as it came. */
+	/* Did the latest step take a batch as it came? */
 	bool took_batch() const noexcept { return took_batch_; }
-	/* Rows that were set aside have gone through since this was asked the last time. */
+	/* Have rows that were set aside gone through since the last call? */
 	bool take_healed() noexcept { return std::exchange(healed_, false); }
 
 	/* For "most" of the next step. */
 	BatchSize &batch_size() noexcept { return batch_size_; }
 
-	/* There is nothing to do any more. */
+	/* Forgets all rows: there is nothing to do any more. */
 	void clear() noexcept {
 		rows_.clear();
 		pending_.clear();
 	}
-	/* Those that are passed over, in order. */
+	/* The rows that are passed over, in order. */
 	std::vector<int64> all() const;
-	/* When there is something to do without being asked: a row to be tried again, a batch that was not finished. */
+	/* When there is something to do without news: a row to be tried again, a batch that was not finished. */
 	SteadyTime next_time() const noexcept;
-	/* Where it has failed as a whole: not before. */
+	/* The chore must not be tried before this time, if it has failed as a whole. */
 	SteadyTime not_before() const noexcept { return backoff_.not_before(); }
 
 	/*
@@ -65,7 +65,7 @@ public:
 	bool passes_over(int64 id, SteadyTime now) const;
 	void went(int64 id);
 	bool failed(int64 id, const PgError &error);
-	/* All of them have had their turn. */
+	/* All rows have had their turn. */
 	void be_sure();
 
 private:
@@ -74,8 +74,8 @@ private:
 	struct Row {
 		SteadyTime again_at;
 		int64 delay_us;
-		bool is_sure = false; /* others have gone through since, or there are none */
-		int code = 0;		  /* to be said */
+		bool is_sure = false; /* other rows have gone through since, or there are none */
+		int code = 0;		  /* SQLSTATE, for the log */
 		std::string message;
 	};
 
@@ -85,7 +85,7 @@ private:
 	void succeeded();
 	void divide(std::vector<int64> ids);
 	std::span<const int64> next_part();
-	/* False: this is no fault of a row. */
+	/* False if the cause is not in a row. */
 	bool judge(int64 count, const std::optional<PgError> &error);
 	Progress fail(const std::optional<PgError> &error);
 	Progress end_parts();
@@ -98,15 +98,15 @@ private:
 	BatchSize batch_size_;
 	std::map<int64, Row> rows_;
 	std::vector<int64> pending_; /* a batch that failed; its rows are taken from the end */
-	size_t part_ = 0;			 /* so many at once */
-	int failed_in_a_row_ = 0;	 /* single rows, and nothing went through between them */
+	size_t part_ = 0;			 /* how many of them are taken at once */
+	int failed_in_a_row_ = 0;	 /* single rows that failed with no success between them */
 	int64 taken_in_parts_ = 0;
-	bool found_ = false, lost_ = false; /* in this batch: rows that fail; some that there was no room to remember */
+	bool found_ = false, lost_ = false; /* in this batch: rows that fail; rows that there was no room to remember */
 	bool took_batch_ = false, healed_ = false;
 	std::optional<PgError> problem_, latest_;
 	SteadyTime locked_since_ = at_once;
 	Backoff backoff_{USECS_PER_SEC / 10, 2 * USECS_PER_SEC};
-	SteadyTime said_since_ = at_once; /* so many lines in the minute that began then */
+	SteadyTime said_since_ = at_once; /* the minute of the said_ lines began then */
 	int said_ = 0;
 	int64 unsaid_ = 0;
 };
@@ -136,7 +136,7 @@ template <typename Run, typename Look> Progress SetAside::step(int most, SteadyT
 		if (!may_be_of_row(*error))
 			return fail(error);
 		std::vector<int64> ids;
-		/* More than were taken: what is wrong with all of them may not be with others. */
+		/* Look at more rows than were taken: a problem that all of these have may not be one of the others. */
 		if (const std::optional<PgError> blind = look(store::Batch{rows_in_parts, {}, except}, ids))
 			return fail(blind);
 		if (ids.empty())

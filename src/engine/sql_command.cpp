@@ -1,5 +1,5 @@
 /*
- * sql_command.cpp -- see sql_command.hpp. C++ region, but for what looks at parse trees.
+ * sql_command.cpp -- see sql_command.hpp. C++ region, except the code that looks at parse trees.
  */
 #include "engine/sql_command.hpp"
 
@@ -25,7 +25,7 @@ void refuse_sql_type(std::string_view type) {
 
 /* Parse trees. C region. */
 
-/* What it is called if it makes no sense as a task, null if it does. */
+/* Why a statement makes no sense as a task; null if it makes sense. */
 static const char *senseless(const Node *statement) {
 	switch (nodeTag(statement)) {
 	case T_TransactionStmt:
@@ -64,7 +64,7 @@ RawStmt *parse_sql_command(const char *command) {
 	return raw;
 }
 
-/* The client has sent another text than the one that was parsed. */
+/* Makes an error's position one in the command, because the client has sent another text than the one parsed. */
 static void move_position(void *command) {
 	const int position = geterrposition();
 	if (position > 0) {
@@ -122,7 +122,9 @@ Datum sql_payload(const std::string &command) {
 	});
 }
 
-/* Until this transaction ends, others that look for the role's first row do not wait for ours: they make their own. */
+/*
+ * Is this the first transaction to add the role's row? Others do not wait until it ends: they make a row of their own.
+ */
 static bool is_first_to_add(Oid role) {
 	return guard([role] {
 		const Oid handlers = get_relname_relid("handlers", get_namespace_oid("jobqueue", false));

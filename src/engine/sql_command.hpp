@@ -33,15 +33,15 @@ void refuse_sql_type(std::string_view type);
  * context. Throws ereport 42601 (syntax, or not one statement) and 0A000 (the others). C region.
  */
 RawStmt *parse_sql_command(const char *command);
-/* Likewise, for whoever takes it from a user: the position of an error is one in the command. */
+/* The same for callers that take the command from a user: the position of an error is one in the command. */
 void check_sql_command(const std::string &command);
 
 /* The queues for which a role may enqueue commands now; none without the right. Outside of any Session. */
 Queues sql_queues(Oid role, Oid owner);
 
 /*
- * Throws 42501 if the role may not do it for this queue, or is a superuser and superusers may not run tasks. Outside of
- * any Session.
+ * Throws 42501 if the role may not enqueue commands for this queue, or is a superuser and superusers may not run tasks.
+ * Outside of any Session.
  */
 void check_sql_role(Oid role, const std::string &queue, Oid owner);
 

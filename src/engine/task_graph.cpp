@@ -14,7 +14,6 @@ void refuse_graph_task(const std::string &name, const std::string &what, const s
 	throw Error(ERRCODE_INVALID_PARAMETER_VALUE, "task \"" + name + "\" of the flow: " + what, hint);
 }
 
-/* Finds the others by their names, and refuses what could never run. */
 void TaskGraph::link() {
 	std::map<std::string_view, size_t> known; /* no hash: users choose the names */
 	for (size_t i = 0; i < tasks.size(); i++)
@@ -50,7 +49,9 @@ void TaskGraph::link() {
 		refuse_cycle(waits_for);
 }
 
-/* Each of the tasks that are left waits for another of them: going from one to the next, one must come twice. */
+/*
+ * Each task that is left waits for another one of them, so a walk from one to the next must come to one of them twice.
+ */
 void TaskGraph::refuse_cycle(const std::vector<size_t> &waits_for) const {
 	size_t at = 0;
 	while (waits_for[at] == 0)
@@ -73,7 +74,7 @@ void TaskGraph::refuse_cycle(const std::vector<size_t> &waits_for) const {
 				"the flow has a cycle: " + text + (way.size() > longest ? " and so on" : ""));
 }
 
-/* Takes out ids of tasks that are gone; throws 42501 if there is one that the role does not reach. */
+/* Removes ids of tasks that are gone; throws 42501 if there is one that the role does not reach. */
 void TaskGraph::check_ids(const Queues &reached, const std::string &role) {
 	std::vector<int64> ids;
 	for (const GraphTask &task : tasks)

@@ -14,9 +14,9 @@ namespace jobqueue {
 /* A task of a graph as it is written there. */
 struct GraphTask {
 	store::GraphTask task;
-	std::vector<size_t> after; /* others of the graph, once it is linked */
+	std::vector<size_t> after; /* indexes of others in the graph, once it is linked */
 	std::vector<std::string> names;
-	std::vector<int64> ids; /* tasks that were there before */
+	std::vector<int64> ids; /* of tasks that existed before */
 };
 
 [[noreturn]] void refuse_graph_task(const std::string &name, const std::string &what, const std::string &hint = {});
@@ -25,7 +25,7 @@ struct TaskGraph {
 	std::vector<GraphTask> tasks;
 	std::vector<std::string> types; /* of the tasks, which refer to them */
 
-	/* Finds the tasks that others name, and refuses what could never run. Before it is added. */
+	/* Finds the tasks that others name, and refuses a graph that could never run. Must be called before add(). */
 	void link();
 	/*
 	 * Adds the tasks, and what they wait for. "allowed": the queues in which they may be; "reached": those whose tasks

@@ -18,7 +18,7 @@ struct Pair {
 	JsonbValue key, value;
 };
 
-/* Of an object, or the elements of an array. C region. */
+/* The pairs of an object, or the elements of an array. C region. */
 std::span<Pair> pairs_of(JsonbContainer *container) {
 	JsonbIterator *iterator = JsonbIteratorInit(container);
 	JsonbValue value;
@@ -68,7 +68,7 @@ private:
 		return std::string(text_of(value));
 	}
 	int64 number(const char *key, const JsonbValue &value, int64 low, int64 high) const;
-	/* What the function for this type's input makes of it. */
+	/* The value, as the input function of the type reads it. */
 	template <typename Convert> Datum converted(const char *key, const JsonbValue &value, Convert &&convert) const;
 	int64 duration(const char *key, const JsonbValue &value, Datum *interval) const;
 	void read_after(const JsonbValue &value);
@@ -157,7 +157,7 @@ void TaskReader::read_one(std::string_view key, const JsonbValue &value) {
 	const auto as_json = [json] {
 		return guard([json] { return JsonbPGetDatum(JsonbValueToJsonb(const_cast<JsonbValue *>(json))); });
 	};
-	if (key == "name" || key == "type") /* they are known */
+	if (key == "name" || key == "type") /* already read */
 		return;
 	if (key == "payload") {
 		task_.task.payload = as_json();
@@ -169,7 +169,7 @@ void TaskReader::read_one(std::string_view key, const JsonbValue &value) {
 					  bounds::metadata);
 		return;
 	}
-	if (value.type == jbvNull) /* as if it had been left out */
+	if (value.type == jbvNull) /* as if the key had been left out */
 		return;
 	if (key == "queue") {
 		if (value.type == jbvString && text_of(value).size() > bounds::queue)
@@ -274,7 +274,7 @@ TaskGraph read_task_graph(Datum json) {
 						"element " + std::to_string(i + 1) + " of the flow must be an object with a name");
 		add_task(graph, std::move(*name), pairs[i].value);
 	}
-	if (!list) { /* by their names: the order of a jsonb object is not the one it was written in */
+	if (!list) { /* sort by name: a jsonb object does not keep the order in which it was written */
 		std::vector<size_t> order(graph.tasks.size());
 		for (size_t i = 0; i < order.size(); i++)
 			order[i] = i;

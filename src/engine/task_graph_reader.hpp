@@ -9,7 +9,7 @@
 namespace jobqueue {
 
 /*
- * The graph is linked; its tasks have no creator yet, and a payload of 0 where none was given. Outside of any Session.
+ * Returns a linked graph. Its tasks have no creator yet, and a payload of 0 if none was given. Outside of any Session.
  */
 TaskGraph read_task_graph(Datum json);
 

@@ -17,10 +17,10 @@ static uint64 name_of(std::string_view kind, std::string_view name) {
 static Rule rule_of(int32 max_running, const store::RateSettings &rate, TimestampTz changed_at) {
 	Rule rule;
 	rule.max_running = max_running;
-	/* What lies ahead was written by a clock that was set back since: long ago, then. */
+	/* A time in the future was written before the clock was set back: it counts as long ago. */
 	rule.changed_at = changed_at <= GetCurrentTimestamp() ? steady_time_of(changed_at) : at_once;
 	if (rate.limit > 0) {
-		/* No bucket shall hold more than a few years. */
+		/* No bucket may hold more than a few years. */
 		constexpr int64 longest_ns = 100 * INT64CONST(365) * USECS_PER_DAY * 1000 / 64;
 		rule.rate.token_ns = std::clamp<int64>(rate.period_us * 1000 / rate.limit, 1, longest_ns);
 		rule.rate.burst =
@@ -93,7 +93,10 @@ Admission Throttling::admission_of(int64 task, const std::string &queue, std::st
 		return admission;
 	Rule rule = of_queue ? of_queue->group_rate : Rule();
 	const int32 queue_limit = of_queue ? of_queue->group_limit : 1;
-	/* The order in a group is everybody's who works in the queue. */
+	/*
+	 * The order in a group concerns all who work in the queue, so a type's limit only counts if its handler has a say
+	 * there.
+	 */
 	const bool by_type = of_type && of_type->group_limit > 0 && of_type->has_say_in(queue);
 	rule.max_running = by_type ? of_type->group_limit : queue_limit;
 	count_as(Counted::group, name_of("group", group) ^ hash_name(queue), rule);
@@ -145,8 +148,7 @@ static std::vector<Running> running_tasks() {
 	}
 }
 
-/* Stops counting those of these tasks that are not claimed. They were listed before the table is read: see discount().
- */
+/* Stops counting those of these tasks that are not claimed. They must be listed before the table is read. */
 static void discount_ended(std::span<const Running> listed) {
 	if (listed.empty())
 		return;
@@ -173,7 +175,7 @@ void Throttling::make_ready(DatabaseSlot *slot, uint64 configuration, const Thro
 	if (admission_is_ready(slot, configuration))
 		return;
 	const Limited limited = this->limited(before);
-	const bool groups = before == nullptr; /* they are always counted */
+	const bool groups = before == nullptr; /* groups are always counted: with "before", they have been */
 	if (groups || !limited.queues.empty() || !limited.types.empty())
 		count_claimed(store::claimed_tasks(limited.queues, limited.types, groups));
 	set_admission_ready(slot, configuration);

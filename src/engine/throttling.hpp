@@ -32,7 +32,7 @@ struct TypeThrottling {
 
 	bool has_say_in(std::string_view queue) const noexcept { return !only_in || *only_in == queue; }
 };
-/* Who claims: what a handler's limits are for its own tasks, they are not for others' in queues where it has no say. */
+/* Who claims. A handler's limits hold for the tasks that it runs; for others' claims, only where it has a say. */
 enum class Claims { outside, by_handler };
 
 /* How far a pass that corrects the counts has come: first over what is claimed, then over what is counted. */
@@ -49,12 +49,14 @@ public:
 	static Throttling read();
 
 	const QueueThrottling *queue(std::string_view name) const noexcept;
-	/* What the type's handler says of such a task in this queue; null if it says nothing, or has no say. */
+	/*
+	 * The limits that the type's handler sets for such a task in this queue; null if it sets none, or has no say there.
+	 */
 	const TypeThrottling *type(std::string_view name, std::string_view queue, Claims claims) const noexcept;
 	/* Types whose tasks are counted. */
 	const std::vector<TypeThrottling> &types() const noexcept { return types_; }
 	bool has_weights() const noexcept { return has_weights_; }
-	/* Does anything say in which order lanes are read? */
+	/* Do weights or aging say in which order lanes are read? */
 	bool has_order() const noexcept { return has_weights_ || has_aging_; }
 
 	/* Does a group in this queue wait while its first task waits for its next attempt? */
@@ -62,12 +64,12 @@ public:
 		const QueueThrottling *const throttling = this->queue(queue);
 		return throttling == nullptr || (throttling->holds_group && throttling->group_limit == 1);
 	}
-	/* Under what a task is counted; "group" is empty for one that has none. */
+	/* The names under which a task is counted; "group" is empty if it has none. */
 	Admission admission_of(int64 task, const std::string &queue, std::string_view type, std::string_view group,
 						   Claims claims) const;
 	/*
-	 * Counts what runs, and notes that it is done, unless that was done as of this configuration. Of what ran under
-	 * "before", if that is given, only those are looked for that have come under a limit since. Needs a Session.
+	 * Counts the running tasks, and notes that this is done, unless it was done as of this configuration. If "before"
+	 * is given, only those tasks are looked for that have come under a limit since. Needs a Session.
 	 */
 	void make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const;
 	/*
@@ -97,7 +99,7 @@ struct Conditions {
 	store::Pauses pauses;
 	Throttling throttling;
 	uint64 configuration = 0; /* as of which they were read, or later */
-	bool counts = true;		  /* else limits are not looked at: nobody else can run anything */
+	bool counts = true;		  /* if false, limits are ignored: nobody else can run anything */
 
 	/* Needs a Session. */
 	static Conditions read(uint64 configuration);

@@ -8,10 +8,10 @@
 
 namespace jobqueue {
 
-/* Each time somebody else has taken the key, and given it up before we saw who: nobody is that unlucky so often. */
+/* Each time, somebody else has taken the key, and given it up before we saw who: this does not happen so often. */
 static constexpr int most_tries = 1000;
 
-/* The caller has created it, or is a member of the role that did. */
+/* Has the caller created the task, or is it a member of the role that did? */
 static bool is_own(Oid caller, Oid owner, const std::string &created_by) {
 	const char *const name = created_by.c_str();
 	return is_unrestricted(caller, owner) || guard([=] {
@@ -20,7 +20,7 @@ static bool is_own(Oid caller, Oid owner, const std::string &created_by) {
 		   });
 }
 
-/* May the caller know of it? A number that leads to no task any more tells nothing. */
+/* May the caller know of the task? The id of a task that no longer exists tells nothing. */
 static bool is_visible(const store::Holder &holder, Oid owner, const Queues &allowed) {
 	if (!holder.exists || allowed.contains(holder.queue) || is_own(GetUserId(), owner, holder.created_by))
 		return true;
@@ -43,7 +43,7 @@ static bool is_visible(const store::Holder &holder, Oid owner, const Queues &all
 	pg_unreachable();
 }
 
-/* Waits for whoever has it locked; what turns out not to be there to replace is not left locked by us. */
+/* Locks a task to replace it; waits if others have it locked. A task that cannot be replaced does not stay locked. */
 static std::optional<store::Replaceable> lock(Oid owner, int64 id) {
 	struct Nothing {};
 	std::optional<store::Replaceable> locked;
@@ -75,7 +75,7 @@ static UniqueOutcome replace(Oid owner, const UniqueTask &unique, const Queues &
 	require(allowed, locked.queue);
 	const Session session(owner);
 	const store::Added replaced = store::replace(locked.id, unique.task, unique.payload);
-	/* If this is rolled back, it is where it was: claims that met it locked have passed over it. */
+	/* If this is rolled back, the task is where it was, but claims that found it locked have passed over it. */
 	if (locked.pending)
 		guard([&locked] {
 			note_claimed(locked.queue, locked.priority, {locked.id, locked.id}, locked.group.has_value());
@@ -99,11 +99,11 @@ UniqueOutcome add_unique(Oid owner, const UniqueTask &unique, const Queues &allo
 			holder = store::find_holder(unique.task.type, unique.key);
 		}
 		if (!holder)
-			continue; /* it has been finished meanwhile */
+			continue; /* the holder has been finished meanwhile */
 		if (unique.on_conflict == OnConflict::replace && holder->waits) {
 			if (const std::optional<store::Replaceable> locked = lock(owner, holder->id))
 				return replace(owner, unique, allowed, *locked);
-			continue; /* it has been claimed meanwhile, or removed */
+			continue; /* the holder has been claimed meanwhile, or removed */
 		}
 		const bool visible = is_visible(*holder, owner, allowed);
 		if (unique.on_conflict == OnConflict::error || !visible)

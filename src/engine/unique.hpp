@@ -23,14 +23,14 @@ struct UniqueTask {
 struct UniqueOutcome {
 	int64 id;
 	bool is_new;
-	std::optional<store::Added> announce;  /* added, or replaced, so that it waits as a new task does, ... */
-	std::optional<std::string> group = {}; /* ... in this group, which is its own */
+	std::optional<store::Added> announce;  /* the task that was added or replaced */
+	std::optional<std::string> group = {}; /* of the task that was replaced */
 };
 
 /*
- * For the current user, who may add such tasks to these queues. Throws 23505 if the key is taken and the caller wants
- * an error, or must not know which task has it; 42501 if it would replace a task of another user. Outside of any
- * Session.
+ * Adds a task for the current user, who may add such tasks to these queues. Throws 23505 if the key is taken and the
+ * caller wants an error, or must not know which task has it; 42501 if it would replace a task of another user. Outside
+ * of any Session.
  */
 UniqueOutcome add_unique(Oid owner, const UniqueTask &unique, const Queues &allowed);
 

@@ -26,7 +26,7 @@ inline SteadyTime steady_now() noexcept {
 	return static_cast<int64>(time.tv_sec) * USECS_PER_SEC + time.tv_nsec / 1000;
 }
 
-/* From "now" until then, 0 if that has passed; infinities are welcome. */
+/* From "now" until then, at most "longest"; 0 if that has passed. Infinite times are allowed. */
 constexpr int64 time_left(int64 now, int64 until, int64 longest) noexcept {
 	if (until <= now)
 		return 0;
@@ -34,18 +34,18 @@ constexpr int64 time_left(int64 now, int64 until, int64 longest) noexcept {
 	return left < static_cast<uint64>(longest) ? static_cast<int64>(left) : longest;
 }
 
-/* How long ago that was; 0 if it is yet to come. */
+/* How long ago that was; 0 if it is in the future. */
 constexpr int64 time_passed(int64 since, int64 now) noexcept {
 	return time_left(since, now, PG_INT64_MAX);
 }
 
-/* However far the clock is set: what waits for a time looks at it so often. */
+/* How often a wait for a time of the wall clock looks again, because that clock may be set, however far. */
 inline constexpr int64 longest_wall_wait_us = 5 * USECS_PER_SEC;
 inline constexpr int64 longest_sleep_us = 3600 * USECS_PER_SEC;
 
 /*
- * For wait_for_news(): until the earlier of two times, one of each clock. Rounded up: otherwise the caller would wake
- * too early, and look again and again.
+ * For wait_for_news(): how long until the earlier of two times, one of each clock. Rounded up: otherwise the caller
+ * would wake too early, and look again and again.
  */
 constexpr int64 sleep_ms_until(TimestampTz wall, TimestampTz wall_until, SteadyTime steady, SteadyTime until) noexcept {
 	int64 left = time_left(steady, until, longest_sleep_us);
@@ -58,7 +58,7 @@ inline int64 sleep_ms_until(TimestampTz wall_until, SteadyTime until) noexcept {
 	return sleep_ms_until(GetCurrentTimestamp(), wall_until, steady_now(), until);
 }
 
-/* When that was by the steady clock; what is yet to come is now. */
+/* When that was by the steady clock; a time in the future counts as now. */
 inline SteadyTime steady_time_of(TimestampTz wall) noexcept {
 	return steady_now() - std::min(time_passed(wall, GetCurrentTimestamp()), steady_now());
 }
@@ -66,9 +66,11 @@ inline SteadyTime steady_time_of(TimestampTz wall) noexcept {
 /* Notices that the wall clock was set. */
 class ClockWatch {
 public:
-	/* By how much, since the last look; 0 if it was not. */
+	/* By how much the clock was set since the last look; 0 if it was not. */
 	int64 look() noexcept {
-		/* Who is interrupted between the two has not seen the clock being set. */
+		/*
+		 * If the process is interrupted between the two readings, their difference says nothing: then it reads again.
+		 */
 		constexpr int tries = 10;
 		for (int i = 0; i < tries; i++) {
 			const SteadyTime before = steady_now();
@@ -94,7 +96,7 @@ private:
 	bool known_ = false;
 };
 
-/* What has failed is tried again, ever more rarely. */
+/* When to try again what has failed: after longer and longer delays. */
 class Backoff {
 public:
 	constexpr Backoff(int64 shortest_us, int64 longest_us) noexcept
@@ -123,7 +125,7 @@ inline constexpr int64 times[] = {PG_INT64_MIN,			PG_INT64_MIN + 1, -now_,	   0,
 								  now_ - USECS_PER_DAY, now_ - 1,		  now_,		   now_ + 1,
 								  now_ + USECS_PER_DAY, PG_INT64_MAX - 1, PG_INT64_MAX};
 
-/* Whatever the clocks and the times: nothing that has come is slept over, and no sleep is longer than it may be. */
+/* For all clocks and times: nobody sleeps past a time that has come, and no sleep is longer than it may be. */
 constexpr bool sleeps_are_right() noexcept {
 	for (const int64 wall : times)
 		for (const int64 wall_until : times)

@@ -17,7 +17,7 @@ extern "C" {
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* In every version; its header (timezone/pgtz.h) is not installed. */
+/* The function exists in every version; its header (timezone/pgtz.h) is not installed. */
 extern "C" int pg_open_tzfile(const char *name, char *canonname);
 
 namespace jobqueue::compat {
@@ -123,10 +123,11 @@ static void be_under_postmaster(int, Datum) {
 }
 
 /*
- * Standalone backends skip the check for LOGIN, and nothing else in InitializeSessionUserId() looks at the flag. But a
- * process that ends while it is false does not tell the postmaster that it has left everything in order, and that takes
- * it for a crash. So whatever can be waited for, or be missing, is seen to before: nobody can drop the role, or lock
- * its catalog, until our transaction ends. What can still fail (memory) puts the flag back on its way out.
+ * Standalone backends skip the check for LOGIN, and nothing else in InitializeSessionUserId() looks at
+ * IsUnderPostmaster. But a process that ends while it is false does not tell the postmaster that it has left everything
+ * in order, and the postmaster takes that for a crash. So whatever could block or be missing is dealt with before:
+ * nobody can drop the role, or lock its catalog, until our transaction ends. If something else fails (memory), the flag
+ * is put back on the way out.
  */
 static void authenticate_without_login(Oid role) {
 	LockSharedObject(AuthIdRelationId, role, 0, AccessShareLock);
@@ -277,7 +278,8 @@ bool holds_lock_on(Oid table) {
 void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++) {
 		/*
-		 * Only we ourselves add locks of ours, but for those that others move here from the fast path: they can wait.
+		 * Only this process adds locks of its own, and others that move such locks here from the fast path: they can
+		 * wait.
 		 */
 #if PG_VERSION_NUM >= 160000
 		dlist_head *list = &MyProc->myProcLocks[i];
@@ -305,7 +307,7 @@ void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg) {
 bool is_time_zone_name(const char *name) {
 	if (pg_strcasecmp(name, "GMT") == 0)
 		return true;				   /* the server knows it without a file */
-	char canonical[TZ_STRLEN_MAX + 1]; /* with it, it looks at nothing outside of the directory */
+	char canonical[TZ_STRLEN_MAX + 1]; /* with it, the server looks at nothing outside of the directory */
 	const int file = pg_open_tzfile(name, canonical);
 	if (file < 0)
 		return false;

@@ -11,7 +11,7 @@ namespace jobqueue::compat {
 
 /* This process's index in the array of PGPROCs: a name for its latch that is safe to keep in shared memory. */
 int my_procno() noexcept;
-/* The role that the process there has logged in as; InvalidOid if there is none. */
+/* The role as which the process at this index has logged in; InvalidOid if there is none. */
 Oid role_of(int procno) noexcept;
 /* The latch of that PGPROC, whoever owns it now: a stale number wakes a stranger, which is harmless. */
 Latch *latch_of(int procno) noexcept;
@@ -33,14 +33,16 @@ bool may_connect(Oid database, Oid role);
 bool may_become(Oid member, Oid role);
 
 /*
- * Connects a background worker to a database as a role, which is then its authenticated, session and current user,
- * with the role's own settings. A role without LOGIN ("can_login" false) is welcome. FATAL when it may not connect.
+ * Connects a background worker to a database as a role, which is then its authenticated, session and current user, with
+ * the role's own settings. A role without LOGIN ("can_login" false) is allowed. FATAL when it may not connect.
  */
 void connect_as(Oid database, Oid role, bool can_login);
 /* Connects a background worker to a database as the bootstrap superuser. */
 void connect_as_superuser(Oid database);
 
-/* Is it one of pg_timezone_names, in whatever case? Those among them that have leap seconds are not told apart. */
+/*
+ * Is the name one of pg_timezone_names, in any letter case? Those among them that have leap seconds are not told apart.
+ */
 bool is_time_zone_name(const char *name);
 
 /*
@@ -49,18 +51,18 @@ bool is_time_zone_name(const char *name);
 int pin_search_path();
 void unpin_search_path(int level);
 /*
- * From 17 on, what a trigger does that somebody has attached to our tables, SET search_path, lasts until unpin. Then
+ * From 17 on, if a trigger that somebody has attached to our tables runs SET search_path, that lasts until unpin. Then
  * the path must be pinned again. noexcept.
  */
 bool search_path_is_pinned() noexcept;
 void pin_search_path_again();
 
-/* As the setting does it, without making it one that has been set. "value" is a SyncCommitLevel. noexcept. */
+/* Does what the setting does, but does not count as having set it. "value" is a SyncCommitLevel. noexcept. */
 void set_synchronous_commit(int value) noexcept;
 
 /*
- * The setting transaction_timeout in milliseconds, 0 = none; and turned off, whoever sets it for server, database or
- * role.
+ * transaction_timeout() is the setting in milliseconds, 0 = none. pin_transaction_timeout() turns it off, whoever sets
+ * it for server, database or role.
  */
 int transaction_timeout() noexcept;
 void pin_transaction_timeout();
@@ -69,18 +71,22 @@ void pin_transaction_timeout();
 bool holds_lock_on(Oid table);
 
 /*
- * Shows all locks that this process holds in the shared lock table (weak locks on relations need not be there). "visit"
- * runs under a lock of the table: it only looks.
+ * Calls "visit" with each lock that this process holds in the shared lock table (weak locks on relations need not be
+ * there). "visit" runs under a lock of the table, so it must only look.
  */
 void visit_own_locks(void (*visit)(const LOCK *lock, void *arg), void *arg);
 
-/* By so many keys, which index_rescan() is told. */
+/* Begins a scan by so many keys, which index_rescan() is told. */
 IndexScanDesc begin_index_scan(Relation table, Relation index, Snapshot snapshot, int keys);
 
-/* From now on "visit" is called before each INSERT or COPY into a table; does the statement say values of column 1? */
+/*
+ * From now on, "visit" is called before each INSERT or COPY into a table. "first_column": it gives values for column 1.
+ */
 void watch_inserts(void (*visit)(Oid table, bool first_column));
 
-/* The new version of the row at this tid, and its index entries. "wait": for who may have changed it. */
+/*
+ * Writes the new version of the row at this tid, and its index entries. "wait": for whoever may have changed the row.
+ */
 TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData tid, TupleTableSlot *row, bool wait);
 
 /* Runs a portal to its end; as a command from a client would be if "top_level". "completion" may be null. */

@@ -17,7 +17,7 @@ namespace jobqueue {
 
 static XLogRecPtr end_of_log() {
 	XLogRecPtr end = GetXLogInsertRecPtr();
-	/* Right behind the header of a page that is not begun yet, there is nothing to flush. */
+	/* If the end is right behind the header of a page that is not begun yet, there is nothing to flush there. */
 	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
 		end -= SizeOfXLogLongPHD;
 	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
@@ -45,12 +45,12 @@ bool wait_until_safe(SteadyTime deadline) {
 		return true;
 	const XLogRecPtr end = end_of_log();
 	XLogFlush(end);
-	/* Not as a commit waits: that could not be cancelled without believing that it is done. */
+	/* Does not wait like a commit: that wait could not be cancelled without believing that the commit is done. */
 	while (has_synchronous_standbys() && !standbys_have(end)) {
 		if (steady_now() >= deadline)
 			return false;
 		compat::sleep_on_latch(look_every_ms);
-		if (ConfigReloadPending) { /* perhaps nobody has to be waited for any more */
+		if (ConfigReloadPending) { /* perhaps no standby has to be waited for any more */
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}

@@ -1,7 +1,8 @@
 /*
  * foreign_connections.cpp -- see foreign_connections.hpp. C region.
  *
- * The library itself is asked, not a function of the catalog: nobody can have replaced it, and it need not be granted.
+ * Calls functions of the library itself, not of the catalog: nobody can have replaced them, and no right to them is
+ * needed.
  */
 #include "pg/foreign_connections.hpp"
 
@@ -42,7 +43,7 @@ bool dblink_is_loaded() {
 	return true;
 }
 
-/* Its functions look at how many arguments they have been given. */
+/* Calls a function of dblink; these look at how many arguments they have been given. */
 static Datum call(PGFunction function, Datum *argument, bool *isnull) {
 	LOCAL_FCINFO(fcinfo, 1);
 	InitFunctionCallInfoData(*fcinfo, nullptr, argument ? 1 : 0, InvalidOid, nullptr, nullptr);
@@ -65,7 +66,7 @@ void close_dblink_connections() {
 		for (int i = 0; i < count; i++)
 			call(disconnect, &values[i], &isnull);
 	}
-	/* The one without a name comes last: without it, this is an error. */
+	/* Closes the connection without a name last, because this is an error if there is none. */
 	call(disconnect, nullptr, &isnull);
 }
 

@@ -40,7 +40,7 @@ void throw_pending_error(MemoryContext caller) {
 	throw PgError(std::move(owned));
 }
 
-/* Where a character ends, if the text was cut. */
+/* The length of the text without a character that was cut in two. */
 static int whole(const char *text) {
 	const int length = static_cast<int>(strlen(text));
 	return pg_mbcliplen(text, length, length);

@@ -125,8 +125,8 @@ template <typename Fn> auto guard(Fn fn) -> std::invoke_result_t<Fn &> {
 }
 
 /*
- * What was thrown, as an error of the server's, with its code and hint: an Error is one, too, and so is want of memory.
- * Not in a catch block. Who wants to record errors of any kind catches everything, and asks this.
+ * What was thrown, as an error of the server, with its code and hint: an Error becomes one, too, and so does lack of
+ * memory. Must not be called in a catch block. To record errors of any kind, catch everything, and call this.
  */
 PgError as_pg_error(const std::exception_ptr &problem);
 

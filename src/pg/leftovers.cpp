@@ -13,7 +13,8 @@ extern "C" {
 namespace jobqueue {
 
 /*
- * Cursors and open large objects can be seen only in the memory that they use: every other way leaves something itself.
+ * Cursors and open large objects can be seen only in the memory that they use: every other way of looking leaves
+ * something itself.
  */
 static MemoryContext find_context(const char *name) {
 	MemoryContext child = TopMemoryContext->firstchild;
@@ -29,12 +30,12 @@ static bool has_cursors() {
 	return context == nullptr || context->firstchild != nullptr;
 }
 
-/* The context comes with the first descriptor, and goes with the transaction. */
+/* The context exists from the first descriptor to the end of the transaction. */
 static bool has_large_objects() {
 	return find_context("Filesystem") != nullptr;
 }
 
-static constinit TimestampTz constraints_set_in = 0; /* the transaction that began then */
+static constinit TimestampTz constraints_set_in = 0; /* when the transaction began */
 
 void note_set_constraints() noexcept {
 	constraints_set_in = GetCurrentTransactionStartTimestamp();
@@ -63,7 +64,7 @@ bool waits_for_lock() noexcept {
 	return MyProc != nullptr && MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
 }
 
-/* Who has come to a row's turn waits for the transaction that has it. */
+/* A process whose turn it is to get a row waits for the transaction that has the row. */
 bool waits_for_row() noexcept {
 	const LOCK *const lock = waits_for_lock() ? MyProc->waitLock : nullptr; /* it stays where it is while we wait */
 	return lock != nullptr &&

@@ -1,6 +1,6 @@
 /*
- * leftovers.hpp -- what the code that ran in a subtransaction has left in the transaction around it, and what holding
- * on to it does to others. C region; used between the tasks of a fused batch.
+ * leftovers.hpp -- what the code that ran in a subtransaction has left in the transaction around it, and what this does
+ * to others. C region; used between the tasks of a fused batch.
  */
 #pragma once
 
@@ -15,16 +15,16 @@ struct Leftovers {
 	int subtransactions; /* with a transaction id, so far */
 };
 Leftovers look_for_leftovers();
-/* What a setseed() of the last task would make of the next one's random(). */
+/* Undoes a setseed() of the last task, which would decide what random() returns to the next one. */
 void forget_random_seed();
-/* SET CONSTRAINTS was run: that lasts until the end of the transaction, and nothing else tells of it. */
+/* Notes that SET CONSTRAINTS was run: this lasts until the end of the transaction, and nothing else tells of it. */
 void note_set_constraints() noexcept;
-/* How many of those the server remembers of each process: beyond that, everybody's snapshots become slow. */
+/* How many subtransactions the server remembers of each process: beyond that, everybody's snapshots become slow. */
 inline constexpr int most_subtransactions = PGPROC_MAX_CACHED_SUBXIDS;
 
 /* Is this process waiting for a lock right now? noexcept: for signal handlers. */
 bool waits_for_lock() noexcept;
-/* Likewise, for a row that somebody has changed or locked, rather than for a table. */
+/* Is it waiting for a row that somebody has changed or locked, rather than for a table? */
 bool waits_for_row() noexcept;
 
 } // namespace jobqueue

@@ -1,8 +1,8 @@
 /*
  * own_settings.cpp -- see own_settings.hpp.
  *
- * What is pinned for good is set with a source that no configuration file, role or database comes up against; a handler
- * may still SET it for itself.
+ * Pinned settings are set with a source that no configuration file, role or database can override; a handler may still
+ * SET them for itself.
  */
 #include "pg/own_settings.hpp"
 
@@ -30,7 +30,7 @@ static void pin(const char *name, const char *value) {
 	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/* A procedure begins transactions of its own, after each COMMIT: they shall be like the first. */
+/* A procedure begins transactions of its own, after each COMMIT: these must be like the first. */
 static void pin_transactions() {
 	pin("default_transaction_isolation", "read committed");
 	pin("default_transaction_read_only", "off");

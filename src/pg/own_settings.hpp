@@ -10,8 +10,8 @@
 namespace jobqueue {
 
 /*
- * While it lives, statements are the process's own: no lock_timeout but this one (0: none), no temp_file_limit, and
- * policies are policies. What was set comes back at the end. Safe in C++ regions.
+ * While this object lives, statements are the process's own: no lock_timeout but this one (0: none), no
+ * temp_file_limit, and row_security is on. The destructor restores the settings. Safe in C++ regions.
  */
 class OwnSettings {
 public:
@@ -26,11 +26,11 @@ private:
 	const bool row_security_;
 };
 
-/* Before the process connects: nothing ends its transactions, or makes them others than it wants. */
+/* Must be called before the process connects: no setting ends its transactions, or makes them others than it wants. */
 void pin_settings();
 /*
- * Likewise for a process that runs handlers, once it is connected. Returns the transaction_timeout that it found, in
- * milliseconds, 0 = none: somebody must see to it.
+ * The same for a process that runs handlers, once it is connected. Returns the transaction_timeout that it found, in
+ * milliseconds, 0 = none: somebody must enforce it.
  */
 int pin_settings_around_handlers();
 

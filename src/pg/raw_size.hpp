@@ -1,5 +1,5 @@
 /*
- * raw_size.hpp -- how much memory a value takes once it is read, which says its header: nothing is read for it.
+ * raw_size.hpp -- how much memory a value takes once it is read. Its header says so: the value itself is not read.
  *
  * noexcept, safe in any region.
  */
@@ -13,7 +13,7 @@ extern "C" {
 
 namespace jobqueue {
 
-/* Of a varlena, in bytes. */
+/* The size of a varlena, in bytes. */
 inline int64 raw_size(Datum value) noexcept {
 	const auto *data = reinterpret_cast<const varlena *>(DatumGetPointer(value));
 	if (VARATT_IS_EXTERNAL_ONDISK(data)) {
@@ -27,11 +27,11 @@ inline int64 raw_size(Datum value) noexcept {
 }
 
 /*
- * What a worker takes in hand at once: of the payloads, or results, of tasks that are claimed, or run, together. One of
- * them may be larger, and is alone then.
+ * How many bytes of payloads, or results, a worker takes at once: of tasks that are claimed, or run, together. A single
+ * task may be larger, and is alone then.
  */
 inline constexpr int64 most_bytes_together = 16 * 1024 * 1024;
-/* What one claim from outside returns. */
+/* How many bytes one claim from outside returns. */
 inline constexpr int64 most_bytes_outside = 64 * 1024 * 1024;
 
 } // namespace jobqueue

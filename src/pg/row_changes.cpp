@@ -55,7 +55,7 @@ bool fetch_row(RowChanges &changes, const ItemPointerData &tid) {
 	return true;
 }
 
-/* It may be our own: whoever locks a row and then claims it gets it. */
+/* The lock may be our own: a transaction that locks a row and then claims it gets it. */
 static bool lock_at_once(RowChanges &changes) {
 	TM_FailureData failure;
 	ItemPointerData tid = changes.old_row->tts_tid;
@@ -63,16 +63,15 @@ static bool lock_at_once(RowChanges &changes) {
 							LockTupleExclusive, LockWaitSkip, 0, &failure) == TM_Ok;
 }
 
-/* Might somebody hold a lock on it, or be about to change it? As of when it was fetched. */
+/* Might somebody have held a lock on the row, or have been about to change it, when it was fetched? */
 static bool may_be_held(const RowChanges &changes) {
 	const HeapTupleHeader header = reinterpret_cast<BufferHeapTupleTableSlot *>(changes.old_row)->base.tuple->t_data;
 	return (header->t_infomask & HEAP_XMAX_INVALID) == 0;
 }
 
 /*
- * An update that does not wait is for rows that nobody holds: of another one a server with assertions says that this
- * cannot be. Here it may be all the same if somebody has just come; and then there is no such server, for there each is
- * locked.
+ * An update that does not wait is for rows that nobody holds: for other rows, an assertion of the server fails. A
+ * holder may still have come since the look, so with assertions each row is locked first; without, this is not needed.
  */
 #ifdef USE_ASSERT_CHECKING
 static constexpr bool lock_each = true;

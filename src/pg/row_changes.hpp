@@ -1,6 +1,6 @@
 /*
- * row_changes.hpp -- updates and deletes rows by their places: what the statement would leave behind, new version,
- * index entries, WAL, without what the executor does for each row on the way there. Used for claims from outside
+ * row_changes.hpp -- updates and deletes rows by their tids. Leaves behind what the statement would (new version, index
+ * entries, WAL), without what the executor does for each row on the way there. Used for claims from outside
  * (engine/store/held_claims.cpp).
  *
  * C region.
@@ -12,7 +12,7 @@
 namespace jobqueue {
 
 struct RowChanges {
-	Relation table; /* open, in RowExclusiveLock */
+	Relation table; /* open, with RowExclusiveLock */
 	BlockNumber blocks;
 	EState *estate;
 	ResultRelInfo *target;
@@ -22,9 +22,9 @@ struct RowChanges {
 };
 
 /*
- * May it be done without a statement? Not where somebody else has a say in it, or wants to see it: row triggers but the
- * one of this name, statement triggers, checks beyond "checks", rules, generated columns, row security that binds the
- * owner; nor in a transaction that only reads, or has one snapshot, in which conflicts are errors.
+ * May rows be changed without a statement? Not if others have a say in the change, or want to see it: row triggers but
+ * the one of this name, statement triggers, checks beyond "checks", rules, generated columns, row security that binds
+ * the owner; nor in a transaction that only reads, or has one snapshot, in which conflicts are errors.
  */
 bool may_change_rows(Relation table, const char *own_trigger, int checks);
 
@@ -32,14 +32,17 @@ RowChanges begin_row_changes(Relation table);
 /* Fetches the newest version of the row at this tid into "values" and "nulls", if there is one. */
 bool fetch_row(RowChanges &changes, const ItemPointerData &tid);
 /*
- * "values" and "nulls" replace the row that was fetched. They satisfy the constraints. The new version is allocated in
- * the current memory context, and says where it is; null if somebody else has changed the row or holds a lock on it,
- * for which it does not wait. "locked": this transaction holds that lock.
+ * Replaces the row that was fetched by "values" and "nulls", which satisfy the constraints. The new version is
+ * allocated in the current memory context, and says where it is; null if somebody else has changed the row or holds a
+ * lock on it, for which this does not wait. "locked": this transaction holds that lock.
  */
 HeapTuple update_row(RowChanges &changes, bool locked);
-/* The row that was fetched is deleted; false if somebody has changed it in the meantime. Waits for who is about to. */
+/*
+ * Deletes the row that was fetched; false if somebody has changed it meanwhile. Waits for whoever is about to change
+ * it.
+ */
 bool delete_row(RowChanges &changes);
-/* Statements that follow see it. */
+/* Makes the changes visible to statements that follow. */
 void end_row_changes(RowChanges &changes);
 
 } // namespace jobqueue

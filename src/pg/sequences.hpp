@@ -1,5 +1,5 @@
 /*
- * sequences.hpp -- how far a sequence has come, read as nextval() reads it: neither a statement nor the sequence's ACL.
+ * sequences.hpp -- how far a sequence has come, read as nextval() reads it: without a statement, and whatever its ACL.
  *
  * C region.
  */
@@ -10,8 +10,8 @@
 namespace jobqueue {
 
 /*
- * The sequence gives no lower value from now on. PG_INT64_MIN if that is not known: it counts down, cycles, or is
- * cached.
+ * The sequence gives no lower value from now on. PG_INT64_MIN if the value is not known: the sequence counts down,
+ * cycles, or is cached.
  */
 int64 lowest_next_value(Oid sequence);
 

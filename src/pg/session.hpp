@@ -1,5 +1,5 @@
 /*
- * session.hpp -- visits to our own tables: as their owner, with nothing that a user can define in reach, through SPI.
+ * session.hpp -- visits to our own tables through SPI: as their owner, with nothing in reach that a user can define.
  *
  * C++ region. Used by api/, engine/ and server/.
  */
@@ -43,7 +43,7 @@ public:
 	Session(const Session &) = delete;
 	Session &operator=(const Session &) = delete;
 
-	/* Inside a visit: row triggers on our tables know the engine's statements by it. */
+	/* Is a visit under way? Row triggers on our tables recognize the engine's statements by this. */
 	static bool active() noexcept { return depth_ > 0; }
 	/* Throws Error if no visit is under way. */
 	static Pinned pinned();
@@ -140,7 +140,9 @@ public:
 	 * default. Throws PgError.
 	 */
 	Rows run(Params &params, const Pinned &pinned = Session::pinned()) { return execute(params, false, pinned); }
-	/* Likewise, of what is committed by now, also where the transaction reads from an older snapshot; only reads. */
+	/*
+	 * The same, but reads what is committed by now, also if the transaction reads from an older snapshot; only reads.
+	 */
 	Rows run_on_latest(Params &params, const Pinned &pinned = Session::pinned());
 	const char *text() const noexcept { return text_; }
 

@@ -8,7 +8,7 @@
 namespace jobqueue::detail {
 
 /*
- * The variable behind the setting is switched: a setting that has been set makes the server look through all of them at
+ * Switches the variable behind the setting: a setting that has been set makes the server look through all settings at
  * the end of every subtransaction.
  */
 static int synchronous_commit_of_role = 0;
@@ -33,7 +33,7 @@ void commit_transaction() {
 void abort_transaction() {
 	AbortCurrentTransaction();
 	compat::set_synchronous_commit(synchronous_commit_of_role);
-	/* If the error was an interrupt, ProcessInterrupts() has not come to the others: they wait for another look. */
+	/* If the error was an interrupt, ProcessInterrupts() has not handled the others: they wait for another look. */
 	InterruptPending = true;
 }
 

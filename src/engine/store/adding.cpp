@@ -14,7 +14,7 @@ static constexpr auto insert_sql =
 	VALUES ({values})
 	RETURNING id, queue, status)",
 		phrase::insert_columns, phrase::insert_values("$2", phrase::queue_of_type, phrase::status_by_time));
-/* Most tasks, once their type is known: the server prepares even those parts of a statement that it does not run. */
+/* For most tasks, once the queue is known: the server prepares even those parts of a statement that it does not run. */
 static constexpr auto insert_given_sql =
 	sql(R"(
 	INSERT INTO jobqueue.tasks_live ({columns})
@@ -29,7 +29,7 @@ static constexpr auto insert_many_sql =
 	ORDER BY u.n
 	RETURNING id, queue, status)",
 		phrase::insert_columns, phrase::insert_values("u.payload", phrase::queue_of_type, phrase::status_by_time));
-/* What most tasks do not have: a group, and others to wait for. */
+/* For tasks with a group, or with others to wait for, which most tasks do not have. */
 static constexpr auto insert_special_sql =
 	sql(R"(
 	INSERT INTO jobqueue.tasks_live ({columns}, group_key)

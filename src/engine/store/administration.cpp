@@ -30,7 +30,9 @@ static constinit Statement cancel_statement{cancel_sql, INT8OID, TEXTOID};
 static constinit auto cancel_into_statements = phrase::leaf_statements(cancel_into_sql, INT8OID, TEXTOID);
 
 std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reason, int leaf) {
-	/* Twice: who waited for a transaction that moved the task out of the leaf and back has not seen it. */
+	/*
+	 * Tries twice: a statement that waited for a transaction which moved the task out and back has not seen the task.
+	 */
 	for (int tries = 0; tries < 2; tries++) {
 		Params params;
 		params.add(id);
@@ -60,9 +62,7 @@ static constexpr auto retry_waiting_sql =
 	WHERE t.id = $1 AND ({scheduled} OR {pending} AND t.origin_queue IS NOT NULL)
 	RETURNING {columns})",
 		attempts_left("t"), phrase::status_is("scheduled"), phrase::status_is("pending"), phrase::claim_columns);
-/*
- * Where the unique key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim.
- */
+/* If the unique key is taken, the row stays where it is. A task that comes back has an attempt left, and no claim. */
 static constexpr auto retry_finished_sql = sql(R"(
 	WITH picked AS (
 		SELECT t.* FROM jobqueue.tasks t
@@ -87,7 +87,7 @@ static constinit Statement retry_waiting_statement{retry_waiting_sql, INT8OID, T
 static constinit Statement retry_finished_statement{retry_finished_sql, INT8OID, TIMESTAMPTZOID};
 
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
-	/* Once more at the end: somebody else may have brought it back while we waited for it. */
+	/* Tries the first one again at the end: others may have brought the task back while we waited for it. */
 	for (Statement *statement : {&retry_waiting_statement, &retry_finished_statement, &retry_waiting_statement}) {
 		Params params;
 		params.add(id);
@@ -99,7 +99,10 @@ std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at) {
 	return std::nullopt;
 }
 
-/* $1 to $4 of a Selection, $5 its count, $6 its status. In the order of the ids, which has an index in any case. */
+/*
+ * $1 to $4 come from a Selection, $5 is its count, $6 its status. Rows are read in the order of ids, which has an
+ * index.
+ */
 static constexpr auto matches = sql(R"(
 	($1 IS NULL OR t.queue COLLATE "C" = $1) AND ($2 IS NULL OR t.type = $2)
 	AND ($3 IS NULL OR t.created_at >= $3) AND ($4 IS NULL OR t.created_at < $4))");
@@ -117,7 +120,7 @@ static constexpr auto select_failed_sql = sql(R"(
 	ORDER BY t.id LIMIT $5
 	FOR UPDATE SKIP LOCKED)",
 											  matches);
-/* In the order of the index, which has the queue: nothing else leads to the dead letters among the live tasks. */
+/* Uses the order of the index that has the queue: no other index leads to the dead letters among the live tasks. */
 static constexpr auto select_dead_letters_sql = sql(R"(
 	SELECT t.id FROM jobqueue.tasks_live t
 	WHERE t.status = 'pending' AND t.group_key IS NULL AND t.queue COLLATE "C" = $1 AND t.origin_queue IS NOT NULL
@@ -148,7 +151,7 @@ static constexpr auto delete_sql = delete_from("tasks");
 static constexpr auto delete_live_sql = delete_from("tasks_live");
 static constexpr auto delete_failed_sql = delete_from("tasks_failed");
 
-/* With the types of $1 to $5. */
+/* A statement with the types of $1 to $5, and of what follows them. */
 template <typename Text, typename... Status>
 static constexpr Statement selecting_statement(const Text &text, Status... status) {
 	return Statement{text, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, status...};

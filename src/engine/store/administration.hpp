@@ -24,13 +24,16 @@ std::optional<Cancelled> cancel(int64 id, const std::optional<std::string> &reas
  */
 std::optional<Claim> retry(int64 id, std::optional<TimestampTz> run_at);
 
-/* Which tasks a bulk operation is about. None matches all. Times are those of creation: since <= t < until. */
+/*
+ * Which tasks a bulk operation is about. A field without value matches all. Times are those of creation: since <= t <
+ * until.
+ */
 struct Selection {
 	std::optional<std::string> queue, type, status;
 	std::optional<TimestampTz> since, until;
 	int32 count;
 };
-/* They pass over tasks that others have locked; "passed" counts those whose unique key is taken. */
+/* These functions pass over tasks that others have locked; "passed" counts those whose unique key is taken. */
 std::vector<int64> select_live(const Selection &selection);
 struct Retried {
 	std::vector<Claim> tasks;

@@ -11,8 +11,8 @@
 namespace jobqueue::store {
 
 /*
- * Finds rows by their places: while this transaction holds their locks, nobody else can move them. What it changes,
- * begin_by_tid() changes, too (held_claims.cpp).
+ * Finds rows by their tids: while this transaction holds their locks, nobody else can move them. begin_by_tid() changes
+ * the same columns (held_claims.cpp).
  */
 template <typename Attempts> static constexpr auto begin(const Attempts &max_attempts) {
 	return sql(R"(
@@ -38,7 +38,7 @@ static constinit Statement begin_statement{begin_sql, TIDARRAYOID, TIMESTAMPTZOI
 static constinit Statement claim_statement{claim_sql, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
 static constinit Statement claim_unhandled_statement{claim_unhandled_sql, TIDARRAYOID, TIMESTAMPTZOID, TEXTOID};
 
-/* Where a row is among the tasks that it came from: rows come in the order of their places. */
+/* The positions of tasks by id: rows are returned in the order of their tids, not in that of the tasks. */
 static std::vector<std::pair<int64, size_t>> order_of(std::span<const Candidate> tasks) {
 	std::vector<std::pair<int64, size_t>> order;
 	order.reserve(tasks.size());
@@ -104,7 +104,7 @@ std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, T
 void keep(Attempt &attempt, MemoryContext context) {
 	guard([&attempt, context] {
 		MemoryContext caller = MemoryContextSwitchTo(context);
-		/* A large one as it is on the disk: who needs it makes it larger. */
+		/* A large payload stays as it is on the disk; whoever needs it decompresses it. */
 		const auto payload = reinterpret_cast<varlena *>(DatumGetPointer(attempt.payload));
 		attempt.payload = VARATT_IS_EXTERNAL(payload) ? PointerGetDatum(detoast_external_attr(payload))
 													  : PointerGetDatum(PG_DETOAST_DATUM_COPY(attempt.payload));

@@ -19,21 +19,21 @@ struct Attempt {
 	int32 max_attempts;
 	int64 timeout_us; /* 0 = as its handler says */
 	Datum payload;	  /* jsonb */
-	Datum row;		  /* jobqueue.tasks; 0 = it is large, or nobody needs it: row_as_claimed() has it */
+	Datum row;		  /* jobqueue.tasks; 0 = large, or not needed: row_as_claimed() has it */
 };
 /*
- * Makes tasks processing that this transaction has locked. A "lease" of DT_NOEND is that of a worker in the server.
- * Returns them in their order, without those that the transaction itself has changed since.
+ * Begins attempts at tasks that this transaction has locked. A "lease" of DT_NOEND is that of a worker in the server.
+ * Returns the attempts in the order of the tasks, without tasks that the transaction itself has changed since.
  */
 std::vector<Attempt> begin_attempts(std::span<const Candidate> tasks, TimestampTz lease, std::string_view claimed_by);
 /*
- * Likewise, for workers outside. Returns rows of jobqueue.tasks; null for tasks that were not locked and have been
+ * The same for workers outside. Returns rows of jobqueue.tasks; null for tasks that were not locked and have been
  * claimed by others meanwhile. "unhandled": no task has a handler.
  */
 std::vector<HeapTuple> claim(std::span<const Candidate> tasks, bool unhandled, TimestampTz lease,
 							 std::string_view claimed_by);
 
-/* Copies its Datums to where they outlive the Session. */
+/* Copies the Datums of an attempt to a context in which they outlive the Session. */
 void keep(Attempt &attempt, MemoryContext context);
 
 } // namespace jobqueue::store

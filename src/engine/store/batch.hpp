@@ -9,7 +9,10 @@
 
 namespace jobqueue::store {
 
-/* What a chore takes at once: up to "count" rows, in its order, but for some; or, if there are any, these only. */
+/*
+ * What a chore takes at once: up to "count" rows in its order, without those in "except"; if "only" has any, only
+ * these.
+ */
 struct Batch {
 	int count;
 	std::span<const int64> only = {};

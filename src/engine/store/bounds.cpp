@@ -13,7 +13,7 @@ std::string cut(std::string_view text, size_t most) {
 	if (text.size() <= most)
 		return std::string(text);
 	const auto limit = static_cast<int>(most - strlen(mark));
-	/* No character is longer than this: what comes behind need not be looked at. */
+	/* No character is longer than this, so the rest of the text need not be looked at. */
 	const auto length = static_cast<int>(std::min(text.size(), most + MAX_MULTIBYTE_CHAR_LEN));
 	const int whole = guard([text, length, limit] { return pg_mbcliplen(text.data(), length, limit); });
 	return std::string(text.substr(0, static_cast<size_t>(whole))) + mark;

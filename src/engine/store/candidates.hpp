@@ -13,7 +13,7 @@
 
 namespace jobqueue::store {
 
-/* A pending task that is locked, and with that all but claimed. Datums live as long as the Session. */
+/* A pending task that is locked, and so almost claimed. Datums live as long as the Session. */
 struct Candidate {
 	int64 id;
 	std::optional<TimestampTz> not_before; /* its time has not come: it must be put aside */
@@ -27,8 +27,8 @@ struct Candidate {
 	Datum row;			/* jobqueue.tasks, if asked for, and small; else 0 */
 	bool dead_letter;
 	std::string group = {}; /* its key; empty = none */
-	int64 admitted_as = 0;	/* the task as which it is counted under limits; 0 = it is not */
-	bool passed = false;	/* locked, and of no use: another comes before it */
+	int64 admitted_as = 0;	/* id under which limits count it; 0 = it is not counted */
+	bool passed = false;	/* locked, but of no use: another task comes before it */
 	bool limited = false;	/* under limits of its own, which say when it begins: it is not fused */
 	bool locked = true;		/* by this transaction */
 	int64 bytes = 0;		/* of the payload */
@@ -36,7 +36,7 @@ struct Candidate {
 
 /* Locks up to "count" pending tasks of a lane, in order, passing over locked ones. */
 std::vector<Candidate> lock_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
-/* Likewise, but locks nothing and passes over nothing, where possible: then only ids and places are known. */
+/* The same, but if possible locks nothing and passes over nothing; then only ids, tids and sizes are known. */
 std::vector<Candidate> see_pending(const Lane &lane, IdRange ids, const TypeFilter &filter, int count);
 
 /* Since when the first pending task of a lane has waited; now, if there is none. */

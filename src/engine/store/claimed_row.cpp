@@ -24,7 +24,7 @@ Datum as_claimed(Datum row, int32 max_attempts, std::string_view claimed_by) {
 		const Datum attempts = SPI_getbinval(&tuple, layout, SPI_fnumber(layout, "attempts"), &is_null);
 		const Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
 		const char *const scope = SPI_getvalue(&tuple, layout, SPI_fnumber(layout, "unique_scope"));
-		const bool starts = scope != nullptr && strcmp(scope, "waiting") == 0; /* see STARTED_SCOPE */
+		const bool starts = scope != nullptr && strcmp(scope, "waiting") == 0; /* see phrase::started_scope */
 		const Change changes[] = {
 			{"status", CStringGetTextDatum("processing"), false},
 			{"updated_at", now, false},
@@ -36,7 +36,7 @@ Datum as_claimed(Datum row, int32 max_attempts, std::string_view claimed_by) {
 			 PointerGetDatum(cstring_to_text_with_len(claimed_by.data(), static_cast<int>(claimed_by.size()))), false},
 			{"progress", 0, true},
 			{"progress_message", 0, true},
-			{"unique_scope", CStringGetTextDatum("started"), false}, /* the last one: */
+			{"unique_scope", CStringGetTextDatum("started"), false}, /* must be the last: left out below */
 		};
 		int columns[std::size(changes)];
 		Datum values[std::size(changes)];

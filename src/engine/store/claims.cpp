@@ -52,8 +52,8 @@ std::vector<int64> lock_free(std::span<const int64> ids) {
 }
 
 /*
- * An attempt that has ended left the task waiting with this number, or processing with a higher one. Where the start of
- * the attempt was forgotten, the server may also have forgotten that the task had become due just before.
+ * After an attempt that has ended, the task waits with this number, or is processing with a higher one. If the server
+ * forgot the start of the attempt, it may also have forgotten that the task had become due just before.
  */
 static constexpr auto lock_crashed_sql =
 	sql(R"(
@@ -75,8 +75,8 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
 }
 
 /*
- * A restore may bring tasks before the row that says that it is a restore. What was attempted before this installation
- * was made is left alone.
+ * A restore may bring tasks before the row that says that it is a restore. So tasks that were attempted before this
+ * installation was made are left alone.
  */
 template <typename IsProcessing> static constexpr auto expired_if(const IsProcessing &is_processing) {
 	return sql(R"(

@@ -29,16 +29,16 @@ struct Claim {
 int32 failed_attempts(int64 id);
 /* Locks the task of a claim, unless the claim is over. */
 std::optional<Claim> lock_claim(int64 id, int32 attempt, bool in_server);
-/* Of these tasks, those that nobody else has locked. They are locked. */
+/* Locks those of these tasks that nobody else has locked, and returns them. */
 std::vector<int64> lock_free(std::span<const int64> ids);
 /*
  * Like lock_claim(), for a worker's claim that is known to have existed when the server crashed, but may itself have
- * been forgotten: workers commit their claims without waiting for the disk. Then it is made again.
+ * been forgotten: workers commit their claims without waiting for the disk. Then the claim is made again.
  */
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
-/* Leases that ended before "now". Locked. */
+/* Locks claims whose leases ended before "now". */
 std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch);
-/* The ids of what lock_expired() would lock. They are neither locked nor changed. */
+/* The ids of the tasks that lock_expired() would lock; locks and changes nothing. */
 std::vector<int64> expired_ids(TimestampTz now, const Batch &batch);
 /* Claims of workers, dead or alive. Not locked. */
 std::vector<Claim> claims_in_server();
@@ -46,7 +46,7 @@ std::vector<Claim> claims_in_server();
 bool extend_lease(int64 id, int32 attempt, TimestampTz lease);
 bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<std::string> &message);
 
-/* When the next lease ends, but for some; DT_NOEND if never. */
+/* When the next lease ends, except those of some tasks; DT_NOEND if never. */
 TimestampTz next_lease(std::span<const int64> except);
 
 /* Locks a task, if it is live; false, without waiting, if somebody else has locked it. */

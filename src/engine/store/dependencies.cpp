@@ -15,7 +15,7 @@ template <typename Condition> static constexpr auto first_parent(const Condition
 			ORDER BY d.parent_id, d.child_id LIMIT 1))",
 			   condition, phrase::installed);
 }
-/* From one parent to the next, because a parent may have children by the hundred thousand. */
+/* Steps from one parent to the next, because a parent may have children by the hundred thousand. */
 static constexpr auto parents_in_range = sql(R"(
 	RECURSIVE p(id) AS ({first}
 		UNION ALL
@@ -192,7 +192,7 @@ static constexpr auto forget_dependencies_sql = sql(R"(
 	DELETE FROM jobqueue.dependencies d WHERE d.ctid = ANY (ARRAY({places})))",
 													open_of_children("o.ctid"));
 
-/* By their places: nobody changes such a row, and while the snapshot lasts its place is not given to another. */
+/* Finds rows by their tids: nobody changes such a row, and while the snapshot lasts its tid is not given to another. */
 static constinit Statement resolve_statement{R"(
 	DELETE FROM jobqueue.dependencies d WHERE d.ctid = ANY ($1) RETURNING d.parent_id, d.child_id)",
 											 TIDARRAYOID};
@@ -277,8 +277,8 @@ void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, b
 }
 
 /*
- * What was kept of a parent is right, except for parents that were retried since, and for those of a task that did not
- * wait for them all.
+ * The outcome that was kept of a parent is right, except of parents that were retried since, and for a task that did
+ * not wait for all its parents.
  */
 static constinit Statement parent_results_statement{R"(
 	SELECT u.id, u.name, coalesce(t.status, p.status, 'completed'),

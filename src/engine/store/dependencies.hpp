@@ -22,11 +22,11 @@ enum class ParentState {
 struct Parent {
 	int64 id;
 	ParentState state;
-	bool gone; /* what is known of it is a memory: it cannot be retried */
+	bool gone; /* only its outcome is known: it cannot be retried */
 };
-/* The first tasks in the range that others wait for; how they ended is kept for these. */
+/* The first tasks in the range for which others wait; their outcomes are kept for the others. */
 std::vector<Parent> look_at_parents(IdRange ids, int count);
-/* Likewise these tasks, which are in order. */
+/* The same for these tasks, which are in order. */
 std::vector<Parent> look_at_these_parents(std::span<const int64> ids);
 
 struct OpenDependency {
@@ -34,9 +34,9 @@ struct OpenDependency {
 	int64 parent;
 	int64 child;
 };
-/* On these parents, in order; of the first one, those of the children after "child". */
+/* Dependencies on these parents, in order; of the first parent, only those of children after "child". */
 std::vector<OpenDependency> open_dependencies(std::span<const int64> parents, int64 child, int count);
-/* All of these children, in the same order. */
+/* All dependencies of these children, in the same order. */
 std::vector<OpenDependency> open_dependencies_of(std::span<const int64> children);
 /*
  * The tasks that wait for those of the first "parents" tasks in the range that have ended; of the first parent, only
@@ -49,11 +49,11 @@ struct Dependent {
 	int32 waits_for;
 	std::string policy;
 };
-/* Those that are blocked, locked with their tasks, but for what others have locked. */
+/* Locks those of these dependents that are blocked, with their tasks, except what others have locked. */
 std::vector<Dependent> lock_dependents(std::span<const int64> ids);
-/* Those that are not blocked any more. */
+/* Those of these tasks that are not blocked any more. */
 std::vector<int64> not_blocked(std::span<const int64> ids);
-/* Returns the pairs (parent, child) that there were. */
+/* Removes dependencies; returns the pairs (parent, child) that there were. */
 std::vector<std::pair<int64, int64>> resolve(std::span<const OpenDependency> dependencies);
 void set_waits_for(std::span<const int64> ids, std::span<const int32> waits_for);
 
@@ -62,16 +62,17 @@ struct Released {
 	std::string type;
 	std::string queue;
 	int16 priority;
-	std::optional<TimestampTz> due; /* it is scheduled */
+	std::optional<TimestampTz> due; /* if given, it is scheduled */
 	std::string group;				/* empty = none */
 };
-/* Blocked tasks wait no more. */
+/* Makes blocked tasks pending or scheduled. */
 std::vector<Released> release(std::span<const int64> ids);
-/* What these still wait for. */
+/* Removes the dependencies that these children still have. */
 void forget_dependencies(std::span<const int64> children);
 
 /*
- * The lowest and highest parent that somebody waits for, where none is below "from"; an empty range if there is none.
+ * The lowest and highest parent for which tasks wait; the caller knows that none is below "from". An empty range if
+ * there is none.
  */
 IdRange open_parents(int64 from);
 
@@ -81,7 +82,7 @@ struct Outcome {
 	int64 id;
 	std::optional<Datum> result; /* jsonb */
 };
-/* These tasks leave no row behind. "all": whether or not somebody is seen to wait for them. */
+/* Keeps the outcomes of tasks that leave no row behind. "all": also if nobody is seen to wait for them. */
 void note_outcomes(std::span<const Outcome> outcomes, std::string_view status, bool all);
 
 /* Is this the claim of a worker outside the server that holds the task? */
@@ -95,12 +96,12 @@ struct KnownDependent {
 	int64 id;
 	int32 waits_for;
 	bool over;	  /* it will not run any more */
-	bool dormant; /* it may, if somebody retries it */
+	bool dormant; /* it may run, if somebody retries it */
 };
-/* The first after "after"; or those that are named. */
+/* The first dependents after "after"; or those that are named. */
 std::vector<KnownDependent> dependents(int64 after, const Batch &batch);
 void remove_dependents(std::span<const int64> ids);
-/* Parents that no dependent has. */
+/* Removes parents that no dependent has. */
 int64 remove_unneeded_parents();
 
 } // namespace jobqueue::store

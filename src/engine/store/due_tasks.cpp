@@ -15,7 +15,10 @@ static constexpr auto due_if(const IsScheduled &is_scheduled, const Now &now) {
 		WHERE {is_scheduled} AND s.run_at <= {now} AND (s.processed_at IS NULL OR s.processed_at >= {installed}))",
 			   is_scheduled, now, phrase::installed);
 }
-/* For a look-up by id: in this collation the index of due tasks does not apply, which would be read from end to end. */
+/*
+ * For a look-up by id: this collation keeps the planner from the index of due tasks, which would be read from end to
+ * end.
+ */
 template <typename Now> static constexpr auto due_by_id(const Now &now) {
 	return due_if(R"(s.status COLLATE "C" = 'scheduled')", now);
 }

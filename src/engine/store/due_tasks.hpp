@@ -22,9 +22,9 @@ struct Due {
 };
 std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &batch);
 std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch);
-/* Likewise, but of the 4,000 that became due last, and from each queue as many, if it has them. */
+/* The same for the 4,000 tasks that became due last, and for equally many of each queue, if it has them. */
 std::vector<Due> promote_in_turns(TimestampTz from, TimestampTz now, const Batch &batch);
-/* The next scheduled task of these types, but for some queues, becomes pending, whatever its time. For drain(). */
+/* The next scheduled task of these types, except in some queues, becomes pending, whatever its time. For drain(). */
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
 								std::span<const std::string> except);
 

@@ -41,8 +41,8 @@ FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate) {
 }
 
 /*
- * A payload that is large can be read from the task. The mark in the metadata counts only for types that handlers add
- * on failure.
+ * The report leaves out a large payload: it can be read from the task. The mark in the metadata counts only for types
+ * that handlers add on failure.
  */
 static constinit Statement failure_report_statement{R"(
 	SELECT

@@ -18,19 +18,22 @@ struct FailurePolicy {
 	double jitter = 0.2;
 	bool discard = false; /* this SQLSTATE is not to be tried again */
 	std::optional<std::string> dead_letter_queue;
-	std::optional<std::string> on_failure; /* when it has failed for good, a task of this type is added by ... */
-	std::string run_as;					   /* the handler's role */
-	Oid role = InvalidOid;				   /* likewise; invalid if it is no more */
+	std::optional<std::string> on_failure; /* type of the task to add when one has failed for good */
+	std::string run_as;					   /* the handler's role, which adds that task */
+	Oid role = InvalidOid;				   /* its OID; InvalidOid if it no longer exists */
 };
-/* The defaults for a type without handler, or with one that has no say in the queue. */
+/* Returns the defaults for a type without handler, or with one that has no say in the queue. */
 FailurePolicy failure_policy(const Claim &claim, std::string_view sqlstate);
 
-/* What is told to the task that is added when one has failed for good. jsonb, both. */
+/* What the task gets that is added when one has failed for good. Both are jsonb. */
 struct FailureReport {
 	Datum payload;
 	Datum metadata;
 };
-/* None if it was itself added for such a reason: one failure leads to one such task. Before the task leaves its row. */
+/*
+ * None if the task was itself added for a failure: one failure leads to one such task. Call before the task leaves its
+ * row.
+ */
 std::optional<FailureReport> failure_report(int64 id, const Failure &failure,
 											const std::optional<std::string> &dead_letter_queue);
 

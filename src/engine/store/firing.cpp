@@ -13,7 +13,7 @@ static constexpr auto due = sql("{healthy} AND s.next_run_at IS NOT NULL", healt
 static constexpr auto holding = sql("{healthy} AND s.held <> '{}'", healthy);
 static constexpr auto failing = sql("{active} AND s.last_error IS NOT NULL", phrase::schedule_is_active);
 
-/* The names of roles, each with its first row in an index that begins with them: one step from each to the next. */
+/* The names of roles, each with its first row in an index that begins with the role: one step from each to the next. */
 template <typename Columns, typename Condition>
 static constexpr auto roles_of(const Columns &columns, const Condition &condition) {
 	return sql(R"(

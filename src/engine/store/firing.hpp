@@ -10,7 +10,7 @@
 
 namespace jobqueue::store {
 
-/* A role of which a schedule is not failing, and when the first of these is due. */
+/* A role that has schedules which are not failing, and when the first of these is due. */
 struct DueRole {
 	std::string role;
 	TimestampTz next_run_at;
@@ -20,33 +20,36 @@ struct ScheduleName {
 	std::string name;
 	bool ready; /* its latest task is finished */
 };
-/* Each in the order of their names. "but": schedules that are passed over. */
+/* Roles in the order of their names. "but": schedules that are passed over. */
 std::vector<DueRole> roles_due(std::span<const std::string> but);
-/* Of those that hold something back, and of those that have failed. */
+/* Roles of schedules that hold firings back, and roles of schedules that have failed. */
 std::vector<std::string> roles_holding();
 std::vector<std::string> roles_failing();
 /*
- * What is due, "each" for each role at most, in order of time. Locked; those that others have locked are passed over.
+ * Locks schedules that are due, at most "each" for each role, in order of time. Passes over those that others have
+ * locked.
  */
 std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
 										 std::span<const std::string> but);
-/* Those that hold something back, or have failed: for each role "each" at most whose names come after the one given. */
+/*
+ * Schedules that hold firings back, or have failed: of each role, at most "each" whose names come after the one given.
+ */
 std::vector<ScheduleName> holding_schedules(std::span<const std::string> roles, std::span<const std::string> after,
 											int each);
 std::vector<ScheduleName> failing_schedules(std::span<const std::string> roles, std::span<const std::string> after,
 											int each);
-/* Likewise locked. */
+/* Locks these schedules, in the same way. */
 std::vector<Schedule> lock_schedules(std::span<const std::string> names);
-/* Of one that is locked: payload and command, for as long as the Session lives. */
+/* Fetches payload and command of a locked schedule; they live as long as the Session. */
 void fetch_contents(Schedule &schedule);
-/* What a firing leaves behind: next_run_at, last_run_at, last_task_id, held, and no error. */
+/* Stores what a firing leaves behind: next_run_at, last_run_at, last_task_id, held, and no error. */
 void put_firing(const Schedule &schedule);
-/* False if it says so already. */
+/* False if the schedule has this error already. */
 bool put_schedule_error(std::string_view name, std::string_view message);
-/* What a schedule's task knows of it: {"schedule", "scheduled_for"}. */
+/* What a task knows of its schedule: {"schedule", "scheduled_for"}. */
 Datum firing_metadata(std::string_view schedule, TimestampTz scheduled_for);
 
-/* When one fires, and from what that was computed. */
+/* When a schedule fires, and from what this was computed. */
 struct Timing {
 	std::string name;
 	std::string cron;
@@ -54,11 +57,11 @@ struct Timing {
 	TimestampTz anchor;
 	TimestampTz next_run_at;
 };
-/* Those after a name, in that order, that wait for a time after "now". */
+/* Schedules after a name, in the order of names, that wait for a time after "now". */
 std::vector<Timing> later_schedules(TimestampTz now, std::string_view after, int count);
-/* Its anchor, and another time instead; false if it has been changed meanwhile, or is locked by somebody. */
+/* Changes the anchor and the time; false if the schedule has been changed meanwhile, or is locked by somebody. */
 bool put_timing(const Timing &timing, const std::optional<TimestampTz> &next_run_at);
-/* The tasks that hold others back, at most "each" for each role. */
+/* The tasks that hold firings back, at most "each" for each role. */
 std::vector<int64> holding_tasks(std::span<const std::string> roles, int each);
 
 } // namespace jobqueue::store

@@ -63,9 +63,7 @@ static constexpr auto heads_of_sql = sql(R"(
 		LATERAL (SELECT {columns} FROM jobqueue.tasks_live t WHERE {in_group} LIMIT 1) h)",
 										 head_columns, in_group<Whose>("t"));
 
-/*
- * Reads again which task is the head, later than the group was found free. The numbers show if a task was passed over.
- */
+/* Reads again which task is the head, after the group was found free. The numbers show if a task was passed over. */
 template <typename Whose>
 static constexpr auto lock_in_groups_sql = sql(R"(
 	SELECT {columns}, t.group_key, h.n
@@ -136,7 +134,7 @@ std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHea
 	std::vector<Candidate> candidates;
 	candidates.reserve(rows.size());
 	size_t head = 0;
-	int64 in_order = 0; /* of this group, from its head on */
+	int64 in_order = 0; /* position in this group, from its head on */
 	for (uint64 i = 0; i < rows.size(); i++) {
 		const int64 number = rows.int64_at(i, 14);
 		std::string group = rows.text_at(i, 13);

@@ -29,7 +29,7 @@ std::vector<GroupHead> group_heads(const Lane &lane, std::string_view after, std
 std::vector<GroupHead> heads_of(const Lane &lane, std::span<const std::string> groups, std::span<const int64> lows,
 								bool held);
 /*
- * Locks up to "each" tasks of each of these groups, in their order from the head on. Tasks that cannot be had in this
+ * Locks up to "each" tasks of each of these groups, in their order from the head on. Tasks that cannot be taken in this
  * order, because the head is another one by now, or locked, are "passed". The filter is not applied to them.
  */
 std::vector<Candidate> lock_in_groups(const Lane &lane, std::span<const GroupHead> heads, const TypeFilter &filter,

@@ -45,7 +45,7 @@ static std::vector<Handler> handlers_from(const Rows &rows) {
 						 rows.bool_at(i, 11),
 						 rows.bool_at(i, 12),
 						 rows.bool_at(i, 13)});
-	/* Bytewise, whatever the order of the database: find_handler() relies on it. */
+	/* Sorted bytewise, whatever the order of the database: find_handler() relies on this. */
 	std::sort(found.begin(), found.end(), [](const Handler &a, const Handler &b) { return a.type < b.type; });
 	return found;
 }
@@ -74,7 +74,7 @@ std::optional<Handler> handler_for_update(std::string_view type) {
 	return found.empty() ? std::nullopt : std::optional(std::move(found[0]));
 }
 
-/* A parameter, or null if it is what stands for nothing. */
+/* A parameter, or null if it has the value that means none. */
 template <typename Value, typename Nothing> static constexpr auto unless(const Value &value, const Nothing &nothing) {
 	return sql("CASE WHEN NOT {value} = {nothing} THEN {value} END", value, nothing, value);
 }
@@ -101,7 +101,7 @@ static constexpr auto put_handler_sql = sql(R"(
 		backoff_owner = EXCLUDED.backoff_owner, incarnation = EXCLUDED.incarnation, updated_at = clock_timestamp())",
 											timeout, discard_sqlstates, dead_letter_queue, on_failure,
 											phrase::oid_of("$4"), phrase::owner_of("$2"), phrase::owner_of("$7"));
-/* A kind of back-off that is given replaces a function. */
+/* If a kind of back-off is given, it replaces a function. */
 static constexpr auto change_handler_sql = sql(R"(
 	UPDATE jobqueue.handlers h
 	SET handler = coalesce($2, h.handler), queue = coalesce($3, h.queue), run_as = coalesce($4, h.run_as),
@@ -123,7 +123,7 @@ static constexpr auto change_handler_sql = sql(R"(
 											   timeout, discard_sqlstates, dead_letter_queue, on_failure,
 											   phrase::oid_of("$4"), phrase::owner_of("$2"), phrase::owner_of("$7"));
 
-/* With the types of handler_params(), and of what follows them. */
+/* A statement with the types of handler_params(), and of what follows them. */
 template <typename Text> static constexpr Statement handler_statement_of(const Text &text) {
 	return Statement{text,		  TEXTOID,	 TEXTOID,	  TEXTOID,		NAMEOID, INT4OID, TEXTOID, TEXTOID, INTERVALOID,
 					 INTERVALOID, FLOAT4OID, INTERVALOID, TEXTARRAYOID, TEXTOID, INT4OID, BOOLOID, TEXTOID};

@@ -13,7 +13,7 @@ namespace jobqueue::store {
 /* A function that was registered. */
 struct Function {
 	std::string signature; /* schema-qualified; empty = none */
-	Oid owner;			   /* at that time */
+	Oid owner;			   /* when it was registered */
 	bool operator==(const Function &) const = default;
 };
 struct Handler {
@@ -31,10 +31,10 @@ struct Handler {
 	bool can_connect;
 	bool bound_by_access; /* it gets tasks of those queues only in which its role is a consumer or manager */
 };
-/* Those of this incarnation, ordered by type. */
+/* The handlers of this incarnation, ordered by type. */
 std::vector<Handler> handlers();
 std::vector<Handler> handlers_of(std::string_view role);
-/* Null if the type is not among them. */
+/* Null if none of these handlers is for the type. */
 const Handler *find_handler(const std::vector<Handler> &handlers, std::string_view type);
 std::optional<Handler> handler_for_update(std::string_view type);
 /* What people say about a handler. Intervals and arrays are Datums. */
@@ -53,7 +53,7 @@ struct HandlerSettings {
 	bool bound_by_access = false;
 };
 void put_handler(const HandlerSettings &handler);
-/* What is none stays. A timeout of 0, an empty list and an empty queue mean none. */
+/* A field without value stays as it is. A timeout of 0, an empty list and an empty queue mean none. */
 void change_handler(const HandlerSettings &change);
 bool delete_handler(std::string_view type);
 /*
@@ -62,11 +62,11 @@ bool delete_handler(std::string_view type);
  */
 std::optional<std::string> unserved_queue();
 
-/* Whoever's they are. */
+/* A type with a handler, of any role. */
 struct HandledType {
 	std::string type;
 	std::string queue;
-	bool bound_by_access; /* in the eyes of others it is handled in this queue only */
+	bool bound_by_access; /* for others, it is handled in this queue only */
 	bool is_served;
 };
 std::vector<HandledType> handled_types();

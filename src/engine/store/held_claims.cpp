@@ -9,8 +9,8 @@
 namespace jobqueue::store {
 
 static constexpr int default_max_attempts = 20;
-static constexpr int all_columns = 30, all_checks = 1; /* nobody has added one */
-/* Whoever claims and lets others complete shall not make it grow. */
+static constexpr int all_columns = 30, all_checks = 1; /* if nobody has added any */
+/* The map must not grow for ever in a backend that claims tasks and lets others complete them. */
 static constexpr size_t most_places = 100000;
 
 static std::unordered_map<int64, ItemPointerData> &places() {
@@ -28,7 +28,7 @@ struct Columns {
 
 } // namespace
 
-/* C region. Closes the table itself if its rows cannot be changed here. */
+/* The table of live tasks; null, and closed again, if its rows cannot be changed here. C region. */
 static Relation open_live() {
 	Relation table =
 		table_open(get_relname_relid("tasks_live", get_namespace_oid("jobqueue", false)), RowExclusiveLock);
@@ -60,7 +60,7 @@ bool may_begin_by_tid() {
 std::optional<std::vector<HeapTuple>> begin_by_tid(std::span<const Candidate> tasks, TimestampTz lease,
 												   std::string_view claimed_by) {
 	if (std::ranges::any_of(tasks, [](const Candidate &task) { return task.attempts == PG_INT32_MAX; }))
-		return std::nullopt; /* the statement says what is wrong */
+		return std::nullopt; /* the statement reports the error */
 	std::vector<HeapTuple> begun(tasks.size());
 	const bool done = guard([&] {
 		Relation table = open_live();

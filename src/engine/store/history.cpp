@@ -71,7 +71,7 @@ template <typename Which> static constexpr auto purge(const Which &which) {
 			   which);
 }
 static constexpr auto purge_sql = purge(purgeable_ids_sql);
-/* By id: the sum keeps the planner from the index of finished_at. */
+/* Looks up by id: the sum keeps the planner from the index of finished_at. */
 static constexpr auto purge_these_sql =
 	purge(sql("{failed_before} AND s.id = ANY ($2)", failed_before("s.finished_at + '0'::interval")));
 static constinit Statement purge_statement{purge_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};

@@ -11,10 +11,10 @@
 
 namespace jobqueue::store {
 
-/* Tasks finished by hand go to their leaf; returns how many. */
+/* Moves tasks that were finished by hand to their leaf; returns how many. */
 int64 archive_finished(int leaf, const Batch &batch);
 std::vector<int64> finished_ids(const Batch &batch);
-/* Failed tasks that finished before; returns how many. */
+/* Removes failed tasks that finished before that time; returns how many. */
 int64 purge_failed(TimestampTz before, const Batch &batch);
 std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch);
 
@@ -22,24 +22,24 @@ struct Ring {
 	int leaf;
 	TimestampTz since;
 };
-/* Until it turns for the first time, no row says so: leaf 1, since the installation. */
+/* Before the ring turns for the first time, it has no row: leaf 1, since the installation. */
 Ring history_ring();
 void set_history_ring(const Ring &ring);
-/* Throws 55P03 if somebody reads the leaf at the moment, so that nobody waits for this transaction. */
+/* Empties a leaf. Throws 55P03 if somebody reads it at the moment, so that nobody waits for this transaction. */
 void empty_history(int leaf);
 /* A history leaf with rows in it; 0 if there is none. */
 int occupied_history();
 
-/* As empty_history(), but waits for those who read the leaf, as long as lock_timeout allows. */
+/* Like empty_history(), but waits for those who read the leaf, as long as lock_timeout allows. */
 void empty_history_patiently(int leaf);
-/* Where a leaf cannot be emptied at once: removes rows after an id, in the order of the ids, except locked ones. */
+/* For a leaf that cannot be emptied at once: removes rows after an id, in the order of the ids, except locked ones. */
 struct Thinned {
 	int64 last;
 	int64 count;
 };
 Thinned thin_history(int leaf, int64 after, int count);
 bool history_is_empty(int leaf);
-/* Who has a lock on the leaf, for people. */
+/* Tells people who has a lock on the leaf. */
 std::string holders_of_history(int leaf);
 
 } // namespace jobqueue::store

@@ -33,17 +33,17 @@ static constexpr auto adopt_handlers_sql =
 static constexpr auto replicated_sql = sql("SELECT 1 {by_subscription} LIMIT 1", phrase::by_subscription);
 
 static constinit Statement standing_statement{standing_sql, OIDOID, INT8OID, INT4OID, TIMESTAMPTZOID};
-/* Recorded for whoever looks at a copy; nothing is paused because of it. */
+/* Recorded for people who look at a copy; nothing is paused because of it. */
 static constinit Statement settle_statement{
 	"UPDATE jobqueue.incarnation i SET system_identifier = $1, server_version = $2", INT8OID, INT4OID};
 static constinit Statement disown_statement{
 	"UPDATE jobqueue.incarnation i SET database = 0::oid WHERE NOT i.database = 0::oid"};
-/* The new one is as old as the oldest: the claims that were made there are this installation's from now on. */
+/* The new incarnation is as old as the oldest: claims that were made there are this installation's from now on. */
 static constinit Statement first_incarnation_statement{"SELECT min(i.created_at) FROM jobqueue.incarnation i"};
 static constinit Statement drop_incarnations_statement{"DELETE FROM jobqueue.incarnation"};
 static constinit Statement new_incarnation_statement{new_incarnation_sql, OIDOID, TIMESTAMPTZOID, INT8OID, INT4OID,
 													 TIMESTAMPTZOID};
-/* Past every id that is there: rows that were copied have not drawn theirs from this sequence. */
+/* Moves the sequence past every id in use: copied rows did not draw their ids from it. */
 static constinit Statement advance_ids_statement{R"(
 	SELECT setval('jobqueue.tasks_id_seq', m.id)
 	FROM (
@@ -122,7 +122,7 @@ bool adopt() {
 	return !own || handlers_adopted;
 }
 
-/* Older by as much as has been done since the clock was set, which must be younger. */
+/* Moves created_at back, because everything done since the clock was set must be younger than the installation. */
 static constinit Statement installation_statement{R"(
 	UPDATE jobqueue.incarnation i SET created_at = $1 - '10 minutes'::interval
 	WHERE i.created_at > $1

@@ -10,12 +10,12 @@
 
 namespace jobqueue::store {
 
-/* Is this database what the incarnation says, on the server that it says, and its tasks its own? */
+/* Does the incarnation name this database and this server, and are the tasks its own? */
 struct Standing {
 	bool own = false;
 	bool settled = false;		   /* the incarnation says which server this is */
 	const char *reason = nullptr;  /* why it is not our own */
-	const char *told_by = nullptr; /* likewise, if that is not in the table yet: disown() */
+	const char *told_by = nullptr; /* why, if the table does not say so yet: disown() */
 };
 Standing standing();
 bool is_own_incarnation();
@@ -23,11 +23,11 @@ bool is_own_incarnation();
 bool is_replicated();
 /* Writes down which server this is. */
 void settle();
-/* From now on it is nobody's, until adopt(), even if what told us so is gone. */
+/* From now on the database is nobody's, until adopt(), even if what told us so is gone. */
 void disown();
 /*
- * Makes the database, and handlers that came from elsewhere, this installation's. False if they were. New ids are above
- * those in use.
+ * Makes the database, and handlers that came from elsewhere, this installation's. False if they were already. New ids
+ * are above those in use.
  */
 bool adopt();
 
@@ -38,7 +38,7 @@ struct Extension {
 	std::string version;
 };
 
-/* An installation that is younger than "now", since the clock was set back, becomes older; true if it was. */
+/* If the installation is younger than "now", because the clock was set back, makes it older; true if it was. */
 bool correct_installation(TimestampTz now);
 
 } // namespace jobqueue::store

@@ -66,7 +66,7 @@ static constexpr auto lane_heads_sql = lane_heads_sql_of([](const auto &conditio
 static constexpr auto group_lane_heads_sql =
 	lane_heads_sql_of([](const auto &condition) { return first_group_lane(condition); });
 
-/* What comes after a priority, and whether it is wanted: so many rows, in one scan. */
+/* The rows after a priority, and whether each is wanted: at most $3 rows, in one scan. */
 static constexpr auto ahead_sql = sql(R"(
 	SELECT t.priority, {is_wanted}
 	FROM jobqueue.tasks_live t
@@ -93,7 +93,7 @@ static void append_lanes(std::vector<Lane> &lanes, const Rows &rows) {
 		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2), false});
 }
 
-/* One step: at most one lane from each gap. */
+/* One step: finds at most one lane in each gap between known lanes. */
 static std::vector<Lane> look_between(std::span<const Lane> known, const QueueEnds &ends) {
 	constexpr int32 below_all = PG_INT16_MIN - 1, above_all = PG_INT16_MAX + 1;
 	std::vector<std::string> queues, low_queues, high_queues;
@@ -164,10 +164,10 @@ static void discover_first(DiscoveredLanes &discovered, bool grouped) {
 	}
 }
 
-/* Of tasks without group. */
+/* Discovers lanes of tasks without group. */
 static void discover_plain_lanes(DiscoveredLanes &discovered, std::span<const Lane> known, const QueueEnds &ends) {
 	discovered.from_scratch = known.empty();
-	/* Where a few steps do not find the end, there are many new ones. */
+	/* If a few steps do not find the end, there are many new lanes. */
 	std::vector<Lane> all(known.begin(), known.end());
 	for (int step = 0; !discovered.from_scratch; step++) {
 		const std::vector<Lane> found = look_between(all, ends);
@@ -207,7 +207,7 @@ LanesAhead lanes_ahead(std::string_view queue, int32 after, bool grouped, const 
 			add(rows.int16_at(i, 1));
 	if (rows.size() == static_cast<uint64>(most_rows)) {
 		ahead.end = rows.int16_at(rows.size() - 1, 1);
-		add(static_cast<int16>(*ahead.end)); /* there may be more in it */
+		add(static_cast<int16>(*ahead.end)); /* there may be more in this lane */
 	}
 	return ahead;
 }

@@ -16,8 +16,8 @@ namespace jobqueue::store {
 struct Lane {
 	std::string queue;
 	int16 priority;
-	bool grouped = false; /* of the tasks that belong to groups, or of those that do not */
-	/* Queues bytewise, as in the index. */
+	bool grouped = false; /* for tasks that belong to groups, or for those that do not */
+	/* Compares queues bytewise, as in the index. */
 	friend auto operator<=>(const Lane &, const Lane &) = default;
 };
 
@@ -29,21 +29,21 @@ struct LaneHead {
 std::vector<LaneHead> lane_heads(bool grouped, std::string_view after, int queues);
 
 /*
- * Lanes that have pending tasks and are not among the known ones, which are sorted. However many priorities somebody
- * makes, a few of each queue are looked at, the most urgent ones: "ends" says up to which they are known.
+ * Lanes that have pending tasks and are not among the known ones, which are sorted. Of each queue, only a few lanes are
+ * looked at, the most urgent ones, however many priorities there are: "ends" says up to which they are known.
  */
 inline constexpr int lanes_at_once = 32;
 using QueueEnds = std::map<std::string, int32, std::less<>>;
 struct DiscoveredLanes {
 	std::vector<Lane> lanes = {};
 	QueueEnds ends = {};	   /* of queues that have more: all up to these priorities are known now */
-	bool from_scratch = false; /* and there are no others: what was known of the ends is void */
+	bool from_scratch = false; /* these are all lanes: what was known of the ends is void */
 };
 DiscoveredLanes discover_lanes(std::span<const Lane> known, const QueueEnds &ends);
-/* The next lanes of a queue that have something that is wanted. */
+/* The next lanes of a queue that have wanted tasks. */
 struct LanesAhead {
 	std::vector<int16> priorities = {};
-	std::optional<int32> end = {}; /* so far it has been looked; none = there are no more */
+	std::optional<int32> end = {}; /* what was looked at ends here; none = there are no more */
 };
 LanesAhead lanes_ahead(std::string_view queue, int32 after, bool grouped, const TypeFilter &filter);
 

@@ -9,7 +9,7 @@
 
 namespace jobqueue::store {
 
-/* The condition on the array makes it look up these ids, and then compare, rather than read the whole index. */
+/* The condition on the array makes the statement look up these ids, and then compare, not read the whole index. */
 static constexpr auto delete_completed = sql(R"(
 	DELETE FROM jobqueue.tasks_live t
 	USING unnest($1, $2, $3) AS u(id, attempt, result)
@@ -47,8 +47,8 @@ std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> a
 }
 
 /*
- * By their places, which cannot change while this transaction holds the locks unless it changes them itself: nothing is
- * looked up. With history, each row gets what comes with its id.
+ * Finds rows by their tids, without a look-up: while this transaction holds the locks, only it could change the tids.
+ * With history, each row gets the values that come with its id.
  */
 static constexpr auto delete_locked = sql("DELETE FROM jobqueue.tasks_live t WHERE t.ctid = ANY ($1)");
 static constexpr auto complete_locked_into_sql = phrase::for_each_leaf([](const auto &leaf) {
@@ -144,7 +144,7 @@ static constexpr auto give_up_sql =
 		{failures}, -1
 	FROM gone)",
 		phrase::kept_columns, phrase::changed_columns, phrase::kept_columns, failures("", "$2", "$3", "$4", "$5"));
-/* It gets attempts enough for whoever claims it from the other queue. */
+/* The task gets attempts enough for whoever claims it from the other queue. */
 static constexpr auto dead_letter_sql = sql(R"(
 	UPDATE jobqueue.tasks_live t
 	SET status = 'pending', queue = $7, origin_queue = t.queue, run_at = NULL,

@@ -12,13 +12,13 @@
 namespace jobqueue::store {
 
 /*
- * Completes claims that are still what "ids" and "attempts" say. "results" is jsonb[]. "slot" is the leaf of the
- * history; 0 deletes the tasks.
+ * Completes claims that are still what "ids" and "attempts" say. "results" is jsonb[]. "leaf" is that of the history; 0
+ * deletes the tasks.
  */
 std::vector<int64> complete(std::span<const int64> ids, std::span<const int32> attempts, std::optional<Datum> results,
 							bool in_server, int leaf);
 
-/* A task that ran under its lock alone, and was never processing in the eyes of others. */
+/* A task that ran under its row lock alone: others never saw it as processing. */
 struct Finished {
 	int64 id;
 	ItemPointerData tid;
@@ -26,7 +26,7 @@ struct Finished {
 	std::optional<Datum> result; /* jsonb */
 };
 /*
- * Locked pending tasks become completed, as if they had been claimed by "claimed_by". Returns how many: others were
+ * Completes locked pending tasks, as if they had been claimed by "claimed_by". Returns how many; the others were
  * changed by this transaction itself. "leaf" 0: delete instead of keeping.
  */
 uint64 complete_locked(std::span<const Finished> tasks, std::string_view claimed_by, int leaf);
@@ -37,11 +37,11 @@ struct Failure {
 	bool crash = false;								 /* it took its worker or the server down */
 	std::vector<std::string> keys = {}, values = {}; /* what else is known: detail, hint, context and so on */
 };
-/* A locked claim ends, and the task waits: at once, or until a time. Without failure, it costs no attempt. */
+/* Ends a locked claim; the task waits, until a time if one is given. Without failure, the claim costs no attempt. */
 void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure);
-/* A locked claim ends, and the task has failed. */
+/* Ends a locked claim; the task has failed. */
 void give_up(int64 id, const Failure &failure);
-/* A locked claim ends, and the task waits in another queue, which no worker serves. */
+/* Ends a locked claim; the task waits in another queue, which no worker serves. */
 void dead_letter(int64 id, std::string_view queue, const Failure &failure);
 
 } // namespace jobqueue::store

@@ -17,7 +17,7 @@ struct Pauses {
 	std::vector<std::string> dead_letter_queues; /* not paused for claim() */
 };
 Pauses pauses();
-/* Empty queue: all. True if something changed. */
+/* Without a queue: all queues. True if something changed. */
 bool pause(const std::optional<std::string> &queue);
 bool resume(const std::optional<std::string> &queue);
 

@@ -15,7 +15,7 @@
 
 namespace jobqueue::store::phrase {
 
-/* When this database was made what it is. A restore may bring rows before the one that says so: they are older. */
+/* When this installation was made. A restore may bring rows before the row that says so: these rows are older. */
 inline constexpr auto installed = sql("(SELECT max(i.created_at) FROM jobqueue.incarnation i)");
 inline constexpr auto finished = sql("ANY (ARRAY['completed', 'failed', 'cancelled'])");
 inline constexpr auto in_server = sql("(coalesce(t.lease_expires_at, '-infinity') = 'infinity')");
@@ -25,8 +25,8 @@ template <typename Text> constexpr auto status_is(const Text &status) {
 }
 
 /*
- * At most some 95 years, so that the sum of a time and an interval from a table cannot overflow. least() ignores
- * nulls.
+ * An interval as microseconds: at most some 95 years, so that the sum of a time and an interval from a table cannot
+ * overflow. least() ignores nulls.
  */
 template <typename Text> constexpr auto microseconds(const Text &interval) {
 	return sql(R"(CASE WHEN {interval} IS NOT NULL
@@ -64,7 +64,7 @@ template <typename Queue, typename Levels> constexpr auto has_access_to(const Qu
 }
 inline constexpr auto works_in_its_queue = has_access_to("h.queue", "'consumer', 'manager'");
 
-/* has_say_in(), of tasks that somebody else takes. */
+/* has_say_in(), for tasks that somebody else takes. */
 template <typename Text> constexpr auto has_say_for_others_in(const Text &queue) {
 	return sql("(NOT h.governed OR (h.queue = {queue} AND {works_there}) OR {serves_all})", queue, works_in_its_queue,
 			   serves_all);
@@ -124,7 +124,7 @@ inline constexpr auto max_attempts_outside = sql(R"(coalesce(t.max_attempts,
 inline constexpr auto started_scope =
 	sql("CASE WHEN t.unique_scope = 'waiting' THEN 'started' ELSE t.unique_scope END");
 
-/* The row of a larger one is read when it is needed: otherwise a batch would hold the payload of each task twice. */
+/* The row of a larger task is read when it is needed: otherwise a batch would hold the payload of each task twice. */
 inline constexpr auto is_small =
 	sql("(jobqueue._raw_size(t.payload) <= 32768 AND coalesce(jobqueue._raw_size(t.metadata), 0) <= 32768)");
 
@@ -148,7 +148,7 @@ template <typename Text> constexpr auto group_order(const Text &t) {
 
 /* Ending a claim */
 
-/* What stays when a row moves between leaves, and what the move changes. */
+/* The columns that stay when a row moves between leaves, and those that the move changes. */
 inline constexpr auto kept_columns =
 	sql("id, type, payload, created_at, processed_at, queue, priority, attempts, max_attempts, claimed_by, unique_key, "
 		"group_key, created_by, metadata, timeout, origin_queue, progress, progress_message, unique_scope");
@@ -156,11 +156,11 @@ inline constexpr auto changed_columns =
 	sql("status, updated_at, run_at, finished_at, lease_expires_at, last_error, last_sqlstate, result, crashes, "
 		"failures, slot");
 
-/* One of each, for the eight leaves of the history: make("1") to make("8"). */
+/* One text for each of the eight leaves of the history: make("1") to make("8"). */
 template <typename Make> constexpr auto for_each_leaf(Make make) {
 	return std::array{make("1"), make("2"), make("3"), make("4"), make("5"), make("6"), make("7"), make("8")};
 }
-/* Their statements. The texts are constants with static storage. */
+/* The statements of these texts, which are constants with static storage. */
 template <typename Texts, typename... Types>
 constexpr auto leaf_statements(Statement::Join join, const Texts &texts, Types... types) {
 	return [&]<size_t... leaf>(std::index_sequence<leaf...>) {

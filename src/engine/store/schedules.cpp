@@ -73,7 +73,7 @@ static constexpr auto default_queue_sql = sql(R"(
 	SELECT coalesce((SELECT h.queue FROM jobqueue.handlers h WHERE h.type = $1 AND {has_say}), 'default'))",
 											  phrase::has_say_in("ANY ($2)"));
 
-/* With the types of params_of(). */
+/* A statement with the types of params_of(). */
 static constexpr Statement schedule_statement_of(const char *text) {
 	return Statement{text,	  TEXTOID, TEXTOID, TEXTOID,	 JSONBOID,		 TEXTOID,
 					 TEXTOID, TEXTOID, INT2OID, INTERVALOID, TEXTOID,		 INT4OID,

@@ -1,5 +1,5 @@
 /*
- * schedules.hpp -- the statements about jobqueue.schedules, but for their firing.
+ * schedules.hpp -- the statements about jobqueue.schedules, except those that fire them.
  *
  * C++ region; needs a Session, throws PgError. Strings that are returned are copies; Datums live as long as the
  * Session.
@@ -14,7 +14,7 @@ struct Schedule {
 	std::string name;
 	std::string cron;
 	std::string type;
-	/* What it adds. It may be long: who reads schedules gets it by fetch_contents(). */
+	/* What the schedule adds. It may be long, so reading schedules leaves it out: fetch_contents() gets it. */
 	Datum payload = 0; /* jsonb */
 	std::optional<std::string> command;
 	bool has_command = false;
@@ -27,7 +27,7 @@ struct Schedule {
 	std::string on_overlap;
 	std::string created_by;
 	Oid role = InvalidOid;		  /* InvalidOid: there is no such role any more, or another one of that name */
-	Oid role_then = InvalidOid;	  /* when it was made; it may have another name by now */
+	Oid role_then = InvalidOid;	  /* the role when it was made, perhaps with another name by now */
 	bool bound_by_access = false; /* not asked: what its role may do by now is */
 	TimestampTz anchor = 0;
 	std::optional<TimestampTz> next_run_at;
@@ -39,23 +39,23 @@ struct Schedule {
 	bool failing = false;
 };
 
-/* Locked. */
+/* Locks the schedule. */
 std::optional<Schedule> schedule_for_update(std::string_view name);
-/* What fires, and how, is taken from "schedule"; its state, too. False if there is one of that name already. */
+/* Takes what fires, how, and its state from "schedule". False if there is one of that name already. */
 bool add_schedule(const Schedule &schedule);
-/* Likewise, of one that is locked. */
+/* The same for an existing schedule, which is locked. */
 void replace_schedule(const Schedule &schedule);
 bool delete_schedule(std::string_view name);
 void pause_schedule(std::string_view name);
 void resume_schedule(std::string_view name, const std::optional<TimestampTz> &next_run_at);
 /* Schedules that came from elsewhere become this installation's; returns how many. */
 uint64 adopt_schedules();
-/* Where tasks of a type go that name no queue. "own_queues" as in NewTask. */
+/* The queue of tasks of a type that name none. "own_queues" as in NewTask. */
 std::string default_queue(std::string_view type, std::span<const std::string> own_queues);
 
-/* limit_role() */
+/* How many schedules limit_role() allows the role. */
 std::optional<int32> max_schedules(std::string_view role);
-/* The role's, but for one; counts up to "most". */
+/* How many schedules the role has, except one; counts up to "most". */
 int64 count_schedules(std::string_view role, std::string_view but, int64 most);
 
 /* For stores: reads phrase::select_schedules. */

@@ -7,7 +7,6 @@
 
 namespace jobqueue::store {
 
-/* Looks like a function's signature, which adopt() asks for; nobody can register it, since there is none. */
 /*
  * Looks like a function's signature, which adopt() asks for; nobody can register it, since there is no such function.
  */
@@ -31,7 +30,7 @@ std::optional<std::string> sql_type_of(const std::string &role, Oid role_oid) {
 	return rows.empty() ? std::nullopt : std::optional(rows.text_at(0, 1));
 }
 
-/* Not worth another attempt: errors of syntax, missing objects, rights, and what is not supported, or not there. */
+/* Errors not worth another attempt: of syntax, missing objects, rights, and what is not supported, or not there. */
 static constexpr auto put_sql_handler_sql = sql(R"(
 	INSERT INTO jobqueue.handlers (type, handler, run_as, run_as_oid, max_attempts, first_delay, discard_sqlstates,
 		incarnation)

@@ -23,7 +23,7 @@ void add_dependencies(std::span<const int64> children, std::span<const int64> pa
 	add_dependencies_statement.run(dependencies.add(children).add(parents));
 }
 
-/* Each column is an array: however the settings of the tasks differ, it is one statement. */
+/* Each column is an array, so that one statement is enough, however the settings of the tasks differ. */
 static constexpr auto insert_graph_sql = sql(R"(
 	INSERT INTO jobqueue.tasks_live (type, payload, queue, priority, run_at, status, max_attempts, metadata, created_by,
 		timeout, group_key)

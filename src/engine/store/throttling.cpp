@@ -60,8 +60,8 @@ std::vector<TypeSettings> type_settings() {
 }
 
 /*
- * What a column becomes that is given as a parameter. Null: it stays, if "stays" holds, and otherwise becomes null.
- * The value "nothing", which is 0: it becomes null.
+ * The new value of a column that is given as a parameter. Null: the column stays, if "stays" holds, and otherwise
+ * becomes null. The value "nothing", which is 0: the column becomes null.
  */
 template <typename Column, typename Stays, typename Parameter, typename Nothing>
 static constexpr auto changed(const Column &column, const Stays &stays, const Parameter &parameter,

@@ -24,7 +24,7 @@ struct QueueSettings {
 	RateSettings group_rate;
 	TimestampTz changed_at = 0;
 };
-/* Those that are not all defaults, ordered bytewise. */
+/* The settings of queues that are not all defaults, ordered bytewise. */
 std::vector<QueueSettings> queue_settings();
 struct TypeSettings {
 	std::string type;
@@ -35,10 +35,10 @@ struct TypeSettings {
 	int32 group_limit = 0;
 	TimestampTz changed_at = 0;
 };
-/* Likewise, of types with a handler. */
+/* The same for types with a handler. */
 std::vector<TypeSettings> type_settings();
 
-/* What alter_queue() is given: none = it stays; 0 = none. Intervals are Datums. */
+/* What alter_queue() is given: a field without value stays; 0 = none. Intervals are Datums. */
 struct QueueChange {
 	std::string queue;
 	std::optional<int32> max_running, weight, rate_limit, rate_burst, group_limit, group_rate_limit, group_rate_burst;
@@ -47,7 +47,7 @@ struct QueueChange {
 };
 void change_queue(const QueueChange &change);
 
-/* Likewise what register_handler() and alter_handler() are given; "replaces": what is none means none. */
+/* What register_handler() and alter_handler() are given. "replaces": a field without value means none. */
 struct TypeChange {
 	std::string type;
 	std::optional<int32> max_running, rate_limit, rate_burst, group_limit;
@@ -63,7 +63,7 @@ struct CountedTask {
 	int64 id;
 	std::string queue, type, group;
 	bool in_server;
-	Oid role; /* of its handler, if that runs it */
+	Oid role; /* of the handler, if it runs the task */
 };
 /* Claimed tasks of one of these queues or types, or, if "groups", that have a group. */
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,

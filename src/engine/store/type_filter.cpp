@@ -19,7 +19,7 @@ FilterInForce::~FilterInForce() {
 
 bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter) {
 	if (filter.others && is_sql_type(type))
-		return false; /* not even if it has no handler: it is nobody else's */
+		return false; /* even without a handler, the type is nobody else's */
 	if (dead_letter && (!filter.dead_letters || filter.others))
 		return filter.dead_letters;
 	return std::binary_search(filter.types.begin(), filter.types.end(), type, std::less<>()) != filter.others;

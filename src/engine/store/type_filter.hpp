@@ -29,11 +29,12 @@ struct TypeFilter {
 	std::string rows_for; /* if not empty, candidates come with their rows as a claim by this worker would leave them */
 };
 
-/* Does it let such a task through? */
+/* Does the filter let such a task through? */
 bool wants(const TypeFilter &filter, std::string_view type, bool dead_letter);
 
 /*
- * While it lives, jobqueue._is_wanted() asks this filter: SQL would compare each task with each type, or look each up.
+ * While this object lives, jobqueue._is_wanted() asks this filter: SQL would compare each task with each type, or look
+ * each up.
  */
 struct FilterInForce {
 	explicit FilterInForce(const TypeFilter &filter) noexcept;
@@ -42,7 +43,7 @@ struct FilterInForce {
 	FilterInForce &operator=(const FilterInForce &) = delete;
 };
 
-/* For the SQL function that asks about each task a claim meets: does its filter let it through? */
+/* For the SQL function, called for each task that a claim meets: does the filter in force let the task through? */
 bool is_wanted(std::string_view type, bool dead_letter);
 
 } // namespace jobqueue::store

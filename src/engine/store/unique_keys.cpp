@@ -1,8 +1,8 @@
 /*
  * unique_keys.cpp -- see unique_keys.hpp. C++ region.
  *
- * An index decides who gets a key, never a look before: tasks_live_unique_key, or the primary key of unique_keys. What
- * is only refused locks nothing: a task that runs could not be finished before the transaction of whoever asked for
+ * An index decides who gets a key, not an earlier look: tasks_live_unique_key, or the primary key of unique_keys. A
+ * refused request locks nothing: otherwise a running task could not be finished before the transaction that asked for
  * its key has ended.
  */
 #include "engine/store/unique_keys.hpp"
@@ -20,7 +20,7 @@ static constexpr auto insert_unique_sql = sql(R"(
 	RETURNING id, queue, status)",
 											  phrase::insert_columns, insert_values, phrase::holds_key(""));
 
-/* The task gets the number that was written beside the key. */
+/* The task gets the id that was written beside the key. */
 static constexpr auto add_taken = sql(R"(
 	INSERT INTO jobqueue.tasks_live ({columns}, group_key, unique_key, unique_scope, id)
 	SELECT {values}, $11, $13, 'period', k.task_id FROM taken k
@@ -116,7 +116,7 @@ std::optional<Replaceable> lock_replaceable(int64 id, bool wait) {
 					   rows.bool_at(0, 5),	rows.is_null(0, 6) ? std::nullopt : std::optional(rows.text_at(0, 6))};
 }
 
-/* A task that has been tried already gets so many attempts more. */
+/* A task that has been tried already gets $5 attempts more. */
 static constexpr auto replace_sql = sql(R"(
 	UPDATE jobqueue.tasks_live t
 	SET payload = $2, priority = $3, run_at = $4,
@@ -140,7 +140,7 @@ Added replace(int64 id, const NewTask &task, Datum payload) {
 	return {rows.int64_at(0, 1), rows.text_at(0, 2), status == "scheduled", status == "blocked"};
 }
 
-/* No index has the tasks: those that are named are looked for among the oldest keys, where they were found. */
+/* There is no index by task: the named tasks are looked for among the oldest keys, where they were found. */
 template <typename Which> static constexpr auto expired_keys_where(const Which &which) {
 	return sql(R"(
 		FROM jobqueue.unique_keys e

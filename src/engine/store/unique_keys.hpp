@@ -20,7 +20,7 @@ struct UniqueKey {
 /* None if the key is taken. Waits for transactions that are about to take it or to give it up. */
 std::optional<Added> insert_unique(const NewTask &task, Datum payload, const UniqueKey &key);
 
-/* The task that has a key, whatever its state. Of a period, it may be gone. */
+/* The task that has a key, whatever its state. If the key is held for a period, the task may be gone. */
 struct Holder {
 	int64 id;
 	bool exists;
@@ -38,12 +38,12 @@ struct Replaceable {
 	bool pending;
 	std::optional<std::string> group;
 };
-/* Locks a task that has a key and waits, but for dead letters; "wait": also if somebody has locked it. */
+/* Locks a task that has a key and waits, except dead letters; "wait": also if somebody has locked it. */
 std::optional<Replaceable> lock_replaceable(int64 id, bool wait);
-/* Of a task that is locked: what is given of payload, times, priority, attempts, timeout and metadata. */
+/* Replaces what is given of payload, times, priority, attempts, timeout and metadata of a locked task. */
 Added replace(int64 id, const NewTask &task, Datum payload);
 
-/* Keys whose period is over, by the tasks that took them; returns how many. */
+/* Removes keys whose period is over, by the tasks that took them; returns how many. */
 int64 remove_expired_keys(const Batch &batch);
 std::vector<int64> expired_keys(const Batch &batch);
 

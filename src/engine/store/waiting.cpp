@@ -1,5 +1,5 @@
 /*
- * waiting.cpp -- see waiting.hpp. C++ region, but for the scan.
+ * waiting.cpp -- see waiting.hpp. C++ region, except the scan.
  */
 #include "engine/store/waiting.hpp"
 

@@ -18,7 +18,7 @@ struct Look {
 	TransactionId inserted_by;
 };
 std::optional<Look> look(int64 id);
-/* Where these tasks are, whatever their status; fewer if there are no such tasks. */
+/* The queues of these tasks, whatever their status; fewer if there are no such tasks. */
 std::vector<std::string> queues_of_tasks(std::span<const int64> ids);
 
 } // namespace jobqueue::store
