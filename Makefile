@@ -76,7 +76,7 @@ $(error "$(PG_CONFIG) --pgxs" names no file: install postgresql-server-dev-NN, o
 endif
 include $(PGXS)
 
-# PGXS's own CXXFLAGS are those the server was built with: for one compiler, and for C++ of another age.
+# PGXS's own CXXFLAGS are those that the server was built with: for one compiler, and for older C++.
 # The server's headers rely on -fno-strict-aliasing and -fwrapv. Before version 16 they leave PGDLLEXPORT empty.
 WERROR ?= -Werror
 JOBQUEUE_CXXFLAGS := -std=c++20 -O2 -g -fPIC -Wall -Wextra -Wshadow $(WERROR) -fno-strict-aliasing -fwrapv \
@@ -121,8 +121,8 @@ $(INSTALL_SQL): $(SQL_PARTS) $(top)/Makefile
 	@{ printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
 	   awk 'FNR == 1 { n = split(FILENAME, part, "/"); print "\n-- " part[n] } { print }' $(filter %.sql,$^); } > $@
 
-# A second compiler's opinion, clang's; and what it made of the sources, where errors and exceptions are looked for in
-# the wrong region.
+# Compiles the sources with clang, as a second compiler; its output is then searched for errors and exceptions in the
+# wrong region.
 IR_FLAGS := -O0 -gline-tables-only -S -emit-llvm
 IR := $(SOURCES:%.cpp=regions/%.ll)
 .PHONY: check-clang check-regions
@@ -142,7 +142,7 @@ tidy-sources: $(addprefix tidy/,$(TIDY))
 $(addprefix tidy/,$(TIDY)): tidy/%: %
 	@clang-tidy --quiet $< -- $(JOBQUEUE_CXXFLAGS) $(PG_CXXFLAGS) $(INCLUDES)
 
-# Two types of one name: the linker of whole programs sees them. -O0, since nothing is to be run; g++ only.
+# Finds two types with one name: link-time optimisation sees them. -O0, since nothing is to be run; g++ only.
 .PHONY: check-odr
 check-odr: $(SOURCES:%.cpp=odr/%.o)
 	$(CXX) -shared -flto -O0 -Wodr -Werror -o odr/$(MODULE_big).so $^

@@ -154,7 +154,7 @@ FROM (SELECT max(id) AS last FROM jobqueue.tasks WHERE type = 'print_label') t, 
 
 \set ECHO none
 \echo 'The log of the label printer:'
--- it writes the last line after the task is completed
+-- the worker writes the last line after the task is completed
 \! for i in $(seq 1000); do [ "$(grep -c '^reported' "$LABEL_PRINTER_LOG")" -lt 3 ] || break; sleep 0.01; done
 \! sed 's/^/    /' "$LABEL_PRINTER_LOG"
 \echo

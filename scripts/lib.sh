@@ -26,7 +26,7 @@ die() {
 PG_ROOT=${PG_ROOT:-/usr/lib/postgresql}
 PG_SETTINGS=${PG_SETTINGS:-/etc/postgresql-common}
 
-# of the program pg_config at this path
+# The major version, from the program pg_config at this path.
 major_of() {
 	"$1" --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p'
 }
@@ -69,8 +69,8 @@ find_clangxx() {
 	[[ -n $CLANGXX ]]
 }
 
-# find_python [MODULE]: sets PYTHON to one that has it. Debian's modules belong to Debian's python3, which need not be
-# the first in PATH.
+# find_python [MODULE]: sets PYTHON to an interpreter that has the module. Debian's modules belong to Debian's python3,
+# which need not be the first in PATH.
 find_python() {
 	for PYTHON in /usr/bin/python3 python3; do
 		! "$PYTHON" -c "import ${1:-psycopg2}" 2>/dev/null || return 0
@@ -112,7 +112,7 @@ package_of() {
 	esac
 }
 
-# What each purpose needs. A purpose that is not listed is itself a tool.
+# The tools that each purpose needs. A purpose that is not listed is itself a tool.
 tools_for() {
 	local purpose
 	for purpose in "$@"; do
@@ -179,7 +179,7 @@ INSTALL_PACKAGES='
 	install "$@"
 '
 
-# ensure_packages PURPOSE...: installs what these purposes need and is not here; or says what to install, and exits.
+# ensure_packages PURPOSE...: installs the packages that these purposes need; or says which to install, and exits.
 ensure_packages() {
 	local missing packages=() tool sudo=() log command
 	find_server
@@ -283,8 +283,8 @@ hand_over() {
 	[[ -z $SERVER_USER ]] || chown -R "$SERVER_USER:" "$1"
 }
 
-# run LOG CMD...: CMD is no shell function; its output goes to the file LOG, or where ours goes if that is -. It has a
-# process group of its own and a time limit, so that neither Ctrl-C nor a hanging test leaves anything behind.
+# run LOG CMD...: runs CMD, which is no shell function. Its output goes to the file LOG, or to ours if LOG is -. CMD has
+# a process group of its own and a time limit, so that neither Ctrl-C nor a hanging test leaves anything behind.
 run() {
 	local log=$1 status=0 output
 	shift
@@ -326,7 +326,7 @@ copy_sources() {
 # directory is written, and runs side by side do not meet. The server finds its directories relative to where its own
 # program really is: so programs are copied, everything else is linked, all at their usual places below SCRATCH/root.
 # SERVER_UNDER is a command that servers are to run under, SERVER_OPTIONS are options of theirs. Sets PRIVATE_BINDIR.
-# What happened is in SCRATCH/build.log.
+# The output is in SCRATCH/build.log.
 private_install() {
 	local root=$SCRATCH/root dir
 	PRIVATE_BINDIR=$root$BINDIR

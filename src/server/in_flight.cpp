@@ -16,12 +16,12 @@ namespace jobqueue::in_flight {
 static int worker = -1;
 static WorkerSlot *slot = nullptr;
 
-static int64 task_id = 0; /* 0: none that could be accused */
+static int64 task_id = 0; /* 0: no task that could be to blame */
 static int32 task_attempt = 0;
 static bool is_fused = false;
 static bool are_several = false;
 static bool left_behind = false;
-static uint64 task_type = 0; /* of several, if it is one; of the task, if it is fused */
+static uint64 task_type = 0; /* of the several tasks in one call; of the task, if it is fused; else 0 */
 static bool has_survived = false;
 static bool leaves = false;
 static bool leaves_by_error = false;
@@ -119,7 +119,7 @@ void leaving_by_own_error() noexcept {
 static WorkerEnd how_it_ends() noexcept {
 	if (leaves || (interrupts::told_to_end() && !interrupts::handler_runs()))
 		return WorkerEnd::in_order;
-	if (interrupts::overdue()) /* though the handler may have ended by itself, too late */
+	if (interrupts::overdue()) /* even if the handler has ended by itself, too late */
 		return WorkerEnd::in_task;
 	return !leaves_by_error && interrupts::handler_runs() ? WorkerEnd::in_task : WorkerEnd::own_error;
 }
@@ -129,7 +129,7 @@ bool at_exit() noexcept {
 	const WorkerEnd end = how_it_ends();
 	const bool by_own_error = end == WorkerEnd::own_error;
 	/*
-	 * A task of a fused batch that did not respond has not had the time it may have: it gets that when it runs alone.
+	 * A task of a fused batch that did not respond has not had its full time: it gets that when it runs alone.
 	 */
 	const bool out_of_fused_batch = is_fused && interrupts::overdue();
 	const bool at_fault = !interrupts::told_to_end() && !by_own_error;

@@ -26,18 +26,18 @@ static TimeoutId attempt_timeout;
 static TimeoutId transaction_timeout;
 static TimeoutId fused_tick;
 static constinit int64 transaction_limit = 0;
-static constinit SteadyTime attempt_until = 0, transaction_until = 0; /* of the two clocks that run */
-static constinit bool has_time = false;								  /* there is a HandlerTime */
+static constinit SteadyTime attempt_until = 0, transaction_until = 0; /* when they expire */
+static constinit bool has_time = false;								  /* a HandlerTime exists */
 
 /* Of the handler that runs in a fused batch. */
 static volatile SteadyTime fused_task_began = 0;
 static volatile sig_atomic_t fused_holds_locks = false;
-static volatile sig_atomic_t fused_waited = false; /* at the latest tick, for a lock */
+static volatile sig_atomic_t fused_waited = false; /* at the latest tick it waited for a lock */
 static volatile sig_atomic_t fused_interrupted = false;
 static volatile sig_atomic_t fused_overdue = false; /* the scheduler watches it */
 
 static constexpr int tick_ms = 4;
-/* A task of a fused batch may take so many times what the whole batch should. */
+/* A task of a fused batch may take this many times as long as the whole batch should. */
 static constexpr int64 patience = 20;
 
 void set_transaction_limit(int64 limit_us) noexcept {
@@ -70,7 +70,7 @@ static void on_terminate(int signal) {
 	die(signal);
 }
 
-/* The scheduler's last word to a handler that did not respond to an interrupt; believed only if it names its task. */
+/* The scheduler ends a handler that did not respond to an interrupt; obeyed only if "end" names the task that runs. */
 static void on_overdue(int signal) {
 	if (!in_handler || pg_atomic_read_u64(&own_worker()->end) != pg_atomic_read_u64(&own_worker()->task))
 		return;
@@ -78,13 +78,13 @@ static void on_overdue(int signal) {
 	die(signal);
 }
 
-/* As statement_timeout does it; a handler that has started processes is in one process group with them. */
+/* Does what statement_timeout does: processes that the handler has started are in the same process group. */
 static void interrupt_handler() {
 	pg_atomic_write_u64(&own_worker()->deadline, static_cast<uint64>(steady_now()));
 	kill(MyProcPid, SIGINT);
 	kill(-MyProcPid, SIGINT);
 	if (DatabaseSlot *home = find_database(MyDatabaseId))
-		wake_scheduler(home); /* which sees to it that this helps */
+		wake_scheduler(home); /* it ends the process if this does not help */
 }
 
 static void on_timeout() {
@@ -118,7 +118,7 @@ static void on_fused_tick() {
 	fused_waited = waits;
 }
 
-/* Our own statements wait for a table as long as it takes, but for a row no longer than they were told. */
+/* Our own statements wait for a table as long as it takes, but for a row no longer than lock_timeout says. */
 void on_interrupt(int signal) {
 	if (in_handler) {
 		StatementCancelHandler(signal);
@@ -141,7 +141,7 @@ static int milliseconds(int64 us) {
 	return static_cast<int>(std::clamp<int64>((us + 999) / 1000, 1, INT_MAX));
 }
 
-/* What a procedure does next is another transaction. */
+/* A procedure goes on in another transaction, which has the whole limit. */
 static void begin_transaction_time() {
 	if (transaction_limit == 0 || !has_time)
 		return;
@@ -153,8 +153,8 @@ static void begin_transaction_time() {
 }
 
 /*
- * The time is that of handlers, and of what they defer to the commit; the commit itself, which may wait for a standby,
- * is ours. A procedure goes on after it.
+ * The timeouts are for handlers, and for what they defer to the commit, not for the commit itself, which may wait for a
+ * standby. A procedure goes on after it.
  */
 static void at_transaction_event(XactEvent event, void *) {
 	static bool resumes = false;
@@ -210,7 +210,7 @@ void HandlerTime::end() noexcept {
 	QueryCancelPending = false;
 }
 
-/* What was left of it; 0 if it was not enabled. It may just have fired. */
+/* Disables a timeout, which may just have fired. Returns the time that was left; 0 if it was not enabled. */
 static int64 stop(TimeoutId timeout, bool over, SteadyTime until) noexcept {
 	const bool active = get_timeout_active(timeout);
 	disable_timeout(timeout, false);
@@ -224,7 +224,7 @@ void HandlerTime::pause() noexcept {
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	pg_atomic_write_u32(&own_worker()->in_handler, 0);
 	pg_atomic_write_u64(&own_worker()->deadline, PG_INT64_MAX);
-	QueryCancelPending = false; /* it comes too late */
+	QueryCancelPending = false; /* an interrupt that comes now is too late */
 }
 
 void HandlerTime::resume() noexcept {

@@ -1,6 +1,6 @@
 /*
- * interrupts.hpp -- the clocks of a worker and the signals it heeds: an interrupt is for the handler that runs, and for
- * no other, and never for our own work around it.
+ * interrupts.hpp -- the timeouts of a worker and the signals that it obeys. An interrupt is for the handler that runs,
+ * never for another handler or for our own work around it.
  *
  * Constructors and destructors are safe in C++ regions; the functions called by signals are C, and async-signal-safe.
  */
@@ -12,36 +12,36 @@ namespace jobqueue::interrupts {
 
 /* For SIGINT. */
 void on_interrupt(int signal);
-/* C region; when the process starts, and once it is connected. */
+/* C region. install() is called when the process starts, register_timeouts() once it is connected. */
 void install();
 void register_timeouts();
 
-/* The process ends: from now on no clock writes into its slot, which may soon be another's. */
+/* The process ends: from now on no timeout writes into its slot, which may soon be another worker's. */
 void leave() noexcept;
 
 /*
- * A limit of the role, beside those of tasks and types: transaction_timeout, which counts from each transaction's
- * start.
+ * The role's transaction_timeout, which applies besides the limits of tasks and types. It counts from each
+ * transaction's start.
  */
 void set_transaction_limit(int64 limit_us) noexcept;
 int64 transaction_limit_us() noexcept;
 
-/* The latest attempt's time was up; or that of its transaction. */
+/* Was the time of the latest attempt up, or that of its transaction? The second function: only the transaction's. */
 bool timed_out() noexcept;
 bool transaction_timed_out() noexcept;
 /*
- * While none of a handler's code runs: a wait of ours for a row, with a lock_timeout, took too long. Forgotten when it
- * is asked.
+ * Has our own code, while no handler's code ran, waited for a row longer than lock_timeout? The call also forgets the
+ * answer.
  */
 bool row_was_locked() noexcept;
 /* Why the process ends, if it does. */
-bool told_to_end() noexcept; /* by somebody */
-bool overdue() noexcept;	 /* by the scheduler, because the task is */
+bool told_to_end() noexcept; /* by SIGTERM */
+bool overdue() noexcept;	 /* by the scheduler, because the task is overdue */
 bool handler_runs() noexcept;
 
 /*
- * Server code runs a handler, with its clocks: the attempt's timeout, and the role's statement_timeout, which a
- * background worker does not have by itself. "timeout_us" 0: none.
+ * Server code runs a handler, under its timeouts: the attempt's, the transaction's, and the role's statement_timeout,
+ * which a background worker does not have by itself. "timeout_us" 0: the attempt has none.
  */
 class HandlerTime {
 public:
@@ -49,11 +49,11 @@ public:
 	~HandlerTime();
 	HandlerTime(const HandlerTime &) = delete;
 	HandlerTime &operator=(const HandlerTime &) = delete;
-	/* Before it is destroyed: nothing interrupts what follows. */
+	/* May be called before the destructor: nothing interrupts what follows. */
 	void end() noexcept;
 	/*
-	 * The handler has returned, and we do our part; then comes what it has deferred to the commit, in the time it has
-	 * left.
+	 * pause(): the handler has returned, and our own code runs. resume(): what the handler has deferred to the commit
+	 * runs, in the time that is left.
 	 */
 	void pause() noexcept;
 	void resume() noexcept;
@@ -64,8 +64,8 @@ private:
 };
 
 /*
- * A fused batch runs. Each task is interrupted where it takes far longer than tasks of such a batch may, and each but
- * the first where it waits for a lock longer than a few milliseconds: the locks of those before are held meanwhile.
+ * A fused batch runs. A task is interrupted if it takes far longer than tasks of such a batch may, and, unless it is
+ * the first, if it waits for a lock longer than a few milliseconds: the locks of earlier tasks are held meanwhile.
  */
 class FusedTime {
 public:
@@ -76,7 +76,7 @@ public:
 
 	/* A handler begins, or the commit with what was deferred to it. */
 	void begin(bool holds_locks) noexcept;
-	/* It is over. False if it was interrupted, whatever it made of that. */
+	/* The handler, or the commit, has ended. False if it was interrupted, however it reacted. */
 	bool end() noexcept;
 
 	/* A task that may take this long is not fused. */

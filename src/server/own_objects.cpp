@@ -23,7 +23,7 @@ namespace jobqueue {
 
 namespace {
 
-/* Those of 10_tasks.sql and the like that no constraint owns. A test drops each index that there is. */
+/* The indexes of 10_tasks.sql and the like that belong to no constraint. A test drops each index that there is. */
 constexpr const char *own_indexes[] = {"tasks_live_next",	  "tasks_live_group",	  "tasks_live_due",
 									   "tasks_live_lease",	  "tasks_live_finished",  "tasks_live_unique_key",
 									   "unique_keys_expired", "schedules_next",		  "schedules_held",
@@ -49,7 +49,7 @@ bool may_do_as_owner(Oid relation) {
 	return has_privs_of_role(GetUserId(), owner);
 }
 
-/* One of ours that the caller owns; else InvalidOid. */
+/* The relation of this name, if it is one of ours and the caller owns it; else InvalidOid. */
 Oid own_relation(const RangeVar *name) {
 	if (name == nullptr)
 		return InvalidOid;
@@ -83,7 +83,7 @@ bool is_own_trigger(Oid relation, const char *name) {
 	return own;
 }
 
-/* Those that the server names itself end in what they are. */
+/* Names that the server gives to CHECK constraints contain "_check"; ours do not, so that is a user's constraint. */
 bool is_own_constraint(const char *name) {
 	static constexpr const char *prefixes[] = {"tasks_",	  "handlers_",	  "queues_",	  "access_",
 											   "limits_",	  "incarnation_", "schedules_",	  "dependencies_",
@@ -165,7 +165,7 @@ void check_subcommand(Oid relation, const AlterTableCmd *command) {
 		refuse("drop a constraint of jobqueue from", relation, rests, drop_extension);
 	case AT_DropColumn:
 		if (is_table_of_tasks(relation) && get_attnum(relation, command->name) > task_columns)
-			return; /* somebody has added it where nobody refused */
+			return; /* a column that was added while nobody refused it */
 		refuse("drop a column of", relation, rests, drop_extension);
 	case AT_AddColumn:
 		refuse("add a column to", relation, moves, own_table);
@@ -182,7 +182,7 @@ void check_subcommand(Oid relation, const AlterTableCmd *command) {
 	}
 }
 
-/* A row that is moved to another table is deleted here: the reference would hold it, or go with it. */
+/* A row that is moved to another table is deleted here: a foreign key would prevent that, or delete the other row. */
 void check_reference(const Constraint *constraint) {
 	if (constraint->contype != CONSTR_FOREIGN)
 		return;

@@ -8,9 +8,9 @@
 
 namespace jobqueue {
 
-/* Raises if the command would. Who does not own the table is told so by the server. C region. */
+/* Raises an error if the command would break a table. If the caller does not own it, the server refuses. C region. */
 void refuse_to_break(Node *command);
-/* After it: ENABLE TRIGGER ALL, as a restore of the data alone does it, leaves ours firing always. C region. */
+/* After ENABLE TRIGGER ALL, which a restore of data alone runs: makes our triggers fire always again. C region. */
 void keep_triggers(Node *command);
 
 } // namespace jobqueue

@@ -59,7 +59,7 @@ void on_lock_timeout(int signal) {
 
 static constinit int recorded_worker = -1;
 
-/* The postmaster says that somebody has crashed, or that it stops immediately. */
+/* The postmaster says that a process has crashed, or that the server stops immediately. */
 static void on_quit(int signal) {
 	record_innocence(recorded_worker);
 	SignalHandlerForCrashExit(signal);
@@ -173,7 +173,7 @@ static void role_changed(Datum, int, uint32) {
 	role_changes++;
 }
 
-/* What is granted by hand: the rights to our schema, and to what makes a role a worker of all queues. */
+/* Of the objects on which rights are granted by hand: our schema, and what makes a role a worker of all queues. */
 static constinit uint32 rights_hashes[3] = {};
 
 static void rights_changed(Datum, int, uint32 hash) {

@@ -23,21 +23,21 @@ void install_utility_hook();
 BackgroundWorkerHandle *start_scheduler(DatabaseSlot *slot);
 BackgroundWorkerHandle *start_worker(WorkerSlot *slot);
 
-/* For SIGINT: nobody cancels our own work, but a lock timeout speaks through it. */
+/* For SIGINT: nobody can cancel our own work, but lock_timeout sends this signal. */
 void on_lock_timeout(int signal);
 
-/* Signal handlers; "on_interrupt" is for SIGINT, "worker" the index of its slot. C region; first thing in a process. */
+/* Installs signal handlers, "on_interrupt" for SIGINT. "worker": index of its slot. C region; first in a process. */
 void prepare_process(pqsigfunc on_interrupt, int worker = -1);
 
-/* Sleeps until woken or for so long, and then reloads settings. C region. */
+/* Sleeps until woken, or for this time; then returns reload_settings(). C region. */
 bool wait_for_news(int64 milliseconds);
-/* When asked to; true if it did. C region; outside of transactions. */
+/* Reloads the settings if the server has asked for it: true. C region; outside of transactions. */
 bool reload_settings();
 
-/* The extension as this database has it; none if it has not. Needs a transaction. */
+/* The extension in this database, if it is installed. Needs a transaction. */
 std::optional<store::Extension> installed_extension();
 
-/* What claimed_by says for a worker: a name that no other worker has had or will have. */
+/* The value of claimed_by for a worker: a name that no other worker has had or will have. */
 std::string worker_token(uint64 token);
 /* When was this token given out? */
 enum class TokenAge {
@@ -50,7 +50,7 @@ TokenAge token_age(std::string_view token);
 /* Grows with every change of roles and their rights that this process hears of, at the start of a transaction. */
 uint64 roles_generation();
 void watch_roles();
-/* Likewise rights that are granted by hand. In a transaction, when the configuration has been read. */
+/* Counts rights that are granted by hand, too. In a transaction, when the configuration has been read. */
 void watch_rights();
 
 /* Shows in pg_stat_activity what the process is doing. C region. */

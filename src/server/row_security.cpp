@@ -1,7 +1,7 @@
 /*
  * row_security.cpp -- see row_security.hpp. The tables have row-level security, and no policies in the catalog: pg_dump
- * would save those of an extension's tables as if they were the user's, and a restore would fail on them. They are made
- * here, for the role that asks; where the library is not loaded, nobody but the owner sees a row.
+ * would save the policies of an extension's tables as if they were the user's, and a restore would fail on them. They
+ * are made here, for the role that asks; if the library is not loaded, nobody but the owner sees a row.
  *
  * The hook is C, behind boundary().
  */
@@ -36,7 +36,7 @@ static RowSecurityPolicy *make_policy(Relation relation, const char *condition) 
 	Datum everybody = ObjectIdGetDatum(ACL_ID_PUBLIC);
 	auto *policy = static_cast<RowSecurityPolicy *>(palloc0(sizeof(RowSecurityPolicy)));
 	policy->policy_name = pstrdup("jobqueue");
-	policy->polcmd = '*'; /* it is asked for with each command */
+	policy->polcmd = '*'; /* the hook is called for each command */
 	policy->roles = construct_array(&everybody, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT);
 	policy->permissive = true;
 	policy->qual = policy->with_check_qual = reinterpret_cast<Expr *>(expression);

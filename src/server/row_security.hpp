@@ -1,5 +1,5 @@
 /*
- * row_security.hpp -- the hook of the planner that asks which rows of a table a role meets in plain SQL.
+ * row_security.hpp -- the planner's hook that says which rows of a table a role sees in plain SQL.
  */
 #pragma once
 

@@ -8,7 +8,7 @@
  * PostgreSQL itself is asked: they raise 25001 before they have done anything, are rolled back, and run again as a
  * client would run them, outside of any transaction of ours. The task is then completed in another one: at least once.
  *
- * CALL and DO may commit, and are given the chance, as procedures are: they run at the top level in our transaction.
+ * CALL and DO may commit, as procedures may: so they run at the top level in our transaction.
  */
 #include "engine/store/attempts.hpp"
 #include "engine/store/sql_commands.hpp"
@@ -28,8 +28,8 @@ extern "C" {
 namespace jobqueue {
 
 /*
- * What is to be run, once it is certain that the worker's own role has enqueued it, and still may. Anybody who may add
- * tasks could otherwise have commands run as somebody else. Throws PgError 42501.
+ * Returns the command, after a check that the worker's own role has enqueued it and still may run it. Otherwise anybody
+ * who may add tasks could have commands run as another role. Throws PgError 42501.
  */
 std::string Worker::genuine_command(const store::Attempt &task) {
 	std::optional<store::SqlTask> row;
@@ -65,7 +65,7 @@ static void set_context(ErrorContextCallback *context, const std::span<const sto
 	error_context_stack = context;
 }
 
-/* As a client's, if "top_level". In the memory context of the caller. */
+/* Runs like a client's statement if "top_level". Uses the memory context of the caller. */
 static QueryCompletion run_statement(RawStmt *raw, const char *command, bool top_level) {
 	const bool needs_snapshot = analyze_requires_snapshot(raw);
 	if (needs_snapshot)
@@ -86,20 +86,20 @@ static QueryCompletion run_statement(RawStmt *raw, const char *command, bool top
 	return completion;
 }
 
-/* In our transaction, which it may have ended and begun again when this returns. */
+/* Runs in our transaction, which the statement may have ended and begun again when this returns. */
 static QueryCompletion run_inside(RawStmt *raw, const char *command, bool top_level) {
-	PopActiveSnapshot(); /* ours: none may be active at a COMMIT */
+	PopActiveSnapshot(); /* ours: no snapshot may be active at a COMMIT */
 	const QueryCompletion completion = run_statement(raw, command, top_level);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	return completion;
 }
 
-/* In a transaction that is its own, and that it may end. */
+/* Runs in a transaction of its own, which the command may end. */
 static QueryCompletion run_outside(const char *command) {
 	MemoryContext caller = CurrentMemoryContext;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	MemoryContextSwitchTo(caller); /* it outlives the transactions */
+	MemoryContextSwitchTo(caller); /* this context outlives the transactions */
 	const QueryCompletion completion = run_statement(parse_sql_command(command), command, true);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
@@ -119,7 +119,7 @@ static Datum result_of(const QueryCompletion &completion) {
 
 /* C++ region. */
 
-/* In a visit. */
+/* In a Session. */
 void Worker::end_sql(const store::Attempt &task, const QueryCompletion &completion) {
 	const std::optional<Datum> result = guard([&completion] { return result_of(completion); });
 	if (!end_succeeded({&task, 1}, {&result, 1}))
@@ -157,7 +157,7 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 				error_context_stack = context.previous;
 				return done;
 			});
-			MemoryContextSwitchTo(CurTransactionContext); /* another one, if that was ended */
+			MemoryContextSwitchTo(CurTransactionContext); /* a new one, if the command has ended the transaction */
 			time.pause();
 			record(shortest_patience_us, Session::Writes::always, [&] { end_sql(task, completion); });
 			time.resume();
@@ -190,7 +190,7 @@ void Worker::perform_sql(const store::Attempt &task, interrupts::HandlerTime &ti
 		guard(detail::abort_transaction);
 		std::rethrow_exception(problem);
 	}
-	time.end(); /* it is done, and cannot be undone: the task shall say so */
+	time.end(); /* the command is done and cannot be undone: the task must show that */
 	Unrecorded outcome = {task.id, task.attempt, Unrecorded::Kind::succeeded};
 	outcome.completion = completion;
 	record_or_remember(std::move(outcome));

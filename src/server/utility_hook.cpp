@@ -1,7 +1,7 @@
 /*
- * utility_hook.cpp -- commands that get into the way of our processes: those that need a database without connections,
- * or lock all of our tables, get them out of it first (if the caller may run them at all); those that bring new
- * databases tell the launcher; those that would break our tables are refused (own_objects).
+ * utility_hook.cpp -- commands that concern our processes. Before a command that needs a database without connections,
+ * or locks all of our tables, our processes leave the database (if the caller may run the command at all). The launcher
+ * is told of commands that bring new databases. Commands that would break our tables are refused (own_objects).
  *
  * C region throughout.
  */
@@ -110,7 +110,7 @@ Oid database_to_free(Node *node) {
 	return OidIsValid(database) && compat::owns_database(database, GetUserId()) ? database : InvalidOid;
 }
 
-/* Is this about the extension itself, and may the caller do it? C region. */
+/* Is the command about the extension itself, and may the caller run it? C region. */
 bool changes_extension(Node *node) {
 	bool ours = false;
 	if (nodeTag(node) == T_DropStmt && reinterpret_cast<DropStmt *>(node)->removeType == OBJECT_EXTENSION) {
@@ -126,7 +126,7 @@ bool changes_extension(Node *node) {
 	return OidIsValid(extension) && compat::owns_extension(extension, GetUserId());
 }
 
-/* Asks those who are left in a database to go; false if nobody is. */
+/* Tells our processes that are left in a database to end; false if there are none. */
 bool terminate_processes(DatabaseSlot *slot, Oid database) noexcept {
 	bool left = false;
 	const auto end = [&left](uint32 pid) {
@@ -171,7 +171,7 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 	if (tag == T_TransactionStmt) {
 		const TransactionStmtKind kind = reinterpret_cast<TransactionStmt *>(node)->kind;
 		pass_on(command);
-		/* What a prepared transaction enqueued or gave back is news now, and nobody remembers what it was. */
+		/* What a prepared transaction enqueued or gave back takes effect now, but it is not known what that was. */
 		if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
 			note_everything();
 		return;
@@ -195,7 +195,7 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 		keep_triggers(node);
 		return;
 	}
-	/* None of them can run in a transaction block: leave it to them to say so. */
+	/* None of these commands can run in a transaction block; they report that themselves. */
 	const bool top_level = context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock();
 	const Oid database = top_level ? database_to_free(node) : InvalidOid;
 	if (OidIsValid(database))

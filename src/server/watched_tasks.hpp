@@ -1,7 +1,7 @@
 /*
- * watched_tasks.hpp -- tasks whose end wakes this process, as it would somebody in wait_for(). C++ region.
+ * watched_tasks.hpp -- tasks whose end wakes this process, as it wakes a session in wait_for(). C++ region.
  *
- * Used by the scheduler, one for the process.
+ * Used by the scheduler; there is one object in the process.
  */
 #pragma once
 
@@ -13,12 +13,12 @@ namespace jobqueue {
 
 class WatchedTasks {
 public:
-	/* More are not watched: who asks has to look again anyway, now and then. */
+	/* Further tasks are not watched: the caller has to look again anyway, now and then. */
 	static constexpr int capacity = 32;
 
 	bool any() const noexcept { return !ids_.empty(); }
 
-	/* From now on, these. True if there are some that were not watched before: they may have ended meanwhile. */
+	/* Watches these from now on. True if the list has changed, and is not empty: a new task may have ended already. */
 	bool watch(std::vector<int64> ids) {
 		std::sort(ids.begin(), ids.end());
 		if (ids == ids_)

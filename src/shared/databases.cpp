@@ -19,7 +19,7 @@ DatabaseSlot *find_database(Oid database) {
 	return shared() && OidIsValid(database) ? look_up(database) : nullptr;
 }
 
-/* One that has not been given back just now; null if there is none. The caller holds the lock. */
+/* A free slot that was not given back just now; null if there is none. The caller holds the lock. */
 static DatabaseSlot *free_slot() {
 	constexpr int64 quarantine_us = USECS_PER_SEC / 10;
 	const SteadyTime now = steady_now();
@@ -62,12 +62,12 @@ DatabaseSlot *attach_database(Oid database) {
 		pg_atomic_write_u32(&slot->shortage_reported, 0);
 		pg_atomic_write_u64(&slot->admission_ready, 0);
 		pg_atomic_write_u32(&slot->history_leaf, 0);
-		/* A number never comes back, also not in another slot. */
+		/* A configuration's number is never used again, not in another slot either. */
 		pg_atomic_write_u64(&slot->configuration, pg_atomic_add_fetch_u64(&shared()->configurations, 1) << 32);
 		pg_atomic_write_u64(&slot->due_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->next_run, PG_INT64_MAX);
 		pg_atomic_write_u64(&slot->served_since, 0);
-		pg_atomic_write_u64(&slot->parents_low, 0); /* whether there are any is not known */
+		pg_atomic_write_u64(&slot->parents_low, 0); /* it is not known whether there are parents */
 		pg_atomic_write_u64(&slot->parents_high, PG_INT64_MAX);
 		pg_atomic_write_u32(&slot->dependencies_written, 0);
 		take_ended(slot);

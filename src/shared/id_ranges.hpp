@@ -1,6 +1,6 @@
 /*
  * id_ranges.hpp -- a set of task ids that fits into shared memory: a few ranges, the last of which may be open at its
- * end. What does not fit is made to, by taking in ids between two ranges: a set may always be larger than what was
+ * end. If there are too many ranges, two are joined, with the ids between them: a set may be larger than what was
  * added, never smaller.
  *
  * noexcept, any region; trivially copyable.
@@ -32,7 +32,7 @@ public:
 	}
 
 	bool empty() const noexcept { return count_ == 0; }
-	/* The lowest range; not of an empty set. */
+	/* The lowest range. The set must not be empty. */
 	IdRange front() const noexcept { return ranges_[0]; }
 
 	void add(IdRange added) noexcept {
@@ -56,7 +56,7 @@ public:
 	}
 
 	void remove_front() noexcept { erase(0, 1); }
-	/* Takes away all ids below. */
+	/* Removes all ids below this one. */
 	void remove_below(int64 id) noexcept {
 		int gone = 0;
 		while (gone < count_ && ranges_[gone].high < id)
@@ -66,7 +66,7 @@ public:
 			ranges_[0].low = std::max(ranges_[0].low, id);
 	}
 
-	/* Is less to be read in this one? What comes after the open range's beginning counts most. */
+	/* Does this set leave less to read? Where the open range begins counts most. */
 	bool is_shorter_than(const IdRanges &other) const noexcept {
 		const auto [mine, mine_closed] = measure();
 		const auto [others, others_closed] = other.measure();
@@ -75,7 +75,7 @@ public:
 
 private:
 	static constexpr int most = 5;
-	/* To read over this many dead entries costs about as much as to begin anew behind them. */
+	/* Reading over this many dead entries costs about as much as beginning again behind them. */
 	static constexpr int64 near = 500;
 
 	static bool is_far(IdRange lower, IdRange higher) noexcept {
@@ -120,7 +120,7 @@ private:
 	}
 
 	int count_ = 0;
-	IdRange ranges_[most + 1]; /* ascending, far from each other; one more than are kept */
+	IdRange ranges_[most + 1]; /* ascending, far from each other; one place more than is kept */
 };
 
 } // namespace jobqueue

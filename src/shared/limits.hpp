@@ -1,5 +1,5 @@
 /*
- * limits.hpp -- limits of a queue, a type or a group, and under which of them a task is counted. Plain data, any
+ * limits.hpp -- the limits of a queue, a type or a group, and under which of them a task is counted. Plain data, any
  * region.
  */
 #pragma once
@@ -14,7 +14,7 @@ namespace jobqueue {
 struct Rule {
 	int32 max_running = 0;
 	Rate rate = {};
-	SteadyTime changed_at = 0; /* a bucket that is younger than the server is full at first, another one empty */
+	SteadyTime changed_at = 0; /* new buckets are full if the rate was changed after the server's start, else empty */
 
 	bool is_limit() const noexcept { return max_running > 0 || rate.is_limit(); }
 };
@@ -22,7 +22,7 @@ struct Rule {
 enum class Counted { queue, type, group };
 inline constexpr size_t counted_kinds = 3;
 
-/* What a task is counted as, and under which limits. */
+/* How a task is counted, and under which limits. */
 struct Admission {
 	int64 task;
 	uint64 names[counted_kinds]; /* hash of each; 0 = there is no limit */
@@ -30,7 +30,7 @@ struct Admission {
 	uint64 queue_hash = 0; /* for the announcement, as is the next one */
 	char group[queue_name_size] = {};
 	char queue[queue_name_size] = {};
-	Oid role = InvalidOid; /* of a task that runs: for whom, if that is known */
+	Oid role = InvalidOid; /* for which a running task is counted, if that is known */
 };
 
 } // namespace jobqueue

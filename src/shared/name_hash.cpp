@@ -16,7 +16,7 @@ static constinit bool known = false;
 
 NameKey draw_name_key() noexcept {
 	NameKey drawn;
-	/* Without randomness of the machine, the process's own is used: others do not know that either. */
+	/* If the machine gives no random numbers, the process's own are used: others do not know them either. */
 	if (!pg_strong_random(&drawn, sizeof(drawn)))
 		for (uint64 &word : drawn.words)
 			word = pg_prng_uint64(&pg_global_prng_state) ^ static_cast<uint64>(GetCurrentTimestamp());
@@ -76,7 +76,7 @@ uint64 hash_name(std::string_view name, uint64 seed) noexcept {
 		memcpy(&word, rest, sizeof(word));
 		hash.take(word);
 	}
-	/* The last word tells the length, too: no name is the beginning of another. */
+	/* The last word contains the length, too: so the words of a name are never the beginning of another's. */
 	uint64 last = static_cast<uint64>(name.size()) << 56;
 	for (size_t i = 0; i < left; i++)
 		last |= static_cast<uint64>(static_cast<unsigned char>(rest[i])) << (8 * i);

@@ -15,11 +15,11 @@ struct NameKey {
 	uint64 words[2];
 };
 
-/* By the postmaster, for all; whoever has no shared memory draws one of its own at first use. */
+/* The postmaster draws the key for all; a process without shared memory draws one of its own at first use. */
 NameKey draw_name_key() noexcept;
 void set_name_key(const NameKey &key) noexcept;
 
-/* SipHash-2-4 of the name. "seed" says what the name is of, or continues from another hash. 0 is never returned. */
+/* SipHash-2-4 of the name. "seed" says what kind of thing has it, or is the hash to continue from. Never returns 0. */
 uint64 hash_name(std::string_view name, uint64 seed = 0) noexcept;
 
 } // namespace jobqueue

@@ -27,7 +27,8 @@ struct Entry {
 } // namespace
 
 /*
- * A sweep may make one scope read over many tasks of others: it is let in so rarely that it takes this share of time.
+ * A sweep may make a scope read over many tasks of other scopes. So a position takes sweeps over so rarely that the
+ * reading afterwards takes at most one part in this many of the time.
  */
 static constexpr int64 sweep_share = 50;
 
@@ -45,7 +46,7 @@ void startup_positions() {
 						  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 }
 
-/* Where most of the entries are: in which place, as "place_of" tells them apart, of so many. */
+/* The place with most of the entries; "place_of" says in which place an entry is, if it counts. */
 template <size_t places, typename PlaceOf> static size_t fullest(PlaceOf &&place_of) noexcept {
 	static std::array<int32, places> counts;
 	counts.fill(0);
@@ -58,9 +59,9 @@ template <size_t places, typename PlaceOf> static size_t fullest(PlaceOf &&place
 }
 
 /*
- * Makes room by forgetting what was not used for long: a lost position costs one reading from the start. It is the
- * database with most entries that loses some, and in it the queue with most of them: who makes many lanes loses his
- * own.
+ * Makes room: forgets positions that were not used for long. A lost position costs one reading from the start. The
+ * database with most entries loses some, and in it the queue with most of them: so a user who makes many lanes loses
+ * their own positions.
  */
 static void evict() noexcept {
 	constexpr size_t places = 1024;
@@ -143,7 +144,7 @@ static void take_over(Entry *entry, SteadyTime now, bool *swept) noexcept {
 	}
 }
 
-/* Adds what was announced in between, and concerns the entry; false if that is not known, or there was a sweep. */
+/* Adds what was announced since "from" and concerns the entry; false if that is not known, or there was a sweep. */
 static bool catch_up(IdRanges *unread, uint64 from, const Entry &entry) noexcept {
 	News news;
 	for (; from < entry.sequence; from++) {
@@ -194,7 +195,7 @@ void leave_lane(const LaneKey &key, const Position &position, const IdRanges &un
 	LWLockAcquire(shared()->positions_lock, LW_EXCLUSIVE);
 	auto *entry = static_cast<Entry *>(hash_search(table, &key, HASH_FIND, nullptr));
 	if (entry != nullptr) {
-		/* Both are true, each of what was announced until its own time: the one that saves more is kept. */
+		/* After catching up both sets are right: keep the one that leaves less to read. */
 		IdRanges mine = unread;
 		if (catch_up(&mine, position.sequence, *entry) && mine.is_shorter_than(entry->unread))
 			entry->unread = mine;

@@ -26,7 +26,7 @@ void startup_ring() {
 }
 
 void announce(const News &news) noexcept {
-	/* A lock, for a few instructions: without it, an author that is preempted would leave a hole in front of others. */
+	/* Locked for a few instructions. Without it, a writer that is preempted would leave a gap before later entries. */
 	SpinLockAcquire(&shared()->ring_lock);
 	const uint64 position = pg_atomic_read_u64(&shared()->announced);
 	Announcement &entry = ring[position & (ring_size - 1)];

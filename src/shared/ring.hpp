@@ -1,7 +1,7 @@
 /*
  * ring.hpp -- the ring in shared memory through which committed transactions announce new tasks, and more, to those who
- * wait for it. Readers keep a position in the ring each; one that falls behind by more than the ring holds is told so,
- * and looks at the tables instead.
+ * wait for it. Each reader keeps a position in the ring; a reader that falls behind by more than the ring holds is told
+ * so, and looks at the tables instead.
  *
  * noexcept, any region, unless it says otherwise.
  */
@@ -13,18 +13,18 @@
 namespace jobqueue {
 
 enum class AnnouncementKind : uint32 {
-	tasks,	   /* tasks in this queue and priority, with ids in the range given */
-	statement, /* likewise, in unknown queues */
-	returned,  /* likewise, but they were there before: nobody outside wants to know */
-	sweep,	   /* the lowest waiting task of a queue and priority, found by the scheduler's safety net */
-	capacity,  /* a task ended that was counted under a limit of its queue, type or group: another may begin */
+	tasks,	   /* tasks in a queue and priority, with ids in the range given */
+	statement, /* tasks in unknown queues, with ids in the range given */
+	returned,  /* tasks in a queue and priority that were there before: no NOTIFY is sent */
+	sweep,	   /* the lowest waiting task of a queue and priority, found by the scheduler's pass over all */
+	capacity,  /* a task that was counted under a limit of its queue, type or group has ended: another may begin */
 };
 
 struct News {
 	AnnouncementKind kind;
 	Oid database;
 	int16 priority;
-	bool grouped; /* they belong to groups */
+	bool grouped; /* the tasks belong to groups */
 	IdRange ids;
 	uint64 queue_hash;
 	uint64 type_hash; /* 0 = several, or not known */
@@ -45,8 +45,8 @@ enum class Read { news, end, overrun };
 /* Reads the announcement at "position" if there is one; "overrun" if the ring has gone round. */
 Read read_announcement(uint64 position, News *out) noexcept;
 /*
- * Reads on from "position" to the end: take(news) for what concerns this database; lost() where the ring has gone
- * round, after which it goes on from the end. C++ region.
+ * Reads from "position" to the end of the ring. Calls take(news) for each announcement of this database, and lost() if
+ * the ring has gone round; then it goes on from the end. C++ region.
  */
 template <typename Take, typename Lost> void follow_ring(uint64 &position, Take &&take, Lost &&lost) {
 	News news;
@@ -67,7 +67,7 @@ template <typename Take, typename Lost> void follow_ring(uint64 &position, Take 
 	}
 }
 
-/* Announces at once, outside of any transaction. Nobody is woken. */
+/* Announces at once, without waiting for a commit. Wakes nobody. */
 void announce(const News &news) noexcept;
 
 Size ring_bytes();

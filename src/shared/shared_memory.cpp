@@ -33,7 +33,7 @@ static void startup_shared_memory() {
 	if (prepare_shared_state(&prepared)) {
 		static bool before_crash = false;
 		open_flight_recorder();
-		/* Shared memory is made again after a crash: nobody knows what was running. */
+		/* Shared memory is made again after a crash, and without the recorder nobody knows what was running. */
 		if (std::exchange(before_crash, true) && !flight_recorder_works())
 			make_all_run_alone();
 	}

@@ -19,14 +19,14 @@ struct Share {
 };
 
 constexpr long most_shares = 16384;
-/* The last ones are for databases, and for roles without regard to queues. */
+/* Entries beyond these are kept for databases, and for roles with all their queues. */
 constexpr long most_queues = most_shares - 4096;
 constexpr uint64 several_queues = 1;
 
 } // namespace
 
 static HTAB *shares = nullptr;
-/* What is in use by all. */
+/* The entry for what all hold together. */
 static constexpr Holder everybody = {InvalidOid, InvalidOid, 0};
 
 Size shares_size() {
@@ -94,7 +94,7 @@ static void change_one(Resource resource, const Holder &holder, int32 change, co
 }
 
 void change_held(Resource resource, const Holder &holder, int32 change, const char *queue) noexcept {
-	const Holder own = holder; /* it may be in what goes */
+	const Holder own = holder; /* a copy: "holder" may be in an entry that is removed here */
 	change_one(resource, everybody, change);
 	change_one(resource, {own.database, InvalidOid, 0}, change);
 	change_one(resource, {own.database, own.role, 0}, change);

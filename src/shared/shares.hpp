@@ -1,11 +1,11 @@
 /*
- * shares.hpp -- who holds how much of what is shared by all databases and has a fixed size, and how much that may be.
+ * shares.hpp -- who holds how much of the space of fixed size that all databases share, and how much they may hold.
  *
  * A tenant is a database, in it a role, and for that a queue. Each may hold 7/8 of what the others on its level have
- * left of it, and a last eighth of the whole is for those who hold next to nothing: whoever takes what he can get
- * leaves room for the next one, however many do so, and nobody who comes later finds nothing.
+ * left, and the last eighth of the whole is for tenants that hold very little. So a tenant that takes all it can get
+ * leaves room for the next one, however many do so, and a tenant that comes later always finds some.
  *
- * What is counted here is what counting.cpp counts, under its lock. noexcept, any region.
+ * The numbers are kept for counting.cpp, under its lock. noexcept, any region.
  */
 #pragma once
 
@@ -15,8 +15,8 @@ namespace jobqueue {
 
 struct Holder {
 	Oid database;
-	Oid role;		   /* whose session; unknown_role after a start of the server */
-	uint64 queue_hash; /* 0: not by queue */
+	Oid role;		   /* of the session; unknown_role after a start of the server */
+	uint64 queue_hash; /* 0 = all queues together */
 
 	bool operator==(const Holder &) const = default;
 };
@@ -28,9 +28,9 @@ inline constexpr size_t resource_kinds = 2;
 
 struct Capacity {
 	int64 all;
-	int64 small; /* whoever holds less than this gets more as long as there is any */
+	int64 small; /* a holder with less than this gets more as long as there is any */
 
-	/* How much somebody may hold, who and whose role and database hold so much, of what is in use by all. */
+	/* How much a holder may have, if it has "own", its role and database have this much, and all have "in_use". */
 	constexpr int64 share(int64 in_use, int64 of_database, int64 of_role, int64 own) const noexcept {
 		const int64 common = all - all / 8;
 		const int64 for_database = part(common - (in_use - of_database));
@@ -43,7 +43,7 @@ private:
 };
 
 inline constexpr Capacity capacities[resource_kinds] = {{65536, 64}, {131072, 192}};
-/* Alone, anybody may hold more than half; and the small ones find room when three have taken all they may. */
+/* A holder that is alone may have more than half; small ones find room when three have taken all that they may. */
 static_assert(capacities[0].share(0, 0, 0, 0) > 32768 && capacities[1].share(0, 0, 0, 0) > 65536);
 static_assert(capacities[0].share(65536 - 4096, 0, 0, 0) >= 64 && capacities[0].share(65536, 0, 0, 0) == 0);
 
@@ -60,17 +60,17 @@ void startup_shares();
 int64 share_of(Resource resource, const Holder &holder) noexcept;
 int64 held_by(Resource resource, const Holder &holder) noexcept;
 int64 in_use(Resource resource) noexcept;
-/* Whom to count it for: the queues of a role are counted together where there are very many. */
+/* The holder to count for: if there are very many queues, further queues of a role are counted together. */
 Holder holder_of(Oid database, Oid role, uint64 queue_hash) noexcept;
-/* "queue": its name, for who wants to know. */
+/* "queue" is the queue's name, which take_refused() and list_held() return. */
 void change_held(Resource resource, const Holder &holder, int32 change, const char *queue = "") noexcept;
 
-/* Somebody was refused for want of room. */
+/* This holder was refused because there was no room. */
 void note_refused(const Holder &holder) noexcept;
-/* Was anybody of this database since this was asked last, and who? */
+/* Was a holder of this database refused since the last call, and which one? */
 bool take_refused(Oid database, Held *who) noexcept;
 
-/* Those by queue: fills "out", as far as it goes; returns how many there are. */
+/* Holders by queue: fills "out", as far as it goes; returns how many there are. */
 size_t list_held(std::span<Held> out) noexcept;
 
 } // namespace jobqueue

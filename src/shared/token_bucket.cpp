@@ -12,7 +12,7 @@ constexpr Rate ten_a_second = {10, second / 10};
 constexpr Rate one_a_minute = {1, 60 * second};
 constexpr int64 start = 1000 * second;
 
-/* After so many were taken at once. */
+/* The bucket after so many tokens were taken at once. */
 constexpr TokenBucket taken_at(int64 now, int count, const Rate &rate, TokenBucket bucket = {}) {
 	for (int i = 0; i < count; i++)
 		bucket.take(rate, now);
@@ -28,8 +28,8 @@ constexpr int64 take_next(TokenBucket &bucket, const Rate &rate, int64 now) {
 }
 
 /*
- * Takes each token as soon as there is one, and begins what it is for as late as it may. How many begin in the fullest
- * period of this length?
+ * How many tasks begin in the fullest period of this length, if each token is taken as soon as there is one, and every
+ * second task begins as late as it may?
  */
 constexpr int most_begun_in(int64 period, const Rate &rate) {
 	constexpr int count = 60;
@@ -50,7 +50,7 @@ constexpr int most_begun_in(int64 period, const Rate &rate) {
 	return most;
 }
 
-/* How long it takes to have so many, by who takes each as soon as it is there. */
+/* How long it takes to get so many tokens, if each is taken as soon as it is there. */
 constexpr int64 time_for(int count, const Rate &rate) {
 	TokenBucket bucket;
 	int64 now = start;
@@ -64,7 +64,7 @@ static_assert(TokenBucket().was_never_used() && TokenBucket().tokens(ten_a_secon
 static_assert(taken_at(start, 3, ten_a_second).tokens(ten_a_second, start) == 7);
 static_assert(taken_at(start, 10, ten_a_second).tokens(ten_a_second, start) == 0);
 static_assert(taken_at(start, 10, ten_a_second).tokens(ten_a_second, start + 60 * second) == 10);
-/* Tokens come back one after the other, and the next one when it was said. */
+/* Tokens come back one after the other, each at the time that next_token_at() gives. */
 static_assert(TokenBucket::empty_at(start, ten_a_second).tokens(ten_a_second, start) == 0);
 static_assert(TokenBucket::empty_at(start, ten_a_second).next_token_at(ten_a_second) == start + second / 10);
 static_assert(TokenBucket::empty_at(start, ten_a_second).tokens(ten_a_second, start + second / 10) == 1);
@@ -75,19 +75,19 @@ static_assert([] {
 	const int64 next = bucket.next_token_at(ten_a_second);
 	return bucket.tokens(ten_a_second, next - 1) == 0 && bucket.tokens(ten_a_second, next) == 1;
 }());
-/* None comes back sooner than token_ns and the head start after it was taken. */
+/* A token does not come back sooner than token_ns and the head start after it was taken. */
 static_assert(taken_at(start, 1, one_a_minute).next_token_at(one_a_minute) ==
 			  start + 60 * second + TokenBucket::head_start_ns(one_a_minute));
-/* One that is put back can be taken again. */
+/* A token that is put back can be taken again. */
 static_assert([] {
 	TokenBucket bucket = taken_at(start, 10, ten_a_second);
 	bucket.put_back(ten_a_second.token_ns);
 	return bucket.tokens(ten_a_second, start) == 1;
 }());
-/* A stricter rate that comes later is owed no more than one bucket; a looser one forgives. */
+/* After a change to a stricter rate no more than one bucket is lacking; a change to a looser rate shortens the wait. */
 static_assert(taken_at(start, 10, ten_a_second).after_change(start, one_a_minute).full_at() <= start + 60 * second);
 static_assert(TokenBucket::empty_at(start, one_a_minute).after_change(start, ten_a_second).full_at() == start + second);
-/* Who always takes the next one at once gets the rate, a full bucket aside; and nobody gets more in any period. */
+/* A caller that always takes the next token at once gets the full rate, after the first bucket; no period has more. */
 static_assert(time_for(11, ten_a_second) <= 2 * second / 10 && time_for(110, ten_a_second) <= 10 * second + second / 5);
 static_assert(most_begun_in(second, {5, second / 5}) <= 10 && most_begun_in(60 * second, one_a_minute) == 1);
 

@@ -19,30 +19,30 @@ struct Rate {
 
 /*
  * A token that was taken comes back token_ns after the one before it, but not sooner than token_ns + head_start_ns()
- * after it was taken. So a task may begin a little later than its token is taken, and still no period has more that
- * begin than it may.
+ * after it was taken. So a task may begin a little later than its token was taken, and still in no period more tasks
+ * begin than the rate allows.
  */
 class TokenBucket {
 public:
 	constexpr TokenBucket() noexcept = default;
-	/* One whose last token was taken at that time. */
+	/* A bucket whose last token was taken at that time. */
 	static constexpr TokenBucket empty_at(int64 time, const Rate &rate) noexcept {
 		return TokenBucket(time + rate.token_ns * rate.burst, rate.burst);
 	}
-	/* What remains of it when the rate was changed at that time: it owes no more than it would hold under this one. */
+	/* The bucket after the rate was changed at that time: it lacks no more tokens than the new rate lets it hold. */
 	constexpr TokenBucket after_change(int64 time, const Rate &rate) const noexcept {
 		return TokenBucket(std::min(full_at_, empty_at(time, rate).full_at_), rate.burst);
 	}
 
 	constexpr bool was_never_used() const noexcept { return full_at_ == 0; }
-	/* When the latest token is back. */
+	/* When the last token is back. */
 	constexpr int64 full_at() const noexcept { return full_at_; }
 	constexpr int64 tokens(const Rate &rate, int64 now) const noexcept {
 		const int64 count = rate.burst - divide_up(full_once_ - now, rate.token_ns) -
 							std::min<int64>(taken_, divide_up(full_at_ - now, rate.token_ns));
 		return std::max<int64>(count, 0);
 	}
-	/* Of a bucket without tokens: when the next one comes. */
+	/* When the next token comes, if the bucket has none. */
 	constexpr int64 next_token_at(const Rate &rate) const noexcept {
 		const int64 missing = rate.burst - 1;
 		return taken_ > missing ? full_at_ - rate.token_ns * missing : full_once_ - rate.token_ns * (missing - taken_);
@@ -68,7 +68,7 @@ public:
 	/* How much later than its token was taken a task may begin. */
 	static constexpr int64 head_start_ns(const Rate &rate) noexcept {
 		constexpr int64 longest = 50'000'000;
-		/* Not so much that whoever always takes the next token at once would have to wait longer for it. */
+		/* Short enough that a caller that always takes the next token at once need not wait longer for it. */
 		return std::min(longest, std::max(rate.token_ns / 50, rate.token_ns * (rate.burst - 1) / 3));
 	}
 
@@ -77,8 +77,8 @@ private:
 	static constexpr int64 divide_up(int64 time, int64 by) noexcept { return time > 0 ? (time + by - 1) / by : 0; }
 
 	int64 full_at_ = 0;	  /* 0 = never used */
-	int32 taken_ = 0;	  /* the latest that come back token_ns after one another; at most what the bucket holds */
-	int64 full_once_ = 0; /* when those before them are back */
+	int32 taken_ = 0;	  /* how many of the latest tokens come back token_ns after one another; at most the burst */
+	int64 full_once_ = 0; /* when the tokens taken before those are back */
 };
 
 } // namespace jobqueue

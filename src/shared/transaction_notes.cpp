@@ -13,7 +13,7 @@
 
 namespace jobqueue {
 
-/* Notes of the current transaction: a fixed number, so that commit needs no memory; what is more is merged. */
+/* Notes of the current transaction: a fixed number, so that commit needs no memory; further ones are merged. */
 namespace {
 
 struct Lane {
@@ -29,7 +29,7 @@ struct Lane {
 struct LaneList {
 	static constexpr int capacity = 32;
 	int count;
-	bool overflow; /* more lanes than that: announced as a statement */
+	bool overflow; /* more lanes, or unknown ones: announced as a statement */
 	IdRange overflow_ids;
 	Lane lanes[capacity];
 
@@ -48,7 +48,7 @@ struct LaneList {
 		overflow = true;
 	}
 
-	/* "group" empty, but "grouped": several. */
+	/* An empty "group" with "grouped" stands for several groups. */
 	void add(std::string_view queue, int16 priority, IdRange ids, uint64 type_hash, bool grouped,
 			 std::string_view group) noexcept {
 		const uint64 hash = hash_name(queue);
@@ -88,7 +88,7 @@ struct Notes {
 	LaneList claimed;
 	LaneList returned;
 	SubTransactionId claimed_in; /* the youngest subtransaction that claimed */
-	bool subtransaction_aborted; /* one that claimed, or one around it */
+	bool subtransaction_aborted; /* a subtransaction that claimed, or one around it, was rolled back */
 	bool everything;
 	bool from_scratch;
 	bool configuration;
@@ -96,11 +96,11 @@ struct Notes {
 	bool archive;
 	bool finished;
 	int64 finished_low, finished_high;
-	bool waits; /* tasks were added that wait for others: */
+	bool waits; /* tasks were added that wait for others, "parents" */
 	IdRanges parents;
 	int64 due_at;
 	int cancel_count;
-	int64 cancelled[1024]; /* more are found by the workers themselves, when they finish */
+	int64 cancelled[1024]; /* for further ones, the workers notice it when they finish */
 };
 
 } // namespace
@@ -151,7 +151,7 @@ bool may_be_parents(IdRange ids) noexcept {
 			static_cast<uint64>(std::max<int64>(ids.low, 0)) <= pg_atomic_read_u64(&slot->parents_high));
 }
 
-/* The transaction has ended, and what it wrote is visible, or gone. */
+/* Called when the transaction has ended: what it wrote is visible, or gone. */
 static void end_writing_dependencies() noexcept {
 	if (!notes.waits)
 		return;
@@ -160,7 +160,7 @@ static void end_writing_dependencies() noexcept {
 	}
 }
 
-/* Tells the scheduler which tasks to look at, for the sake of those that wait for them; true if there are any. */
+/* Tells the scheduler which tasks to look at because others may wait for them; true if there are any. */
 static bool announce_ended(DatabaseSlot *slot) noexcept {
 	IdRanges ids = notes.parents;
 	if (notes.everything) {
@@ -191,7 +191,7 @@ static void publish(bool committed) noexcept {
 		look |= notes.claimed.count > 0 || notes.claimed.overflow;
 	}
 	if (committed && slot) {
-		/* First: who is woken for a task shall know what this transaction has said of its handler. */
+		/* This comes first: a worker woken for a task must know what this transaction has changed of its handler. */
 		if (notes.configuration || notes.everything) {
 			pg_atomic_fetch_add_u64(&slot->configuration, 1);
 			pg_memory_barrier();
@@ -229,7 +229,7 @@ static void publish(bool committed) noexcept {
 		ask_launcher(notes.from_scratch ? Rescan::from_scratch : Rescan::changes);
 }
 
-/* Unless somebody else holds it by now. */
+/* Ends note_let_go(), unless another process holds the database free by now. */
 static void take_back_database() noexcept {
 	if (notes.let_go == nullptr)
 		return;
@@ -299,7 +299,7 @@ static bool begin_note() {
 	return true;
 }
 
-/* For what concerns this database. */
+/* Begins a note that concerns this database. */
 static bool begin_database_note() {
 	if (!begin_note())
 		return false;
@@ -308,7 +308,7 @@ static bool begin_database_note() {
 	return true;
 }
 
-/* Where no scheduler sends NOTIFY afterwards, the transaction does it itself. */
+/* Sends NOTIFY in the transaction if no scheduler will send it afterwards. */
 static void notify_if_nobody_else_does(std::string_view queue) {
 	if (settings::notify_mode == static_cast<int>(NotifyMode::immediate) ||
 		(shared() == nullptr && settings::notify_mode != static_cast<int>(NotifyMode::off)))
@@ -421,7 +421,7 @@ void note_rescan() {
 void note_everything() {
 	if (!begin_note())
 		return;
-	/* A database of which nothing is known is not worth a process; but CREATE EXTENSION can be prepared, too. */
+	/* For a database without a slot no process is started, unless CREATE EXTENSION may have been prepared in it. */
 	if (notes.database == nullptr)
 		notes.database = find_database(MyDatabaseId);
 	notes.everything = notes.database != nullptr;

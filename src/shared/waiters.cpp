@@ -9,7 +9,8 @@
 namespace jobqueue {
 
 /*
- * A role with many slots leaves some to others: who has none must look at the table again and again, which costs CPU.
+ * A role with many slots must leave some to others: a session without a slot looks at the table again and again, which
+ * costs CPU.
  */
 static bool may_wait(Oid role) noexcept {
 	constexpr Capacity capacity = {max_waiters, 4};
@@ -31,7 +32,7 @@ WaiterSlot *take_waiter(int64 task) noexcept {
 	for (WaiterSlot &slot : shared()->waiter) {
 		uint32 nobody = 0;
 		if (!pg_atomic_compare_exchange_u32(&slot.database, &nobody, 1))
-			continue; /* 1 is no database: taken, and not yet to be woken */
+			continue; /* 1 is no database: the slot is taken, but is not woken yet */
 		pg_atomic_write_u32(&slot.procno, static_cast<uint32>(compat::my_procno()));
 		pg_atomic_write_u64(&slot.task, static_cast<uint64>(task));
 		pg_write_barrier();

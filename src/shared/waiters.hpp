@@ -7,7 +7,7 @@
 
 namespace jobqueue {
 
-/* From now on the end of this task wakes us; null if there is no room. Give it back. */
+/* From now on the end of this task wakes this process; null if there is no room. The caller frees the slot. */
 WaiterSlot *take_waiter(int64 task) noexcept;
 void free_waiter(WaiterSlot *slot) noexcept;
 

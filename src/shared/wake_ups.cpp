@@ -23,7 +23,7 @@ void wake_launcher() noexcept {
 }
 
 void wake_scheduler(DatabaseSlot *slot) noexcept {
-	/* The scheduler clears the flag before it looks: where it is set, somebody else has woken it already. */
+	/* The scheduler clears the flag before it looks: if the flag is set, another process has woken it already. */
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&slot->wanted) != 0 || pg_atomic_exchange_u32(&slot->wanted, 1) != 0)
 		return;
@@ -45,7 +45,7 @@ bool wake_workers(Oid database, uint64 type_hash) noexcept {
 	const auto concerns = [&](WorkerSlot &slot) {
 		return pg_atomic_read_u32(&slot.database) == database && (pg_atomic_read_u64(&slot.types) & mask) != 0;
 	};
-	/* One that is between tasks looks again before it sleeps; one that naps, when it gets up. */
+	/* A worker between tasks looks again before it sleeps; a napping worker looks when its nap ends. */
 	for (WorkerSlot &slot : worker_slots()) {
 		const WorkerState state = worker_state(&slot);
 		const bool looks = (state == WorkerState::running && pg_atomic_read_u64(&slot.task) == 0) ||
@@ -100,7 +100,7 @@ void interrupt_workers(int64 id) noexcept {
 		if (pg_atomic_read_u32(&slot.database) != MyDatabaseId ||
 			pg_atomic_read_u64(&slot.task) != static_cast<uint64>(id))
 			continue;
-		/* The worker believes an interrupt only if this names the task it is running. */
+		/* The worker obeys an interrupt only if "cancel" names the task that it runs. */
 		pg_atomic_write_u64(&slot.cancelled_at, static_cast<uint64>(steady_now()));
 		pg_write_barrier();
 		pg_atomic_write_u64(&slot.cancel, static_cast<uint64>(id));

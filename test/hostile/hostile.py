@@ -18,9 +18,8 @@ import psycopg2
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'torture'))
 from server import Cluster, is_ours  # noqa: E402 pylint: disable=wrong-import-position
 
-# What the victim is promised: 99 % of the tasks that were due in such a window start in time. On a machine that has
-# other things to do, whoever is woken waits: so long as a session that only sleeps, for each of the processes a task
-# goes through.
+# What the victim is promised: 99 % of the tasks that were due in such a window start in time. On a busy machine a woken
+# process has to wait. For each process that a task goes through, the delay of a session that only sleeps is allowed.
 WINDOW, MOST_LATE, WAKE_UPS = 10, 1.0, 3
 MOST_MEMORY = 200 << 20  # of each process of ours, beside shared memory
 MOST_LOG = 1 << 20       # bytes that our processes write
@@ -113,7 +112,7 @@ def holds(statement, seconds, over):
 
 
 def attacks(run):
-    """Each with the item of the list of faults that it once was."""
+    """All attacks, each with its number in the list of faults that it comes from."""
     over = run.over
     mega = 'a' * 1000000
     return [
@@ -303,7 +302,7 @@ class Hostile:
         self.over = threading.Event()
         self.cluster = Cluster(options.bindir, options.directory, 'off', self.report, False)
         self.memory, self.memory_of = 0, ''
-        self.wakings = {}  # by window: how late a session that sleeps is woken
+        self.wakings = {}  # how late a session that sleeps is woken, by window
         self.outside = Counter()
 
     def report(self, text):
@@ -345,7 +344,7 @@ class Hostile:
         connection.close()
 
     def consume(self):
-        """The victim's worker outside, for a type that somebody else registers, too."""
+        """The victim's worker outside, for a type that another role registers, too."""
         connection = self.cluster.connect('victim')
         while not self.over.is_set():
             with connection.cursor() as cursor:
@@ -465,7 +464,7 @@ class Hostile:
             for thread in [*threads, *fighters]:
                 thread.start()
             time.sleep(self.options.seconds)
-            # what is due must have had its time before it is judged
+            # tasks that are due get their time before the result is judged
             self.over.set()
             for thread in [*threads, *fighters]:
                 thread.join(60)

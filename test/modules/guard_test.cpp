@@ -23,7 +23,7 @@ namespace {
 constinit int64 made = 0;
 constinit int64 destroyed = 0;
 
-/* An object that a longjmp would jump over; it owns memory, so that its loss shows there, too. */
+/* An object that a longjmp would jump over. It owns memory, so that a leak shows if its destructor is not called. */
 class Tracked {
 public:
 	Tracked() : text_(200, 'x') { ++made; }
@@ -44,7 +44,7 @@ Datum text_result(const std::string &text) {
 		[&text] { return PointerGetDatum(cstring_to_text_with_len(text.data(), static_cast<int>(text.size()))); });
 }
 
-/* C region: runs a statement; its first column, of the first row, as text that SPI_finish leaves alone. */
+/* C region. Runs a statement; returns the first column of the first row, as text that SPI_finish does not free. */
 char *run_sql(const char *query) {
 	MemoryContext caller = CurrentMemoryContext;
 	char *value = nullptr;
@@ -121,7 +121,7 @@ template <typename Fn> std::string attempt(Fn fn) {
 	return outcome;
 }
 
-/* C region. One of the errors below the guard, with all its fields. */
+/* C region. Raises one of the errors below the guard, with all its fields. */
 void add_context(void *argument) {
 	errcontext("guard test, %s", static_cast<const char *>(argument));
 }
@@ -143,7 +143,7 @@ std::string repeated(const char *text, int times) {
 	return result;
 }
 
-/* Throws what its name says, some frames deep. */
+/* Throws the exception of this name, some frames deep. */
 void recurse(int depth, const std::string &kind) {
 	Tracked tracked;
 	if (depth > 0) {
@@ -189,25 +189,25 @@ void recurse(int depth, const std::string &kind) {
 
 } // namespace
 
-/* guard_throw(kind): throws it some frames deep. */
+/* guard_throw(kind): throws the exception of this kind, some frames deep. */
 JOBQUEUE_FUNCTION(guard_throw) {
 	recurse(5, text_argument(fcinfo, 0));
 	PG_RETURN_VOID();
 }
 
-/* guard_sql(query): runs it; an error comes through guard and boundary. */
+/* guard_sql(query): runs the query; an error comes through guard and boundary. */
 JOBQUEUE_FUNCTION(guard_sql) {
 	Tracked tracked;
 	return text_result(sql(text_argument(fcinfo, 0)));
 }
 
-/* guard_try(query): runs it in a subtransaction, and returns how that ended. */
+/* guard_try(query): runs the query in a subtransaction, and returns how that ended. */
 JOBQUEUE_FUNCTION(guard_try) {
 	const std::string query = text_argument(fcinfo, 0);
 	return text_result(attempt([&query] { return sql(query); }));
 }
 
-/* guard_try_throw(kind): likewise, without SQL in between. */
+/* guard_try_throw(kind): throws in a subtransaction, without SQL, and returns how that ended. */
 JOBQUEUE_FUNCTION(guard_try_throw) {
 	const std::string kind = text_argument(fcinfo, 0);
 	return text_result(attempt([&kind] {
@@ -264,7 +264,7 @@ JOBQUEUE_FUNCTION(guard_spin) {
 	PG_RETURN_VOID();
 }
 
-/* guard_in_context(): a guarded call that fails in another memory context leaves the caller in his own. */
+/* guard_in_context(): after a guarded call that fails in another memory context, the caller is in its own again. */
 JOBQUEUE_FUNCTION(guard_in_context) {
 	MemoryContext before = CurrentMemoryContext;
 	const std::string outcome = attempt([before] {
@@ -325,7 +325,7 @@ JOBQUEUE_FUNCTION(guard_heap) {
 	return Int64GetDatum(static_cast<int64>(info.uordblks + info.hblkhd));
 }
 
-/* guard_objects(): objects that live, and whether any was ever made. */
+/* guard_objects(): how many objects exist, and whether any was ever made. */
 JOBQUEUE_FUNCTION(guard_objects) {
 	return text_result(std::to_string(made - destroyed) + (made > 0 ? " of some" : " of none"));
 }

@@ -40,7 +40,7 @@ class Ledger:
         self.kills = 0
 
     def report(self, text, kind=None):
-        """A violation. Of those that come in thousands only some are kept."""
+        """Notes a violation. If there are thousands of one kind, only some are kept."""
         kind = kind or text
         with self.lock:
             self.kinds[kind] += 1
@@ -128,7 +128,7 @@ class Ledger:
         return rows
 
     def audit_row(self, task):
-        """What holds for every row."""
+        """Checks what holds for every row."""
         if task.max_attempts is not None and task.attempts > task.max_attempts:
             self.report(f'more attempts than allowed: {task}', 'too many attempts')
         if task.last_sqlstate == '23505':
@@ -164,10 +164,10 @@ class Ledger:
             self.report(f'effect and completion outside differ: {task}', 'exact')
 
     def may_be_charged(self, task):
-        """A task may be set aside for crashing the server if we have made it look so."""
+        """A task may be set aside for crashing the server only if the test has made it look guilty."""
         return task.last_sqlstate == 'JQ005' and self.kills >= 3
 
     def audit_steps(self, task, attempts):
-        """At least once; and the attempt that completed took all steps."""
+        """A task ran at least once, and the attempt that completed took all steps."""
         if attempts.get(task.attempts) != {1, 2}:
             self.report(f'a procedure completed without its steps: {task}, steps {attempts}', 'steps')

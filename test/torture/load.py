@@ -36,7 +36,7 @@ GRANT INSERT ON source TO producer;
 GRANT INSERT ON outside_effects TO carrier;
 """
 
-# %(version)s: another text each time it is replaced
+# %(version)s makes the text another one each time a function is replaced
 FUNCTIONS = """
 CREATE OR REPLACE FUNCTION quick(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ -- %(version)s
 DECLARE
@@ -87,10 +87,10 @@ HANDLERS = {
     'steps': ('steps(jobqueue.tasks)', 'second', 'bob'),
 }
 
-# Producers slow down when so many tasks wait, so that the end is not too far away.
+# Producers slow down when this many tasks wait, so that the run does not end too late.
 BACKLOG = 600
 
-# Enough that nothing but an error of ours uses them up.
+# So many that only an error of ours uses them up.
 MAX_ATTEMPTS = 200
 
 
@@ -107,9 +107,9 @@ class Load:
     def __init__(self, cluster, ledger, seed, producers, workers):
         self.cluster, self.ledger = cluster, ledger
         self.backlog = 0
-        self.stopping = threading.Event()   # producers: no more
+        self.stopping = threading.Event()   # producers: add no more tasks
         self.calming = threading.Event()    # workers outside: no more accidents
-        self.ending = threading.Event()     # workers outside: enough
+        self.ending = threading.Event()     # workers outside: end
         self.producers = [Producer(self, f'producer{n}', seed) for n in range(1, producers + 1)]
         self.workers = [Carrier(self, f'carrier{n}', seed) for n in range(1, workers + 1)]
         self.workers.append(ByHand(self, 'by hand', seed))
@@ -186,7 +186,7 @@ class Client(threading.Thread):
         self.disconnect()
 
     def replicated(self):
-        """A commit whose wait for the standby was cut short is acknowledged, with a warning, for what it is worth."""
+        """A commit whose wait for the standby was cut short is acknowledged, with a warning."""
         doubt = any('might not have been replicated' in notice for notice in self.connection.notices)
         del self.connection.notices[:]
         return not doubt
@@ -261,7 +261,7 @@ class Producer(Client):
             {'type': kind, 'payload': json.dumps(payload), **self.options(payload)})[0][0]
 
     def commit(self, tokens, statement='COMMIT'):
-        """What these tokens stand for is there if, and only if, the server says so."""
+        """The tasks of these tokens are there if, and only if, the server says so."""
         self.ledger.decide(tokens, 'unknown')
         try:
             rows = self.execute(statement)
@@ -287,7 +287,7 @@ class Producer(Client):
                 'SELECT jobqueue.enqueue(%s, %s)', (kind, json.dumps(payload))).decode())
 
     def plain(self):
-        """INSERT, some of them in groups."""
+        """Adds tasks by INSERT, some of them in groups."""
         self.execute('BEGIN')
         tokens = []
         for _ in range(self.random.choice([1, 1, 3])):
@@ -347,7 +347,7 @@ class Producer(Client):
         commits = self.random.random() < 0.7
         pause = self.random.choice([0, 0, 0.1, self.random.uniform(0, 3)])
         phase = 'preparing'
-        sure = False  # that a standby has it, too
+        sure = False  # whether a standby has it, too
         while True:
             try:
                 if phase == 'preparing':
@@ -370,7 +370,7 @@ class Producer(Client):
                 if alive and phase == 'preparing':
                     raise
                 if alive and phase == 'deciding':
-                    phase = before  # it is busy: whoever lost it is not quite dead
+                    phase = before  # it is busy: the session that lost it has not ended yet
                 elif phase == 'preparing':
                     phase = 'unknown'
                 self.disconnect()
@@ -384,7 +384,7 @@ class Producer(Client):
         self.ledger.count('prepared transactions')
 
     def outside(self):
-        """For the workers outside."""
+        """Adds tasks for the workers outside."""
         self.execute('BEGIN')
         tokens = []
         for _ in range(self.random.choice([1, 1, 5])):
@@ -457,7 +457,7 @@ class Carrier(Worker):
             self.ledger.completed(token, attempt)
 
     def complete_exactly(self, number, attempt, token):
-        """What is done and that it is done: one transaction."""
+        """The work, and the record that it is done, are one transaction."""
         self.execute('BEGIN')
         if self.execute('SELECT jobqueue.complete(%s, %s)', (number, attempt))[0][0]:
             self.execute('INSERT INTO outside_effects VALUES (%s)', (token,))
@@ -494,7 +494,7 @@ class Carrier(Worker):
 
 
 class ByHand(Worker):
-    """A worker as in any article: claims with UPDATE, and finishes in the same transaction."""
+    """A worker of the usual kind: claims with UPDATE, and finishes in the same transaction."""
 
     def work(self):
         self.execute('BEGIN')

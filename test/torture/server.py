@@ -32,7 +32,7 @@ jobqueue.poll_interval = 1000
 jobqueue.completed_retention = '9000d'
 """
 
-# Of the file systems that the primary gets, if it gets its own.
+# The sizes of the file systems that the primary gets, if it has disks of its own.
 DATA_SIZE, WAL_SIZE = '1500m', '256m'
 
 # A child of a killed postmaster that is still there after this time, in seconds, does not notice.
@@ -50,7 +50,7 @@ def stat_of(pid):
 
 
 class Process:
-    """A process that is never taken for another one that has its number later."""
+    """A process, which is not confused with another one that has the same number later."""
 
     def __init__(self, pid, stat, title):
         self.pid, self.start, self.title = pid, stat[2], title
@@ -76,7 +76,7 @@ class Clock:
         libraries = subprocess.run([f'{bindir}/pg_config', '--pkglibdir'], check=True, capture_output=True, text=True)
         self.file = f'{directory}/clock'
         self.environment = {'LD_PRELOAD': libraries.stdout.strip() + '/shifted_clock.so', 'SHIFTED_CLOCK': self.file}
-        self.ahead = 0  # of ours, in seconds
+        self.ahead = 0  # of our clock, in seconds
         self.lock = threading.Lock()
         with open(self.file, 'wb') as file:
             file.write(struct.pack('q', 0))
@@ -84,7 +84,7 @@ class Clock:
     def move(self, seconds):
         with self.lock:
             self.ahead += seconds
-            # in place, at once: the servers have it in their memory
+            # in place, in one write: the servers have mapped the file
             with open(self.file, 'r+b', buffering=0) as file:
                 file.write(struct.pack('q', self.ahead * 1000000))
 
@@ -125,14 +125,14 @@ class Server:
         self.configure(f"unix_socket_directories = '{self.directory}'\n")
 
     def launch(self):
-        """Ours, not pg_ctl's child: a dead postmaster that nobody collects would hold its lock file."""
+        """Starts it as our own child, not pg_ctl's: a dead postmaster that nobody collects would hold its lock file."""
         with open(self.log, 'ab') as log:
             self.postmaster = subprocess.Popen([f'{self.bindir}/postgres', '-D', self.data], stdout=log, stderr=log,
                                                stdin=subprocess.DEVNULL, start_new_session=True,
                                                env={**os.environ, **self.clock.environment})
 
     def is_ready(self):
-        """As pg_ctl sees it: the last line of the lock file."""
+        """Asks like pg_ctl: by the last line of the lock file."""
         try:
             with open(self.data + '/postmaster.pid', encoding='utf-8') as file:
                 lines = file.read().split('\n')
@@ -141,7 +141,7 @@ class Server:
         return len(lines) > 7 and lines[0] == str(self.postmaster.pid) and lines[7].strip() in ('ready', 'standby')
 
     def start(self, seconds=120):
-        """Again and again: children of the former postmaster may hold the shared memory for a moment."""
+        """Tries again and again: children of the former postmaster may hold the shared memory for a moment."""
         deadline = time.monotonic() + seconds
         self.launch()
         while not self.is_ready():
@@ -181,7 +181,7 @@ class Server:
             time.sleep(0.02)
 
     def fill_disk(self, path):
-        """Takes the room that is left there. Returns the file that has it."""
+        """Takes the room that is left in that directory. Returns the file that has it."""
         name = path + '/ballast'
         with open(name, 'wb', buffering=0) as file:
             size = 1 << 20
@@ -252,7 +252,7 @@ class Cluster:
             time.sleep(0.05)
 
     def ask(self, statement, arguments=None, user='postgres', database='app', seconds=120):
-        """One statement, repeated until it was answered: for what may be done twice. Errors of SQL are raised, and
+        """Runs a statement until it is answered: for what may be done twice. Errors of SQL are raised, and
         nothing takes longer than a minute."""
         deadline = time.monotonic() + seconds
         while True:

@@ -25,7 +25,7 @@ ACTIONS = {
     'cancel_at_barrier': 1,
     'calm': 2,
 }
-# What a short run has no time for.
+# Actions for which a short run has no time.
 SCARCITY = {'fill_disk': 1, 'fill_wal': 1, 'limit_memory': 2}
 # Not in the deck: it takes long.
 LARGE = ['kill_with_backlog']
@@ -89,7 +89,7 @@ class Tormentor:
         self.journal.flush()
 
     def hold(self, seconds, undo, name):
-        """undo in so many seconds, come what may; meanwhile other things happen."""
+        """Calls undo after so many seconds in any case; other things happen meanwhile."""
         def wait():
             time.sleep(seconds)
             try:
@@ -110,7 +110,7 @@ class Tormentor:
     # Processes
 
     def victim(self, title):
-        """Most often one that is at work."""
+        """Chooses a process, most often one that is at work."""
         victims = self.cluster.current.children(title)
         busy = [victim for victim in victims if not victim.title.endswith(' idle')]
         if busy and self.random.random() < 0.7:
@@ -185,7 +185,7 @@ class Tormentor:
         self.cluster.current.start()
 
     def kill_starting(self):
-        """Again, while it starts."""
+        """Kills the server again while it starts."""
         self.cluster.current.kill()
         self.cluster.current.launch()
         time.sleep(self.random.uniform(0, 0.5))
@@ -216,7 +216,7 @@ class Tormentor:
     # Resources
 
     def fill_disk(self):
-        """No room for tables; clients and handlers get errors meanwhile."""
+        """There is no room for tables; clients and handlers get errors meanwhile."""
         if not self.cluster.current.own_disks:
             return 'it has no disk of its own'
         ballast = self.cluster.current.fill_disk(self.cluster.current.data)
@@ -239,7 +239,7 @@ class Tormentor:
         return 'it gave up'
 
     def limit_memory(self):
-        """One of our processes can have hardly more memory than it has."""
+        """One of our processes gets hardly more memory than it has."""
         victim = self.victim('^jobqueue (worker|scheduler|launcher)')
         if victim is None:
             return 'nobody there'
@@ -264,13 +264,13 @@ class Tormentor:
             pass
 
     def advance_clock(self):
-        """And it stays so."""
+        """Sets the clock forward, for good."""
         clock = self.cluster.clock
         clock.move(self.random.choice([1, 60, 3600, 86400, 40 * 86400]))
         return f'{clock.ahead} s ahead'
 
     def set_clock_back(self):
-        """For a moment: what sleeps by the wall clock, such as pg_sleep(), sleeps until it has been put right."""
+        """Sets the clock back for a moment. What sleeps by it, such as pg_sleep(), sleeps until it is right again."""
         clock = self.cluster.clock
         seconds = self.random.choice([1, 60, 3600, 86400, 400 * 86400])
         clock.move(-seconds)
@@ -286,7 +286,7 @@ class Tormentor:
         return f'{taken} taken'
 
     def free_slots(self):
-        """Until none is left: a holder may be on its way still."""
+        """Ends the holders until none is left: one may still be starting."""
         while self.cluster.ask(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'slot holder'"):
             time.sleep(0.05)
@@ -321,7 +321,7 @@ class Tormentor:
         self.hold(self.random.uniform(0.5, 3), lambda: self.set_and_reload('jobqueue.max_workers', None), 'no_workers')
 
     def in_transaction(self, statement, seconds):
-        """Holds what it holds for so long, unless somebody ends it."""
+        """A session holds what it holds for this long, unless it is ended."""
         def stay():
             try:
                 connection = self.cluster.connect()
@@ -403,7 +403,7 @@ class Tormentor:
         return what
 
     def database(self):
-        """Another one comes, works, and goes."""
+        """Another database is created, does some work, and is dropped."""
         self.cluster.ask('DROP DATABASE IF EXISTS other WITH (FORCE)', database='postgres')
         self.cluster.ask('CREATE DATABASE other', database='postgres')
         try:
@@ -425,7 +425,7 @@ class Tormentor:
                 self.cluster.ask('DROP DATABASE IF EXISTS other WITH (FORCE)', database='postgres')
 
     def cancel_at_barrier(self):
-        """A worker is told at the same moment that its task is cancelled, and that all processes shall answer."""
+        """A worker learns at the same moment that its task is cancelled, and that all processes must answer."""
         self.cluster.ask('DROP DATABASE IF EXISTS barrier', database='postgres')
         self.cluster.ask('CREATE DATABASE barrier', database='postgres')
         token, = self.enqueue(['work'], 20)
@@ -443,7 +443,7 @@ class Tormentor:
                 break
             time.sleep(0.05)
         if frozen:
-            # Before cancel(): that waits for the worker where the task is one of a fused batch.
+            # Before cancel(), which waits for the worker if the task is one of a fused batch.
             self.hold(0.3, lambda: frozen.kill(signal.SIGCONT), 'cancel_at_barrier')
             frozen.kill(signal.SIGSTOP)
         answer = self.cluster.ask(
@@ -453,16 +453,16 @@ class Tormentor:
         self.cluster.ask('DROP DATABASE IF EXISTS barrier', database='postgres')
         return 'frozen' if frozen else 'it does not run'
 
-    # Looking after it
+    # Looking after the server
 
     def calm(self):
-        """Nobody torments for a moment, and one task of each role, ahead of all others, must be done soon."""
+        """The torment stops for a moment, and one task of each role, ahead of all others, must be done soon."""
         self.end_holds()
         self.reset_settings()
         self.probe()
 
     def enqueue(self, types, sleep):
-        """Tasks of the tormentor's own, ahead of all others. Returns their tokens."""
+        """Adds tasks of the tormentor's own, ahead of all others. Returns their tokens."""
         tokens = []
         for kind in types:
             self.probes += 1
@@ -494,7 +494,7 @@ class Tormentor:
             time.sleep(0.02)
 
     def state(self):
-        """For the report: who does what."""
+        """Describes who does what, for the report."""
         return '; '.join(
             f'{what}: {self.cluster.ask(query)}'
             for what, query in {

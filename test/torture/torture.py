@@ -25,7 +25,7 @@ from server import Cluster, is_ours
 from torment import ACTIONS, LARGE, SCARCITY, Tormentor
 
 
-# Bytes that our processes may write into the log, whatever happens.
+# The most bytes that our processes may write into the log, whatever happens.
 MOST_LOG = 1 << 20
 
 
@@ -76,7 +76,7 @@ class Run:
         self.cluster.ask(FUNCTIONS % {'version': 0})
         self.cluster.ask(register())
         self.cluster.ask("CREATE FUNCTION hold_slots(integer) RETURNS integer LANGUAGE c AS 'hold_slots'")
-        # Whom we kill is no criminal.
+        # Tasks must not be set aside because this test kills their processes.
         for (most,) in self.cluster.ask("SELECT max_val FROM pg_settings WHERE name = 'jobqueue.max_crashes'"):
             self.cluster.ask(f'ALTER SYSTEM SET jobqueue.max_crashes = {most}')
             self.cluster.ask('SELECT pg_reload_conf()')
@@ -95,7 +95,7 @@ class Run:
             time.sleep(min(5, promotion / 4))
 
     def calm_down(self):
-        """Nobody torments any more: what was begun is ended, and all that waits is done."""
+        """The torment is over: what was begun is ended, and all that waits is done."""
         self.tormentor.end_holds()
         self.tormentor.reset_settings()
         self.cluster.ask('SELECT jobqueue.resume_queue(NULL)')
@@ -123,7 +123,7 @@ class Run:
         self.load.join(self.load.workers, 'worker')
 
     def audit(self):
-        """The tables against the ledger."""
+        """Compares the tables with the ledger."""
         connection = self.cluster.connect()
         with connection.cursor() as cursor:
             cursor.execute(TASKS)
@@ -151,7 +151,7 @@ class Run:
         return max(killed, self.ledger.kills)
 
     def look_for_orphans(self):
-        """When all is done nobody is left; and from nothing it begins again."""
+        """When all is done no process is left; and work starts again from nothing."""
         report, ask = self.ledger.report, self.cluster.ask
         for what, query in {
                 'prepared transactions': 'SELECT gid, prepared FROM pg_prepared_xacts',
@@ -184,7 +184,7 @@ class Run:
         self.fill_the_house()
 
     def fill_the_house(self):
-        """All workers there may be, at once: a slot in shared memory that nobody gave back would be missing."""
+        """Runs as many workers as there may be: a slot in shared memory that was not given back would be missing."""
         most = int(self.cluster.ask('SHOW jobqueue.max_workers')[0][0])
         # the last place is for another role
         tokens = self.tormentor.enqueue(['quick'] + ['work'] * (most - 1), 3600)
@@ -209,9 +209,9 @@ class Run:
             time.sleep(0.1)
 
     def read_logs(self):
-        """What must never be in a log; and, for the reader, what else there is."""
-        # A full disk for the WAL is a PANIC, and nothing else may be; it has no room for an init file, either; a
-        # REINDEX that was interrupted leaves an index.
+        """Reports lines that must never be in a log, and, for the reader, the other ones."""
+        # Only a full disk for the WAL may cause a PANIC; then there is no room for an init file, either. A REINDEX that
+        # was interrupted leaves an index.
         crash = re.compile(
             r'PANIC:(?!.*No space left on device)|TRAP:|stuck spinlock|duplicate key value| XX\d\d\d (?!.*(?:cannot'
             r' reindex invalid index|could not write init file))|runtime error:'
@@ -279,7 +279,7 @@ class Run:
 
 
 def get_own_disks():
-    """Starts this program again where it may mount: in namespaces of its own, whose processes and disks end with it."""
+    """Runs this program again in namespaces of its own, where it may mount; processes and disks there end with it."""
     namespaces = [
         'unshare',
         '--user',

@@ -13,18 +13,18 @@
 namespace jobqueue::scheduler {
 
 inline constexpr int64 step_us = 10 * USECS_PER_SEC / 1000;
-/* What has failed is tried again after this, and later ever more rarely. */
+/* Failed work is tried again after the shortest of these times; if it fails again, after longer and longer ones. */
 inline constexpr int64 shortest_retry_us = USECS_PER_SEC / 10;
 inline constexpr int64 longest_retry_us = 5 * USECS_PER_SEC;
 
-/* A pass over everything, which nobody waits for, in steps: it takes at most one part in fifty of the time. */
+/* A pass over everything, in steps. Nobody waits for it, so it takes at most one part in fifty of the time. */
 class FullPass {
 public:
 	/* When the next one may begin. */
 	SteadyTime next() const noexcept { return next_; }
-	/* A step of it has begun then, and ends now. */
+	/* A step of the pass began at this time, and ends now. */
 	void worked_since(SteadyTime began) noexcept { took_us_ += steady_now() - began; }
-	/* It has seen everything. */
+	/* The pass has seen everything. */
 	void end() noexcept { next_ = steady_now() + share * std::exchange(took_us_, 0); }
 	/* The next one begins at once. */
 	void ask() noexcept { next_ = at_once; }
@@ -44,8 +44,8 @@ struct DueTime {
 };
 
 enum class Urgency {
-	prompt, /* somebody waits for it: it runs in the turn in which it is due; what its first step leaves takes turns */
-	in_turns, /* it can wait: those that are due take turns, one step after the other */
+	prompt, /* somebody waits: the chore runs in the turn in which it is due; if it has more to do, that takes turns */
+	in_turns, /* the chore can wait: those that are due take turns, one step after the other */
 };
 
 /* What a process would leave undone if it ended now. */
@@ -69,17 +69,17 @@ public:
 	virtual void look_for_news() {}
 	/* Somebody has announced that something is due at this time. */
 	virtual void time_was_announced(TimestampTz) noexcept {}
-	/* Once every jobqueue.poll_interval: look at everything again, for what nobody announced. */
+	/* Called once every jobqueue.poll_interval: look at everything again, for what nobody announced. */
 	virtual void poll() noexcept;
 	/* The wall clock was set. */
 	virtual void clock_was_set() noexcept {}
 
-	/* When it has something to do, as far as it knows. */
+	/* When the chore has something to do, as far as it knows. */
 	DueTime due() const noexcept;
-	/* When it will have, if nothing is announced: a process that ends must be back by then. */
+	/* When it will have something to do if nothing is announced: a scheduler that ends must be back by then. */
 	virtual DueTime next() const noexcept { return {}; }
 	Urgency urgency() const noexcept { return urgency_; }
-	/* Its latest step has left something to do. */
+	/* Has the latest step left something to do? */
 	bool has_more() const noexcept { return progress_ == Progress::more; }
 	SteadyTime ran_at() const noexcept { return ran_at_; }
 
@@ -87,21 +87,21 @@ public:
 	void run();
 
 	virtual Unfinished unfinished() const noexcept;
-	/* The process ends, with unfinished(): what must not be forgotten goes into shared memory. */
+	/* The process ends, and leaves unfinished(): what must not be forgotten goes into shared memory. */
 	virtual void leave() noexcept {}
 
 protected:
 	Chore(ServedDatabase &database, const char *name, Urgency urgency) noexcept
 		: db_(database), name_(name), urgency_(urgency) {}
 
-	/* What fails is reported here, or by those who are called. */
+	/* Failures are reported by the step, or by the functions that it calls. */
 	virtual Progress step() = 0;
-	/* What was asked for only by a poll is not done before this time, but then. */
+	/* Work that only a poll has asked for is done at this time, not before. */
 	virtual SteadyTime not_before() const noexcept { return at_once; }
 	/* When rows that were set aside are tried again. */
 	virtual SteadyTime retry_at() const noexcept { return never; }
 
-	/* Makes a step due, at once or at a time; if the latest one has failed, not before it would be tried again. */
+	/* Makes a step due, at once or at a time; but if the latest step has failed, not before the time of its retry. */
 	void ask(SteadyTime at = at_once) noexcept { ask_although_failing(std::max(at, backoff_.not_before())); }
 	void ask_although_failing(SteadyTime at) noexcept { asked_at_ = std::min(asked_at_, at); }
 
@@ -116,7 +116,7 @@ private:
 	Backoff backoff_{shortest_retry_us, longest_retry_us};
 };
 
-/* A chore that takes many rows in one transaction, none of which can stop the others. */
+/* A chore that takes many rows in one transaction. A row that fails does not stop the others. */
 class BatchChore : public Chore {
 public:
 	Unfinished unfinished() const noexcept override;
@@ -132,7 +132,7 @@ protected:
 	 * Session.
 	 */
 	template <typename Run, typename Look> Progress batch_step(Run &&run, Look &&look);
-	/* Short transactions, as many as a step has time for. */
+	/* Runs short transactions, as many as a step has time for. */
 	template <typename Once> static Progress repeat(Once &&once);
 
 	SetAside aside_;

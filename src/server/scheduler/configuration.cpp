@@ -18,7 +18,7 @@ bool Configuration::is_due(bool polls) const noexcept {
 		   db_.roles_read != roles_generation();
 }
 
-/* GRANT and REVOKE tell nobody else: who claims learns of them from here. In a Session. */
+/* No other process is told of GRANT and REVOKE: claimers learn of them from here. In a Session. */
 void Configuration::watch_rights(const Tables &tables) {
 	std::map<Oid, std::optional<std::vector<std::string>>> rights;
 	for (const auto &[role, queues] : tables.allowed)
@@ -48,7 +48,7 @@ Configuration::Tables Configuration::read_tables(uint64 generation) {
 	tables.limits = store::quotas();
 	tables.conditions = Conditions::read(generation);
 	if (tables.standing.own) {
-		/* What began while a limit was gone, unseen from here, is found by RunningCounts. */
+		/* Tasks that began while a limit was gone, unseen from here, are found by RunningCounts. */
 		const bool counted = generation_ != 0 && admission_is_ready(db_.slot, db_.conditions.configuration);
 		tables.conditions.throttling.make_ready(db_.slot, generation, counted ? &db_.conditions.throttling : nullptr);
 	}
@@ -56,7 +56,7 @@ Configuration::Tables Configuration::read_tables(uint64 generation) {
 	return tables;
 }
 
-/* Nothing runs in a database that has another version of the extension, or is a copy. It is said once. */
+/* Nothing runs in a database that has another version of the extension, or is a copy. This is reported once. */
 std::optional<SchedulerState> Configuration::reason_to_end(const Tables &tables) {
 	if (!tables.extension)
 		return SchedulerState::absent;
@@ -128,7 +128,7 @@ std::optional<SchedulerState> Configuration::read() {
 	return std::nullopt;
 }
 
-/* Null if it may. */
+/* Why the handler may not run; null if it may. */
 static const char *why_not_run(const store::Handler &handler, const std::map<Oid, Queues> &allowed) {
 	if (!OidIsValid(handler.role))
 		return "the role does not exist";

@@ -1,6 +1,6 @@
 /*
- * configuration.hpp -- what the tables say of the work here: is this database ours, which roles have handlers, under
- * which limits. C++ region.
+ * configuration.hpp -- what the tables say of the work in this database: whether it is ours, which roles have handlers,
+ * and under which limits. C++ region.
  */
 #pragma once
 
@@ -17,11 +17,11 @@ class Configuration {
 public:
 	Configuration(ServedDatabase &database, WorkerPool &pool) noexcept : db_(database), pool_(pool) {}
 
-	/* Has it changed since it was read, or should a failed reading be tried again? "polls": it is read in any case. */
+	/* Must the configuration be read? After a failed reading not before its retry, not even if "polls". */
 	bool is_due(bool polls) const noexcept;
 	/*
-	 * Reads it, and gives it to the worker pool. A state if there is nothing to run here for now: then the process
-	 * ends. Where it cannot be read, things go on as they were, until it can.
+	 * Reads the configuration, and gives it to the worker pool. Returns a state if nothing is to run here for now: then
+	 * the process ends. While the configuration cannot be read, things go on as they were.
 	 */
 	std::optional<SchedulerState> read();
 	/* When a failed reading is tried again; never, if the latest one has not failed. */
@@ -31,7 +31,7 @@ private:
 	struct Tables {
 		std::optional<store::Extension> extension;
 		std::vector<store::Handler> handlers;
-		std::map<Oid, Queues> allowed; /* by role, where its handlers keep to the queues that it may work in */
+		std::map<Oid, Queues> allowed; /* by role, if its handlers are bound to the queues that it may work in */
 		std::vector<store::Quota> limits;
 		Conditions conditions;
 		std::string database;

@@ -15,8 +15,8 @@
 namespace jobqueue::scheduler {
 
 /*
- * A worker that was terminated may be the first of all processes in a shutdown, which the postmaster signals one after
- * the other. This one waits for its own signal: a shutdown is not the task's fault.
+ * In a shutdown the postmaster signals all processes one after the other, and a worker may be the first to end. So the
+ * scheduler waits this long for its own signal: a shutdown is not the task's fault.
  */
 static constexpr int64 shutdown_notice_us = USECS_PER_SEC / 10;
 
@@ -32,22 +32,22 @@ void CrashRecovery::poll() noexcept {
 	BatchChore::poll();
 }
 
-/* Nobody is charged on the word of the process that comes next. */
+/* The next scheduler charges none of the tasks that are left to it. */
 void CrashRecovery::leave() noexcept {
 	if (!orphans_.empty())
 		pg_atomic_write_u32(&db_.slot->interrupted, 1);
 }
 
 /*
- * Charged before anything can run them again, and on disk before they are forgotten. To charge one twice does no harm:
- * its claim is over then.
+ * Suspects are charged before anything can run them again, and this is on disk before they are forgotten. To charge one
+ * twice does no harm: its claim has ended by then.
  */
 bool CrashRecovery::charge_suspects() {
 	Suspect suspect;
 	bool all_charged = true;
 	for (int place = 0; next_suspect(MyDatabaseId, &place, &suspect);) {
 		if (suspect.task == 0) {
-			/* One of a fused batch that was being finished: run alone, it will show itself. */
+			/* One of several tasks, it is not known which. If it crashes the server again, alone, it will be known. */
 			guard([&suspect] { make_run_alone(MyDatabaseId, suspect.role, suspect.type); });
 			forget_suspect(suspect);
 			continue;
@@ -96,7 +96,7 @@ static store::Failure failure_by(DeathCause cause) {
 	}
 }
 
-/* False if some could not be charged, or somebody has locked them. */
+/* False if some tasks could not be charged, or a session has locked them. */
 bool CrashRecovery::charge_fused(bool charged) {
 	Death death;
 	std::vector<Death> left;
@@ -121,8 +121,8 @@ bool CrashRecovery::charge_fused(bool charged) {
 }
 
 /*
- * The task waits again as if nothing had been; but where errors of our own end the workers of its role again and again,
- * others come before it.
+ * The task waits again as if nothing had happened. But if errors of our own end the workers of its role again and
+ * again, other tasks come before it.
  */
 static void give_back(const store::Claim &claim, const Death &death) {
 	constexpr int patience = 3;
@@ -136,7 +136,7 @@ static void give_back(const store::Claim &claim, const Death &death) {
 	}
 }
 
-/* False if not all could be found, or charged. */
+/* False if not all orphans could be found, or not all tasks could be charged. */
 bool CrashRecovery::find_orphans() {
 	pg_atomic_write_u32(&db_.slot->orphans, 0);
 	const bool suspects_charged = charge_suspects();
@@ -148,7 +148,7 @@ bool CrashRecovery::find_orphans() {
 			pg_atomic_write_u32(&db_.slot->interrupted, 1);
 		return false;
 	}
-	/* Read after the claims: a worker that has claimed had its slot before. */
+	/* The slots are read after the claims: a worker has its slot before it claims. */
 	std::set<std::string, std::less<>> living;
 	for (WorkerSlot &worker : worker_slots())
 		if (worker_state(&worker) != WorkerState::free && pg_atomic_read_u32(&worker.database) == MyDatabaseId)
@@ -162,10 +162,10 @@ bool CrashRecovery::find_orphans() {
 	for (const store::Claim &seen : claims) {
 		if (living.contains(seen.claimed_by) || known.contains({seen.id, seen.attempt}))
 			continue;
-		/* The task that caused a crash has been charged as a suspect, unless nobody could record which one it was. */
+		/* The task that caused a crash has been charged as a suspect, unless it could not be recorded. */
 		const TokenAge age = token_age(seen.claimed_by);
 		const bool unknown_crash = age == TokenAge::before_crash && !flight_recorder_works();
-		/* Of a batch nobody knows which task it was: they are tried alone. */
+		/* If the worker had claimed several tasks, it is not known which one ended it: they are tried alone. */
 		const bool several = tasks_of[seen.claimed_by] > 1;
 		const Death death = guard([&seen] { return death_of(MyDatabaseId, seen.id, seen.attempt); });
 		const bool charged = !several && death.cause != DeathCause::innocent && death.cause != DeathCause::own_error &&
@@ -191,7 +191,7 @@ void CrashRecovery::recover(const Orphan &orphan, bool &locked) {
 		end_abandoned(*claim, failure_by(orphan.unknown_crash ? DeathCause::fatal : orphan.death.cause));
 }
 
-/* An orphan that somebody has locked is left for a later step: others do not wait for it. */
+/* An orphan that a session has locked is left for a later step, so that the others need not wait. */
 Progress CrashRecovery::step() {
 	const SteadyTime began = steady_now();
 	if (ended_workers_at_ != never && began < ended_workers_at_) {

@@ -1,5 +1,5 @@
 /*
- * crash_recovery.hpp -- tasks whose worker is no more: charged with what they did, or given back. C++ region.
+ * crash_recovery.hpp -- tasks whose worker has ended: they are charged with that, or given back. C++ region.
  *
  *   suspects   tasks that ran in the process whose end made the server restart (shared/flight_recorder.hpp)
  *   fused      tasks of a fused batch, which no other session has seen leave the queue (take_fused_death())
@@ -28,7 +28,7 @@ private:
 		int64 task;
 		int32 attempt;
 		bool charged;
-		bool unknown_crash; /* nobody could record which task it was */
+		bool unknown_crash; /* its worker ended in a crash, and it could not be recorded which task caused that */
 		Death death;		/* of its worker */
 	};
 
@@ -41,8 +41,8 @@ private:
 	SteadyTime ended_workers_at_ = never; /* when workers that have ended are dealt with */
 	bool must_look_ = false;
 	std::deque<Orphan> orphans_;
-	size_t seen_ = 0;	  /* of them, in the pass that is under way */
-	bool locked_ = false; /* somebody had locked one of these */
+	size_t seen_ = 0;	  /* how many of them the present pass has looked at */
+	bool locked_ = false; /* one of these was locked by a session */
 };
 
 } // namespace jobqueue::scheduler

@@ -54,7 +54,7 @@ Progress DependencyResolution::step() {
 	return ended_.empty() ? Progress::done : Progress::more;
 }
 
-/* Some of it, if there is much. */
+/* Resolves what has ended; only a part if there is much. */
 Progress DependencyResolution::resolve(SteadyTime began) {
 	while ((!ended_.empty() || aside_.next_time() <= steady_now()) && steady_now() - began < step_us) {
 		const IdRange ids = ended_.empty() ? IdRange{} : ended_.front();

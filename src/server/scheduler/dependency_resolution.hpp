@@ -1,5 +1,5 @@
 /*
- * dependency_resolution.hpp -- lets tasks go that waited for others, and removes what was kept for them. C++ region.
+ * dependency_resolution.hpp -- unblocks tasks that waited for others, and removes what was kept for them. C++ region.
  */
 #pragma once
 
@@ -20,7 +20,7 @@ public:
 
 	/* All tasks that others wait for may have ended. */
 	void look_at_all();
-	/* The bounds of their ids may be wider than they need to be. */
+	/* The bounds of the ids of parents may be wider than they need to be. */
 	void narrow_bounds() noexcept { narrow_at_ = at_once; }
 	/* Have tasks that others may wait for ended a moment ago? Then the next ones may follow soon. */
 	bool is_active() const noexcept;
@@ -30,15 +30,15 @@ private:
 	Progress resolve(SteadyTime began);
 	void take_up(const IdRanges &ids);
 
-	IdRanges ended_;				/* tasks that may have ended, and others wait for them */
+	IdRanges ended_;				/* tasks that may have ended, and that others may wait for */
 	int64 parent_ = 0, child_ = -1; /* how far the first of these ranges has been dealt with */
-	IdRanges locked_;				/* likewise, but somebody had locked one that waits */
+	IdRanges locked_;				/* such tasks again, where a task that waits was locked */
 	SteadyTime locked_again_at_ = never;
 	SteadyTime narrow_at_ = at_once;
 	SteadyTime ended_at_ = at_once;
 };
 
-/* A pass over all tasks that wait or have waited: what nobody announced is found, and what nobody needs is removed. */
+/* A pass over all tasks that wait or have waited: it finds what nobody announced, and removes what nobody needs. */
 class DependencySweep final : public BatchChore {
 public:
 	DependencySweep(ServedDatabase &database, DependencyResolution &resolution)
@@ -53,7 +53,7 @@ private:
 	Progress sweep();
 
 	DependencyResolution &resolution_;
-	std::optional<int64> swept_; /* the pass that is under way has come to this task */
+	std::optional<int64> swept_; /* the present pass has come to this task */
 	FullPass pass_;
 };
 

@@ -32,7 +32,7 @@ Progress DueTasks::promote() {
 				from = std::max(from, task.run_at);
 			}
 			if (rows.only.empty() && count < rows.count) {
-				/* A task that is due, but locked by somebody, waits for the next poll. */
+				/* A task that is due, but locked by a session, waits for the next poll. */
 				from = std::max(from, now);
 				next = store::next_due(from);
 			}

@@ -17,7 +17,7 @@ public:
 	void clock_was_set() noexcept override { look_at_all(); }
 	DueTime next() const noexcept override { return {.wall = next_}; }
 
-	/* No scheduled task is due before, but for those that were set aside. */
+	/* No scheduled task is due before this time, except those that were set aside. */
 	TimestampTz from() const noexcept { return from_; }
 	std::vector<int64> set_aside() const { return aside_.all(); }
 
@@ -30,8 +30,8 @@ private:
 };
 
 /*
- * While more tasks are due than one step takes, those that became due last, some of each queue: they start in time,
- * however many were due before them in other queues.
+ * While more tasks are due than one step takes, this chore takes those that became due last, some of each queue: they
+ * start in time, however many were due before them in other queues.
  */
 class LatestDueTasks final : public Chore {
 public:

@@ -10,7 +10,7 @@ namespace jobqueue::scheduler {
 
 static constexpr int leaves = 8;
 static constexpr int most_in_step = 1000;
-/* A time that lies ahead by less than this is believed: clocks are set a little now and then. */
+/* A time that is ahead of the clock by less than this is accepted: clocks are set a little now and then. */
 static constexpr int64 tolerated_step_us = USECS_PER_MINUTE;
 
 Progress History::step() {
@@ -31,14 +31,14 @@ Progress History::step() {
 	Progress progress = known ? Progress::done : Progress::failed;
 	if (leaf != 0)
 		progress = empty(retention_us > 0);
-	/* Others are told only what is committed. */
+	/* Other processes are told only what is committed. */
 	const bool told = db_.attempt("read the history ring", [this] {
 		pg_atomic_write_u32(&db_.slot->history_leaf, static_cast<uint32>(store::history_ring().leaf));
 	});
 	return told ? progress : Progress::failed;
 }
 
-/* "turn": it is filled from then on. Its readers are let alone for a while. */
+/* Empties the leaf; "turn": it is filled from then on. Sessions that read it are left alone for a while. */
 Progress History::empty(bool turn) {
 	if (!held_.thinning) {
 		if (truncate(turn))
@@ -57,8 +57,8 @@ Progress History::empty(bool turn) {
 }
 
 /*
- * Without waiting for a lock, behind which others would wait; but where reader follows upon reader there is never a
- * moment without one. Then it waits a little, now and then.
+ * Does not wait for a lock, because other sessions would queue up behind it. But if one reader follows another, the
+ * leaf is never free of locks: then this waits a little, now and then.
  */
 bool History::truncate(bool turn) {
 	const char *const what = "empty a leaf of the history";
@@ -80,12 +80,12 @@ bool History::truncate(bool turn) {
 		held_ = {};
 		return true;
 	}
-	if (error->sqlerrcode() != ERRCODE_LOCK_NOT_AVAILABLE) /* report_holders() reports that */
+	if (error->sqlerrcode() != ERRCODE_LOCK_NOT_AVAILABLE) /* report_holders() reports locks */
 		db_.complaints.failed(what, *error);
 	return false;
 }
 
-/* Rows go although somebody has locked the table: retention is a promise, and a reader has no claim to rows. */
+/* Removes rows although a session has locked the table: retention is a promise, and readers have no right to rows. */
 Progress History::thin(bool turn) {
 	const int leaf = held_.leaf;
 	store::Thinned thinned = {};
@@ -99,7 +99,7 @@ Progress History::thin(bool turn) {
 	if (!done)
 		return Progress::failed;
 	if (empty) {
-		/* Now its space can go, too, unless somebody reads it at this moment. */
+		/* Now the leaf's space can be freed, too, unless a session reads it at this moment. */
 		(void)db_.try_in_session([leaf] { store::empty_history(leaf); });
 		held_ = {};
 		return Progress::done;

@@ -7,7 +7,7 @@
 
 namespace jobqueue::scheduler {
 
-/* A new leaf is begun after each seventh part of jobqueue.completed_retention, so that the next one is old enough. */
+/* A new leaf is begun after each seventh part of jobqueue.completed_retention: by then the next leaf is old enough. */
 class History final : public Chore {
 public:
 	explicit History(ServedDatabase &database) noexcept : Chore(database, "turn the history", Urgency::in_turns) {}
@@ -15,11 +15,11 @@ public:
 	void clock_was_set() noexcept override { ask(); }
 
 private:
-	/* A leaf that cannot be emptied at once, since somebody has a lock on it. */
+	/* A leaf that cannot be emptied at once, because a session has a lock on it. */
 	struct HeldLeaf {
 		int leaf = 0;
 		SteadyTime since = at_once, next_wait = at_once;
-		bool thinning = false; /* its rows are removed one by one, then */
+		bool thinning = false; /* its rows are now removed one by one */
 		int64 thinned = 0;	   /* up to this id */
 	};
 

@@ -1,6 +1,6 @@
 /*
- * housekeeping.hpp -- what goes over tables and shared memory now and then: it finds what nobody announced, and removes
- * what nobody needs. C++ region.
+ * housekeeping.hpp -- chores that go over tables and shared memory now and then: they find what nobody announced, and
+ * remove what nobody needs. C++ region.
  */
 #pragma once
 
@@ -31,7 +31,7 @@ private:
 	Progress step() override;
 };
 
-/* Unique keys that were taken for a period which is over: they bind nobody, but take room. */
+/* Removes unique keys whose period is over: they have no effect any more, but take room. */
 class ExpiredKeys final : public BatchChore {
 public:
 	explicit ExpiredKeys(ServedDatabase &database)
@@ -42,7 +42,7 @@ private:
 	Progress step() override;
 };
 
-/* The running tasks that shared memory counts for limits: set right where tasks began or ended by hand. */
+/* Corrects the numbers of running tasks that shared memory counts for limits, if tasks began or ended by hand. */
 class RunningCounts final : public Chore {
 public:
 	explicit RunningCounts(ServedDatabase &database) noexcept
@@ -58,7 +58,7 @@ private:
 	FullPass pass_;
 };
 
-/* Announces the first task of each queue and priority, for those that nobody announced; some queues in each step. */
+/* Announces the first task of each queue and priority, since nobody may have done so; some queues in each step. */
 class UnannouncedTasks final : public Chore {
 public:
 	explicit UnannouncedTasks(ServedDatabase &database) noexcept
@@ -68,7 +68,7 @@ private:
 	Progress step() override;
 	SteadyTime not_before() const noexcept override { return pass_.next(); }
 
-	bool grouped_ = false; /* the pass that is under way looks at lanes of groups */
+	bool grouped_ = false; /* the present pass looks at lanes of groups */
 	std::string after_;	   /* and has come to this queue */
 	BatchSize queues_{1};
 	FullPass pass_;

@@ -8,7 +8,7 @@
 
 namespace jobqueue::scheduler {
 
-/* When a lease that has expired, but whose task is locked by somebody, is looked at again. */
+/* An expired lease whose task is locked by a session is looked at again after this time. */
 static constexpr int64 locked_again_us = USECS_PER_SEC;
 
 Progress Leases::step() {

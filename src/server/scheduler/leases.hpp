@@ -1,5 +1,5 @@
 /*
- * leases.hpp -- tasks whose lease has expired go back to their queue, or have failed. C++ region.
+ * leases.hpp -- tasks whose lease has expired go back to their queue, or fail. C++ region.
  */
 #pragma once
 

@@ -9,7 +9,7 @@
 
 namespace jobqueue::scheduler {
 
-/* Queues in one transaction. If there are more, the NOTIFY without a queue stands for these. */
+/* The most queues in one transaction. If there are more, the NOTIFY without a queue stands for the rest. */
 static constexpr size_t most_queues = 1000;
 static constexpr int64 interval_us = 10 * USECS_PER_SEC / 1000;
 
@@ -30,7 +30,7 @@ void Notifications::look_for_news() {
 		db_.busy_at = steady_now();
 	};
 	follow_ring(position_, take, [this] { queues_.insert(""); });
-	/* Start positions would be lost if the ring went round before anybody took them up. */
+	/* Start positions (positions.hpp) would be lost if the ring went round before they are brought up to date. */
 	if (position_ - kept_up_ > ring_size / 4 && keep_positions(MyDatabaseId))
 		kept_up_ = position_;
 	if (settings::notify_mode != static_cast<int>(NotifyMode::coalesced))

@@ -25,7 +25,7 @@ private:
 	Progress step() override;
 
 	uint64 position_;			   /* in the ring of announcements */
-	uint64 kept_up_ = 0;		   /* at the latest keep_positions() */
+	uint64 kept_up_ = 0;		   /* the position at the latest keep_positions() */
 	std::set<std::string> queues_; /* to be named; an empty name stands for others */
 	SteadyTime next_ = at_once;
 };

@@ -11,12 +11,12 @@
 
 namespace jobqueue::scheduler {
 
-/* A process that was told to end, and has not after so long, never will. */
+/* A process that has not ended this long after it was told to never will. */
 static constexpr int64 stuck_after_us = 2 * USECS_PER_SEC;
 
 static void report_stuck(pid_t pid, uint64 task, Oid role, uint64 type, bool dies) {
 	guard([pid, task, role, type, dies] {
-		/* The next task of this type does not keep what others of a fused batch have locked. */
+		/* If the next task of this type hangs as well, it must not hold the locks of others in a fused batch. */
 		make_run_alone(MyDatabaseId, role, type);
 		ereport(WARNING,
 				(errmsg("jobqueue worker %d, which runs task " INT64_FORMAT ", responds neither to cancellation nor "

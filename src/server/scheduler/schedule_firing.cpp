@@ -10,9 +10,9 @@ namespace jobqueue::scheduler {
 /* Schedules in one transaction. */
 static constexpr int most_in_step = 100;
 static constexpr int most_corrected_in_step = 20;
-/* When schedules that somebody has locked are looked at again. */
+/* Schedules that a session has locked are looked at again after this time. */
 static constexpr int64 locked_again_us = USECS_PER_SEC / 10;
-/* When a schedule that waits for a task is looked at in any case: not all can be watched, and one may be deleted. */
+/* A schedule that waits for a task is looked at after this time anyway: not all can be watched, one may be deleted. */
 static constexpr int64 held_again_us = USECS_PER_SEC;
 
 void ScheduleFiring::look_for_news() {

@@ -30,8 +30,8 @@ private:
 };
 
 /*
- * The clock was ahead when a schedule's next time was computed if that time is later than its expression can give now.
- * Such a schedule waits for its next time by the clock as it is now.
+ * If a schedule's next time is later than its expression can give now, the clock was ahead when it was computed. Such a
+ * schedule gets its next time by the clock as it is now.
  */
 class ScheduleCorrection final : public Chore {
 public:
@@ -45,7 +45,7 @@ private:
 	SteadyTime not_before() const noexcept override { return pass_.next(); }
 
 	ScheduleFiring &firing_;
-	std::string after_; /* the pass that is under way has come to this name */
+	std::string after_; /* the present pass has come to this name */
 	FullPass pass_;
 };
 

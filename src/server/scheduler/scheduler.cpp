@@ -1,8 +1,8 @@
 /*
  * scheduler.cpp -- the scheduler of one database: a loop over its chores (chore.hpp).
  *
- * Started by the launcher. Entry is C, behind boundary(); everything else is a C++ region but for the callbacks. It is
- * connected as the bootstrap superuser, runs nothing but our own statements in a Session, and no user's code.
+ * Started by the launcher. Entry is C, behind boundary(); everything else is a C++ region but for the callbacks. The
+ * process is connected as the bootstrap superuser, runs only our own statements in a Session, and no user's code.
  */
 #include "server/scheduler/configuration.hpp"
 #include "server/scheduler/crash_recovery.hpp"
@@ -37,15 +37,15 @@ bool is_installed(Oid extension) {
 
 namespace {
 
-/* However often transactions commit: one turn in so many microseconds serves them all. */
+/* A turn takes at least so many microseconds: so one turn serves all transactions that commit meanwhile. */
 constexpr int64 shortest_turn_us = 10 * USECS_PER_SEC / 1000;
-/* But a chain of tasks that wait for each other needs a turn for each of them. */
+/* While a chain of tasks that wait for each other is active, turns are shorter: each of the tasks needs a turn. */
 constexpr int64 shortest_active_turn_us = 1000;
-/* Short steps of chores that can wait are put together up to this: else each would cost a turn. */
+/* Short steps of chores that can wait share a turn, up to this time: otherwise each would cost a turn. */
 constexpr int64 steps_in_turn_us = step_us / 4;
 /* A clock that is set by less is not reported. */
 constexpr int64 reported_clock_step_us = 10 * USECS_PER_SEC;
-/* Where processes are short, one that has made room for others polls again after this; news bring it back at once. */
+/* A scheduler that has made room for other processes is back after this time to poll; news bring it back at once. */
 constexpr int64 absence_us = USECS_PER_MINUTE;
 
 class Scheduler {
@@ -86,7 +86,7 @@ private:
 	ExpiredKeys expired_keys_{db_};
 	ScheduleCorrection schedule_correction_{db_, schedule_firing_};
 	UnannouncedTasks unannounced_tasks_{db_};
-	/* In the order in which they run when they are due at once: workers start after what brings tasks to the queues. */
+	/* In the order in which they run if due at the same time: workers start after chores that bring tasks to queues. */
 	const std::array<Chore *, 17> chores_ = {
 		&crash_recovery_,	 &dependency_resolution_,
 		&schedule_firing_,	 &due_tasks_,
@@ -102,7 +102,7 @@ private:
 	Configuration configuration_{db_, worker_pool_};
 };
 
-/* The wall clock may be set: then all that waits for a time of it looks at it again. */
+/* If the wall clock was set, all chores that wait for a time of it look at it again. */
 void Scheduler::watch_clock() {
 	const int64 step = clock_.look();
 	if (step == 0)
@@ -124,7 +124,7 @@ void Scheduler::poll() {
 	next_poll_ = steady_now() + static_cast<int64>(settings::poll_interval_ms) * 1000;
 }
 
-/* Of those that take turns and are due, the one that has waited longest. */
+/* The chore that has waited longest, of those that take turns and are due. */
 Chore *Scheduler::next_in_turn(Urgency urgency) {
 	Chore *next = nullptr;
 	for (Chore *chore : chores_)
@@ -135,8 +135,8 @@ Chore *Scheduler::next_in_turn(Urgency urgency) {
 }
 
 /*
- * What is prompt, and then one step each of what prompt chores have left, and of what can wait: a heap of either kind
- * leaves half of the time to the other.
+ * Runs the prompt chores that are due; also one step of what prompt chores have left, and then steps of chores that can
+ * wait. However much there is of either kind, it leaves half of the time to the other.
  */
 void Scheduler::run_chores() {
 	const auto due_at = static_cast<TimestampTz>(pg_atomic_exchange_u64(&db_.slot->due_at, PG_INT64_MAX));
@@ -188,9 +188,9 @@ TimestampTz Scheduler::back_at(Unfinished unfinished) const {
 }
 
 /*
- * May the process end? It notes when it must be back. One that is asked to make room for others has looked at
- * everything once, and may end whatever there is to do: it comes back when it is its turn, and workers do without it
- * meanwhile.
+ * May the process end? If so, it notes when it must be back. A scheduler that is asked to make room for others has
+ * looked at everything once, and may end whatever there is to do: it comes back when it is its turn, and workers go on
+ * without it meanwhile.
  */
 bool Scheduler::may_retire() {
 	const Unfinished unfinished = this->unfinished();
@@ -212,7 +212,7 @@ bool Scheduler::may_retire() {
 }
 
 int64 Scheduler::sleep_ms() const {
-	/* While it starts others only wake the launcher, and a lock that it waited for may have taken their wake-up. */
+	/* While this process starts, others wake only the launcher; and a wait for a lock may have used up a wake-up. */
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&db_.slot->wanted) != 0)
 		return 0;
@@ -234,7 +234,7 @@ SchedulerState Scheduler::run() {
 	} catch (...) {
 		problem = std::current_exception();
 	}
-	/* DROP EXTENSION takes the tables away while we work: that is no error. */
+	/* DROP EXTENSION may remove the tables while the chores run: that is no error. */
 	if (is_installed(db_.extension))
 		std::rethrow_exception(problem);
 	return SchedulerState::none;
@@ -242,7 +242,7 @@ SchedulerState Scheduler::run() {
 
 SchedulerState Scheduler::work() {
 	guard(watch_roles);
-	/* Nobody's open transaction stops it: what is locked is tried again later. */
+	/* No open transaction may stop the scheduler: what is locked is tried again later. */
 	guard([] { SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE); });
 	for (;;) {
 		guard([] { CHECK_FOR_INTERRUPTS(); });
@@ -276,7 +276,7 @@ SchedulerState Scheduler::work() {
 	}
 }
 
-/* However the process ends. C region. */
+/* Called at the end of the process, however it ends. C region. */
 void leave(int, Datum arg) {
 	DatabaseSlot *slot = database_slot(DatumGetInt32(arg));
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);

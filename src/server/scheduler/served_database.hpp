@@ -12,7 +12,7 @@
 
 namespace jobqueue::scheduler {
 
-/* Is the extension there, as far as one can tell at the moment? With an OID: this very one. */
+/* Is the extension installed, as far as can be told at the moment? With a valid OID: is it the one with this OID? */
 bool is_installed(Oid extension);
 
 class ServedDatabase {
@@ -21,12 +21,12 @@ public:
 
 	/*
 	 * Runs fn in a transaction, as superuser, or in a Session of the extension's owner, in which nothing is deferred to
-	 * the commit. Returns what went wrong. Throws where the extension has been dropped: then there is nothing to try
+	 * the commit. Returns what went wrong. Throws if the extension has been dropped: then there is nothing to try
 	 * again.
 	 */
 	template <typename Fn> std::optional<PgError> try_as_superuser(Fn &&fn, Durability = Durability::asynchronous);
 	template <typename Fn> std::optional<PgError> try_in_session(Fn &&fn, Durability = Durability::asynchronous);
-	/* Likewise, and reports what goes wrong: "jobqueue could not <what>". True if nothing did. */
+	/* Does the same, and reports what goes wrong: "jobqueue could not <what>". True if nothing did. */
 	template <typename Fn> bool attempt_as_superuser(const char *what, Fn &&fn, Durability = Durability::asynchronous);
 	template <typename Fn> bool attempt(const char *what, Fn &&fn, Durability = Durability::asynchronous);
 

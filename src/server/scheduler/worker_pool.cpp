@@ -15,7 +15,7 @@
 namespace jobqueue::scheduler {
 
 static constexpr int64 report_shortage_after_us = 10 * USECS_PER_SEC;
-/* Where it takes long to look for work of a role, this takes at most one part in so many of the time. */
+/* If it takes long to look for a role's work, that may take at most one part in this many of the time. */
 static constexpr int64 look_share = 5;
 static constexpr int64 next_peer_us = USECS_PER_SEC;
 static constexpr int64 shortest_start_delay_us = USECS_PER_SEC / 10;
@@ -38,7 +38,7 @@ void WorkerPool::serve(Roles roles) {
 	}
 }
 
-/* What was too early at the latest look is waited for; what was not has been dealt with. */
+/* Only times after the latest look are waited for: that look has dealt with earlier ones. */
 DueTime WorkerPool::next() const noexcept {
 	SteadyTime next = never;
 	for (const auto &role : roles_)
@@ -86,7 +86,7 @@ void WorkerPool::report_shortage() {
 	});
 }
 
-/* What has become of the processes that were asked for. */
+/* Finds out what has become of the processes that were asked for. */
 void WorkerPool::watch_started() {
 	std::erase_if(started_, [this](const Started &started) {
 		BackgroundWorkerHandle *const handle = started.handle;
@@ -99,7 +99,7 @@ void WorkerPool::watch_started() {
 		if (status != BGWH_STOPPED && !connected)
 			return false;
 		if (status == BGWH_STOPPED) {
-			/* It may have ended before it took its slot. */
+			/* The process may have ended before it took its slot. */
 			LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
 			if (worker_state(slot) == WorkerState::starting && pg_atomic_read_u64(&slot->token) == started.token &&
 				pg_atomic_read_u32(&slot->pid) == 0)
@@ -122,7 +122,7 @@ void WorkerPool::watch_started() {
 
 /*
  * Would another worker of this role take the last place that can be had at once, free or with an idle worker in it,
- * while somebody else may need it? However long the tasks of one role take, those of the others do not wait for them.
+ * while another role may need it? Tasks of other roles must not wait for those of this one, however long they take.
  */
 bool WorkerPool::is_last_free(const Role &role) const {
 	int live = 0, starting = 0, idle = 0;
@@ -155,7 +155,7 @@ bool WorkerPool::is_last_free(const Role &role) const {
 		   });
 }
 
-/* Null if jobqueue.max_workers are there. */
+/* Null if no slot is free, or there are already jobqueue.max_workers. */
 static WorkerSlot *reserve_slot(const Role &role) {
 	WorkerSlot *reserved = nullptr;
 	LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
@@ -205,8 +205,8 @@ bool WorkerPool::start_worker_for(const Role &role) {
 }
 
 /*
- * Looks for some milliseconds, and if that was not enough goes on later: others do not wait for what a tenant has made
- * of its tasks.
+ * Looks for some milliseconds, and goes on later if that was not enough: other tenants must not wait because one has
+ * tasks among which it takes long to look.
  */
 bool WorkerPool::has_work(Role &role, int workers, SteadyTime now) {
 	std::optional<bool> found = false;
@@ -222,7 +222,7 @@ bool WorkerPool::has_work(Role &role, int workers, SteadyTime now) {
 
 void WorkerPool::start_workers_of(Role &role) {
 	int workers = 0;
-	bool will_look = false; /* one of them, by itself */
+	bool will_look = false; /* one of them will look for tasks by itself */
 	for (WorkerSlot &worker : worker_slots()) {
 		if (!takes_place(&worker) || pg_atomic_read_u32(&worker.database) != MyDatabaseId ||
 			pg_atomic_read_u32(&worker.role) != role.oid)
@@ -232,19 +232,19 @@ void WorkerPool::start_workers_of(Role &role) {
 	}
 	const SteadyTime now = steady_now();
 	const SteadyTime waited_since = std::exchange(role.waiting_since, 0);
-	/* What the role's penalty says is in shared memory, so that it outlives this process. */
+	/* The role's penalty is kept in shared memory, so that it outlives this process. */
 	role.next_start = std::max(role.next_start, guard([&role] { return next_worker_at(MyDatabaseId, role.oid); }));
 	if (will_look || settings::max_workers == 0 || workers >= role.max_workers || now < role.next_start)
 		return;
 	/*
-	 * A task of a fused batch is still pending when its worker has ended: it is charged before another one can take it.
+	 * A task of a fused batch is still pending when its worker has ended: charge it before another worker can take it.
 	 */
 	if (pg_atomic_read_u32(&db_.slot->orphans) != 0 &&
 		guard([&role] { return has_fused_death(MyDatabaseId, role.oid); })) {
 		role.next_start = now + step_us;
 		return;
 	}
-	/* A second worker comes after every first one. */
+	/* A role's second worker comes after the first workers of all roles. */
 	if (workers > 0 && (now < role.next_peer || !is_turn_of(PG_UINT64_MAX)))
 		return;
 	if (!role.claimer.absorb(role.scope) || !has_work(role, workers, now))
@@ -261,7 +261,7 @@ void WorkerPool::start_workers_of(Role &role) {
 		role.next_peer = now + next_peer_us;
 		return;
 	}
-	/* Whatever the database has waited for before counts. */
+	/* The time for which the database has waited before counts, too. */
 	const auto database_waiting_since = static_cast<SteadyTime>(pg_atomic_read_u64(&db_.slot->database_waiting_since));
 	const SteadyTime since = waited_since								   ? waited_since
 							 : database_waiting_since != 0 && workers == 0 ? std::min(database_waiting_since, now)

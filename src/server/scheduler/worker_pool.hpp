@@ -16,11 +16,11 @@ struct Role {
 	int max_workers = std::numeric_limits<int>::max();
 	Scope scope;
 	Claimer claimer{true};
-	/* A role whose workers end as soon as they start (its connection limit, for one) is tried ever more rarely. */
+	/* Grows while the role's workers end as soon as they start, for example because of its connection limit. */
 	int64 start_delay_us = 0;
-	SteadyTime waiting_since = 0;	 /* it has work and no worker, for want of a process; 0 = not */
-	SteadyTime next_start = at_once; /* no worker starts before */
-	SteadyTime next_peer = at_once;	 /* nor, beside others, before this */
+	SteadyTime waiting_since = 0;	 /* since when it has work, but no worker for lack of a process; 0 = not */
+	SteadyTime next_start = at_once; /* no worker starts before this time */
+	SteadyTime next_peer = at_once;	 /* no further worker starts before this time */
 
 	explicit Role(const store::Handler &handler) : oid(handler.role), can_login(handler.can_login) {}
 };
@@ -38,11 +38,11 @@ public:
 	}
 
 	bool has_roles() const noexcept { return !roles_.empty(); }
-	/* For whoever makes new ones of them, and calls serve(). */
+	/* Gives up the roles: the caller makes new ones of them, and calls serve(). */
 	Roles take_roles() noexcept { return std::exchange(roles_, {}); }
 	/*
-	 * The configuration from now on. Workers of roles that are not in it leave, and so do those above
-	 * jobqueue.max_workers or the limit of their role.
+	 * The roles to serve from now on. Workers of other roles leave, and so do those above jobqueue.max_workers or the
+	 * limit of their role.
 	 */
 	void serve(Roles roles);
 	bool has_starting() const noexcept { return !started_.empty(); }
@@ -66,7 +66,7 @@ private:
 	Roles roles_;
 	std::vector<Started> started_;
 	SteadyTime looked_at_ = at_once;
-	SteadyTime waiting_since_ = 0; /* a role, for want of a process; 0 = none */
+	SteadyTime waiting_since_ = 0; /* since when a role has lacked a process; 0 = none does */
 };
 
 } // namespace jobqueue::scheduler

@@ -13,7 +13,7 @@ our @EXPORT =
 	qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
   log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake);
 
-# SQL: a row of the table checked that says bad is an error, but only when the transaction commits.
+# SQL: a row with "bad" in the table checked raises an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
 	CREATE FUNCTION check_it() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN
@@ -78,8 +78,8 @@ sub create_ledger {
 SQL
 }
 
-# How long a test waits only decides how soon a failure shows: the limit is the same everywhere, and long enough for a
-# busy machine. What must not be found by a poll, or by waiting for something else, is tested where that never comes.
+# The time limit only decides how soon a failure shows: it is the same everywhere, and long enough for a busy machine.
+# If something must not be found by a poll, or by another wait, it is tested where these never come.
 
 # Waits until a query gives this answer ('t' if left out). One test, with a name.
 sub wait_sql {
@@ -143,8 +143,8 @@ sub log_matches {
 	return grep { /$regexp/ } split /\n/, log_since($node, $offset);
 }
 
-# The lines that our processes should not have written, and traces of a crash: all that are warnings or worse and not
-# expected.
+# The lines that our processes should not have written, and traces of a crash: all unexpected ones that are warnings or
+# worse.
 sub unexpected_in_log {
 	my ($node, $expected, $offset) = @_;
 	my @lines = log_matches($node,
@@ -156,8 +156,8 @@ sub unexpected_in_log {
 	return join "\n", @lines;
 }
 
-# One test: the function does not wait for what takes far longer than this limit, a handler for instance that sleeps for
-# ten minutes. Returns what it returned.
+# One test: the function does not wait for something that takes far longer than this limit, for example a handler that
+# sleeps for ten minutes. Returns what the function returned.
 sub is_prompt {
 	my ($function, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -191,8 +191,8 @@ sub proc_stat {
 	return split / /, $line;
 }
 
-# How often each of our processes has gone to sleep so far, by its pid. Unlike CPU time, that does not depend on what
-# else the machine does.
+# How often each of our processes has gone to sleep so far, by its pid. Unlike CPU time, this number does not depend on
+# what else the machine does.
 sub sleeps_of_processes {
 	my ($node) = @_;
 	my %sleeps;
