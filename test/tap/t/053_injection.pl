@@ -60,12 +60,17 @@ my $tasks = 0;
 for my $point ('worker.before_commit', 'worker.after_commit', 'worker.claimed', 'worker.handled', 'worker.fused',
 	'scheduler.before_commit', 'scheduler.after_commit')
 {
-	# After a fused batch has ended its process, tasks run alone for a while.
-	for my $action ('error', $point eq 'worker.fused' ? () : 'exit', 'kill') {
+	for my $action ('error', 'exit', 'kill') {
 		inject($point, $action);
-		$tasks += 22;
-		sql('CALL add_work()');
-		ok(is_reached($point), "$point: $action");
+		# Not every task comes to the point: one whose type has failed in a batch runs alone for a while.
+		my $looks = 0;
+		ok(wait_for(sub {
+			return 1 if !-e "$points/$point";
+			return 0 if $looks++ % 20;
+			sql('CALL add_work()');
+			$tasks += 22;
+			return 0;
+		}), "$point: $action");
 		# A client that the server's restart cut off does not know of its commit, and adds its tasks once more.
 		wait_sql($node, 'app', "SELECT count(*) >= $tasks AND bool_and(status = 'completed') FROM jobqueue.tasks", 't',
 			'... every task is completed');
