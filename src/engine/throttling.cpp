@@ -185,7 +185,7 @@ bool Throttling::correct_counts(CountCorrection &pass, int most) const {
 	if (!pass.claims_seen) {
 		const Limited limited = this->limited(nullptr);
 		std::vector<int64> ids =
-			store::claimed_after(pass.position, most, limited.queues, limited.types, &pass.claims_seen);
+			store::claimed_after(pass.lease, most, limited.queues, limited.types, &pass.claims_seen);
 		std::erase_if(ids, is_counted);
 		if (!ids.empty())
 			count_claimed(store::claimed_tasks(ids));

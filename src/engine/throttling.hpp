@@ -37,9 +37,9 @@ enum class Claims { outside, by_handler };
 
 /* How far a pass that corrects the counts has come: first over what is claimed, then over what is counted. */
 struct CountCorrection {
-	store::ClaimPosition position;
-	std::vector<Running> counted; /* when all that is claimed had been looked at */
-	size_t looked_at = 0;		  /* of these */
+	TimestampTz lease = DT_NOBEGIN; /* claims whose leases end until then have been looked at */
+	std::vector<Running> counted;	/* when all that is claimed had been looked at */
+	size_t looked_at = 0;			/* of these */
 	bool claims_seen = false;
 };
 

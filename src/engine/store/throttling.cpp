@@ -194,8 +194,9 @@ static constinit Statement claimed_after_statement{
 	SELECT t.id, t.lease_expires_at,
 		t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2)
 	FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at IS NOT NULL AND (t.lease_expires_at, t.id) > ($3, $4)
-	ORDER BY t.lease_expires_at, t.id LIMIT $5)", TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID, INT4OID};
+	WHERE t.status = 'processing' AND t.lease_expires_at > $3
+	ORDER BY t.lease_expires_at FETCH FIRST $4 ROWS WITH TIES)",
+	TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID};
 static constinit Statement claimed_of_statement{claimed_of_sql, INT8ARRAYOID};
 static constinit Statement still_claimed_statement{still_claimed_sql, INT8ARRAYOID};
 
@@ -214,16 +215,16 @@ std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std:
 	return counted_tasks(claimed_statement.run_on_latest(params.add(queues).add(types).add(groups)));
 }
 
-std::vector<int64> claimed_after(ClaimPosition &position, int most, std::span<const std::string> queues,
+std::vector<int64> claimed_after(TimestampTz &lease, int most, std::span<const std::string> queues,
 								 std::span<const std::string> types, bool *last) {
 	Params params;
-	params.add(queues).add(types).add_time(position.lease).add(position.id).add(most);
+	params.add(queues).add(types).add_time(lease).add(most);
 	const Rows rows = claimed_after_statement.run_on_latest(params);
 	std::vector<int64> ids;
 	for (uint64 i = 0; i < rows.size(); i++) {
-		position = {DatumGetTimestampTz(rows.datum(i, 2)), rows.int64_at(i, 1)};
+		lease = DatumGetTimestampTz(rows.datum(i, 2));
 		if (rows.bool_at(i, 3))
-			ids.push_back(position.id);
+			ids.push_back(rows.int64_at(i, 1));
 	}
 	*last = rows.size() < static_cast<uint64>(most);
 	return ids;

@@ -68,16 +68,12 @@ struct CountedTask {
 /* Claimed tasks of one of these queues or types, or, if "groups", that have a group. */
 std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
 									   bool groups);
-/* How far a pass over all claimed tasks has come, in the order of their leases. */
-struct ClaimPosition {
-	TimestampTz lease = DT_NOBEGIN;
-	int64 id = 0;
-};
 /*
- * The ids of the next claimed tasks that are of one of these queues or types, or of a group; looks at so many tasks at
- * most, and moves the position behind them. "last": there are no more.
+ * The ids of claimed tasks that are of one of these queues or types, or of a group. Looks at those whose leases end
+ * after "lease", about so many, and moves it on: all that end at the same time are looked at together. "last": there
+ * are no more.
  */
-std::vector<int64> claimed_after(ClaimPosition &position, int most, std::span<const std::string> queues,
+std::vector<int64> claimed_after(TimestampTz &lease, int most, std::span<const std::string> queues,
 								 std::span<const std::string> types, bool *last);
 /* Of these tasks, those that are claimed. */
 std::vector<CountedTask> claimed_tasks(std::span<const int64> ids);
