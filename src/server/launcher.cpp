@@ -65,12 +65,13 @@ void Launcher::reap() {
 		DatabaseSlot *slot = guard([&child] { return find_database(child.database); });
 		const SchedulerState state = slot ? scheduler_state(slot) : SchedulerState::absent;
 		const bool let_go = slot && pg_atomic_read_u32(&slot->interruptions) != child.interruptions;
+		/* Its wait is over: it had a process. But one that has left to make room for others has not lost its turn. */
+		if (slot && !let_go && state != SchedulerState::retired)
+			pg_atomic_write_u64(&slot->database_waiting_since, 0);
 		if (!let_go && (state == SchedulerState::none || state == SchedulerState::starting)) {
 			/* The scheduler failed, or it was terminated. */
-			if (slot) {
+			if (slot)
 				pg_atomic_write_u32(&slot->state, static_cast<uint32>(SchedulerState::none));
-				pg_atomic_write_u64(&slot->database_waiting_since, 0); /* the wait was over: it had a process */
-			}
 			child.delay_us = now - child.started_at > long_life_us
 								 ? shortest_delay_us
 								 : std::clamp(child.delay_us * 2, shortest_delay_us, longest_delay_us);

@@ -135,6 +135,7 @@ for my $where ($node, $other) {
 	$where->command_ok([ 'pg_restore', '-e', '-j2', '-d', 'from_directory', $directory ], 'pg_restore -j2');
 	check_copy($where, $_) for 'from_plain', 'from_directory';
 }
+my $paused_at = time;
 for my $where ($node, $other) {
 	$where->safe_psql('postgres', 'ALTER SYSTEM RESET jobqueue.poll_interval');
 	$where->reload;
@@ -181,6 +182,8 @@ is($other->safe_psql('from_plain', "SELECT count(*) FROM ledger"), 30, 'nothing 
 # --------------------------------------------------------------------------------------------------------------------
 # adopt
 
+# A copy does not wait for a process. After more than ten seconds a warning would say that it has waited.
+$node->safe_psql('postgres', "SELECT pg_sleep(greatest(0, 12 - (extract(epoch FROM now()) - $paused_at)))");
 for my $where ($node, $other) {
 	for my $database ('from_plain', 'from_directory') {
 		my $what = $where->name . ' ' . $database;
