@@ -222,8 +222,8 @@ sub watch_idle {
 		my $after = sleeps_of_processes($node);
 		$awake = 0;
 		for my $pid (keys %$after) {
-			my $more = $after->{$pid} - ($before->{$pid} // 0);
 			my @stat = proc_stat($pid);
+			my $more = $after->{$pid} - ($before->{$pid} // -1); # it has started meanwhile
 			$awake += $more == 0 && @stat && $stat[0] eq 'R' ? 'inf' : $more;
 		}
 	}
