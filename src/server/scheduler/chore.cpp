@@ -8,14 +8,12 @@
 namespace jobqueue::scheduler {
 
 void Chore::poll() noexcept {
-	ask(std::max(steady_now(), not_before()));
+	poll_at_ = std::min(poll_at_, std::max({steady_now(), pass_.next(), backoff_.not_before()}));
 }
 
 DueTime Chore::due() const noexcept {
-	if (backoff_.is_failing())
-		return {.steady = asked_at_};
-	DueTime due = next();
-	due.steady = std::min(due.steady, asked_at_);
+	DueTime due = backoff_.is_failing() ? DueTime() : next();
+	due.steady = std::min({due.steady, asked_at_, poll_at_});
 	return due;
 }
 
@@ -32,7 +30,7 @@ static const char *text_of(Progress progress) noexcept {
 
 void Chore::run() {
 	const SteadyTime began = steady_now();
-	asked_at_ = never; /* the step may ask for another one */
+	asked_at_ = poll_at_ = never; /* the step may ask for another one */
 	progress_ = step();
 	ran_at_ = steady_now();
 	if (is_debugging(DEBUG3)) {
@@ -54,9 +52,7 @@ void Chore::run() {
 }
 
 Unfinished Chore::unfinished() const noexcept {
-	if (asked_at_ == never)
-		return Unfinished::nothing;
-	return asked_at_ > steady_now() && asked_at_ == not_before() ? Unfinished::nothing : Unfinished::some;
+	return asked_at_ == never && poll_at_ > steady_now() ? Unfinished::nothing : Unfinished::some;
 }
 
 Unfinished BatchChore::unfinished() const noexcept {

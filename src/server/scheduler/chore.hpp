@@ -96,8 +96,6 @@ protected:
 
 	/* Failures are reported by the step, or by the functions that it calls. */
 	virtual Progress step() = 0;
-	/* Work that only a poll has asked for is done at this time, not before. */
-	virtual SteadyTime not_before() const noexcept { return at_once; }
 	/* When rows that were set aside are tried again. */
 	virtual SteadyTime retry_at() const noexcept { return never; }
 
@@ -106,12 +104,15 @@ protected:
 	void ask_although_failing(SteadyTime at) noexcept { asked_at_ = std::min(asked_at_, at); }
 
 	ServedDatabase &db_;
+	/* For chores that go over everything: then a poll asks for the next pass when that may begin. */
+	FullPass pass_;
 
 private:
 	const char *const name_;
 	const Urgency urgency_;
 	Progress progress_ = Progress::done;
 	SteadyTime asked_at_ = never;
+	SteadyTime poll_at_ = never; /* likewise, but nothing is known to be there to do */
 	SteadyTime ran_at_ = at_once;
 	Backoff backoff_{shortest_retry_us, longest_retry_us};
 };

@@ -48,13 +48,11 @@ public:
 
 private:
 	Progress step() override;
-	SteadyTime not_before() const noexcept override { return pass_.next(); }
-	SteadyTime retry_at() const noexcept override { return std::max(BatchChore::retry_at(), not_before()); }
+	SteadyTime retry_at() const noexcept override { return std::max(BatchChore::retry_at(), pass_.next()); }
 	Progress sweep();
 
 	DependencyResolution &resolution_;
 	std::optional<int64> swept_; /* the present pass has come to this task */
-	FullPass pass_;
 };
 
 } // namespace jobqueue::scheduler

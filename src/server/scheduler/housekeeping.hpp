@@ -50,12 +50,10 @@ public:
 
 private:
 	Progress step() override;
-	SteadyTime not_before() const noexcept override { return pass_.next(); }
 	void warn_of_room(const Held &held);
 
 	CountCorrection correction_; /* the pass that is under way */
 	BatchSize tasks_{100};
-	FullPass pass_;
 };
 
 /* Announces the first task of each queue and priority, since nobody may have done so; some queues in each step. */
@@ -66,12 +64,10 @@ public:
 
 private:
 	Progress step() override;
-	SteadyTime not_before() const noexcept override { return pass_.next(); }
 
 	bool grouped_ = false; /* the present pass looks at lanes of groups */
 	std::string after_;	   /* and has come to this queue */
 	BatchSize queues_{1};
-	FullPass pass_;
 };
 
 } // namespace jobqueue::scheduler

@@ -42,11 +42,9 @@ public:
 
 private:
 	Progress step() override;
-	SteadyTime not_before() const noexcept override { return pass_.next(); }
 
 	ScheduleFiring &firing_;
 	std::string after_; /* the present pass has come to this name */
-	FullPass pass_;
 };
 
 } // namespace jobqueue::scheduler
