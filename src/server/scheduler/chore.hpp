@@ -44,7 +44,7 @@ struct DueTime {
 };
 
 enum class Urgency {
-	prompt, /* somebody waits: the chore runs in the turn in which it is due; if it has more to do, that takes turns */
+	prompt,	  /* somebody waits: the chore has a step in each turn in which it is due */
 	in_turns, /* the chore can wait: those that are due take turns, one step after the other */
 };
 

@@ -41,8 +41,10 @@ namespace {
 constexpr int64 shortest_turn_us = 10 * USECS_PER_SEC / 1000;
 /* While a chain of tasks that wait for each other is active, turns are shorter: each of the tasks needs a turn. */
 constexpr int64 shortest_active_turn_us = 1000;
-/* Short steps of chores that can wait share a turn, up to this time: otherwise each would cost a turn. */
-constexpr int64 steps_in_turn_us = step_us / 4;
+/* Chores that can wait have so much of each turn at least: short steps share it, otherwise each would cost a turn. */
+constexpr int64 least_for_waiting_us = step_us / 4;
+/* And this part of the time that prompt chores have had. */
+constexpr int64 waiting_share = 4;
 /* A clock that is set by less is not reported. */
 constexpr int64 reported_clock_step_us = 10 * USECS_PER_SEC;
 /* A scheduler that has made room for other processes is back after this time to poll; news bring it back at once. */
@@ -59,7 +61,7 @@ private:
 	void watch_clock();
 	void poll();
 	void run_chores();
-	Chore *next_in_turn(Urgency urgency);
+	Chore *next_in_turn();
 	bool may_retire();
 	Unfinished unfinished() const noexcept;
 	TimestampTz back_at(Unfinished unfinished) const;
@@ -124,19 +126,19 @@ void Scheduler::poll() {
 	next_poll_ = steady_now() + static_cast<int64>(settings::poll_interval_ms) * 1000;
 }
 
-/* The chore that has waited longest, of those that take turns and are due. */
-Chore *Scheduler::next_in_turn(Urgency urgency) {
+/* The chore that has waited longest, of those that can wait and are due. */
+Chore *Scheduler::next_in_turn() {
 	Chore *next = nullptr;
 	for (Chore *chore : chores_)
-		if (chore->urgency() == urgency && (urgency == Urgency::in_turns || chore->has_more()) &&
-			chore->due().has_come() && (!next || chore->ran_at() < next->ran_at()))
+		if (chore->urgency() == Urgency::in_turns && chore->due().has_come() &&
+			(!next || chore->ran_at() < next->ran_at()))
 			next = chore;
 	return next;
 }
 
 /*
- * Runs the prompt chores that are due; also one step of what prompt chores have left, and then steps of chores that can
- * wait. However much there is of either kind, it leaves half of the time to the other.
+ * Runs a step of each prompt chore that is due, and then steps of chores that can wait. So whatever one chore has to
+ * do, the others wait for a step of it, and not for several turns.
  */
 void Scheduler::run_chores() {
 	const auto due_at = static_cast<TimestampTz>(pg_atomic_exchange_u64(&db_.slot->due_at, PG_INT64_MAX));
@@ -144,15 +146,15 @@ void Scheduler::run_chores() {
 		chore->time_was_announced(due_at);
 		chore->look_for_news();
 	}
-	Chore *const unfinished = next_in_turn(Urgency::prompt);
-	for (Chore *chore : chores_)
-		if (chore == unfinished ||
-			(chore->urgency() == Urgency::prompt && !chore->has_more() && chore->due().has_come()))
-			chore->run();
 	const SteadyTime began = steady_now();
-	while (Chore *const chore = next_in_turn(Urgency::in_turns)) {
+	for (Chore *chore : chores_)
+		if (chore->urgency() == Urgency::prompt && chore->due().has_come())
+			chore->run();
+	const SteadyTime now = steady_now();
+	const SteadyTime until = now + std::max(least_for_waiting_us, (now - began) / waiting_share);
+	while (Chore *const chore = next_in_turn()) {
 		chore->run();
-		if (steady_now() - began >= steps_in_turn_us)
+		if (steady_now() >= until)
 			break;
 	}
 }
