@@ -19,6 +19,7 @@
 #include "shared/databases.hpp"
 #include "shared/transaction_notes.hpp"
 
+#include <map>
 #include <unordered_set>
 
 extern "C" {
@@ -200,11 +201,18 @@ static void add_failure_task(const store::Claim &claim, const store::FailurePoli
 	});
 }
 
+/* If the attempts are too many to be counted, the task cannot wait again. */
+static bool is_countable(const store::Claim &claim) noexcept {
+	return claim.attempt <= bounds::attempts;
+}
+
+static bool may_try_again(const store::Claim &claim, const store::FailurePolicy &policy) noexcept {
+	return !policy.discard && claim.attempt < claim.max_attempts && is_countable(claim);
+}
+
 const char *end_failed(const store::Claim &claim, store::Failure failure, const FailureOptions &options) {
 	const store::FailurePolicy policy = store::failure_policy(claim, failure.sqlstate);
-	const bool countable = claim.attempt <= bounds::attempts; /* if not, the task cannot wait again */
-	bool retry =
-		options.retryable && !options.discarded && !policy.discard && claim.attempt < claim.max_attempts && countable;
+	bool retry = options.retryable && !options.discarded && may_try_again(claim, policy);
 	if (failure.crash && claim.crashes + 1 >= settings::max_crashes) {
 		retry = false;
 		failure.message +=
@@ -212,8 +220,8 @@ const char *end_failed(const store::Claim &claim, store::Failure failure, const 
 	}
 	failure.message = bounds::cut(failure.message, bounds::error);
 	if (!retry) {
-		const bool dead_letter = policy.dead_letter_queue && !options.discarded && !claim.dead_letter && countable &&
-								 *policy.dead_letter_queue != claim.queue;
+		const bool dead_letter = policy.dead_letter_queue && !options.discarded && !claim.dead_letter &&
+								 is_countable(claim) && *policy.dead_letter_queue != claim.queue;
 		const std::optional<store::FailureReport> report =
 			policy.on_failure && !claim.dead_letter
 				? store::failure_report(claim.id, failure, dead_letter ? policy.dead_letter_queue : std::nullopt)
@@ -354,7 +362,7 @@ void announce_due(const store::Due &task) {
  * again.
  */
 static bool end_uncountable(const store::Claim &claim) {
-	if (claim.attempt <= bounds::attempts)
+	if (is_countable(claim))
 		return false;
 	end_failed(claim, {"it has been tried too often to count", unpack_sql_state(ERRCODE_PROGRAM_LIMIT_EXCEEDED)}, {});
 	return true;
@@ -378,8 +386,32 @@ const char *end_abandoned(const store::Claim &claim, store::Failure failure) {
 	return end_failed(claim, std::move(failure), {.retry_in_us = 0});
 }
 
-void end_expired(const store::Claim &claim) {
-	end_abandoned(claim, {"the lease expired: " + claim.claimed_by + " did not report back", sqlstate::lease_expired});
+/* Most of them wait again, and that takes one statement for all of them. */
+void end_expired(std::span<const store::Claim> claims) {
+	std::map<std::pair<std::string_view, std::string_view>, store::FailurePolicy> policies; /* by type and queue */
+	std::vector<store::FailedClaim> waiting;
+	std::vector<const store::Claim *> to_announce;
+	for (const store::Claim &claim : claims) {
+		store::Failure failure = {
+			bounds::cut("the lease expired: " + claim.claimed_by + " did not report back", bounds::error),
+			sqlstate::lease_expired};
+		auto policy = policies.find({claim.type, claim.queue});
+		if (policy == policies.end())
+			policy =
+				policies
+					.emplace(std::pair(claim.type, claim.queue), store::failure_policy(claim, sqlstate::lease_expired))
+					.first;
+		if (!may_try_again(claim, policy->second)) {
+			end_abandoned(claim, std::move(failure));
+			continue;
+		}
+		waiting.push_back({claim.id, std::move(failure.message)});
+		to_announce.push_back(&claim);
+	}
+	if (!waiting.empty())
+		store::put_back(waiting, sqlstate::lease_expired);
+	for (const store::Claim *claim : to_announce)
+		announce_task(*claim);
 }
 
 } // namespace jobqueue

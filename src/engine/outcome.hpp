@@ -83,7 +83,7 @@ bool end_snoozed(const store::Attempt &task, int64 snooze_us);
  */
 const char *end_abandoned(const store::Claim &claim, store::Failure failure);
 
-/* Ends a locked claim whose lease has ended, as one whose holder is gone. */
-void end_expired(const store::Claim &claim);
+/* Ends locked claims whose leases have ended, as those whose holders are gone. */
+void end_expired(std::span<const store::Claim> claims);
 
 } // namespace jobqueue

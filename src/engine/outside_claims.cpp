@@ -46,21 +46,20 @@ static void stand_in_for_scheduler() {
 	step_in_subtransaction(
 		*due, batch,
 		[now](const store::Batch &rows) {
-			const std::vector<store::Due> tasks = store::promote_due(DT_NOBEGIN, now, rows);
+			const std::vector<store::Due> tasks = store::promote_due({}, now, rows);
 			for (const store::Due &task : tasks)
 				announce_due(task);
 			return static_cast<int64>(tasks.size());
 		},
-		[now](const store::Batch &rows) { return store::due_ids(DT_NOBEGIN, now, rows); });
+		[now](const store::Batch &rows) { return store::due_ids({}, now, rows); });
 	step_in_subtransaction(
 		*expired, batch,
 		[now](const store::Batch &rows) {
-			const std::vector<store::Claim> claims = store::lock_expired(now, rows);
-			for (const store::Claim &claim : claims)
-				end_expired(claim);
+			const std::vector<store::Claim> claims = store::lock_expired(DT_NOBEGIN, now, rows);
+			end_expired(claims);
 			return static_cast<int64>(claims.size());
 		},
-		[now](const store::Batch &rows) { return store::expired_ids(now, rows); });
+		[now](const store::Batch &rows) { return store::expired_ids(DT_NOBEGIN, now, rows); });
 	resolve_in_turn();
 }
 

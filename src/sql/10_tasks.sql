@@ -99,7 +99,7 @@ CREATE INDEX tasks_live_due ON jobqueue.tasks_live (run_at, id) WHERE status OPE
 CREATE INDEX tasks_live_lease ON jobqueue.tasks_live (lease_expires_at)
 	WHERE status OPERATOR(pg_catalog.=) 'processing';
 -- Rows that were finished by a hand-written UPDATE, until the scheduler moves them to their leaf. Usually empty.
-CREATE INDEX tasks_live_finished ON jobqueue.tasks_live (updated_at)
+CREATE INDEX tasks_live_finished ON jobqueue.tasks_live (updated_at, id)
 	WHERE status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled']);
 CREATE UNIQUE INDEX tasks_live_unique_key ON jobqueue.tasks_live (type, unique_key)
 	WHERE unique_key IS NOT NULL

@@ -13,7 +13,8 @@ std::vector<Claim> claims_of(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
 		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
 						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
-						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11), rows.int32_at(i, 12)});
+						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11), rows.int32_at(i, 12),
+						  DatumGetTimestampTz(rows.datum(i, 13))});
 	return claims;
 }
 
@@ -87,7 +88,7 @@ template <typename IsProcessing> static constexpr auto expired_if(const IsProces
 static constexpr auto expired = expired_if("t.status = 'processing'");
 
 static constexpr auto lock_expired_sql = sql(R"(
-	SELECT {columns} {expired} AND NOT t.id = ANY ($3)
+	SELECT {columns} {expired} AND t.lease_expires_at >= $4 AND NOT t.id = ANY ($3)
 	ORDER BY t.lease_expires_at LIMIT $2
 	FOR UPDATE SKIP LOCKED)",
 											 phrase::claim_columns, expired);
@@ -96,7 +97,7 @@ static constexpr auto lock_these_expired_sql = sql(R"(
 	FOR UPDATE SKIP LOCKED)",
 												   phrase::claim_columns, expired_if(phrase::status_is("processing")));
 static constexpr auto expired_ids_sql = sql(R"(
-	SELECT t.id {expired} AND NOT t.id = ANY ($3)
+	SELECT t.id {expired} AND t.lease_expires_at >= $4 AND NOT t.id = ANY ($3)
 	ORDER BY t.lease_expires_at LIMIT $2)",
 											expired);
 static constexpr auto in_server_sql = sql(R"(
@@ -106,21 +107,28 @@ static constexpr auto in_server_sql = sql(R"(
 	ORDER BY t.lease_expires_at)",
 										  phrase::claim_columns, phrase::installed);
 
-static constinit Statement lock_expired_statement{lock_expired_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement lock_expired_statement{lock_expired_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID,
+												  TIMESTAMPTZOID};
 static constinit Statement lock_these_expired_statement{lock_these_expired_sql, TIMESTAMPTZOID, INT8ARRAYOID};
-static constinit Statement expired_ids_statement{expired_ids_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement expired_ids_statement{expired_ids_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID,
+												 TIMESTAMPTZOID};
 static constinit Statement in_server_statement{in_server_sql};
 
-std::vector<Claim> lock_expired(TimestampTz now, const Batch &batch) {
+static Params expired_in_order(TimestampTz from, TimestampTz now, const Batch &batch) {
 	Params params;
-	params.add_time(now);
-	return claims_of(batch.only.empty() ? lock_expired_statement.run(params.add(batch.count).add(batch.except))
-										: lock_these_expired_statement.run(params.add(batch.only)));
+	params.add_time(now).add(batch.count).add(batch.except).add_time(from);
+	return params;
 }
 
-std::vector<int64> expired_ids(TimestampTz now, const Batch &batch) {
-	Params params;
-	return expired_ids_statement.run(params.add_time(now).add(batch.count).add(batch.except)).ids();
+std::vector<Claim> lock_expired(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params in_order = expired_in_order(from, now, batch), these;
+	return claims_of(batch.only.empty() ? lock_expired_statement.run(in_order)
+										: lock_these_expired_statement.run(these.add_time(now).add(batch.only)));
+}
+
+std::vector<int64> expired_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
+	Params params = expired_in_order(from, now, batch);
+	return expired_ids_statement.run(params).ids();
 }
 
 std::vector<Claim> claims_in_server() {
@@ -157,13 +165,14 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 static constinit Statement next_lease_statement{R"(
 	SELECT t.lease_expires_at
 	FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at < 'infinity' AND NOT t.id = ANY ($1)
+	WHERE t.status = 'processing' AND t.lease_expires_at >= $2 AND t.lease_expires_at < 'infinity'
+		AND NOT t.id = ANY ($1)
 	ORDER BY t.lease_expires_at LIMIT 1)",
-												INT8ARRAYOID};
+												INT8ARRAYOID, TIMESTAMPTZOID};
 
-TimestampTz next_lease(std::span<const int64> except) {
+TimestampTz next_lease(TimestampTz from, std::span<const int64> except) {
 	Params params;
-	const Rows rows = next_lease_statement.run(params.add(except));
+	const Rows rows = next_lease_statement.run(params.add(except).add_time(from));
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 

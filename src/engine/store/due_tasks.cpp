@@ -23,9 +23,9 @@ template <typename Now> static constexpr auto due_by_id(const Now &now) {
 	return due_if(R"(s.status COLLATE "C" = 'scheduled')", now);
 }
 static constexpr auto due_ids_sql = sql(R"({due}
-			AND s.run_at >= $1 AND NOT s.id = ANY ($4)
-		ORDER BY s.run_at, s.id LIMIT $3)",
-										due_if("s.status = 'scheduled'", "$2"));
+			AND (s.run_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($5)
+		ORDER BY s.run_at, s.id LIMIT $4)",
+										due_if("s.status = 'scheduled'", "$3"));
 template <typename Which> static constexpr auto promote(const Which &which) {
 	return sql(R"(
 	UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = clock_timestamp()
@@ -36,24 +36,19 @@ template <typename Which> static constexpr auto promote(const Which &which) {
 }
 static constexpr auto promote_sql = promote(due_ids_sql);
 static constexpr auto promote_these_sql = promote(sql("{due} AND s.id = ANY ($2)", due_by_id("$1")));
-static constexpr auto promote_in_turns_sql = promote(sql(R"({due}
-			AND s.id = ANY (ARRAY(
-				SELECT n.id
-				FROM (
-					SELECT l.id, l.run_at, row_number() OVER (PARTITION BY l.queue ORDER BY l.run_at, l.id) AS turn
-					FROM (
-						SELECT d.id, d.queue, d.run_at
-						FROM jobqueue.tasks_live d
-						WHERE d.status = 'scheduled' AND d.run_at >= $1 AND d.run_at <= $2 AND NOT d.id = ANY ($4)
-						ORDER BY d.run_at DESC, d.id DESC LIMIT 4000) l) n
-				ORDER BY n.turn, n.run_at LIMIT $3)))",
-														 due_by_id("$2")));
 
-static constinit Statement promote_statement{promote_sql, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement promote_statement{promote_sql,	 TIMESTAMPTZOID, INT8OID,
+											 TIMESTAMPTZOID, INT4OID,		 INT8ARRAYOID};
 static constinit Statement promote_these_statement{promote_these_sql, TIMESTAMPTZOID, INT8ARRAYOID};
-static constinit Statement promote_in_turns_statement{promote_in_turns_sql, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
-													  INT8ARRAYOID};
-static constinit Statement due_ids_statement{due_ids_sql, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement due_ids_statement{due_ids_sql,	 TIMESTAMPTZOID, INT8OID,
+											 TIMESTAMPTZOID, INT4OID,		 INT8ARRAYOID};
+static constinit Statement latest_due_statement{R"(
+	SELECT s.run_at, s.id, s.queue
+	FROM jobqueue.tasks_live s
+	WHERE s.status = 'scheduled' AND (s.run_at, s.id) >= ($1, $2) AND (s.run_at, s.id) < ($3, $4)
+		AND NOT s.id = ANY ($6)
+	ORDER BY s.run_at DESC, s.id DESC LIMIT $5)",	  TIMESTAMPTZOID, INT8OID,	   TIMESTAMPTZOID,
+												INT8OID, INT4OID,		 INT8ARRAYOID};
 
 static std::vector<Due> due_of(const Rows &rows) {
 	std::vector<Due> due;
@@ -64,26 +59,34 @@ static std::vector<Due> due_of(const Rows &rows) {
 	return due;
 }
 
-static Params due_in_order(TimestampTz from, TimestampTz now, const Batch &batch) {
+static Params due_in_order(const Place &from, TimestampTz now, const Batch &batch) {
 	Params params;
-	params.add_time(from).add_time(now).add(batch.count).add(batch.except);
+	add_place(params, from);
+	params.add_time(now).add(batch.count).add(batch.except);
 	return params;
 }
 
-std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &batch) {
+std::vector<Due> promote_due(const Place &from, TimestampTz now, const Batch &batch) {
 	Params in_order = due_in_order(from, now, batch), these;
 	return due_of(batch.only.empty() ? promote_statement.run(in_order)
 									 : promote_these_statement.run(these.add_time(now).add(batch.only)));
 }
 
-std::vector<Due> promote_in_turns(TimestampTz from, TimestampTz now, const Batch &batch) {
-	Params params = due_in_order(from, now, batch);
-	return due_of(promote_in_turns_statement.run(params));
-}
-
-std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
+std::vector<int64> due_ids(const Place &from, TimestampTz now, const Batch &batch) {
 	Params params = due_in_order(from, now, batch);
 	return due_ids_statement.run(params).ids();
+}
+
+std::vector<InQueue> latest_due(const Place &from, const Place &before, const Batch &batch) {
+	Params params;
+	add_place(params, from);
+	add_place(params, before);
+	const Rows rows = latest_due_statement.run(params.add(batch.count).add(batch.except));
+	std::vector<InQueue> found;
+	found.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		found.push_back({{DatumGetTimestampTz(rows.datum(i, 1)), rows.int64_at(i, 2)}, rows.text_at(i, 3)});
+	return found;
 }
 
 static constinit Statement promote_next_statement{R"(
@@ -110,13 +113,14 @@ std::optional<Due> promote_next(const std::optional<std::string> &queue, std::sp
 
 static constinit Statement next_due_statement{R"(
 	SELECT t.run_at FROM jobqueue.tasks_live t
-	WHERE t.status = 'scheduled' AND t.run_at >= $1
+	WHERE t.status = 'scheduled' AND (t.run_at, t.id) >= ($1, $2)
 	ORDER BY t.run_at, t.id LIMIT 1)",
-											  TIMESTAMPTZOID};
+											  TIMESTAMPTZOID, INT8OID};
 
-TimestampTz next_due(TimestampTz from) {
+TimestampTz next_due(const Place &from) {
 	Params params;
-	const Rows rows = next_due_statement.run(params.add_time(from));
+	add_place(params, from);
+	const Rows rows = next_due_statement.run(params);
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 

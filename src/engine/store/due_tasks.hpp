@@ -11,7 +11,6 @@
 
 namespace jobqueue::store {
 
-/* Scheduled tasks with from <= run_at <= now become pending; if they are named, those that are due by now. */
 struct Due {
 	int64 id;
 	std::string type;
@@ -19,16 +18,23 @@ struct Due {
 	int16 priority;
 	TimestampTz run_at;
 	std::string group; /* empty = none */
+
+	Place place() const noexcept { return {run_at, id}; }
 };
-std::vector<Due> promote_due(TimestampTz from, TimestampTz now, const Batch &batch);
-std::vector<int64> due_ids(TimestampTz from, TimestampTz now, const Batch &batch);
-/* The same for the 4,000 tasks that became due last, and for equally many of each queue, if it has them. */
-std::vector<Due> promote_in_turns(TimestampTz from, TimestampTz now, const Batch &batch);
+/* Scheduled tasks from a place on that are due by now become pending; if they are named, those that are due by now. */
+std::vector<Due> promote_due(const Place &from, TimestampTz now, const Batch &batch);
+std::vector<int64> due_ids(const Place &from, TimestampTz now, const Batch &batch);
+/* The last of these, those that became due last first. Reads only, and not whether they are from before. */
+struct InQueue {
+	Place place;
+	std::string queue;
+};
+std::vector<InQueue> latest_due(const Place &from, const Place &before, const Batch &batch);
 /* The next scheduled task of these types, except in some queues, becomes pending, whatever its time. For drain(). */
 std::optional<Due> promote_next(const std::optional<std::string> &queue, std::span<const std::string> types,
 								std::span<const std::string> except);
 
-/* When the next scheduled task from a time on is due; DT_NOEND if never. */
-TimestampTz next_due(TimestampTz from);
+/* When the next scheduled task from a place on is due; DT_NOEND if never. */
+TimestampTz next_due(const Place &from);
 
 } // namespace jobqueue::store

@@ -13,13 +13,11 @@ template <typename Status> static constexpr auto finished_live(const Status &sta
 		WHERE {status} = {finished})",
 			   status, phrase::finished);
 }
-template <typename Except, typename Count>
-static constexpr auto finished_in_order(const Except &except, const Count &count) {
-	return sql(R"({finished_live} AND NOT s.id = ANY ({except})
-		ORDER BY s.updated_at LIMIT {count})",
-			   finished_live("s.status"), except, count);
-}
-template <typename Which> static constexpr auto archive(const Which &which) {
+static constexpr auto finished_ids_sql = sql(R"({finished_live} AND (s.updated_at, s.id) >= ($1, $2)
+			AND NOT s.id = ANY ($4)
+		ORDER BY s.updated_at, s.id LIMIT $3)",
+											 finished_live("s.status"));
+template <typename Which, typename Leaf> static constexpr auto archive(const Which &which, const Leaf &leaf) {
 	return sql(R"(
 	WITH gone AS (
 		DELETE FROM jobqueue.tasks_live t
@@ -29,31 +27,40 @@ template <typename Which> static constexpr auto archive(const Which &which) {
 	kept AS (
 		INSERT INTO jobqueue.tasks ({kept}, {changed})
 		SELECT {kept}, status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate,
-			result, crashes, failures, CASE WHEN status = 'failed' THEN (-1)::int2 ELSE $1 END
+			result, crashes, failures, CASE WHEN status = 'failed' THEN (-1)::int2 ELSE {leaf} END
 		FROM gone
-		WHERE status = 'failed' OR $1 > 0::int2)
-	SELECT g.id FROM gone g)",
-			   which, phrase::kept_columns, phrase::changed_columns, phrase::kept_columns);
+		WHERE status = 'failed' OR {leaf} > 0::int2)
+	SELECT g.updated_at, g.id FROM gone g)",
+			   which, phrase::kept_columns, phrase::changed_columns, phrase::kept_columns, leaf, leaf);
 }
-static constexpr auto archive_sql = archive(finished_in_order("$3", "$2"));
+static constexpr auto archive_sql = archive(finished_ids_sql, "$5");
 static constexpr auto archive_these_sql =
-	archive(sql("{finished_live} AND s.id = ANY ($2)", finished_live(R"(s.status COLLATE "C")")));
-static constexpr auto finished_ids_sql = finished_in_order("$2", "$1");
-static constinit Statement archive_statement{archive_sql, INT2OID, INT4OID, INT8ARRAYOID};
+	archive(sql("{finished_live} AND s.id = ANY ($2)", finished_live(R"(s.status COLLATE "C")")), "$1");
+static constinit Statement archive_statement{archive_sql, TIMESTAMPTZOID, INT8OID, INT4OID, INT8ARRAYOID, INT2OID};
 static constinit Statement archive_these_statement{archive_these_sql, INT2OID, INT8ARRAYOID};
-static constinit Statement finished_ids_statement{finished_ids_sql, INT4OID, INT8ARRAYOID};
+static constinit Statement finished_ids_statement{finished_ids_sql, TIMESTAMPTZOID, INT8OID, INT4OID, INT8ARRAYOID};
 
-int64 archive_finished(int leaf, const Batch &batch) {
+static Params finished_in_order(const Place &from, const Batch &batch) {
 	Params params;
-	params.add(static_cast<int16>(leaf));
-	const Rows rows = batch.only.empty() ? archive_statement.run(params.add(batch.count).add(batch.except))
-										 : archive_these_statement.run(params.add(batch.only));
-	return static_cast<int64>(rows.size());
+	add_place(params, from);
+	params.add(batch.count).add(batch.except);
+	return params;
 }
 
-std::vector<int64> finished_ids(const Batch &batch) {
-	Params params;
-	return finished_ids_statement.run(params.add(batch.count).add(batch.except)).ids();
+Archived archive_finished(int leaf, const Place &from, const Batch &batch) {
+	const auto slot = static_cast<int16>(leaf);
+	Params in_order = finished_in_order(from, batch), these;
+	const Rows rows = batch.only.empty() ? archive_statement.run(in_order.add(slot))
+										 : archive_these_statement.run(these.add(slot).add(batch.only));
+	Archived archived = {static_cast<int64>(rows.size()), from};
+	for (uint64 i = 0; i < rows.size(); i++)
+		archived.last = std::max(archived.last, {DatumGetTimestampTz(rows.datum(i, 1)), rows.int64_at(i, 2)});
+	return archived;
+}
+
+std::vector<int64> finished_ids(const Place &from, const Batch &batch) {
+	Params params = finished_in_order(from, batch);
+	return finished_ids_statement.run(params).ids();
 }
 
 template <typename FinishedAt> static constexpr auto failed_before(const FinishedAt &finished_at) {

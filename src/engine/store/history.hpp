@@ -11,9 +11,13 @@
 
 namespace jobqueue::store {
 
-/* Moves tasks that were finished by hand to their leaf; returns how many. */
-int64 archive_finished(int leaf, const Batch &batch);
-std::vector<int64> finished_ids(const Batch &batch);
+/* Moves tasks that were finished by hand to their leaf; if none are named, those from a place on. */
+struct Archived {
+	int64 count;
+	Place last;
+};
+Archived archive_finished(int leaf, const Place &from, const Batch &batch);
+std::vector<int64> finished_ids(const Place &from, const Batch &batch);
 /* Removes failed tasks that finished before that time; returns how many. */
 int64 purge_failed(TimestampTz before, const Batch &batch);
 std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch);

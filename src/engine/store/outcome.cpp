@@ -136,6 +136,13 @@ static constexpr auto put_back_failed_sql = sql(R"(
 		crashes = t.crashes + $7, lease_expires_at = NULL, updated_at = clock_timestamp()
 	WHERE t.id = $1)",
 												failures("t.", "$3", "$4", "$5", "$6"));
+static constexpr auto put_back_many_sql = sql(R"(
+	UPDATE jobqueue.tasks_live t
+	SET status = 'pending', last_error = u.message, last_sqlstate = $3, failures = {failures}, lease_expires_at = NULL,
+		updated_at = clock_timestamp()
+	FROM unnest($1, $2) AS u(id, message)
+	WHERE t.id = ANY ($1) AND t.id = u.id)",
+											  failures("t.", "u.message", "$3", "'{}'", "'{}'"));
 static constexpr auto give_up_sql =
 	sql(R"(
 	WITH gone AS (DELETE FROM jobqueue.tasks_live t WHERE t.id = $1 RETURNING t.*)
@@ -156,6 +163,8 @@ static constexpr auto dead_letter_sql = sql(R"(
 static constinit Statement put_back_statement{put_back_sql, INT8OID, TIMESTAMPTZOID};
 static constinit Statement put_back_failed_statement{
 	put_back_failed_sql, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, INT4OID};
+static constinit Statement put_back_many_statement{Statement::Join::hash, put_back_many_sql, INT8ARRAYOID, TEXTARRAYOID,
+												   TEXTOID};
 static constinit Statement give_up_statement{give_up_sql,  INT8OID,		 TEXTOID, TEXTOID,
 											 TEXTARRAYOID, TEXTARRAYOID, INT4OID};
 static constinit Statement dead_letter_statement{dead_letter_sql, INT8OID,		TEXTOID, TEXTOID,
@@ -174,6 +183,18 @@ void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<F
 	if (failure)
 		add_failure(params, *failure);
 	(failure ? put_back_failed_statement : put_back_statement).run(params);
+}
+
+void put_back(std::span<const FailedClaim> claims, std::string_view sqlstate) {
+	std::vector<int64> ids;
+	std::vector<std::string> messages;
+	for (const FailedClaim &claim : claims) {
+		ids.push_back(claim.id);
+		messages.push_back(claim.message);
+	}
+	Params params;
+	put_back_many_statement.run(
+		params.add(std::span<const int64>(ids)).add(std::span<const std::string>(messages)).add(sqlstate));
 }
 
 void give_up(int64 id, const Failure &failure) {

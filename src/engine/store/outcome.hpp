@@ -39,6 +39,12 @@ struct Failure {
 };
 /* Ends a locked claim; the task waits, until a time if one is given. Without failure, the claim costs no attempt. */
 void put_back(int64 id, std::optional<TimestampTz> run_at, const std::optional<Failure> &failure);
+/* Ends locked claims that have failed without a crash, each with its message; the tasks wait. */
+struct FailedClaim {
+	int64 id;
+	std::string message;
+};
+void put_back(std::span<const FailedClaim> claims, std::string_view sqlstate);
 /* Ends a locked claim; the task has failed. */
 void give_up(int64 id, const Failure &failure);
 /* Ends a locked claim; the task waits in another queue, which no worker serves. */

@@ -6,12 +6,17 @@
 #include "engine/outcome.hpp"
 #include "engine/store/due_tasks.hpp"
 
+#include <map>
+
 namespace jobqueue::scheduler {
 
-static constexpr int latest_of_each_queue = 100;
+/* Of those that have become due since the latest step, and of those before. */
+static constexpr int latest_page = 1000, older_page = 4000;
+static constexpr size_t most_of_page = 100;
+static constexpr int most_of_queue = 20; /* DueTasks takes the others */
 
 void DueTasks::time_was_announced(TimestampTz at) noexcept {
-	from_ = std::min(from_, at);
+	from_ = std::min(from_, {at});
 	next_ = std::min(next_, at);
 }
 
@@ -20,7 +25,8 @@ Progress DueTasks::step() {
 }
 
 Progress DueTasks::promote() {
-	TimestampTz from = from_, next = next_;
+	store::Place from = from_;
+	TimestampTz next = next_;
 	const Progress progress = batch_step(
 		[&](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
@@ -29,11 +35,11 @@ Progress DueTasks::promote() {
 			from = from_;
 			for (const store::Due &task : due) {
 				announce_due(task);
-				from = std::max(from, task.run_at);
+				from = std::max(from, task.place());
 			}
 			if (rows.only.empty() && count < rows.count) {
 				/* A task that is due, but locked by a session, waits for the next poll. */
-				from = std::max(from, now);
+				from = std::max(from, {now});
 				next = store::next_due(from);
 			}
 			return count;
@@ -46,14 +52,40 @@ Progress DueTasks::promote() {
 	return progress;
 }
 
+/* Equally many of each queue, but not many, if it has them; of each those that became due first. */
+static std::vector<int64> in_turns(std::span<const store::InQueue> tasks) {
+	std::map<std::string_view, int> of_queue;
+	std::vector<std::pair<int, store::Place>> order;
+	for (auto task = tasks.rbegin(); task != tasks.rend(); ++task)
+		if (const int turn = of_queue[task->queue]++; turn < most_of_queue)
+			order.emplace_back(turn, task->place);
+	std::sort(order.begin(), order.end());
+	std::vector<int64> ids;
+	for (const auto &[turn, place] : std::span(order).first(std::min(order.size(), most_of_page)))
+		ids.push_back(place.id);
+	return ids;
+}
+
+/* Returns where the page ends, if there may be another one. Needs a Session. */
+std::optional<store::Place> LatestDueTasks::take_page(const store::Place &before, int page) {
+	const std::vector<int64> except = all_.set_aside();
+	const std::vector<store::InQueue> tasks = store::latest_due(all_.from(), before, {page, {}, except});
+	const std::vector<int64> ids = in_turns(tasks);
+	if (!ids.empty())
+		for (const store::Due &task : store::promote_due({}, GetCurrentTimestamp(), {0, ids}))
+			announce_due(task);
+	return tasks.size() == static_cast<size_t>(page) ? std::optional(tasks.back().place) : std::nullopt;
+}
+
 Progress LatestDueTasks::step() {
 	const SteadyTime began = steady_now();
-	const std::vector<int64> except = all_.set_aside();
-	const std::optional<PgError> error = db_.try_in_session([&] {
-		for (const store::Due &task :
-			 store::promote_in_turns(all_.from(), GetCurrentTimestamp(), {latest_of_each_queue, {}, except}))
-			announce_due(task);
+	std::optional<store::Place> older = older_;
+	const std::optional<PgError> error = db_.try_in_session([&, this] {
+		const std::optional<store::Place> end = take_page({GetCurrentTimestamp(), PG_INT64_MAX}, latest_page);
+		older = older ? take_page(*older, older_page) : end;
 	});
+	if (!error)
+		older_ = older;
 	const SteadyTime now = steady_now();
 	again_at_ = now + (now - began);				  /* at most half of the time */
 	return error ? Progress::failed : Progress::done; /* DueTasks reports what is wrong */

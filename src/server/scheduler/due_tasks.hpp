@@ -17,21 +17,26 @@ public:
 	void clock_was_set() noexcept override { look_at_all(); }
 	DueTime next() const noexcept override { return {.wall = next_}; }
 
-	/* No scheduled task is due before this time, except those that were set aside. */
-	TimestampTz from() const noexcept { return from_; }
+	/* No scheduled task is due before this place, except those that were set aside. */
+	const store::Place &from() const noexcept { return from_; }
 	std::vector<int64> set_aside() const { return aside_.all(); }
 
 private:
 	Progress step() override;
 	Progress promote();
-	void look_at_all() noexcept { from_ = next_ = DT_NOBEGIN; }
+	void look_at_all() noexcept {
+		from_ = {};
+		next_ = DT_NOBEGIN;
+	}
 
-	TimestampTz from_ = DT_NOBEGIN, next_ = DT_NOBEGIN;
+	store::Place from_;
+	TimestampTz next_ = DT_NOBEGIN;
 };
 
 /*
- * While more tasks are due than one step takes, this chore takes those that became due last, some of each queue: they
- * start in time, however many were due before them in other queues.
+ * While more tasks are due than one step takes, this chore takes some of each queue: they start in time, however many
+ * were due before them, or became due after them, in other queues. It looks at those that became due last, and, a page
+ * further in each step, at those before.
  */
 class LatestDueTasks final : public Chore {
 public:
@@ -42,8 +47,10 @@ public:
 
 private:
 	Progress step() override;
+	std::optional<store::Place> take_page(const store::Place &before, int page);
 
 	const DueTasks &all_;
+	std::optional<store::Place> older_; /* the pages from here on have been looked at */
 	SteadyTime again_at_ = at_once;
 };
 

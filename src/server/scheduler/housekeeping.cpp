@@ -20,9 +20,19 @@ void Archive::look_for_news() {
 }
 
 Progress Archive::step() {
-	pg_atomic_write_u32(&db_.slot->by_hand, 0);
-	return batch_step([](const store::Batch &rows) { return store::archive_finished(history_leaf(), rows); },
-					  store::finished_ids);
+	if (from_ == store::Place()) /* news of later are for the next pass */
+		pg_atomic_write_u32(&db_.slot->by_hand, 0);
+	store::Place last;
+	const Progress progress = batch_step(
+		[&, this](const store::Batch &rows) {
+			const store::Archived archived = store::archive_finished(history_leaf(), from_, rows);
+			last = archived.last;
+			return archived.count;
+		},
+		[this](const store::Batch &rows) { return store::finished_ids(from_, rows); });
+	if (aside_.took_batch())
+		from_ = progress == Progress::more ? last : store::Place();
+	return progress;
 }
 
 Progress FailedRetention::step() {

@@ -19,6 +19,8 @@ public:
 
 private:
 	Progress step() override;
+
+	store::Place from_; /* the present pass has come to this row */
 };
 
 /* Failed and cancelled tasks go after jobqueue.failed_retention. */

@@ -11,29 +11,39 @@ namespace jobqueue::scheduler {
 /* An expired lease whose task is locked by a session is looked at again after this time. */
 static constexpr int64 locked_again_us = USECS_PER_SEC;
 
+void Leases::time_was_announced(TimestampTz at) noexcept {
+	from_ = std::min(from_, at);
+	reached_ = std::min(reached_, at);
+	next_ = std::min(next_, at);
+}
+
 Progress Leases::step() {
 	return repeat([this] { return expire(); });
 }
 
 Progress Leases::expire() {
-	TimestampTz next = next_;
+	TimestampTz from = from_, reached = reached_, next = next_;
 	const Progress progress = batch_step(
-		[&](const store::Batch &rows) {
+		[&, this](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
-			const std::vector<store::Claim> expired = store::lock_expired(now, rows);
+			const std::vector<store::Claim> expired = store::lock_expired(reached_, now, rows);
 			const auto count = static_cast<int64>(expired.size());
-			for (const store::Claim &claim : expired)
-				end_expired(claim);
+			end_expired(expired);
 			if (!rows.only.empty())
 				return count;
-			next = store::next_lease(rows.except);
-			if (next <= now && count < rows.count)
-				next = now + locked_again_us;
+			if (count < rows.count) {
+				from = reached = store::next_lease(from_, rows.except);
+				next = from <= now ? now + locked_again_us : from;
+			} else
+				reached = std::max(reached_, expired.back().lease);
 			return count;
 		},
-		[](const store::Batch &rows) { return store::expired_ids(GetCurrentTimestamp(), rows); });
-	if (aside_.took_batch())
+		[this](const store::Batch &rows) { return store::expired_ids(reached_, GetCurrentTimestamp(), rows); });
+	if (aside_.took_batch()) {
+		from_ = from;
+		reached_ = reached;
 		next_ = next;
+	}
 	return progress;
 }
 

@@ -12,15 +12,18 @@ public:
 	explicit Leases(ServedDatabase &database)
 		: BatchChore(database, "take back expired leases", Urgency::prompt, "take back the lease of") {}
 
-	void time_was_announced(TimestampTz at) noexcept override { next_ = std::min(next_, at); }
-	void poll() noexcept override { next_ = DT_NOBEGIN; }
-	void clock_was_set() noexcept override { next_ = DT_NOBEGIN; }
+	void time_was_announced(TimestampTz at) noexcept override;
+	void poll() noexcept override { look_at_all(); }
+	void clock_was_set() noexcept override { look_at_all(); }
 	DueTime next() const noexcept override { return {.wall = next_}; }
 
 private:
 	Progress step() override;
 	Progress expire();
+	void look_at_all() noexcept { from_ = reached_ = next_ = DT_NOBEGIN; }
 
+	TimestampTz from_ = DT_NOBEGIN;	   /* no lease ends before this time */
+	TimestampTz reached_ = DT_NOBEGIN; /* the present pass has come to this time */
 	TimestampTz next_ = DT_NOBEGIN;
 };
 

@@ -6,6 +6,7 @@
 #   in another queue, of another role, in another database; leases and periods that would hold it for ever are refused
 # - C6: 65,536 priorities of one queue: the work of a claim does not grow with them, their order is strict, nothing is
 #   lost
+# - many delayed tasks of one queue do not hold up a task of another, wherever its time is among theirs
 use strict;
 use warnings;
 use FindBin;
@@ -284,6 +285,23 @@ is(sql("SELECT count(*) FROM (SELECT priority, max(priority) OVER (ORDER BY n RO
 sql("INSERT INTO jobqueue.tasks (type, queue, priority, payload) SELECT 'deep', 'wide', i, '2' FROM "
 	. "generate_series(1000, 1, -1) i");
 wait_sql($node, 'app', 'SELECT count(*) = 2600 FROM done', 't', '... of those that come afterwards as well');
+
+# --------------------------------------------------------------------------------------------------------------------
+# Delayed tasks
+
+my $many = 60_000;
+sql("DELETE FROM jobqueue.tasks");
+sql(<<"SQL");
+	SELECT count(jobqueue.enqueue('nobody', queue => CASE WHEN i = $many / 2 THEN 'one' ELSE 'many' END,
+		run_at => now() + '3 s'::interval + i * '1 us'::interval))
+	FROM generate_series(1, $many) i;
+SQL
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'pending'", $many,
+	'delayed tasks: all become pending', 120);
+cmp_ok(
+	sql("SELECT count(*) FROM jobqueue.tasks WHERE updated_at < (SELECT updated_at FROM jobqueue.tasks WHERE queue = "
+		. "'one')"),
+	'<', $many / 3, 'delayed tasks: the only one of its queue, due in the middle of all, becomes pending early');
 
 $node->stop;
 done_testing();
