@@ -4,6 +4,7 @@
 #include "server/scheduler/configuration.hpp"
 
 #include "engine/store/history.hpp"
+#include "pg/debug.hpp"
 #include "pg/settings.hpp"
 #include "shared/admission.hpp"
 #include "shared/transaction_notes.hpp"
@@ -11,11 +12,22 @@
 
 namespace jobqueue::scheduler {
 
+/* Reading what has changed takes at most one part in this many of the time. */
+static constexpr int64 reading_share = 5;
+
+bool Configuration::has_changed() const noexcept {
+	return generation_ != pg_atomic_read_u64(&db_.slot->configuration) || db_.roles_read != roles_generation();
+}
+
+SteadyTime Configuration::next() const noexcept {
+	if (backoff_.is_failing())
+		return backoff_.not_before();
+	return has_changed() ? next_reading_ : never;
+}
+
 bool Configuration::is_due(bool polls) const noexcept {
-	if (steady_now() < backoff_.not_before())
-		return false;
-	return polls || backoff_.is_failing() || generation_ != pg_atomic_read_u64(&db_.slot->configuration) ||
-		   db_.roles_read != roles_generation();
+	const SteadyTime now = steady_now();
+	return now >= backoff_.not_before() && (polls || now >= next());
 }
 
 /* No other process is told of GRANT and REVOKE: claimers learn of them from here. In a Session. */
@@ -88,6 +100,16 @@ std::optional<SchedulerState> Configuration::reason_to_end(const Tables &tables)
 }
 
 std::optional<SchedulerState> Configuration::read() {
+	const SteadyTime began = steady_now();
+	const std::optional<SchedulerState> state = read_all();
+	const int64 took = steady_now() - began;
+	next_reading_ = began + reading_share * took;
+	if (is_debugging(DEBUG3))
+		guard([took] { elog(DEBUG3, "jobqueue scheduler: read the configuration, " INT64_FORMAT " us", took); });
+	return state;
+}
+
+std::optional<SchedulerState> Configuration::read_all() {
 	const uint64 generation = pg_atomic_read_u64(&db_.slot->configuration);
 	const uint64 roles_read = roles_generation();
 	Tables tables;

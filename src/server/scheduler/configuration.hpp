@@ -24,8 +24,8 @@ public:
 	 * the process ends. While the configuration cannot be read, things go on as they were.
 	 */
 	std::optional<SchedulerState> read();
-	/* When a failed reading is tried again; never, if the latest one has not failed. */
-	SteadyTime retry_at() const noexcept { return backoff_.is_failing() ? backoff_.not_before() : never; }
+	/* When the configuration is read again, because it has changed or the latest reading has failed; else never. */
+	SteadyTime next() const noexcept;
 
 private:
 	struct Tables {
@@ -39,6 +39,8 @@ private:
 
 		bool is_of_this_version() const { return extension && extension->version == library_version; }
 	};
+	bool has_changed() const noexcept;
+	std::optional<SchedulerState> read_all();
 	Tables read_tables(uint64 generation);
 	void watch_rights(const Tables &tables);
 	std::optional<SchedulerState> reason_to_end(const Tables &tables);
@@ -48,8 +50,9 @@ private:
 	ServedDatabase &db_;
 	WorkerPool &pool_;
 	Backoff backoff_{shortest_retry_us, longest_retry_us};
-	uint64 generation_ = 0;			/* of the configuration that was read; 0 = none yet */
-	std::set<std::string> refused_; /* roles of which it was reported that their handlers are not run */
+	SteadyTime next_reading_ = at_once; /* whoever changes it again and again must not take all of the time */
+	uint64 generation_ = 0;				/* of the configuration that was read; 0 = none yet */
+	std::set<std::string> refused_;		/* roles of which it was reported that their handlers are not run */
 	/* Where roles with handlers may work; none = everywhere. */
 	std::map<Oid, std::optional<std::vector<std::string>>> rights_;
 };

@@ -160,7 +160,7 @@ void Scheduler::run_chores() {
 }
 
 Unfinished Scheduler::unfinished() const noexcept {
-	Unfinished all = configuration_.retry_at() == never ? Unfinished::nothing : Unfinished::some;
+	Unfinished all = configuration_.next() == never ? Unfinished::nothing : Unfinished::some;
 	for (const Chore *chore : chores_)
 		all = std::max(all, chore->unfinished());
 	return all;
@@ -219,8 +219,8 @@ int64 Scheduler::sleep_ms() const {
 	if (pg_atomic_read_u32(&db_.slot->wanted) != 0)
 		return 0;
 	if (!OidIsValid(db_.extension))
-		return sleep_ms_until(DT_NOEND, configuration_.retry_at());
-	DueTime first{.steady = std::min(next_poll_, configuration_.retry_at())};
+		return sleep_ms_until(DT_NOEND, configuration_.next());
+	DueTime first{.steady = std::min(next_poll_, configuration_.next())};
 	for (const Chore *chore : chores_) {
 		const DueTime due = chore->due();
 		first.wall = std::min(first.wall, due.wall);
