@@ -251,7 +251,7 @@ JOBQUEUE_FUNCTION(jobqueue_resume_schedule) {
 	const std::optional<TimestampTz> next = expression.next(GetCurrentTimestamp(), zone, schedule->anchor);
 	const Session session(owner);
 	store::resume_schedule(name, next);
-	guard([] { note_due(1); }); /* firings that were held back may be due now */
+	guard([] { note_due(all_due); }); /* firings that were held back may be due now */
 	return BoolGetDatum(true);
 }
 
@@ -281,6 +281,6 @@ JOBQUEUE_FUNCTION(jobqueue_schedules_changed) {
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		throw Error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, "this function can only be called as a trigger");
 	if (!Session::active())
-		guard([] { note_due(1); });
+		guard([] { note_due(all_due); });
 	return PointerGetDatum(nullptr);
 }

@@ -241,15 +241,37 @@ bool Schedules::turn_pages(const std::vector<std::string> &roles, std::string Ro
 	return full;
 }
 
+void Schedules::time_was_announced(TimestampTz at) noexcept {
+	for (auto &[name, role] : roles_)
+		role.from = std::min(role.from, at);
+}
+
+/* The roles with schedules that have not failed, and when the first of each is due. */
+std::vector<store::DueRole> Schedules::roles_due(std::span<const std::string> but) {
+	std::vector<store::DueRole> roles;
+	for (std::string &name : store::roles_with_schedules()) {
+		const TimestampTz from = roles_[name].from;
+		roles.push_back({std::move(name), from});
+	}
+	roles = store::roles_due(roles, but);
+	if (but.empty())
+		for (const store::DueRole &role : roles)
+			roles_[role.role].from = role.from;
+	return roles;
+}
+
 /* The schedules to fire now, as many as a step can do; the first ones of every role come first. */
 std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &more) {
 	const SteadyTime steady = steady_now();
 	std::set<std::string> due, failing, all;
 	const std::vector<std::string> but = stuck(steady);
 	const auto is_stuck = [&but](const std::string &name) { return std::binary_search(but.begin(), but.end(), name); };
-	for (const store::DueRole &one : store::roles_due(but))
-		if (one.next_run_at <= now && roles_[one.role].locked_until <= steady)
-			due.insert(one.role);
+	std::map<std::string, TimestampTz> from;
+	for (const store::DueRole &one : roles_due(but))
+		if (one.from <= now && roles_[one.role].locked_until <= steady)
+			from[one.role] = one.from;
+	for (const auto &[role, time] : from)
+		due.insert(role);
 	for (const std::string &role : store::roles_failing())
 		if (roles_[role].retry_at <= steady)
 			failing.insert(role);
@@ -271,7 +293,11 @@ std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &m
 		return found;
 	};
 	std::vector<store::Schedule> taken;
-	const std::vector<std::string> due_now = among(due);
+	std::vector<store::DueRole> due_now;
+	for (std::string &role : among(due)) {
+		const TimestampTz time = from[role];
+		due_now.push_back({std::move(role), time});
+	}
 	if (!due_now.empty())
 		taken = store::lock_due_schedules(due_now, now, each, but);
 	std::map<std::string, int> of_role;
@@ -386,6 +412,7 @@ Fired Schedules::fire(Oid owner, TimestampTz served_since, int count) {
 			if (schedule.failing)
 				outcomes[schedule.created_by].first++;
 			stuck_.erase(schedule.name);
+			role.from = std::min(role.from, schedule.next_run_at.value_or(DT_NOEND));
 			continue;
 		} catch (...) {
 			problem = std::current_exception();
@@ -454,11 +481,9 @@ TimestampTz Schedules::next() {
 	for (const auto &[name, backoff] : stuck_)
 		if (steady < backoff.not_before())
 			next = std::min(next, wall(backoff.not_before()));
-	for (const store::DueRole &one : store::roles_due(but)) {
-		const auto role = roles_.find(one.role);
-		next = std::min(next, role == roles_.end() || role->second.locked_until <= steady
-								  ? one.next_run_at
-								  : std::max(one.next_run_at, wall(role->second.locked_until)));
+	for (const store::DueRole &one : roles_due(but)) {
+		const SteadyTime locked_until = roles_[one.role].locked_until;
+		next = std::min(next, locked_until <= steady ? one.from : std::max(one.from, wall(locked_until)));
 		known.insert(one.role);
 	}
 	for (const std::string &name : store::roles_failing()) {

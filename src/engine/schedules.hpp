@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "engine/store/schedules.hpp"
+#include "engine/store/firing.hpp"
 #include "pg/clock.hpp"
 
 #include <map>
@@ -49,6 +49,11 @@ public:
 	static Corrected correct(const std::string &after, int count);
 	/* When there is something to fire next; DT_NOEND if never. */
 	TimestampTz next();
+	/*
+	 * Somebody has announced that a schedule is due at this time. DT_NOBEGIN: all schedules may be due; also to be
+	 * called when a transaction with fire() or next() has failed.
+	 */
+	void time_was_announced(TimestampTz at) noexcept;
 	/* Tasks that hold back firings of their schedule until they end. */
 	std::vector<int64> holding_tasks(int count);
 
@@ -56,6 +61,7 @@ private:
 	class Rights;
 	/* A role's schedules that are locked, failing or held back, and the count of its waiting tasks. */
 	struct Role {
+		TimestampTz from = DT_NOBEGIN; /* none that has not failed is due before this time */
 		SteadyTime locked_until = at_once;
 		SteadyTime retry_at = at_once; /* of those that failed */
 		int64 delay_us = 0;
@@ -72,6 +78,7 @@ private:
 	bool turn_pages(const std::vector<std::string> &roles, std::string Role::*place, Pages &&pages, int each,
 					std::vector<std::string> &names);
 	std::vector<store::Schedule> take(TimestampTz now, int count, bool &more);
+	std::vector<store::DueRole> roles_due(std::span<const std::string> but);
 	void count_waiting(const std::string &name, int64 limit);
 	static void put_off(Role &role, SteadyTime now);
 	std::vector<std::string> stuck(SteadyTime now) const;

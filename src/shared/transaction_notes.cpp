@@ -203,7 +203,7 @@ static void publish(bool committed) noexcept {
 		announce_list(notes.returned, AnnouncementKind::returned);
 		look |= notes.tasks.count > 0 || notes.tasks.overflow;
 		if (notes.everything) {
-			atomic_min(&slot->due_at, 1);
+			atomic_min(&slot->due_at, static_cast<uint64>(all_due));
 			announce_statement({PG_INT64_MIN, PG_INT64_MAX});
 			pg_memory_barrier();
 			wake_workers(MyDatabaseId, 0);
@@ -342,8 +342,10 @@ void note_returned(std::string_view queue, int16 priority, int64 id, std::string
 }
 
 void note_due(TimestampTz at) {
-	if (begin_database_note() && at != DT_NOEND)
-		notes.due_at = notes.due_at == 0 ? at : std::min(notes.due_at, at);
+	if (!begin_database_note() || at == DT_NOEND)
+		return;
+	at = std::max(at, all_due); /* times before the year 2000 are negative */
+	notes.due_at = notes.due_at == 0 ? at : std::min(notes.due_at, at);
 }
 
 IdRange own_ids(uint64 queue_hash, int16 priority) noexcept {

@@ -24,7 +24,8 @@ void note_claimed(std::string_view queue, int16 priority, IdRange ids, bool grou
  * a group may have changed.
  */
 void note_returned(std::string_view queue, int16 priority, int64 id, std::string_view group);
-/* Something is due at this time. */
+/* Something is due at this time; all_due: something may be due, at whatever time. */
+inline constexpr TimestampTz all_due = 1;
 void note_due(TimestampTz at);
 /* A task ended: sessions and tasks may wait for it. */
 void note_finished(int64 id);

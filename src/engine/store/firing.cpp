@@ -28,18 +28,43 @@ static constexpr auto roles_of(const Columns &columns, const Condition &conditio
 	SELECT * FROM r)",
 			   columns, condition, columns, columns, condition, columns);
 }
-static constexpr auto roles_due_sql =
-	roles_of("s.created_by, s.next_run_at", sql("{due} AND NOT s.name = ANY ($1)", due));
+/*
+ * From the last role to the first: at the end of a role's rows in the index there are few that have changed since, and
+ * at their beginning those of all firings that an old transaction may still see.
+ */
+template <typename Condition> static constexpr auto last_of_role(const Condition &condition) {
+	return sql(R"(
+			SELECT s.created_by FROM jobqueue.schedules s
+			WHERE {condition}
+			ORDER BY s.created_by DESC, s.next_run_at DESC LIMIT 1)",
+			   condition);
+}
+static constexpr auto roles_sql =
+	sql(R"(
+	WITH RECURSIVE r AS (
+		({last})
+		UNION ALL
+		(SELECT n.* FROM r CROSS JOIN LATERAL ({before}) n))
+	SELECT * FROM r)",
+		last_of_role(due), last_of_role(sql("{due} AND s.created_by < r.created_by", due)));
+static constexpr auto roles_due_sql = sql(R"(
+	SELECT u.role, x.next_run_at
+	FROM ROWS FROM (unnest($1), unnest($2)) u(role, since) CROSS JOIN LATERAL (
+		SELECT s.next_run_at FROM jobqueue.schedules s
+		WHERE {due} AND s.created_by = u.role::name AND s.next_run_at >= u.since AND NOT s.name = ANY ($3)
+		ORDER BY s.next_run_at LIMIT 1) x)",
+										  due);
 static constexpr auto roles_holding_sql = roles_of("s.created_by", holding);
 static constexpr auto roles_failing_sql = roles_of("s.created_by", failing);
 
-/* $1 is the roles. Each gives at most $2 of its rows. */
+/* $1 is the roles, and $2 from when on they have schedules. Each gives at most $3 of its rows. */
 static constexpr auto lock_due_sql = sql(R"(
 	SELECT x.*
-	FROM unnest($1) u(role) CROSS JOIN LATERAL (
+	FROM ROWS FROM (unnest($1), unnest($2)) u(role, since) CROSS JOIN LATERAL (
 		{select_schedules}
-		WHERE {due} AND s.created_by = u.role::name AND s.next_run_at <= $3 AND NOT s.name = ANY ($4)
-		ORDER BY s.next_run_at LIMIT $2
+		WHERE {due} AND s.created_by = u.role::name AND s.next_run_at >= u.since AND s.next_run_at <= $4
+			AND NOT s.name = ANY ($5)
+		ORDER BY s.next_run_at LIMIT $3
 		FOR UPDATE OF s SKIP LOCKED) x)",
 										 phrase::select_schedules, due);
 static constexpr auto holding_sql = sql(R"(
@@ -73,10 +98,12 @@ static constexpr auto later_sql = sql(R"(
 	ORDER BY s.name LIMIT $3)",
 									  phrase::schedule_is_active);
 
-static constinit Statement roles_due_statement{roles_due_sql, TEXTARRAYOID};
+static constinit Statement roles_statement{roles_sql};
+static constinit Statement roles_due_statement{roles_due_sql, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID};
 static constinit Statement roles_holding_statement{roles_holding_sql};
 static constinit Statement roles_failing_statement{roles_failing_sql};
-static constinit Statement lock_due_statement{lock_due_sql, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, TEXTARRAYOID};
+static constinit Statement lock_due_statement{lock_due_sql, TEXTARRAYOID,	TIMESTAMPTZARRAYOID,
+											  INT4OID,		TIMESTAMPTZOID, TEXTARRAYOID};
 static constinit Statement holding_statement{holding_sql, TEXTARRAYOID, INT4OID};
 static constinit Statement holding_pages_statement{holding_pages_sql, TEXTARRAYOID, TEXTARRAYOID, INT4OID};
 static constinit Statement failing_pages_statement{failing_pages_sql, TEXTARRAYOID, TEXTARRAYOID, INT4OID};
@@ -110,13 +137,25 @@ static Datum array_of(const std::vector<TimestampTz> &times) {
 	});
 }
 
-std::vector<DueRole> roles_due(std::span<const std::string> but) {
+/* As two parameters. */
+static void add_roles(Params &params, std::span<const DueRole> roles) {
+	std::vector<std::string> names;
+	std::vector<TimestampTz> times;
+	for (const DueRole &role : roles) {
+		names.push_back(role.role);
+		times.push_back(role.from);
+	}
+	params.add(std::span<const std::string>(names)).add_datum(array_of(times), false);
+}
+
+std::vector<DueRole> roles_due(std::span<const DueRole> roles, std::span<const std::string> but) {
 	Params params;
+	add_roles(params, roles);
 	const Rows rows = roles_due_statement.run(params.add(but));
-	std::vector<DueRole> roles;
+	std::vector<DueRole> due_roles;
 	for (uint64 i = 0; i < rows.size(); i++)
-		roles.push_back({rows.name_at(i, 1), DatumGetTimestampTz(rows.datum(i, 2))});
-	return roles;
+		due_roles.push_back({rows.text_at(i, 1), DatumGetTimestampTz(rows.datum(i, 2))});
+	return due_roles;
 }
 
 static std::vector<std::string> roles_from(Statement &statement) {
@@ -128,6 +167,10 @@ static std::vector<std::string> roles_from(Statement &statement) {
 	return roles;
 }
 
+std::vector<std::string> roles_with_schedules() {
+	return roles_from(roles_statement);
+}
+
 std::vector<std::string> roles_holding() {
 	return roles_from(roles_holding_statement);
 }
@@ -136,11 +179,11 @@ std::vector<std::string> roles_failing() {
 	return roles_from(roles_failing_statement);
 }
 
-std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
+std::vector<Schedule> lock_due_schedules(std::span<const DueRole> roles, TimestampTz now, int each,
 										 std::span<const std::string> but) {
 	Params params;
-	return schedules_from(
-		lock_due_statement.run(params.add(roles).add(static_cast<int32>(each)).add_time(now).add(but)));
+	add_roles(params, roles);
+	return schedules_from(lock_due_statement.run(params.add(static_cast<int32>(each)).add_time(now).add(but)));
 }
 
 static std::vector<ScheduleName> page_of(Statement &statement, std::span<const std::string> roles,

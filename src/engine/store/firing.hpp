@@ -10,18 +10,22 @@
 
 namespace jobqueue::store {
 
-/* A role that has schedules which are not failing, and when the first of these is due. */
-struct DueRole {
-	std::string role;
-	TimestampTz next_run_at;
-};
 struct ScheduleName {
 	std::string role;
 	std::string name;
 	bool ready; /* its latest task is finished */
 };
-/* Roles in the order of their names. "but": schedules that are passed over. */
-std::vector<DueRole> roles_due(std::span<const std::string> but);
+/* Roles with schedules that are not failing. */
+std::vector<std::string> roles_with_schedules();
+/*
+ * When the first of these schedules is due: none of the role is due before "from". "but": schedules that are passed
+ * over. Roles without any are left out.
+ */
+struct DueRole {
+	std::string role;
+	TimestampTz from;
+};
+std::vector<DueRole> roles_due(std::span<const DueRole> roles, std::span<const std::string> but);
 /* Roles of schedules that hold firings back, and roles of schedules that have failed. */
 std::vector<std::string> roles_holding();
 std::vector<std::string> roles_failing();
@@ -29,7 +33,7 @@ std::vector<std::string> roles_failing();
  * Locks schedules that are due, at most "each" for each role, in order of time. Passes over those that others have
  * locked.
  */
-std::vector<Schedule> lock_due_schedules(std::span<const std::string> roles, TimestampTz now, int each,
+std::vector<Schedule> lock_due_schedules(std::span<const DueRole> roles, TimestampTz now, int each,
 										 std::span<const std::string> but);
 /*
  * Schedules that hold firings back, or have failed: of each role, at most "each" whose names come after the one given.

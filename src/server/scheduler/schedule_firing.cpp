@@ -17,7 +17,12 @@ static constexpr int64 held_again_us = USECS_PER_SEC;
 
 void ScheduleFiring::look_for_news() {
 	if (holding_.any())
-		look_at_all(); /* the end of such a task may have woken this process */
+		next_ = DT_NOBEGIN; /* the end of such a task may have woken this process */
+}
+
+void ScheduleFiring::time_was_announced(TimestampTz at) noexcept {
+	schedules_.time_was_announced(at);
+	next_ = std::min(next_, at);
 }
 
 Progress ScheduleFiring::step() {
@@ -37,11 +42,13 @@ Progress ScheduleFiring::step() {
 		if (!holding.empty())
 			next = std::min(next, now + held_again_us);
 	});
-	if (!done)
+	if (!done) {
+		look_at_all();
 		return Progress::failed;
+	}
 	next_ = next;
 	if (holding_.watch(std::move(holding)))
-		look_at_all(); /* one of them may have ended before it was watched */
+		next_ = DT_NOBEGIN; /* one of them may have ended before it was watched */
 	return more ? Progress::more : Progress::done;
 }
 

@@ -14,12 +14,12 @@ public:
 	explicit ScheduleFiring(ServedDatabase &database) noexcept : Chore(database, "fire schedules", Urgency::prompt) {}
 
 	void look_for_news() override;
-	void time_was_announced(TimestampTz at) noexcept override { next_ = std::min(next_, at); }
+	void time_was_announced(TimestampTz at) noexcept override;
 	void poll() noexcept override { look_at_all(); }
 	void clock_was_set() noexcept override { look_at_all(); }
 	DueTime next() const noexcept override { return {.wall = next_}; }
 
-	void look_at_all() noexcept { next_ = DT_NOBEGIN; }
+	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
 
 private:
 	Progress step() override;

@@ -19,6 +19,7 @@
 #include "pg/compat.hpp"
 #include "pg/own_settings.hpp"
 #include "pg/settings.hpp"
+#include "shared/transaction_notes.hpp"
 #include "shared/wake_ups.hpp"
 #include "shared/workers.hpp"
 
@@ -143,7 +144,7 @@ Chore *Scheduler::next_in_turn() {
 void Scheduler::run_chores() {
 	const auto due_at = static_cast<TimestampTz>(pg_atomic_exchange_u64(&db_.slot->due_at, PG_INT64_MAX));
 	for (Chore *chore : chores_) {
-		chore->time_was_announced(due_at);
+		chore->time_was_announced(due_at == all_due ? DT_NOBEGIN : due_at);
 		chore->look_for_news();
 	}
 	const SteadyTime began = steady_now();

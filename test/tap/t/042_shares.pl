@@ -303,5 +303,11 @@ cmp_ok(
 		. "'one')"),
 	'<', $many / 3, 'delayed tasks: the only one of its queue, due in the middle of all, becomes pending early');
 
+# times before the year 2000 are negative in the server
+my $old = sql("SELECT jobqueue.enqueue('nobody', delay => '1 day')");
+sql("UPDATE jobqueue.tasks SET run_at = '1999-01-01' WHERE id = $old");
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $old", 'pending',
+	'a task that is set to the year 1999 becomes pending', 20);
+
 $node->stop;
 done_testing();
