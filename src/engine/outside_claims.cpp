@@ -31,35 +31,54 @@ struct ClaimConfiguration {
 
 } // namespace
 
+/* A chore that claims do where there is no scheduler, some rows at a time. Lives as long as the backend. */
+struct StandIn {
+	SetAside aside;
+	store::Place from = {}; /* rows before this have been looked at; those that were locked have their turn again */
+};
+
+/* look(from, batch): a page of rows. take(page): takes them, and returns how many. */
+template <typename Look, typename Take> static void stand_in(StandIn &chore, Look &&look, Take &&take) {
+	constexpr int batch = 1000;
+	store::Place last;
+	const Progress progress = step_in_subtransaction(
+		chore.aside, batch,
+		[&](const store::Batch &rows) -> store::Taken {
+			const store::Page page = look(chore.from, rows);
+			last = page.last;
+			return {static_cast<int64>(page.ids.size()), take(page)};
+		},
+		[&](const store::Batch &rows) { return look(chore.from, rows).ids; });
+	if (chore.aside.took_batch())
+		chore.from = progress == Progress::more ? last : store::Place();
+}
+
 /* Makes scheduled tasks due and ends leases, if there is no scheduler: nobody else does. */
 static void stand_in_for_scheduler() {
 	DatabaseSlot *slot = guard([] { return find_database(MyDatabaseId); });
 	if (is_served(slot))
 		return;
-	constexpr int batch = 1000;
-	static SetAside *due = nullptr, *expired = nullptr; /* for the life of the backend */
+	static StandIn *due = nullptr, *expired = nullptr;
 	if (expired == nullptr) {
-		due = new SetAside("make due");
-		expired = new SetAside("take back the lease of");
+		due = new StandIn{SetAside("make due")};
+		expired = new StandIn{SetAside("take back the lease of")};
 	}
 	const TimestampTz now = GetCurrentTimestamp();
-	step_in_subtransaction(
-		*due, batch,
-		[now](const store::Batch &rows) {
-			const std::vector<store::Due> tasks = store::promote_due({}, now, rows);
+	stand_in(
+		*due, [now](const store::Place &from, const store::Batch &rows) { return store::due(from, now, rows); },
+		[now](const store::Page &page) {
+			const std::vector<store::Due> tasks = store::promote(page.ids, now);
 			for (const store::Due &task : tasks)
 				announce_due(task);
 			return static_cast<int64>(tasks.size());
-		},
-		[now](const store::Batch &rows) { return store::due_ids({}, now, rows); });
-	step_in_subtransaction(
-		*expired, batch,
-		[now](const store::Batch &rows) {
-			const std::vector<store::Claim> claims = store::lock_expired(DT_NOBEGIN, now, rows);
+		});
+	stand_in(
+		*expired, [now](const store::Place &from, const store::Batch &rows) { return store::expired(from, now, rows); },
+		[now](const store::Page &page) {
+			const std::vector<store::Claim> claims = store::lock_expired(page.ids, now);
 			end_expired(claims);
 			return static_cast<int64>(claims.size());
-		},
-		[now](const store::Batch &rows) { return store::expired_ids(DT_NOBEGIN, now, rows); });
+		});
 	resolve_in_turn();
 }
 

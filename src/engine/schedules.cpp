@@ -263,20 +263,20 @@ std::vector<store::DueRole> Schedules::roles_due(std::span<const std::string> bu
 /* The schedules to fire now, as many as a step can do; the first ones of every role come first. */
 std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &more) {
 	const SteadyTime steady = steady_now();
-	std::set<std::string> due, failing, all;
+	std::map<std::string, TimestampTz> due;
+	std::set<std::string> failing, all;
 	const std::vector<std::string> but = stuck(steady);
 	const auto is_stuck = [&but](const std::string &name) { return std::binary_search(but.begin(), but.end(), name); };
-	std::map<std::string, TimestampTz> from;
 	for (const store::DueRole &one : roles_due(but))
 		if (one.from <= now && roles_[one.role].locked_until <= steady)
-			from[one.role] = one.from;
-	for (const auto &[role, time] : from)
-		due.insert(role);
+			due[one.role] = one.from;
 	for (const std::string &role : store::roles_failing())
 		if (roles_[role].retry_at <= steady)
 			failing.insert(role);
-	const std::vector<std::string> holding = store::roles_holding();
-	all.insert(due.begin(), due.end());
+	const std::vector<std::string> found = store::roles_holding();
+	const std::set<std::string> holding(found.begin(), found.end());
+	for (const auto &[role, from] : due)
+		all.insert(role);
 	all.insert(failing.begin(), failing.end());
 	all.insert(holding.begin(), holding.end());
 	const std::vector<std::string> roles = in_turn(all, last_role_, static_cast<size_t>(count));
@@ -286,18 +286,16 @@ std::vector<store::Schedule> Schedules::take(TimestampTz now, int count, bool &m
 	more = roles.size() < all.size();
 
 	const auto among = [&roles](const auto &some) {
-		std::vector<std::string> found;
+		std::vector<std::string> names;
 		for (const std::string &role : roles)
-			if (std::find(some.begin(), some.end(), role) != some.end())
-				found.push_back(role);
-		return found;
+			if (some.contains(role))
+				names.push_back(role);
+		return names;
 	};
 	std::vector<store::Schedule> taken;
 	std::vector<store::DueRole> due_now;
-	for (std::string &role : among(due)) {
-		const TimestampTz time = from[role];
-		due_now.push_back({std::move(role), time});
-	}
+	for (const std::string &role : among(due))
+		due_now.push_back({role, due[role]});
 	if (!due_now.empty())
 		taken = store::lock_due_schedules(due_now, now, each, but);
 	std::map<std::string, int> of_role;

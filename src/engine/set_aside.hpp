@@ -32,8 +32,8 @@ public:
 	explicit SetAside(const char *what) noexcept : what_(what) {}
 
 	/*
-	 * run(batch, count): takes these rows, in a transaction or subtransaction of its own, says how many it took, and
-	 * returns what went wrong. look(batch, ids): finds which rows these are, and takes none. Ends soon after "until".
+	 * run(batch, taken): takes these rows, in a transaction or subtransaction of its own, says how many, and returns
+	 * what went wrong. look(batch, ids): finds which rows these are, and takes none. Ends soon after "until".
 	 */
 	template <typename Run, typename Look> Progress step(int most, SteadyTime until, Run &&run, Look &&look);
 	/* Why the latest step failed; none if that has been reported. */
@@ -114,9 +114,9 @@ private:
 template <typename Run, typename Look> Progress SetAside::step(int most, SteadyTime until, Run &&run, Look &&look) {
 	problem_.reset();
 	took_batch_ = false;
-	int64 count = 0;
+	store::Taken taken;
 	for (const int64 id : to_try_again(steady_now())) {
-		tried_again(id, run(store::Batch{1, {&id, 1}, {}}, count));
+		tried_again(id, run(store::Batch{1, {&id, 1}, {}}, taken));
 		if (steady_now() >= until)
 			break;
 	}
@@ -125,13 +125,13 @@ template <typename Run, typename Look> Progress SetAside::step(int most, SteadyT
 	if (pending_.empty()) {
 		const std::vector<int64> except = all();
 		const store::Batch rows{most, {}, except};
-		const std::optional<PgError> error = run(rows, count);
+		const std::optional<PgError> error = run(rows, taken);
 		if (!error) {
 			took_batch_ = true;
-			if (count > 0)
+			if (taken.taken > 0)
 				succeeded();
 			backoff_.succeeded();
-			return count >= most ? Progress::more : Progress::done;
+			return taken.looked_at >= most ? Progress::more : Progress::done;
 		}
 		if (!may_be_of_row(*error))
 			return fail(error);
@@ -146,9 +146,9 @@ template <typename Run, typename Look> Progress SetAside::step(int most, SteadyT
 	}
 	while (!pending_.empty()) {
 		const std::span<const int64> part = next_part();
-		count = 0;
-		const std::optional<PgError> error = run(store::Batch{static_cast<int>(part.size()), part, {}}, count);
-		if (!judge(count, error))
+		taken = {};
+		const std::optional<PgError> error = run(store::Batch{static_cast<int>(part.size()), part, {}}, taken);
+		if (!judge(taken.taken, error))
 			return fail(error);
 		if (!pending_.empty() && steady_now() >= until)
 			return Progress::more;
@@ -157,8 +157,8 @@ template <typename Run, typename Look> Progress SetAside::step(int most, SteadyT
 }
 
 /*
- * A step in the transaction of the caller. run(batch) returns how many rows it took, look(batch) which rows these are.
- * Throws errors whose cause is not in a row. In a Session.
+ * A step in the transaction of the caller. run(batch) takes rows and returns how many (Taken), look(batch) finds which
+ * rows these are. Throws errors whose cause is not in a row. In a Session.
  */
 template <typename Run, typename Look>
 Progress step_in_subtransaction(SetAside &aside, int most, Run &&run, Look &&look) {
@@ -179,7 +179,7 @@ Progress step_in_subtransaction(SetAside &aside, int most, Run &&run, Look &&loo
 	};
 	const Progress progress = aside.step(
 		most, steady_now() + longest_us,
-		[&](const store::Batch &rows, int64 &count) { return attempt([&] { count = run(rows); }); },
+		[&](const store::Batch &rows, store::Taken &taken) { return attempt([&] { taken = run(rows); }); },
 		[&](const store::Batch &rows, std::vector<int64> &ids) { return attempt([&] { ids = look(rows); }); });
 	if (aside.problem())
 		throw PgError(*aside.problem());

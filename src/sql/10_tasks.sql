@@ -96,7 +96,7 @@ CREATE INDEX tasks_live_group ON jobqueue.tasks_live
 		OR status OPERATOR(pg_catalog.=) 'scheduled' AND attempts OPERATOR(pg_catalog.>) 0);
 CREATE INDEX tasks_live_due ON jobqueue.tasks_live (run_at, id) WHERE status OPERATOR(pg_catalog.=) 'scheduled';
 -- Claims by hand have no lease: they are in the index, sort last, and never expire.
-CREATE INDEX tasks_live_lease ON jobqueue.tasks_live (lease_expires_at)
+CREATE INDEX tasks_live_lease ON jobqueue.tasks_live (lease_expires_at, id)
 	WHERE status OPERATOR(pg_catalog.=) 'processing';
 -- Rows that were finished by a hand-written UPDATE, until the scheduler moves them to their leaf. Usually empty.
 CREATE INDEX tasks_live_finished ON jobqueue.tasks_live (updated_at, id)
@@ -107,7 +107,7 @@ CREATE UNIQUE INDEX tasks_live_unique_key ON jobqueue.tasks_live (type, unique_k
 		AND NOT status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'failed', 'cancelled']);
 ALTER TABLE jobqueue.tasks_failed ADD CONSTRAINT tasks_failed_pkey PRIMARY KEY (id);
 -- For the purge of failed tasks after jobqueue.failed_retention.
-CREATE INDEX tasks_failed_finished ON jobqueue.tasks_failed (finished_at);
+CREATE INDEX tasks_failed_finished ON jobqueue.tasks_failed (finished_at, id);
 ALTER TABLE jobqueue.tasks_history_1 ADD CONSTRAINT tasks_history_1_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_2 ADD CONSTRAINT tasks_history_2_pkey PRIMARY KEY (id);
 ALTER TABLE jobqueue.tasks_history_3 ADD CONSTRAINT tasks_history_3_pkey PRIMARY KEY (id);

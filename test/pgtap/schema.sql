@@ -163,8 +163,8 @@ SELECT results_eq(
 		pg_get_indexdef(oid, 3, true) FROM pg_class
 	  WHERE oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'jobqueue.tasks_live'::regclass)
 	  ORDER BY relname COLLATE "C"$$,
-	$$VALUES ('tasks_live_due', 'run_at', 'id', ''), ('tasks_live_finished', 'updated_at', '', ''),
-		('tasks_live_group', 'queue', 'priority', 'group_key'), ('tasks_live_lease', 'lease_expires_at', '', ''),
+	$$VALUES ('tasks_live_due', 'run_at', 'id', ''), ('tasks_live_finished', 'updated_at', 'id', ''),
+		('tasks_live_group', 'queue', 'priority', 'group_key'), ('tasks_live_lease', 'lease_expires_at', 'id', ''),
 		('tasks_live_next', 'queue', 'priority', 'id'), ('tasks_live_pkey', 'id', '', ''),
 			('tasks_live_unique_key', 'type', 'unique_key', '')$$,
 	'their columns');

@@ -33,4 +33,34 @@ inline void add_place(Params &params, const Place &place) {
 	params.add_time(place.time).add(place.id);
 }
 
+/*
+ * Rows to take, found without a lock. A statement that found and locked them at once would go over all rows that
+ * somebody else has locked, however many these are.
+ */
+struct Page {
+	std::vector<int64> ids;
+	Place last;
+};
+/* From rows of a time and an id each. */
+inline Page page_of(const Rows &rows) {
+	Page page;
+	page.ids.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++) {
+		page.last = {DatumGetTimestampTz(rows.datum(i, 1)), rows.int64_at(i, 2)};
+		page.ids.push_back(page.last.id);
+	}
+	return page;
+}
+inline Page named(const Batch &batch) {
+	return {{batch.only.begin(), batch.only.end()}, {}};
+}
+
+/* How many rows a chore looked at, and how many it could take; the others were locked, or have changed since. */
+struct Taken {
+	int64 looked_at, taken;
+
+	Taken(int64 all = 0) noexcept : Taken(all, all) {}
+	Taken(int64 looked, int64 took) noexcept : looked_at(looked), taken(took) {}
+};
+
 } // namespace jobqueue::store

@@ -13,8 +13,7 @@ std::vector<Claim> claims_of(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++)
 		claims.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.int16_at(i, 4),
 						  rows.int32_at(i, 5), rows.int32_at(i, 6), rows.text_at(i, 7), rows.int32_at(i, 8),
-						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11), rows.int32_at(i, 12),
-						  DatumGetTimestampTz(rows.datum(i, 13))});
+						  rows.bool_at(i, 9), rows.bool_at(i, 10), rows.text_at(i, 11), rows.int32_at(i, 12)});
 	return claims;
 }
 
@@ -79,27 +78,21 @@ std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt) {
  * A restore may bring tasks before the row that says that it is a restore. So tasks that were attempted before this
  * installation was made are left alone.
  */
-template <typename IsProcessing> static constexpr auto expired_if(const IsProcessing &is_processing) {
+template <typename IsProcessing, typename Now>
+static constexpr auto expired_if(const IsProcessing &is_processing, const Now &now) {
 	return sql(R"(
 	FROM jobqueue.tasks_live t
-	WHERE t.lease_expires_at < $1 AND {is_processing} AND t.processed_at >= {installed})",
-			   is_processing, phrase::installed);
+	WHERE t.lease_expires_at < {now} AND {is_processing} AND t.processed_at >= {installed})",
+			   now, is_processing, phrase::installed);
 }
-static constexpr auto expired = expired_if("t.status = 'processing'");
-
+static constexpr auto expired_sql = sql(R"(
+	SELECT t.lease_expires_at, t.id {expired} AND (t.lease_expires_at, t.id) >= ($1, $2) AND NOT t.id = ANY ($5)
+	ORDER BY t.lease_expires_at, t.id LIMIT $4)",
+										expired_if("t.status = 'processing'", "$3"));
 static constexpr auto lock_expired_sql = sql(R"(
-	SELECT {columns} {expired} AND t.lease_expires_at >= $4 AND NOT t.id = ANY ($3)
-	ORDER BY t.lease_expires_at LIMIT $2
+	SELECT {columns} {expired} AND t.id = ANY ($1)
 	FOR UPDATE SKIP LOCKED)",
-											 phrase::claim_columns, expired);
-static constexpr auto lock_these_expired_sql = sql(R"(
-	SELECT {columns} {expired} AND t.id = ANY ($2)
-	FOR UPDATE SKIP LOCKED)",
-												   phrase::claim_columns, expired_if(phrase::status_is("processing")));
-static constexpr auto expired_ids_sql = sql(R"(
-	SELECT t.id {expired} AND t.lease_expires_at >= $4 AND NOT t.id = ANY ($3)
-	ORDER BY t.lease_expires_at LIMIT $2)",
-											expired);
+											 phrase::claim_columns, expired_if(phrase::status_is("processing"), "$2"));
 static constexpr auto in_server_sql = sql(R"(
 	SELECT {columns}
 	FROM jobqueue.tasks_live t
@@ -107,28 +100,22 @@ static constexpr auto in_server_sql = sql(R"(
 	ORDER BY t.lease_expires_at)",
 										  phrase::claim_columns, phrase::installed);
 
-static constinit Statement lock_expired_statement{lock_expired_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID,
-												  TIMESTAMPTZOID};
-static constinit Statement lock_these_expired_statement{lock_these_expired_sql, TIMESTAMPTZOID, INT8ARRAYOID};
-static constinit Statement expired_ids_statement{expired_ids_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID,
-												 TIMESTAMPTZOID};
+static constinit Statement expired_statement{expired_sql,	 TIMESTAMPTZOID, INT8OID,
+											 TIMESTAMPTZOID, INT4OID,		 INT8ARRAYOID};
+static constinit Statement lock_expired_statement{lock_expired_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 static constinit Statement in_server_statement{in_server_sql};
 
-static Params expired_in_order(TimestampTz from, TimestampTz now, const Batch &batch) {
+Page expired(const Place &from, TimestampTz now, const Batch &batch) {
+	if (!batch.only.empty())
+		return named(batch);
 	Params params;
-	params.add_time(now).add(batch.count).add(batch.except).add_time(from);
-	return params;
+	add_place(params, from);
+	return page_of(expired_statement.run(params.add_time(now).add(batch.count).add(batch.except)));
 }
 
-std::vector<Claim> lock_expired(TimestampTz from, TimestampTz now, const Batch &batch) {
-	Params in_order = expired_in_order(from, now, batch), these;
-	return claims_of(batch.only.empty() ? lock_expired_statement.run(in_order)
-										: lock_these_expired_statement.run(these.add_time(now).add(batch.only)));
-}
-
-std::vector<int64> expired_ids(TimestampTz from, TimestampTz now, const Batch &batch) {
-	Params params = expired_in_order(from, now, batch);
-	return expired_ids_statement.run(params).ids();
+std::vector<Claim> lock_expired(std::span<const int64> ids, TimestampTz now) {
+	Params params;
+	return claims_of(lock_expired_statement.run(params.add(ids).add_time(now)));
 }
 
 std::vector<Claim> claims_in_server() {
@@ -165,14 +152,15 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 static constinit Statement next_lease_statement{R"(
 	SELECT t.lease_expires_at
 	FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at >= $2 AND t.lease_expires_at < 'infinity'
-		AND NOT t.id = ANY ($1)
-	ORDER BY t.lease_expires_at LIMIT 1)",
-												INT8ARRAYOID, TIMESTAMPTZOID};
+	WHERE t.status = 'processing' AND (t.lease_expires_at, t.id) >= ($1, $2) AND t.lease_expires_at < 'infinity'
+		AND NOT t.id = ANY ($3)
+	ORDER BY t.lease_expires_at, t.id LIMIT 1)",
+												TIMESTAMPTZOID, INT8OID, INT8ARRAYOID};
 
-TimestampTz next_lease(TimestampTz from, std::span<const int64> except) {
+TimestampTz next_lease(const Place &from, std::span<const int64> except) {
 	Params params;
-	const Rows rows = next_lease_statement.run(params.add(except).add_time(from));
+	add_place(params, from);
+	const Rows rows = next_lease_statement.run(params.add(except));
 	return rows.empty() ? DT_NOEND : DatumGetTimestampTz(rows.datum(0, 1));
 }
 

@@ -24,7 +24,6 @@ struct Claim {
 	bool in_server;
 	std::string group; /* empty = none */
 	int32 failed;	   /* attempts so far, without this one */
-	TimestampTz lease; /* when it ends; DT_NOEND in the server */
 };
 /* How many attempts of a task have failed so far. */
 int32 failed_attempts(int64 id);
@@ -37,18 +36,18 @@ std::vector<int64> lock_free(std::span<const int64> ids);
  * been forgotten: workers commit their claims without waiting for the disk. Then the claim is made again.
  */
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
-/* Locks claims whose leases ended before "now", those that ended first first; if none are named, not before "from". */
-std::vector<Claim> lock_expired(TimestampTz from, TimestampTz now, const Batch &batch);
-/* The ids of the tasks that lock_expired() would lock; locks and changes nothing. */
-std::vector<int64> expired_ids(TimestampTz from, TimestampTz now, const Batch &batch);
+/* Claims from a place on whose leases ended before "now", in order. */
+Page expired(const Place &from, TimestampTz now, const Batch &batch);
+/* Locks those of these claims whose leases ended before "now", except locked ones. */
+std::vector<Claim> lock_expired(std::span<const int64> ids, TimestampTz now);
 /* Claims of workers, dead or alive. Not locked. */
 std::vector<Claim> claims_in_server();
 
 bool extend_lease(int64 id, int32 attempt, TimestampTz lease);
 bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<std::string> &message);
 
-/* When the next lease ends that does not end before "from", except those of some tasks; DT_NOEND if never. */
-TimestampTz next_lease(TimestampTz from, std::span<const int64> except);
+/* When the first lease from a place on ends, except those of some tasks; DT_NOEND if never. */
+TimestampTz next_lease(const Place &from, std::span<const int64> except);
 
 /* Locks a task, if it is live; false, without waiting, if somebody else has locked it. */
 bool lock_unless_locked(int64 id);

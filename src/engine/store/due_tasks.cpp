@@ -7,41 +7,31 @@
 
 namespace jobqueue::store {
 
-/* Tasks from before this installation that were attempted are left alone. */
+/*
+ * Tasks from before this installation that were attempted are left alone. For a look-up by id the status is compared in
+ * another collation: this keeps the planner from the index of due tasks, which would be read from end to end.
+ */
 template <typename IsScheduled, typename Now>
 static constexpr auto due_if(const IsScheduled &is_scheduled, const Now &now) {
 	return sql(R"(
-		SELECT s.id FROM jobqueue.tasks_live s
+		FROM jobqueue.tasks_live s
 		WHERE {is_scheduled} AND s.run_at <= {now} AND (s.processed_at IS NULL OR s.processed_at >= {installed}))",
 			   is_scheduled, now, phrase::installed);
 }
-/*
- * For a look-up by id: this collation keeps the planner from the index of due tasks, which would be read from end to
- * end.
- */
-template <typename Now> static constexpr auto due_by_id(const Now &now) {
-	return due_if(R"(s.status COLLATE "C" = 'scheduled')", now);
-}
-static constexpr auto due_ids_sql = sql(R"({due}
-			AND (s.run_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($5)
-		ORDER BY s.run_at, s.id LIMIT $4)",
-										due_if("s.status = 'scheduled'", "$3"));
-template <typename Which> static constexpr auto promote(const Which &which) {
-	return sql(R"(
+static constexpr auto due_sql = sql(R"(
+	SELECT s.run_at, s.id {due} AND (s.run_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($5)
+	ORDER BY s.run_at, s.id LIMIT $4)",
+									due_if("s.status = 'scheduled'", "$3"));
+static constexpr auto promote_sql = sql(R"(
 	UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = clock_timestamp()
-	WHERE t.id = ANY (ARRAY({which}
+	WHERE t.id = ANY (ARRAY(
+		SELECT s.id {due} AND s.id = ANY ($1)
 		FOR UPDATE SKIP LOCKED))
 	RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, ''))",
-			   which);
-}
-static constexpr auto promote_sql = promote(due_ids_sql);
-static constexpr auto promote_these_sql = promote(sql("{due} AND s.id = ANY ($2)", due_by_id("$1")));
+										due_if(R"(s.status COLLATE "C" = 'scheduled')", "$2"));
 
-static constinit Statement promote_statement{promote_sql,	 TIMESTAMPTZOID, INT8OID,
-											 TIMESTAMPTZOID, INT4OID,		 INT8ARRAYOID};
-static constinit Statement promote_these_statement{promote_these_sql, TIMESTAMPTZOID, INT8ARRAYOID};
-static constinit Statement due_ids_statement{due_ids_sql,	 TIMESTAMPTZOID, INT8OID,
-											 TIMESTAMPTZOID, INT4OID,		 INT8ARRAYOID};
+static constinit Statement due_statement{due_sql, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement promote_statement{promote_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 static constinit Statement latest_due_statement{R"(
 	SELECT s.run_at, s.id, s.queue
 	FROM jobqueue.tasks_live s
@@ -59,22 +49,17 @@ static std::vector<Due> due_of(const Rows &rows) {
 	return due;
 }
 
-static Params due_in_order(const Place &from, TimestampTz now, const Batch &batch) {
+Page due(const Place &from, TimestampTz now, const Batch &batch) {
+	if (!batch.only.empty())
+		return named(batch);
 	Params params;
 	add_place(params, from);
-	params.add_time(now).add(batch.count).add(batch.except);
-	return params;
+	return page_of(due_statement.run(params.add_time(now).add(batch.count).add(batch.except)));
 }
 
-std::vector<Due> promote_due(const Place &from, TimestampTz now, const Batch &batch) {
-	Params in_order = due_in_order(from, now, batch), these;
-	return due_of(batch.only.empty() ? promote_statement.run(in_order)
-									 : promote_these_statement.run(these.add_time(now).add(batch.only)));
-}
-
-std::vector<int64> due_ids(const Place &from, TimestampTz now, const Batch &batch) {
-	Params params = due_in_order(from, now, batch);
-	return due_ids_statement.run(params).ids();
+std::vector<Due> promote(std::span<const int64> ids, TimestampTz now) {
+	Params params;
+	return due_of(promote_statement.run(params.add(ids).add_time(now)));
 }
 
 std::vector<InQueue> latest_due(const Place &from, const Place &before, const Batch &batch) {

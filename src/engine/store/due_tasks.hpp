@@ -21,9 +21,10 @@ struct Due {
 
 	Place place() const noexcept { return {run_at, id}; }
 };
-/* Scheduled tasks from a place on that are due by now become pending; if they are named, those that are due by now. */
-std::vector<Due> promote_due(const Place &from, TimestampTz now, const Batch &batch);
-std::vector<int64> due_ids(const Place &from, TimestampTz now, const Batch &batch);
+/* Scheduled tasks from a place on that are due by now, in order. */
+Page due(const Place &from, TimestampTz now, const Batch &batch);
+/* Those of these tasks that are due by now become pending, except locked ones. */
+std::vector<Due> promote(std::span<const int64> ids, TimestampTz now);
 /* The last of these, those that became due last first. Reads only, and not whether they are from before. */
 struct InQueue {
 	Place place;

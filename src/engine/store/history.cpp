@@ -9,93 +9,74 @@ namespace jobqueue::store {
 
 template <typename Status> static constexpr auto finished_live(const Status &status) {
 	return sql(R"(
-		SELECT s.id FROM jobqueue.tasks_live s
+		FROM jobqueue.tasks_live s
 		WHERE {status} = {finished})",
 			   status, phrase::finished);
 }
-static constexpr auto finished_ids_sql = sql(R"({finished_live} AND (s.updated_at, s.id) >= ($1, $2)
-			AND NOT s.id = ANY ($4)
-		ORDER BY s.updated_at, s.id LIMIT $3)",
-											 finished_live("s.status"));
-template <typename Which, typename Leaf> static constexpr auto archive(const Which &which, const Leaf &leaf) {
-	return sql(R"(
+static constexpr auto finished_sql = sql(R"(
+	SELECT s.updated_at, s.id {finished_live} AND (s.updated_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($4)
+	ORDER BY s.updated_at, s.id LIMIT $3)",
+										 finished_live("s.status"));
+static constexpr auto archive_sql =
+	sql(R"(
 	WITH gone AS (
 		DELETE FROM jobqueue.tasks_live t
-		WHERE t.id = ANY (ARRAY({which}
+		WHERE t.id = ANY (ARRAY(
+			SELECT s.id {finished_live} AND s.id = ANY ($1)
 			FOR UPDATE SKIP LOCKED))
 		RETURNING t.*),
 	kept AS (
 		INSERT INTO jobqueue.tasks ({kept}, {changed})
 		SELECT {kept}, status, updated_at, run_at, coalesce(finished_at, updated_at), NULL, last_error, last_sqlstate,
-			result, crashes, failures, CASE WHEN status = 'failed' THEN (-1)::int2 ELSE {leaf} END
+			result, crashes, failures, CASE WHEN status = 'failed' THEN (-1)::int2 ELSE $2 END
 		FROM gone
-		WHERE status = 'failed' OR {leaf} > 0::int2)
-	SELECT g.updated_at, g.id FROM gone g)",
-			   which, phrase::kept_columns, phrase::changed_columns, phrase::kept_columns, leaf, leaf);
-}
-static constexpr auto archive_sql = archive(finished_ids_sql, "$5");
-static constexpr auto archive_these_sql =
-	archive(sql("{finished_live} AND s.id = ANY ($2)", finished_live(R"(s.status COLLATE "C")")), "$1");
-static constinit Statement archive_statement{archive_sql, TIMESTAMPTZOID, INT8OID, INT4OID, INT8ARRAYOID, INT2OID};
-static constinit Statement archive_these_statement{archive_these_sql, INT2OID, INT8ARRAYOID};
-static constinit Statement finished_ids_statement{finished_ids_sql, TIMESTAMPTZOID, INT8OID, INT4OID, INT8ARRAYOID};
+		WHERE status = 'failed' OR $2 > 0::int2)
+	SELECT g.id FROM gone g)",
+		finished_live(R"(s.status COLLATE "C")"), phrase::kept_columns, phrase::changed_columns, phrase::kept_columns);
+static constinit Statement finished_statement{finished_sql, TIMESTAMPTZOID, INT8OID, INT4OID, INT8ARRAYOID};
+static constinit Statement archive_statement{archive_sql, INT8ARRAYOID, INT2OID};
 
-static Params finished_in_order(const Place &from, const Batch &batch) {
+Page finished(const Place &from, const Batch &batch) {
+	if (!batch.only.empty())
+		return named(batch);
 	Params params;
 	add_place(params, from);
-	params.add(batch.count).add(batch.except);
-	return params;
+	return page_of(finished_statement.run(params.add(batch.count).add(batch.except)));
 }
 
-Archived archive_finished(int leaf, const Place &from, const Batch &batch) {
-	const auto slot = static_cast<int16>(leaf);
-	Params in_order = finished_in_order(from, batch), these;
-	const Rows rows = batch.only.empty() ? archive_statement.run(in_order.add(slot))
-										 : archive_these_statement.run(these.add(slot).add(batch.only));
-	Archived archived = {static_cast<int64>(rows.size()), from};
-	for (uint64 i = 0; i < rows.size(); i++)
-		archived.last = std::max(archived.last, {DatumGetTimestampTz(rows.datum(i, 1)), rows.int64_at(i, 2)});
-	return archived;
+int64 archive(std::span<const int64> ids, int leaf) {
+	Params params;
+	return static_cast<int64>(archive_statement.run(params.add(ids).add(static_cast<int16>(leaf))).size());
 }
 
-std::vector<int64> finished_ids(const Place &from, const Batch &batch) {
-	Params params = finished_in_order(from, batch);
-	return finished_ids_statement.run(params).ids();
-}
-
-template <typename FinishedAt> static constexpr auto failed_before(const FinishedAt &finished_at) {
-	return sql("SELECT s.id FROM jobqueue.tasks_failed s WHERE {finished_at} < $1", finished_at);
-}
-static constexpr auto purgeable_ids_sql = sql(R"({failed_before} AND NOT s.id = ANY ($3)
-		ORDER BY s.finished_at LIMIT $2)",
-											  failed_before("s.finished_at"));
-template <typename Which> static constexpr auto purge(const Which &which) {
-	return sql(R"(
-	DELETE FROM jobqueue.tasks_failed t
-	USING ({which} FOR UPDATE SKIP LOCKED) o
-	WHERE t.id = o.id
-	RETURNING t.id)",
-			   which);
-}
-static constexpr auto purge_sql = purge(purgeable_ids_sql);
+static constexpr auto purgeable_sql = sql(R"(
+	SELECT s.finished_at, s.id FROM jobqueue.tasks_failed s
+	WHERE s.finished_at < $3 AND (s.finished_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($5)
+	ORDER BY s.finished_at, s.id LIMIT $4)");
 /* Looks up by id: the sum keeps the planner from the index of finished_at. */
-static constexpr auto purge_these_sql =
-	purge(sql("{failed_before} AND s.id = ANY ($2)", failed_before("s.finished_at + '0'::interval")));
-static constinit Statement purge_statement{purge_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
-static constinit Statement purge_these_statement{purge_these_sql, TIMESTAMPTZOID, INT8ARRAYOID};
-static constinit Statement purgeable_ids_statement{purgeable_ids_sql, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constexpr auto purge_sql = sql(R"(
+	DELETE FROM jobqueue.tasks_failed t
+	USING (
+		SELECT s.id FROM jobqueue.tasks_failed s
+		WHERE s.finished_at + '0'::interval < $2 AND s.id = ANY ($1)
+		FOR UPDATE SKIP LOCKED) o
+	WHERE t.id = o.id
+	RETURNING t.id)");
+static constinit Statement purgeable_statement{purgeable_sql,  TIMESTAMPTZOID, INT8OID,
+											   TIMESTAMPTZOID, INT4OID,		   INT8ARRAYOID};
+static constinit Statement purge_statement{purge_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 
-int64 purge_failed(TimestampTz before, const Batch &batch) {
+Page purgeable(const Place &from, TimestampTz before, const Batch &batch) {
+	if (!batch.only.empty())
+		return named(batch);
 	Params params;
-	params.add_time(before);
-	const Rows rows = batch.only.empty() ? purge_statement.run(params.add(batch.count).add(batch.except))
-										 : purge_these_statement.run(params.add(batch.only));
-	return static_cast<int64>(rows.size());
+	add_place(params, from);
+	return page_of(purgeable_statement.run(params.add_time(before).add(batch.count).add(batch.except)));
 }
 
-std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch) {
+int64 purge(std::span<const int64> ids, TimestampTz before) {
 	Params params;
-	return purgeable_ids_statement.run(params.add_time(before).add(batch.count).add(batch.except)).ids();
+	return static_cast<int64>(purge_statement.run(params.add(ids).add_time(before)).size());
 }
 
 static constinit Statement ring_statement{
@@ -114,17 +95,19 @@ static constexpr auto empty_sql =
 	phrase::for_each_leaf([](const auto &leaf) { return sql("TRUNCATE jobqueue.tasks_history_{leaf}", leaf); });
 static constexpr auto thin_sql = phrase::for_each_leaf([](const auto &leaf) {
 	return sql(R"(
-	WITH gone AS (
+	WITH page AS MATERIALIZED (
+		SELECT p.id FROM jobqueue.tasks_history_{leaf} p
+		WHERE p.id > $1
+		ORDER BY p.id LIMIT $2),
+	gone AS (
 		DELETE FROM jobqueue.tasks_history_{leaf} t
 		USING (
 			SELECT s.id FROM jobqueue.tasks_history_{leaf} s
-			WHERE s.id > $1
-			ORDER BY s.id LIMIT $2
+			WHERE s.id = ANY (ARRAY(SELECT p.id FROM page p))
 			FOR UPDATE SKIP LOCKED) o
-		WHERE t.id = o.id
-		RETURNING t.id)
-	SELECT coalesce(max(g.id), 0::int8), count(*) FROM gone g)",
-			   leaf, leaf);
+		WHERE t.id = o.id)
+	SELECT coalesce(max(p.id), 0::int8), count(*) FROM page p)",
+			   leaf, leaf, leaf);
 });
 static constexpr auto look_sql = phrase::for_each_leaf(
 	[](const auto &leaf) { return sql("SELECT t.id FROM jobqueue.tasks_history_{leaf} t LIMIT 1", leaf); });

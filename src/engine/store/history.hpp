@@ -11,16 +11,14 @@
 
 namespace jobqueue::store {
 
-/* Moves tasks that were finished by hand to their leaf; if none are named, those from a place on. */
-struct Archived {
-	int64 count;
-	Place last;
-};
-Archived archive_finished(int leaf, const Place &from, const Batch &batch);
-std::vector<int64> finished_ids(const Place &from, const Batch &batch);
-/* Removes failed tasks that finished before that time; returns how many. */
-int64 purge_failed(TimestampTz before, const Batch &batch);
-std::vector<int64> purgeable_ids(TimestampTz before, const Batch &batch);
+/* Tasks from a place on that were finished by hand, in order. */
+Page finished(const Place &from, const Batch &batch);
+/* Moves those of these tasks that are finished to their leaf, except locked ones; returns how many. */
+int64 archive(std::span<const int64> ids, int leaf);
+/* Failed tasks from a place on that finished before that time, in order. */
+Page purgeable(const Place &from, TimestampTz before, const Batch &batch);
+/* Removes those of these tasks, except locked ones; returns how many. */
+int64 purge(std::span<const int64> ids, TimestampTz before);
 
 struct Ring {
 	int leaf;
@@ -36,10 +34,13 @@ int occupied_history();
 
 /* Like empty_history(), but waits for those who read the leaf, as long as lock_timeout allows. */
 void empty_history_patiently(int leaf);
-/* For a leaf that cannot be emptied at once: removes rows after an id, in the order of the ids, except locked ones. */
+/*
+ * For a leaf that cannot be emptied at once: looks at so many rows after an id, in the order of the ids, and removes
+ * them, except locked ones.
+ */
 struct Thinned {
 	int64 last;
-	int64 count;
+	int64 looked_at;
 };
 Thinned thin_history(int leaf, int64 after, int count);
 bool history_is_empty(int leaf);

@@ -186,7 +186,7 @@ inline constexpr auto failed_attempts = sql(R"(CASE
 /* The columns that claims_of() reads. */
 inline constexpr auto claim_columns = sql(R"(
 	t.id, t.type, t.queue, t.priority, t.attempts, t.max_attempts, t.claimed_by, t.crashes, t.origin_queue IS NOT NULL,
-	{in_server}, coalesce(t.group_key, ''), {failed_attempts}, coalesce(t.lease_expires_at, 'infinity'))",
+	{in_server}, coalesce(t.group_key, ''), {failed_attempts})",
 										  in_server, failed_attempts);
 
 /* Configuration */

@@ -129,8 +129,8 @@ protected:
 
 	SteadyTime retry_at() const noexcept override { return aside_.next_time(); }
 	/*
-	 * One transaction. run(batch) returns how many rows it took, look(batch) which rows these are. Both run in a
-	 * Session.
+	 * One transaction. run(batch) takes rows and returns how many (Taken), look(batch) finds which rows these are. Both
+	 * run in a Session.
 	 */
 	template <typename Run, typename Look> Progress batch_step(Run &&run, Look &&look);
 	/* Runs short transactions, as many as a step has time for. */
@@ -153,7 +153,7 @@ template <typename Run, typename Look> Progress BatchChore::batch_step(Run &&run
 	const int most = aside_.batch_size().get();
 	const Progress progress = aside_.step(
 		most, began + step_us,
-		[&](const store::Batch &rows, int64 &count) { return db_.try_in_session([&] { count = run(rows); }); },
+		[&](const store::Batch &rows, store::Taken &taken) { return db_.try_in_session([&] { taken = run(rows); }); },
 		[&](const store::Batch &rows, std::vector<int64> &ids) {
 			return db_.try_in_session([&] { ids = look(rows); });
 		});

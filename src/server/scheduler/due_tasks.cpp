@@ -28,23 +28,24 @@ Progress DueTasks::promote() {
 	store::Place from = from_;
 	TimestampTz next = next_;
 	const Progress progress = batch_step(
-		[&](const store::Batch &rows) {
+		[&, this](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
-			const std::vector<store::Due> due = store::promote_due(from_, now, rows);
-			const auto count = static_cast<int64>(due.size());
-			from = from_;
-			for (const store::Due &task : due) {
+			const store::Page page = store::due(from_, now, rows);
+			const std::vector<store::Due> due = store::promote(page.ids, now);
+			for (const store::Due &task : due)
 				announce_due(task);
-				from = std::max(from, task.place());
-			}
-			if (rows.only.empty() && count < rows.count) {
+			const store::Taken taken(static_cast<int64>(page.ids.size()), static_cast<int64>(due.size()));
+			if (!rows.only.empty())
+				return taken;
+			from = std::max(from_, page.last);
+			if (taken.looked_at < rows.count) {
 				/* A task that is due, but locked by a session, waits for the next poll. */
 				from = std::max(from, {now});
 				next = store::next_due(from);
 			}
-			return count;
+			return taken;
 		},
-		[this](const store::Batch &rows) { return store::due_ids(from_, GetCurrentTimestamp(), rows); });
+		[this](const store::Batch &rows) { return store::due(from_, GetCurrentTimestamp(), rows).ids; });
 	if (aside_.took_batch()) {
 		from_ = from;
 		next_ = next;
@@ -72,7 +73,7 @@ std::optional<store::Place> LatestDueTasks::take_page(const store::Place &before
 	const std::vector<store::InQueue> tasks = store::latest_due(all_.from(), before, {page, {}, except});
 	const std::vector<int64> ids = in_turns(tasks);
 	if (!ids.empty())
-		for (const store::Due &task : store::promote_due({}, GetCurrentTimestamp(), {0, ids}))
+		for (const store::Due &task : store::promote(ids, GetCurrentTimestamp()))
 			announce_due(task);
 	return tasks.size() == static_cast<size_t>(page) ? std::optional(tasks.back().place) : std::nullopt;
 }

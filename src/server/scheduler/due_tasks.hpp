@@ -24,10 +24,7 @@ public:
 private:
 	Progress step() override;
 	Progress promote();
-	void look_at_all() noexcept {
-		from_ = {};
-		next_ = DT_NOBEGIN;
-	}
+	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
 
 	store::Place from_;
 	TimestampTz next_ = DT_NOBEGIN;

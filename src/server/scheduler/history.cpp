@@ -92,7 +92,7 @@ Progress History::thin(bool turn) {
 	bool empty = false;
 	const bool done = db_.attempt("remove what the history has kept long enough", [&, this] {
 		thinned = store::thin_history(leaf, held_.thinned, most_in_step);
-		empty = thinned.count < most_in_step && store::history_is_empty(leaf);
+		empty = thinned.looked_at < most_in_step && store::history_is_empty(leaf);
 		if (empty && turn)
 			store::set_history_ring({leaf, GetCurrentTimestamp()});
 	});
@@ -104,7 +104,7 @@ Progress History::thin(bool turn) {
 		held_ = {};
 		return Progress::done;
 	}
-	const bool at_end = thinned.count < most_in_step; /* what is left is locked */
+	const bool at_end = thinned.looked_at < most_in_step; /* what is left is locked */
 	held_.thinned = at_end ? 0 : thinned.last;
 	return at_end ? Progress::failed : Progress::more;
 }

@@ -24,12 +24,12 @@ Progress Archive::step() {
 		pg_atomic_write_u32(&db_.slot->by_hand, 0);
 	store::Place last;
 	const Progress progress = batch_step(
-		[&, this](const store::Batch &rows) {
-			const store::Archived archived = store::archive_finished(history_leaf(), from_, rows);
-			last = archived.last;
-			return archived.count;
+		[&, this](const store::Batch &rows) -> store::Taken {
+			const store::Page page = store::finished(from_, rows);
+			last = page.last;
+			return {static_cast<int64>(page.ids.size()), store::archive(page.ids, history_leaf())};
 		},
-		[this](const store::Batch &rows) { return store::finished_ids(from_, rows); });
+		[this](const store::Batch &rows) { return store::finished(from_, rows).ids; });
 	if (aside_.took_batch())
 		from_ = progress == Progress::more ? last : store::Place();
 	return progress;
@@ -42,8 +42,17 @@ Progress FailedRetention::step() {
 	}
 	const TimestampTz now = GetCurrentTimestamp();
 	const TimestampTz before = now - static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC;
-	return batch_step([before](const store::Batch &rows) { return store::purge_failed(before, rows); },
-					  [before](const store::Batch &rows) { return store::purgeable_ids(before, rows); });
+	store::Place last;
+	const Progress progress = batch_step(
+		[&, this](const store::Batch &rows) -> store::Taken {
+			const store::Page page = store::purgeable(from_, before, rows);
+			last = page.last;
+			return {static_cast<int64>(page.ids.size()), store::purge(page.ids, before)};
+		},
+		[before, this](const store::Batch &rows) { return store::purgeable(from_, before, rows).ids; });
+	if (aside_.took_batch())
+		from_ = progress == Progress::more ? last : store::Place();
+	return progress;
 }
 
 Progress ExpiredKeys::step() {

@@ -31,6 +31,8 @@ public:
 
 private:
 	Progress step() override;
+
+	store::Place from_; /* the present pass has come to this row */
 };
 
 /* Removes unique keys whose period is over: they have no effect any more, but take room. */

@@ -12,8 +12,8 @@ namespace jobqueue::scheduler {
 static constexpr int64 locked_again_us = USECS_PER_SEC;
 
 void Leases::time_was_announced(TimestampTz at) noexcept {
-	from_ = std::min(from_, at);
-	reached_ = std::min(reached_, at);
+	from_ = std::min(from_, {at});
+	reached_ = std::min(reached_, {at});
 	next_ = std::min(next_, at);
 }
 
@@ -22,23 +22,26 @@ Progress Leases::step() {
 }
 
 Progress Leases::expire() {
-	TimestampTz from = from_, reached = reached_, next = next_;
+	store::Place from = from_, reached = reached_;
+	TimestampTz next = next_;
 	const Progress progress = batch_step(
 		[&, this](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
-			const std::vector<store::Claim> expired = store::lock_expired(reached_, now, rows);
-			const auto count = static_cast<int64>(expired.size());
-			end_expired(expired);
+			const store::Page page = store::expired(reached_, now, rows);
+			const std::vector<store::Claim> claims = store::lock_expired(page.ids, now);
+			end_expired(claims);
+			const store::Taken taken(static_cast<int64>(page.ids.size()), static_cast<int64>(claims.size()));
 			if (!rows.only.empty())
-				return count;
-			if (count < rows.count) {
-				from = reached = store::next_lease(from_, rows.except);
-				next = from <= now ? now + locked_again_us : from;
-			} else
-				reached = std::max(reached_, expired.back().lease);
-			return count;
+				return taken;
+			reached = std::max(reached_, page.last);
+			if (taken.looked_at < rows.count) {
+				next = store::next_lease(from_, rows.except);
+				from = reached = {next};
+				next = next <= now ? now + locked_again_us : next;
+			}
+			return taken;
 		},
-		[this](const store::Batch &rows) { return store::expired_ids(reached_, GetCurrentTimestamp(), rows); });
+		[this](const store::Batch &rows) { return store::expired(reached_, GetCurrentTimestamp(), rows).ids; });
 	if (aside_.took_batch()) {
 		from_ = from;
 		reached_ = reached;

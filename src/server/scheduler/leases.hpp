@@ -20,10 +20,10 @@ public:
 private:
 	Progress step() override;
 	Progress expire();
-	void look_at_all() noexcept { from_ = reached_ = next_ = DT_NOBEGIN; }
+	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
 
-	TimestampTz from_ = DT_NOBEGIN;	   /* no lease ends before this time */
-	TimestampTz reached_ = DT_NOBEGIN; /* the present pass has come to this time */
+	store::Place from_;	   /* no lease ends before this */
+	store::Place reached_; /* the present pass has come to this one */
 	TimestampTz next_ = DT_NOBEGIN;
 };
 

@@ -92,11 +92,11 @@ sub check_plans {
 		my $index =
 			  $query =~ /'pending' AND t\.group_key IS NOT NULL/ ? 'tasks_live_group'
 			: $query =~ /t\.status = 'pending'/ ? 'tasks_live_next'
-			: $query =~ /s\.run_at/ || $query =~ /'scheduled' AND \(t\.run_at/ ? 'tasks_live_due'
+			: $query =~ /\(s\.run_at, s\.id\) / || $query =~ /'scheduled' AND \(t\.run_at/ ? 'tasks_live_due'
 			: $query =~ /WHERE t\.type \S+ \$1 AND t\.unique_key/ ? 'tasks_live_unique_key'
 			: $query =~ /(?:FROM|UPDATE) jobqueue\.unique_keys k / && $query !~ /unique_keys e/ ? 'unique_keys_pkey'
 			: $query =~ /FROM jobqueue\.unique_keys e/ ? 'unique_keys_expired'
-			: $query =~ /t\.lease_expires_at >= \$/ ? 'tasks_live_lease'
+			: $query =~ /\(t\.lease_expires_at, t\.id\) >=/ ? 'tasks_live_lease'
 			: $query =~ /ORDER BY s\.updated_at/ ? 'tasks_live_finished'
 			: $query =~ /WHERE t\.ctid/ ? 'tid'
 			: $query =~ /FROM jobqueue\.tasks_live t (USING .*)?WHERE t\.id|UPDATE jobqueue\.tasks_live t/

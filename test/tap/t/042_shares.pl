@@ -303,6 +303,32 @@ cmp_ok(
 		. "'one')"),
 	'<', $many / 3, 'delayed tasks: the only one of its queue, due in the middle of all, becomes pending early');
 
+# Rows that somebody has locked are passed over some at a time: a statement that locks them all costs its time there.
+sql("DELETE FROM jobqueue.tasks");
+my $lockers = $node->background_psql('app');
+sql("SELECT count(jobqueue.enqueue('nobody', queue => 'many', delay => '2 s')) FROM generate_series(1, 3000)");
+$lockers->query_safe("BEGIN; SELECT count(*) FROM (SELECT FROM jobqueue.tasks WHERE queue = 'many' FOR UPDATE) t");
+sql("SELECT jobqueue.enqueue('nobody', queue => 'one', delay => '2 s')");
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE queue = 'one'", 'pending',
+	'delayed tasks: one that is due behind 3,000 locked ones', 30);
+is(sql("SELECT count(*) FROM jobqueue.tasks WHERE queue = 'many' AND status = 'scheduled'"), 3000,
+	'delayed tasks: ... which still wait');
+$lockers->query_safe('ROLLBACK');
+# the lease of one task ends behind those of 3,000 locked ones, and they are taken back once they are free
+sql("SELECT count(jobqueue.enqueue('nobody', queue => 'leases')) FROM generate_series(1, 3000)");
+sql("SELECT count(*) FROM jobqueue.claim('leases', 1000, '1 s', '{nobody}')") for 1 .. 3;
+$lockers->query_safe("BEGIN; SELECT count(*) FROM (SELECT FROM jobqueue.tasks WHERE queue = 'leases' FOR UPDATE) t");
+sql("SELECT jobqueue.enqueue('nobody', queue => 'lease')");
+sql("SELECT count(*) FROM jobqueue.claim('lease', 1, '1.5 s', '{nobody}')");
+wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE queue = 'lease'", 'pending',
+	'leases: one that ends behind 3,000 locked ones', 30);
+is(sql("SELECT count(*) FROM jobqueue.tasks WHERE queue = 'leases' AND status = 'processing'"), 3000,
+	'leases: ... which are still claimed');
+$lockers->query_safe('ROLLBACK');
+wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'leases' AND status = 'pending'", 3000,
+	'leases: and are taken back when they are free', 30);
+$lockers->quit;
+
 # times before the year 2000 are negative in the server
 my $old = sql("SELECT jobqueue.enqueue('nobody', delay => '1 day')");
 sql("UPDATE jobqueue.tasks SET run_at = '1999-01-01' WHERE id = $old");
