@@ -22,7 +22,7 @@ public:
 	}
 
 private:
-	static constexpr int64 long_us = 10000;
+	static constexpr int64 long_us = 5000;
 	static constexpr int most = 1000;
 
 	int least_;

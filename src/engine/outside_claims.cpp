@@ -34,23 +34,27 @@ struct ClaimConfiguration {
 /* A chore that claims do where there is no scheduler, some rows at a time. Lives as long as the backend. */
 struct StandIn {
 	SetAside aside;
-	store::Place from = {}; /* rows before this have been looked at; those that were locked have their turn again */
+	store::Cursor cursor = {};
 };
 
-/* look(from, batch): a page of rows. take(page): takes them, and returns how many. */
+/* look(cursor, batch): a page of rows. take(page): takes them, and returns how many. */
 template <typename Look, typename Take> static void stand_in(StandIn &chore, Look &&look, Take &&take) {
 	constexpr int batch = 1000;
 	store::Place last;
 	const Progress progress = step_in_subtransaction(
 		chore.aside, batch,
 		[&](const store::Batch &rows) -> store::Taken {
-			const store::Page page = look(chore.from, rows);
+			const store::Page page = look(chore.cursor, rows);
 			last = page.last;
 			return {static_cast<int64>(page.ids.size()), take(page)};
 		},
-		[&](const store::Batch &rows) { return look(chore.from, rows).ids; });
-	if (chore.aside.took_batch())
-		chore.from = progress == Progress::more ? last : store::Place();
+		[&](const store::Batch &rows) { return look(chore.cursor, rows).ids; });
+	if (!chore.aside.took_batch())
+		return;
+	if (progress == Progress::more)
+		chore.cursor.move_to(last);
+	else
+		chore.cursor = {};
 }
 
 /* Makes scheduled tasks due and ends leases, if there is no scheduler: nobody else does. */
@@ -65,7 +69,7 @@ static void stand_in_for_scheduler() {
 	}
 	const TimestampTz now = GetCurrentTimestamp();
 	stand_in(
-		*due, [now](const store::Place &from, const store::Batch &rows) { return store::due(from, now, rows); },
+		*due, [now](const store::Cursor &cursor, const store::Batch &rows) { return store::due(cursor, now, rows); },
 		[now](const store::Page &page) {
 			const std::vector<store::Due> tasks = store::promote(page.ids, now);
 			for (const store::Due &task : tasks)
@@ -73,7 +77,8 @@ static void stand_in_for_scheduler() {
 			return static_cast<int64>(tasks.size());
 		});
 	stand_in(
-		*expired, [now](const store::Place &from, const store::Batch &rows) { return store::expired(from, now, rows); },
+		*expired,
+		[now](const store::Cursor &cursor, const store::Batch &rows) { return store::expired(cursor, now, rows); },
 		[now](const store::Page &page) {
 			const std::vector<store::Claim> claims = store::lock_expired(page.ids, now);
 			end_expired(claims);

@@ -5,6 +5,7 @@
 
 #include "pg/session.hpp"
 
+#include <array>
 #include <span>
 
 namespace jobqueue::store {
@@ -19,10 +20,7 @@ struct Batch {
 	std::span<const int64> except = {};
 };
 
-/*
- * A place in the order of an index: a time, and for equal times the id. A pass over many rows remembers where it is:
- * what was taken before stays in the index until no transaction can see it any more, and would be read again and again.
- */
+/* A place in the order of an index: a time, and for equal times the id. */
 struct Place {
 	TimestampTz time = DT_NOBEGIN;
 	int64 id = PG_INT64_MIN;
@@ -31,6 +29,43 @@ struct Place {
 };
 inline void add_place(Params &params, const Place &place) {
 	params.add_time(place.time).add(place.id);
+}
+
+/*
+ * How far a pass over many rows has come. What it has taken stays in the index until no transaction can see it any
+ * more, and would be read again for each page if it were not for the cursor. But the latest pages are read again: the
+ * server then marks in the index what is dead, and whoever reads it from the beginning does not look at each row.
+ */
+class Cursor {
+public:
+	/* Rows up to this place have been looked at. */
+	const Place &after() const noexcept { return after_; }
+	/* Reading begins here. */
+	const Place &again() const noexcept { return latest_[next_]; }
+	bool is_at_start() const noexcept { return after_ == Place(); }
+	void move_to(const Place &last) noexcept {
+		latest_[next_] = std::exchange(after_, last);
+		next_ = (next_ + 1) % latest_.size();
+	}
+	/* All before this place has been dealt with. */
+	void begin_at(const Place &place) noexcept {
+		after_ = place;
+		latest_.fill(place);
+	}
+	/* There may be something from this time on. */
+	void return_to(TimestampTz time) noexcept {
+		if (const Place place = {time}; place < after_)
+			begin_at(place);
+	}
+
+private:
+	Place after_;
+	std::array<Place, 8> latest_ = {};
+	size_t next_ = 0;
+};
+inline void add_cursor(Params &params, const Cursor &cursor) {
+	add_place(params, cursor.again());
+	add_place(params, cursor.after());
 }
 
 /*

@@ -86,9 +86,10 @@ static constexpr auto expired_if(const IsProcessing &is_processing, const Now &n
 			   now, is_processing, phrase::installed);
 }
 static constexpr auto expired_sql = sql(R"(
-	SELECT t.lease_expires_at, t.id {expired} AND (t.lease_expires_at, t.id) >= ($1, $2) AND NOT t.id = ANY ($5)
-	ORDER BY t.lease_expires_at, t.id LIMIT $4)",
-										expired_if("t.status = 'processing'", "$3"));
+	SELECT t.lease_expires_at, t.id {expired} AND (t.lease_expires_at, t.id) >= ($1, $2)
+		AND (t.lease_expires_at + '0'::interval, t.id) > ($3, $4) AND NOT t.id = ANY ($7)
+	ORDER BY t.lease_expires_at, t.id LIMIT $6)",
+										expired_if("t.status = 'processing'", "$5"));
 static constexpr auto lock_expired_sql = sql(R"(
 	SELECT {columns} {expired} AND t.id = ANY ($1)
 	FOR UPDATE SKIP LOCKED)",
@@ -100,16 +101,16 @@ static constexpr auto in_server_sql = sql(R"(
 	ORDER BY t.lease_expires_at)",
 										  phrase::claim_columns, phrase::installed);
 
-static constinit Statement expired_statement{expired_sql,	 TIMESTAMPTZOID, INT8OID,
-											 TIMESTAMPTZOID, INT4OID,		 INT8ARRAYOID};
+static constinit Statement expired_statement{expired_sql, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID,
+											 INT8OID,	  TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 static constinit Statement lock_expired_statement{lock_expired_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 static constinit Statement in_server_statement{in_server_sql};
 
-Page expired(const Place &from, TimestampTz now, const Batch &batch) {
+Page expired(const Cursor &cursor, TimestampTz now, const Batch &batch) {
 	if (!batch.only.empty())
 		return named(batch);
 	Params params;
-	add_place(params, from);
+	add_cursor(params, cursor);
 	return page_of(expired_statement.run(params.add_time(now).add(batch.count).add(batch.except)));
 }
 
@@ -149,13 +150,14 @@ bool set_progress(int64 id, int32 attempt, float fraction, const std::optional<s
 	return !progress_statement.run(params).empty();
 }
 
-static constinit Statement next_lease_statement{R"(
+static constexpr auto next_lease_sql = sql(R"(
 	SELECT t.lease_expires_at
 	FROM jobqueue.tasks_live t
 	WHERE t.status = 'processing' AND (t.lease_expires_at, t.id) >= ($1, $2) AND t.lease_expires_at < 'infinity'
-		AND NOT t.id = ANY ($3)
+		AND NOT t.id = ANY ($3) AND t.processed_at >= {installed}
 	ORDER BY t.lease_expires_at, t.id LIMIT 1)",
-												TIMESTAMPTZOID, INT8OID, INT8ARRAYOID};
+										   phrase::installed);
+static constinit Statement next_lease_statement{next_lease_sql, TIMESTAMPTZOID, INT8OID, INT8ARRAYOID};
 
 TimestampTz next_lease(const Place &from, std::span<const int64> except) {
 	Params params;

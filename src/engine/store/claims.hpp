@@ -36,8 +36,8 @@ std::vector<int64> lock_free(std::span<const int64> ids);
  * been forgotten: workers commit their claims without waiting for the disk. Then the claim is made again.
  */
 std::optional<Claim> lock_crashed_claim(int64 id, int32 attempt);
-/* Claims from a place on whose leases ended before "now", in order. */
-Page expired(const Place &from, TimestampTz now, const Batch &batch);
+/* The next claims whose leases ended before "now", in order. */
+Page expired(const Cursor &cursor, TimestampTz now, const Batch &batch);
 /* Locks those of these claims whose leases ended before "now", except locked ones. */
 std::vector<Claim> lock_expired(std::span<const int64> ids, TimestampTz now);
 /* Claims of workers, dead or alive. Not locked. */

@@ -19,9 +19,10 @@ static constexpr auto due_if(const IsScheduled &is_scheduled, const Now &now) {
 			   is_scheduled, now, phrase::installed);
 }
 static constexpr auto due_sql = sql(R"(
-	SELECT s.run_at, s.id {due} AND (s.run_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($5)
-	ORDER BY s.run_at, s.id LIMIT $4)",
-									due_if("s.status = 'scheduled'", "$3"));
+	SELECT s.run_at, s.id {due} AND (s.run_at, s.id) >= ($1, $2) AND (s.run_at + '0'::interval, s.id) > ($3, $4)
+		AND NOT s.id = ANY ($7)
+	ORDER BY s.run_at, s.id LIMIT $6)",
+									due_if("s.status = 'scheduled'", "$5"));
 static constexpr auto promote_sql = sql(R"(
 	UPDATE jobqueue.tasks_live t SET status = 'pending', updated_at = clock_timestamp()
 	WHERE t.id = ANY (ARRAY(
@@ -30,7 +31,8 @@ static constexpr auto promote_sql = sql(R"(
 	RETURNING t.id, t.type, t.queue, t.priority, t.run_at, coalesce(t.group_key, ''))",
 										due_if(R"(s.status COLLATE "C" = 'scheduled')", "$2"));
 
-static constinit Statement due_statement{due_sql, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
+static constinit Statement due_statement{due_sql, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID,
+										 INT8OID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 static constinit Statement promote_statement{promote_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 static constinit Statement latest_due_statement{R"(
 	SELECT s.run_at, s.id, s.queue
@@ -49,11 +51,11 @@ static std::vector<Due> due_of(const Rows &rows) {
 	return due;
 }
 
-Page due(const Place &from, TimestampTz now, const Batch &batch) {
+Page due(const Cursor &cursor, TimestampTz now, const Batch &batch) {
 	if (!batch.only.empty())
 		return named(batch);
 	Params params;
-	add_place(params, from);
+	add_cursor(params, cursor);
 	return page_of(due_statement.run(params.add_time(now).add(batch.count).add(batch.except)));
 }
 

@@ -21,8 +21,8 @@ struct Due {
 
 	Place place() const noexcept { return {run_at, id}; }
 };
-/* Scheduled tasks from a place on that are due by now, in order. */
-Page due(const Place &from, TimestampTz now, const Batch &batch);
+/* The next scheduled tasks that are due by now, in order. */
+Page due(const Cursor &cursor, TimestampTz now, const Batch &batch);
 /* Those of these tasks that are due by now become pending, except locked ones. */
 std::vector<Due> promote(std::span<const int64> ids, TimestampTz now);
 /* The last of these, those that became due last first. Reads only, and not whether they are from before. */

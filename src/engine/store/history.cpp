@@ -14,8 +14,9 @@ template <typename Status> static constexpr auto finished_live(const Status &sta
 			   status, phrase::finished);
 }
 static constexpr auto finished_sql = sql(R"(
-	SELECT s.updated_at, s.id {finished_live} AND (s.updated_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($4)
-	ORDER BY s.updated_at, s.id LIMIT $3)",
+	SELECT s.updated_at, s.id {finished_live} AND (s.updated_at, s.id) >= ($1, $2)
+		AND (s.updated_at + '0'::interval, s.id) > ($3, $4) AND NOT s.id = ANY ($6)
+	ORDER BY s.updated_at, s.id LIMIT $5)",
 										 finished_live("s.status"));
 static constexpr auto archive_sql =
 	sql(R"(
@@ -33,14 +34,15 @@ static constexpr auto archive_sql =
 		WHERE status = 'failed' OR $2 > 0::int2)
 	SELECT g.id FROM gone g)",
 		finished_live(R"(s.status COLLATE "C")"), phrase::kept_columns, phrase::changed_columns, phrase::kept_columns);
-static constinit Statement finished_statement{finished_sql, TIMESTAMPTZOID, INT8OID, INT4OID, INT8ARRAYOID};
+static constinit Statement finished_statement{finished_sql, TIMESTAMPTZOID, INT8OID,	 TIMESTAMPTZOID,
+											  INT8OID,		INT4OID,		INT8ARRAYOID};
 static constinit Statement archive_statement{archive_sql, INT8ARRAYOID, INT2OID};
 
-Page finished(const Place &from, const Batch &batch) {
+Page finished(const Cursor &cursor, const Batch &batch) {
 	if (!batch.only.empty())
 		return named(batch);
 	Params params;
-	add_place(params, from);
+	add_cursor(params, cursor);
 	return page_of(finished_statement.run(params.add(batch.count).add(batch.except)));
 }
 
@@ -51,8 +53,9 @@ int64 archive(std::span<const int64> ids, int leaf) {
 
 static constexpr auto purgeable_sql = sql(R"(
 	SELECT s.finished_at, s.id FROM jobqueue.tasks_failed s
-	WHERE s.finished_at < $3 AND (s.finished_at, s.id) >= ($1, $2) AND NOT s.id = ANY ($5)
-	ORDER BY s.finished_at, s.id LIMIT $4)");
+	WHERE s.finished_at < $5 AND (s.finished_at, s.id) >= ($1, $2)
+		AND (s.finished_at + '0'::interval, s.id) > ($3, $4) AND NOT s.id = ANY ($7)
+	ORDER BY s.finished_at, s.id LIMIT $6)");
 /* Looks up by id: the sum keeps the planner from the index of finished_at. */
 static constexpr auto purge_sql = sql(R"(
 	DELETE FROM jobqueue.tasks_failed t
@@ -62,15 +65,15 @@ static constexpr auto purge_sql = sql(R"(
 		FOR UPDATE SKIP LOCKED) o
 	WHERE t.id = o.id
 	RETURNING t.id)");
-static constinit Statement purgeable_statement{purgeable_sql,  TIMESTAMPTZOID, INT8OID,
-											   TIMESTAMPTZOID, INT4OID,		   INT8ARRAYOID};
+static constinit Statement purgeable_statement{purgeable_sql, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID,
+											   INT8OID,		  TIMESTAMPTZOID, INT4OID, INT8ARRAYOID};
 static constinit Statement purge_statement{purge_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 
-Page purgeable(const Place &from, TimestampTz before, const Batch &batch) {
+Page purgeable(const Cursor &cursor, TimestampTz before, const Batch &batch) {
 	if (!batch.only.empty())
 		return named(batch);
 	Params params;
-	add_place(params, from);
+	add_cursor(params, cursor);
 	return page_of(purgeable_statement.run(params.add_time(before).add(batch.count).add(batch.except)));
 }
 

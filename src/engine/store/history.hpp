@@ -11,12 +11,12 @@
 
 namespace jobqueue::store {
 
-/* Tasks from a place on that were finished by hand, in order. */
-Page finished(const Place &from, const Batch &batch);
+/* The next tasks that were finished by hand, in order. */
+Page finished(const Cursor &cursor, const Batch &batch);
 /* Moves those of these tasks that are finished to their leaf, except locked ones; returns how many. */
 int64 archive(std::span<const int64> ids, int leaf);
-/* Failed tasks from a place on that finished before that time, in order. */
-Page purgeable(const Place &from, TimestampTz before, const Batch &batch);
+/* The next failed tasks that finished before that time, in order. */
+Page purgeable(const Cursor &cursor, TimestampTz before, const Batch &batch);
 /* Removes those of these tasks, except locked ones; returns how many. */
 int64 purge(std::span<const int64> ids, TimestampTz before);
 

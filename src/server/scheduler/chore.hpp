@@ -35,6 +35,28 @@ private:
 	SteadyTime next_ = at_once;
 };
 
+/*
+ * Reading an index from its beginning may take long, because of dead entries: the step in which that happens counts as
+ * a pass.
+ */
+class PassFromStart {
+public:
+	PassFromStart(FullPass &pass, const store::Cursor &cursor) noexcept
+		: pass_(cursor.is_at_start() ? &pass : nullptr) {}
+	~PassFromStart() {
+		if (pass_ == nullptr)
+			return;
+		pass_->worked_since(began_);
+		pass_->end();
+	}
+	PassFromStart(const PassFromStart &) = delete;
+	PassFromStart &operator=(const PassFromStart &) = delete;
+
+private:
+	FullPass *const pass_;
+	const SteadyTime began_ = steady_now();
+};
+
 /* The earlier one of two times, one of each clock. */
 struct DueTime {
 	TimestampTz wall = DT_NOEND;

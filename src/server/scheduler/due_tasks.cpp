@@ -16,38 +16,45 @@ static constexpr size_t most_of_page = 100;
 static constexpr int most_of_queue = 20; /* DueTasks takes the others */
 
 void DueTasks::time_was_announced(TimestampTz at) noexcept {
-	from_ = std::min(from_, {at});
+	cursor_.return_to(at);
 	next_ = std::min(next_, at);
 }
 
+void DueTasks::poll() noexcept {
+	if (!has_more() && steady_now() >= pass_.next())
+		look_at_all();
+}
+
 Progress DueTasks::step() {
+	const PassFromStart pass(pass_, cursor_);
 	return repeat([this] { return promote(); });
 }
 
 Progress DueTasks::promote() {
-	store::Place from = from_;
+	store::Cursor cursor = cursor_;
 	TimestampTz next = next_;
 	const Progress progress = batch_step(
 		[&, this](const store::Batch &rows) {
 			const TimestampTz now = GetCurrentTimestamp();
-			const store::Page page = store::due(from_, now, rows);
+			const store::Page page = store::due(cursor_, now, rows);
 			const std::vector<store::Due> due = store::promote(page.ids, now);
 			for (const store::Due &task : due)
 				announce_due(task);
 			const store::Taken taken(static_cast<int64>(page.ids.size()), static_cast<int64>(due.size()));
 			if (!rows.only.empty())
 				return taken;
-			from = std::max(from_, page.last);
+			if (taken.looked_at > 0)
+				cursor.move_to(page.last);
 			if (taken.looked_at < rows.count) {
 				/* A task that is due, but locked by a session, waits for the next poll. */
-				from = std::max(from, {now});
-				next = store::next_due(from);
+				cursor.begin_at(std::max(cursor.after(), {now}));
+				next = store::next_due(cursor.after());
 			}
 			return taken;
 		},
-		[this](const store::Batch &rows) { return store::due(from_, GetCurrentTimestamp(), rows).ids; });
+		[this](const store::Batch &rows) { return store::due(cursor_, GetCurrentTimestamp(), rows).ids; });
 	if (aside_.took_batch()) {
-		from_ = from;
+		cursor_ = cursor;
 		next_ = next;
 	}
 	return progress;

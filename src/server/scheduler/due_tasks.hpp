@@ -13,12 +13,12 @@ public:
 		: BatchChore(database, "make scheduled tasks due", Urgency::prompt, "make due") {}
 
 	void time_was_announced(TimestampTz at) noexcept override;
-	void poll() noexcept override { look_at_all(); }
+	void poll() noexcept override;
 	void clock_was_set() noexcept override { look_at_all(); }
 	DueTime next() const noexcept override { return {.wall = next_}; }
 
 	/* No scheduled task is due before this place, except those that were set aside. */
-	const store::Place &from() const noexcept { return from_; }
+	const store::Place &from() const noexcept { return cursor_.after(); }
 	std::vector<int64> set_aside() const { return aside_.all(); }
 
 private:
@@ -26,7 +26,7 @@ private:
 	Progress promote();
 	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
 
-	store::Place from_;
+	store::Cursor cursor_;
 	TimestampTz next_ = DT_NOBEGIN;
 };
 

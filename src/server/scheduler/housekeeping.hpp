@@ -20,7 +20,7 @@ public:
 private:
 	Progress step() override;
 
-	store::Place from_; /* the present pass has come to this row */
+	store::Cursor cursor_; /* of the present pass */
 };
 
 /* Failed and cancelled tasks go after jobqueue.failed_retention. */
@@ -32,7 +32,7 @@ public:
 private:
 	Progress step() override;
 
-	store::Place from_; /* the present pass has come to this row */
+	store::Cursor cursor_; /* of the present pass */
 };
 
 /* Removes unique keys whose period is over: they have no effect any more, but take room. */

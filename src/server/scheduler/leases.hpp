@@ -13,7 +13,7 @@ public:
 		: BatchChore(database, "take back expired leases", Urgency::prompt, "take back the lease of") {}
 
 	void time_was_announced(TimestampTz at) noexcept override;
-	void poll() noexcept override { look_at_all(); }
+	void poll() noexcept override;
 	void clock_was_set() noexcept override { look_at_all(); }
 	DueTime next() const noexcept override { return {.wall = next_}; }
 
@@ -23,7 +23,7 @@ private:
 	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
 
 	store::Place from_;	   /* no lease ends before this */
-	store::Place reached_; /* the present pass has come to this one */
+	store::Cursor cursor_; /* of the present pass */
 	TimestampTz next_ = DT_NOBEGIN;
 };
 
