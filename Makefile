@@ -1,18 +1,20 @@
 # jobqueue: builds with PGXS. See the head of scripts/test for "make test".
 #
 #   make [CXX=clang++] [SANITIZE=undefined] [INJECTION=1] [WERROR=]    build here
-#   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server
+#   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server.
+#                                        The isolation tests of installcheck need the settings in test/isolation.conf
 #   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
 #   make coverage [SUITES="..."]                         likewise, and which lines of src/ the tests reach
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
 #   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
+#   make dist                                            the archive for PGXN, from git
 #   make format, make check-format, make check-layers, make tidy    about the source text
 
 .DEFAULT_GOAL := all
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz format check-format check-layers tidy
+SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz dist format check-format check-layers tidy
 
 .PHONY: $(SCRIPT_GOALS)
 test:
@@ -31,6 +33,8 @@ torture:
 	@'$(top)/scripts/torture'
 hostile:
 	@'$(top)/scripts/hostile'
+dist:
+	@'$(top)/scripts/dist'
 format:
 	@'$(top)/scripts/format'
 check-format:
@@ -61,15 +65,27 @@ SHLIB_LINK += -lstdc++
 EXTRA_CLEAN = $(OBJS:.o=.d) $(OBJS:.o=.gcno) $(TEST_MODULES) $(TEST_MODULES:.so=.o) $(TEST_MODULES:.so=.d) \
 	test/sanitize.o test/sanitize.d odr regions
 
+PG_CONFIG ?= pg_config
+
+# make installcheck asks the server whether it preloads the library. Where it does not, no handler runs, and fewer tests.
+ifneq ($(filter installcheck,$(MAKECMDGOALS)),)
+PRELOADED := $(findstring $(EXTENSION),$(shell '$(shell $(PG_CONFIG) --bindir)/psql' -X -A -t -d postgres \
+	-c 'SHOW shared_preload_libraries'))
+else
+PRELOADED := $(EXTENSION)
+endif
+ifneq ($(PRELOADED),)
 REGRESS = $(patsubst sql/%.sql,%,$(call files,sql/*.sql))
-REGRESS_OPTS = --load-extension=$(EXTENSION)
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(call files,test/isolation/specs/*.spec))
+else
+REGRESS = $(shell sed 's/\#.*//' '$(top)/sql/nopreload.list')
+endif
+REGRESS_OPTS = --load-extension=$(EXTENSION)
 ISOLATION_OPTS = --load-extension=$(EXTENSION) --inputdir=$(top)/test/isolation
 
 # Bitcode serves to inline C functions into JIT-compiled queries: of no use here, and it needs clang.
 override with_llvm = no
 
-PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(wildcard $(PGXS)),)
 $(error "$(PG_CONFIG) --pgxs" names no file: install postgresql-server-dev-NN, or say where with PG_CONFIG=...)

@@ -17,6 +17,11 @@ die() {
 	exit 1
 }
 
+# The version of jobqueue, from a control file on the standard input.
+control_version() {
+	sed -n "s/^default_version *= *'\(.*\)'.*/\1/p"
+}
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Packages
 # ---------------------------------------------------------------------------------------------------------------------
@@ -108,6 +113,7 @@ package_of() {
 	venv) echo python3-venv ;;
 	pgq) echo "postgresql-$2-pgq3" ;;
 	python3 | npm | pgqd | redis-server | g++ | make | perl | clang-format | clang-tidy | curl | valgrind) echo "$1" ;;
+	unzip) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
 	esac
 }

@@ -49,6 +49,16 @@ for my $phase (keys %{ $meta->{prereqs} }) {
 ok(@{ $meta->{tags} } > 0, 'tags');
 ok(/^[^\/\\[:cntrl:]]{1,255}$/, "tag: $_") for @{ $meta->{tags} };
 
+my $uri = qr{^[a-z]+://[^\s/]+\.[^\s/]+(?:/\S*)?$};
+like($meta->{resources}{homepage}, $uri, 'resources: homepage');
+for my $key (keys %{ $meta->{resources} }) {
+	like($key, qr/^(homepage|bugtracker|repository)$/, "resources: $key");
+	next if $key eq 'homepage';
+	is_deeply([grep { !/^(web|url|mailto|type)$/ } keys %{ $meta->{resources}{$key} }], [],
+		"resources: $key: known keys");
+	like($_, $uri, "resources: $key: $_") for grep { defined } @{ $meta->{resources}{$key} }{qw(web url)};
+}
+
 my %known = map { $_ => 1 } qw(name version abstract description maintainer license provides prereqs release_status tags
 	generated_by meta-spec no_index resources);
 is_deeply([grep { !$known{$_} && !/^[xX]_/ } keys %$meta], [], 'no unknown keys');
