@@ -25,8 +25,38 @@ my @mentioned = slurp('README.md') =~ /\bversion ([0-9]+\.[0-9]+\.[0-9]+)/gi;
 ok(@mentioned > 0, "README.md says \"version $version\"");
 is($_, $version, 'README.md: version') for @mentioned;
 
-# Every released version can be updated from.
-my @updates = map { /--([^-]+)--([^-]+)\.sql$/ ? $2 : () } glob("$root/jobqueue--*--*.sql");
-ok(!@updates || grep({ $_ eq $version } @updates), 'an update script leads to this version, if there are any');
+# CHANGELOG.md has the version, or the next one above it while that is in work; older ones follow, with their dates.
+sub order { my ($text) = @_; return sprintf '%06d' x 3, split /\./, $text; }
+my @headings = slurp('CHANGELOG.md') =~ /^## (.+)/mg;
+like($headings[0] // '', qr/^[0-9]+\.[0-9]+\.[0-9]+ (?:- [0-9]{4}-[0-9]{2}-[0-9]{2}|\(unreleased\))$/,
+	'CHANGELOG.md begins with a version');
+like($_, qr/^[0-9]+\.[0-9]+\.[0-9]+ - [0-9]{4}-[0-9]{2}-[0-9]{2}$/, "CHANGELOG.md: $_: version and date")
+	for @headings[1 .. $#headings];
+my @versions = map { /^(\S+)/ } @headings;
+is("@versions", join(' ', sort { order($b) cmp order($a) } @versions),
+	'CHANGELOG.md: the newest version is at the top');
+ok(grep({ $_ eq $version } @versions), "CHANGELOG.md has $version");
+
+# From every version that was released, update scripts lead to this one.
+my %next;
+for (glob("$root/jobqueue--*--*.sql")) {
+	my ($from, $to) = m{/jobqueue--([^/]+?)--([^/]+)\.sql$};
+	push @{ $next{$from} }, $to;
+	ok(grep({ $_ eq $to } @versions), "the update script from $from to $to: CHANGELOG.md has $to");
+}
+for my $old (grep { order($_) lt order($version) } @versions) {
+	my (%reached, @way);
+	for (@way = ($old); defined(my $from = shift @way);) {
+		push @way, grep { !$reached{$_}++ } @{ $next{$from} // [] };
+	}
+	ok($reached{$version}, "update scripts lead from $old to $version");
+}
+
+# Nothing else that is built, or builds, has the number in it.
+my @sources = grep { -f } map { glob "$root/$_" } qw(Makefile scripts/* .ci/* .github/*/* src/*.?pp src/*/*.?pp
+	src/*/*/*.?pp src/sql/*.sql);
+my @repeated = grep { slurp($_) =~ /(?<![0-9.])\Q$version\E(?![0-9.])/ } map { s{^\Q$root\E/}{}r } @sources;
+ok(@sources > 100, 'there are sources');
+is("@repeated", '', 'no source repeats the version');
 
 done_testing();
