@@ -129,7 +129,7 @@ for status in $(sed -n '/is_one_of(status_now, {"pending".*"failed"/s/[^"]*"\([a
 done
 
 # --- links lead somewhere
-for file in README.md CONTRIBUTING.md "$REFERENCE"; do
+for file in README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md "$REFERENCE"; do
 	while read -r link; do
 		target=${link%%#*}
 		anchor=${link#"$target"}
