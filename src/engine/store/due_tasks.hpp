@@ -18,8 +18,6 @@ struct Due {
 	int16 priority;
 	TimestampTz run_at;
 	std::string group; /* empty = none */
-
-	Place place() const noexcept { return {run_at, id}; }
 };
 /* The next scheduled tasks that are due by now, in order. */
 Page due(const Cursor &cursor, TimestampTz now, const Batch &batch);

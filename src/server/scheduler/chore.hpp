@@ -155,6 +155,11 @@ protected:
 	 * run in a Session.
 	 */
 	template <typename Run, typename Look> Progress batch_step(Run &&run, Look &&look);
+	/*
+	 * A step of a pass, one transaction: look(cursor, batch) returns the next page, take(ids) takes its rows and
+	 * returns how many. After the last page the next pass begins.
+	 */
+	template <typename Look, typename Take> Progress pass_step(store::Cursor &cursor, Look &&look, Take &&take);
 	/* Runs short transactions, as many as a step has time for. */
 	template <typename Once> static Progress repeat(Once &&once);
 
@@ -185,6 +190,26 @@ template <typename Run, typename Look> Progress BatchChore::batch_step(Run &&run
 		db_.complaints.failed(name(), *aside_.problem());
 	else if (progress != Progress::failed)
 		db_.complaints.succeeded(name());
+	return progress;
+}
+
+template <typename Look, typename Take>
+Progress BatchChore::pass_step(store::Cursor &cursor, Look &&look, Take &&take) {
+	const PassFromStart pass(pass_, cursor);
+	store::Place last;
+	const Progress progress = batch_step(
+		[&](const store::Batch &rows) -> store::Taken {
+			const store::Page page = look(cursor, rows);
+			last = page.last;
+			return {static_cast<int64>(page.ids.size()), take(page.ids)};
+		},
+		[&](const store::Batch &rows) { return look(cursor, rows).ids; });
+	if (aside_.took_batch()) {
+		if (progress == Progress::more)
+			cursor.move_to(last);
+		else
+			cursor = {};
+	}
 	return progress;
 }
 

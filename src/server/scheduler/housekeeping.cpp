@@ -14,34 +14,16 @@
 
 namespace jobqueue::scheduler {
 
-/* The pass goes on after this row, or begins again. */
-static void go_on(store::Cursor &cursor, const store::Place &last, Progress progress) noexcept {
-	if (progress == Progress::more)
-		cursor.move_to(last);
-	else
-		cursor = {};
-}
-
 void Archive::look_for_news() {
 	if (pg_atomic_read_u32(&db_.slot->by_hand) != 0)
 		ask();
 }
 
 Progress Archive::step() {
-	const PassFromStart pass(pass_, cursor_);
 	if (cursor_.is_at_start()) /* news of later are for the next pass */
 		pg_atomic_write_u32(&db_.slot->by_hand, 0);
-	store::Place last;
-	const Progress progress = batch_step(
-		[&, this](const store::Batch &rows) -> store::Taken {
-			const store::Page page = store::finished(cursor_, rows);
-			last = page.last;
-			return {static_cast<int64>(page.ids.size()), store::archive(page.ids, history_leaf())};
-		},
-		[this](const store::Batch &rows) { return store::finished(cursor_, rows).ids; });
-	if (aside_.took_batch())
-		go_on(cursor_, last, progress);
-	return progress;
+	return pass_step(cursor_, store::finished,
+					 [](std::span<const int64> ids) { return store::archive(ids, history_leaf()); });
 }
 
 Progress FailedRetention::step() {
@@ -51,18 +33,12 @@ Progress FailedRetention::step() {
 	}
 	const TimestampTz now = GetCurrentTimestamp();
 	const TimestampTz before = now - static_cast<int64>(settings::failed_retention_s) * USECS_PER_SEC;
-	const PassFromStart pass(pass_, cursor_);
-	store::Place last;
-	const Progress progress = batch_step(
-		[&, this](const store::Batch &rows) -> store::Taken {
-			const store::Page page = store::purgeable(cursor_, before, rows);
-			last = page.last;
-			return {static_cast<int64>(page.ids.size()), store::purge(page.ids, before)};
+	return pass_step(
+		cursor_,
+		[before](const store::Cursor &cursor, const store::Batch &rows) {
+			return store::purgeable(cursor, before, rows);
 		},
-		[before, this](const store::Batch &rows) { return store::purgeable(cursor_, before, rows).ids; });
-	if (aside_.took_batch())
-		go_on(cursor_, last, progress);
-	return progress;
+		[before](std::span<const int64> ids) { return store::purge(ids, before); });
 }
 
 Progress ExpiredKeys::step() {
