@@ -22,8 +22,11 @@ void Archive::look_for_news() {
 Progress Archive::step() {
 	if (cursor_.is_at_start()) /* news of later are for the next pass */
 		pg_atomic_write_u32(&db_.slot->by_hand, 0);
-	return pass_step(cursor_, store::finished,
-					 [](std::span<const int64> ids) { return store::archive(ids, history_leaf()); });
+	const Progress progress = pass_step(cursor_, store::finished,
+										[](std::span<const int64> ids) { return store::archive(ids, history_leaf()); });
+	if (progress == Progress::done)
+		look_for_news(); /* what was committed during the pass may be behind its cursor */
+	return progress;
 }
 
 Progress FailedRetention::step() {

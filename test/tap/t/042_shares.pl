@@ -329,6 +329,23 @@ wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE queue = 'lease
 	'leases: and are taken back when they are free', 30);
 $lockers->quit;
 
+# A task that was finished by hand before others, but is committed when these are being archived already.
+sql("DELETE FROM jobqueue.tasks");
+my $first = sql("SELECT jobqueue.enqueue('nobody', queue => 'first')");
+sql("SELECT count(jobqueue.enqueue('nobody', queue => 'others')) FROM generate_series(1, $many)");
+my $late = $node->background_psql('app');
+$late->query_safe("BEGIN; UPDATE jobqueue.tasks SET status = 'completed' WHERE id = $first");
+sql("UPDATE jobqueue.tasks SET status = 'completed' WHERE queue = 'others'");
+wait_sql($node, 'app', "SELECT count(*) > 0 FROM jobqueue.tasks WHERE queue = 'others' AND slot > 0", 't',
+	'archive: it has begun');
+$late->query_safe('COMMIT');
+$late->quit;
+{
+	local $PostgreSQL::Test::Utils::timeout_default = 30; # after a minute a scheduler looks by itself
+	wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE status = 'completed'", 0,
+		'archive: one that was committed behind the place of the pass is archived, too');
+}
+
 # times before the year 2000 are negative in the server
 my $old = sql("SELECT jobqueue.enqueue('nobody', delay => '1 day')");
 sql("UPDATE jobqueue.tasks SET run_at = '1999-01-01' WHERE id = $old");
