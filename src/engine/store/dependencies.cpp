@@ -21,6 +21,7 @@ static constexpr auto parents_in_range = sql(R"(
 		UNION ALL
 		SELECT n.parent_id FROM p, LATERAL {next} n))",
 											 first_parent("d.parent_id >= $1"), first_parent("d.parent_id > p.id"));
+/* What is noted already is not locked; and whoever noted something since the snapshot was taken knows better. */
 template <typename Parents> static constexpr auto look_at(const Parents &parents) {
 	return sql(R"(
 	seen AS MATERIALIZED (
@@ -34,9 +35,10 @@ template <typename Parents> static constexpr auto look_at(const Parents &parents
 	kept AS (
 		INSERT INTO jobqueue.parents AS k (id, status, result)
 		SELECT s.id, s.status, s.result FROM seen s
-		WHERE s.status = {finished} AND (s.status <> 'completed' OR s.result IS NOT NULL OR s.noted IS NOT NULL)
+		WHERE s.status = {finished} AND s.noted IS DISTINCT FROM s.status
+			AND (s.status <> 'completed' OR s.result IS NOT NULL OR s.noted IS NOT NULL)
 		ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result
-			WHERE k.status <> EXCLUDED.status)
+			WHERE k.status = (SELECT n.status FROM jobqueue.parents n WHERE n.id = k.id))
 	SELECT s.id, s.status, s.noted FROM seen s)",
 			   parents, phrase::finished);
 }
