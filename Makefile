@@ -92,7 +92,9 @@ $(error "$(PG_CONFIG) --pgxs" names no file: install postgresql-server-dev-NN, o
 endif
 include $(PGXS)
 
-# PGXS's own CXXFLAGS are those that the server was built with: for one compiler, and for older C++.
+# PGXS's own CXXFLAGS are those that the server was built with: for one compiler, and for older C++. It links with the
+# CFLAGS of that compiler, which may be newer than the one here, and have warnings that this one does not know.
+override CFLAGS := $(filter-out -W%,$(CFLAGS))
 # The server's headers rely on -fno-strict-aliasing and -fwrapv. Before version 16 they leave PGDLLEXPORT empty.
 WERROR ?= -Werror
 JOBQUEUE_CXXFLAGS := -std=c++20 -O2 -g -fPIC -Wall -Wextra -Wshadow $(WERROR) -fno-strict-aliasing -fwrapv \

@@ -2,6 +2,7 @@
  * jobqueue.cpp -- what happens when the server loads the library. C region.
  */
 #include "api/plain_statements.hpp"
+#include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "pg/start_pause.hpp"
 #include "server/processes.hpp"
@@ -9,7 +10,7 @@
 #include "shared/shared_memory.hpp"
 
 extern "C" {
-PG_MODULE_MAGIC;
+JOBQUEUE_MODULE("jobqueue");
 PGDLLEXPORT void _PG_init(void);
 
 void _PG_init(void) {

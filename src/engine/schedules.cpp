@@ -185,7 +185,8 @@ void Schedules::fire_one(store::Schedule &schedule, TimestampTz now, TimestampTz
 		if (schedule.held.size() > limit)
 			schedule.held.erase(schedule.held.begin(), schedule.held.end() - static_cast<ptrdiff_t>(limit));
 	} else if (schedule.on_overlap == "skip" && !times.empty()) {
-		times.resize(schedule.busy ? 0 : 1); /* the times that follow overlap the first one */
+		/* the times that follow overlap the first one */
+		times.erase(times.begin() + (schedule.busy ? 0 : 1), times.end());
 	}
 	if (!times.empty()) {
 		const auto most = static_cast<size_t>(std::min(rights.check(schedule), most_times));

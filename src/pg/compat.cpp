@@ -221,7 +221,7 @@ int pin_search_path() {
 
 bool search_path_is_pinned() noexcept {
 #if PG_VERSION_NUM >= 170000
-	return strcmp(namespace_search_path, GUC_SAFE_SEARCH_PATH) == 0;
+	return strcmp(namespace_search_path, "pg_catalog, pg_temp") == 0; /* what RestrictSearchPath() sets */
 #else
 	return true; /* whatever the setting is, the override is in force */
 #endif

@@ -7,6 +7,13 @@
 
 #include "pg/server.hpp"
 
+/* PG_MODULE_MAGIC, with the name and the version that pg_get_loaded_modules() shows from 18 on. */
+#if PG_VERSION_NUM >= 180000
+#define JOBQUEUE_MODULE(module_name) PG_MODULE_MAGIC_EXT(.name = module_name, .version = JOBQUEUE_VERSION)
+#else
+#define JOBQUEUE_MODULE(module_name) PG_MODULE_MAGIC
+#endif
+
 namespace jobqueue::compat {
 
 /* This process's index in the array of PGPROCs: a name for its latch that is safe to keep in shared memory. */

@@ -10,12 +10,12 @@
  *
  * C region.
  */
-#include "pg/server.hpp"
+#include "pg/compat.hpp"
 
 #include <unistd.h>
 
 extern "C" {
-PG_MODULE_MAGIC;
+JOBQUEUE_MODULE("bad_handlers");
 
 PG_FUNCTION_INFO_V1(bad_crash);
 PG_FUNCTION_INFO_V1(bad_spin);

@@ -4,6 +4,7 @@
  *
  * C++ region, except for the callables given to guard() and the functions that say so.
  */
+#include "pg/compat.hpp"
 #include "pg/guard.hpp"
 #include "../../src/pg/guard.cpp"
 
@@ -11,7 +12,7 @@
 #include <stdexcept>
 
 extern "C" {
-PG_MODULE_MAGIC;
+JOBQUEUE_MODULE("guard_test");
 }
 
 using jobqueue::Error;
@@ -164,6 +165,9 @@ void recurse(int depth, const std::string &kind) {
 	if (kind == "vector") {
 		std::vector<char> big;
 		big.reserve(static_cast<std::size_t>(PTRDIFF_MAX) / 2);
+		/* what is not used may be left out by the compiler */
+		[[maybe_unused]] static char *volatile used;
+		used = big.data();
 		return;
 	}
 	if (kind == "runtime_error")

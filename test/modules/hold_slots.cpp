@@ -6,17 +6,15 @@
 //
 // A C region: it may ereport, and owns nothing.
 
-extern "C" {
-#include <postgres.h>
+#include "pg/compat.hpp"
 
-#include <fmgr.h>
-#include <miscadmin.h>
+extern "C" {
 #include <postmaster/bgworker.h>
 #include <storage/latch.h>
 #include <tcop/tcopprot.h>
 #include <utils/wait_event.h>
 
-PG_MODULE_MAGIC;
+JOBQUEUE_MODULE("hold_slots");
 PG_FUNCTION_INFO_V1(hold_slots);
 
 PGDLLEXPORT void hold_slots_main(Datum argument);

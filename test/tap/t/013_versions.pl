@@ -27,6 +27,11 @@ SQL
 my $version = $node->safe_psql('app', 'SELECT jobqueue.version()');
 is($node->safe_psql('app', "SELECT extversion FROM pg_extension WHERE extname = 'jobqueue'"), $version,
 	'one version at first');
+SKIP: {
+	skip 'pg_get_loaded_modules came with version 18', 1 if $node->pg_version < 18;
+	is($node->safe_psql('app', "SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'jobqueue'"), $version,
+		'... which the server knows, too');
+}
 
 # Time for everybody to notice something and to act on it several times, measured by what another database does
 # meanwhile.
