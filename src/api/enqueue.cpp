@@ -12,6 +12,7 @@
 #include "engine/store/quotas.hpp"
 #include "engine/store/unique_keys.hpp"
 #include "engine/unique.hpp"
+#include "pg/compat.hpp"
 
 #include <map>
 
@@ -262,8 +263,9 @@ namespace jobqueue {
 
 /* {"op", "table", "new", "old"} of a row trigger. C region. */
 static Datum describe_row(TriggerData *trigger) {
-	const auto as_datum = [trigger](HeapTuple tuple) {
-		return tuple ? heap_copy_tuple_as_datum(tuple, RelationGetDescr(trigger->tg_relation)) : Datum(0);
+	Oid row_type = InvalidOid;
+	const auto as_datum = [trigger, &row_type](HeapTuple row) {
+		return row ? compat::row_of_trigger(row, trigger->tg_relation, row_type) : Datum(0);
 	};
 	const bool update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	const bool remove = TRIGGER_FIRED_BY_DELETE(trigger->tg_event);
@@ -272,7 +274,6 @@ static Datum describe_row(TriggerData *trigger) {
 	const char *operation = GetCommandTagName(update ? CMDTAG_UPDATE : remove ? CMDTAG_DELETE : CMDTAG_INSERT);
 	const char *table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(trigger->tg_relation)),
 												   RelationGetRelationName(trigger->tg_relation));
-	const Oid row_type = trigger->tg_relation->rd_rel->reltype;
 
 	Datum values[8] = {CStringGetTextDatum("op"),	 CStringGetTextDatum(operation),
 					   CStringGetTextDatum("table"), CStringGetTextDatum(table),

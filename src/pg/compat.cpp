@@ -355,6 +355,35 @@ void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryComp
 #endif
 }
 
+Datum row_of_trigger(HeapTuple row, Relation table, Oid &type) {
+	const TupleDesc all = RelationGetDescr(table);
+#if PG_VERSION_NUM >= 180000
+	if (all->constr != nullptr && all->constr->has_generated_virtual) {
+		auto *values = palloc_array(Datum, all->natts);
+		auto *nulls = palloc_array(bool, all->natts);
+		auto *places = palloc_array(AttrNumber, all->natts);
+		heap_deform_tuple(row, all, values, nulls);
+		int kept = 0;
+		for (int i = 0; i < all->natts; i++) {
+			const Form_pg_attribute column = TupleDescAttr(all, i);
+			if (column->attisdropped || column->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+				continue;
+			values[kept] = values[i];
+			nulls[kept] = nulls[i];
+			places[kept] = column->attnum;
+			kept++;
+		}
+		const TupleDesc some = CreateTemplateTupleDesc(kept);
+		for (int i = 0; i < kept; i++)
+			TupleDescCopyEntry(some, static_cast<AttrNumber>(i + 1), all, places[i]);
+		type = RECORDOID;
+		return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(some), values, nulls));
+	}
+#endif
+	type = table->rd_rel->reltype;
+	return heap_copy_tuple_as_datum(row, all);
+}
+
 static ExecutorCheckPerms_hook_type previous_check = nullptr;
 static void (*insert_visitor)(Oid table, bool first_column) = nullptr;
 

@@ -96,6 +96,12 @@ void watch_inserts(void (*visit)(Oid table, bool first_column));
  */
 TM_Result update_row(ResultRelInfo *target, EState *estate, ItemPointerData tid, TupleTableSlot *row, bool wait);
 
+/*
+ * A row that a trigger got from the table, as a value of the type "type". From 18 on, such a row has no values of
+ * virtual generated columns: these columns are left out.
+ */
+Datum row_of_trigger(HeapTuple row, Relation table, Oid &type);
+
 /* Runs a portal to its end; as a command from a client would be if "top_level". "completion" may be null. */
 void run_portal(Portal portal, bool top_level, DestReceiver *receiver, QueryCompletion *completion = nullptr);
 
