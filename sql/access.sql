@@ -125,8 +125,7 @@ SET ROLE a_producer;
 INSERT INTO jobqueue.tasks (type) VALUES ('a-own') RETURNING id > 0;
 SELECT count(*) FROM jobqueue.enqueue_many('a-own', '{"1"}');
 SELECT type, payload, created_by, status FROM jobqueue.tasks ORDER BY id;
-COPY jobqueue.tasks (type, payload) FROM stdin;
-\.
+\copy jobqueue.tasks (type, payload) FROM /dev/null
 RESET ROLE;
 SELECT type, payload, created_by, status FROM jobqueue.tasks WHERE type = 'a-own' ORDER BY id;
 

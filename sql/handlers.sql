@@ -88,7 +88,8 @@ SELECT count(*) FROM jobqueue.handlers;
 
 -- what is refused
 SET search_path = "H Schema", public;
-SELECT command, pg_temp.try('SELECT jobqueue.' || command) FROM (VALUES
+-- before version 17 the server writes json with its schema
+SELECT command, replace(pg_temp.try('SELECT jobqueue.' || command), '(pg_catalog.json)', '(json)') FROM (VALUES
 	($$register_handler(NULL, 'f(jsonb)')$$),
 	($$register_handler('', 'f(jsonb)')$$),
 	($$register_handler('h', NULL)$$),
@@ -156,6 +157,18 @@ SELECT pg_temp.try($$UPDATE jobqueue.handlers SET run_as = 'postgres'$$);
 SELECT pg_temp.try($$INSERT INTO jobqueue.handlers (type, handler, run_as, incarnation) SELECT 'h-forged', handler,
 	'postgres', incarnation FROM jobqueue.handlers LIMIT 1$$);
 RESET ROLE;
+
+-- from 16 on, a membership may be one without SET ROLE
+SELECT current_setting('server_version_num')::integer >= 160000 AS has_options \gset
+\if :has_options
+GRANT h_other TO h_manager WITH SET FALSE;
+\endif
+SET ROLE h_manager;
+SELECT pg_temp.try($$SELECT jobqueue.register_handler('h', '"H Schema".f(jsonb)', run_as => 'h_other')$$);
+RESET ROLE;
+\if :has_options
+REVOKE h_other FROM h_manager;
+\endif
 
 -- another owner's handler is not replaced, nor taken away
 SET ROLE h_other;

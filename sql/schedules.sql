@@ -118,6 +118,11 @@ SELECT count(*) FROM jobqueue.schedules;
 CREATE ROLE s_manager;
 CREATE ROLE s_colleague IN ROLE s_manager;
 CREATE ROLE s_stranger;
+-- from 16 on, a member may be as good as none
+SELECT current_setting('server_version_num')::integer >= 160000 AS has_options \gset
+\if :has_options
+GRANT s_manager TO s_stranger WITH INHERIT FALSE, SET FALSE;
+\endif
 CREATE ROLE s_limited;
 CREATE ROLE s_producer;
 CREATE FUNCTION s_work(payload jsonb) RETURNS void LANGUAGE sql AS '';

@@ -7,6 +7,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+chomp(my $libraries = `pg_config --pkglibdir`);
+plan skip_all => 'the server has no contrib module auto_explain' unless -e "$libraries/auto_explain.so";
+
 my $node = PostgreSQL::Test::Cluster->new('plans');
 $node->init;
 $node->append_conf('postgresql.conf', q{

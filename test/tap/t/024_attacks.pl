@@ -894,7 +894,7 @@ admin("SELECT pg_terminate_backend(pid) FROM jobqueue.worker_status WHERE role =
 # Back into the server by another door: dblink asks for a password of those who are no superusers
 SKIP: {
 	my ($status) = $node->psql('app', 'CREATE EXTENSION dblink');
-	skip 'no dblink', 2 if $status != 0;
+	skip 'the server has no contrib module dblink', 2 if $status != 0;
 	my $back = sprintf 'host=%s port=%d dbname=app user=%s', $node->host, $node->port, $super;
 	inside('dblink to itself', ["SELECT dblink_connect('$back')"], '2F003');
 	inside('dblink without a password', ["SELECT dblink_connect_u('$back')"], '42501');
@@ -1192,9 +1192,15 @@ is(ask($open, "SELECT jobqueue.claim('rex2')"), '42501', '... from claim()');
 is(ask($snapshot, "SELECT jobqueue.enqueue('errand', queue => 'rex2')"), '42501',
 	'... also for who reads from an older snapshot');
 ask($snapshot, 'ROLLBACK');
-# Membership. PostgreSQL does not make plans again for that
+# Membership. PostgreSQL makes plans again for that from these minor releases on (CVE-2026-14666)
+my ($major, $minor) = admin('SHOW server_version') =~ /^(\d+)\.(\d+)/;
+my %made_again = (15 => 19, 16 => 15, 17 => 11, 18 => 5);
 admin('REVOKE team FROM rex');
-is(ask($open, 'EXECUTE queues'), 'rex', 'rex: a membership that is taken away is gone from a cached plan');
+SKIP: {
+	skip 'this minor release of the server keeps cached plans after a REVOKE of a membership', 1
+		if $minor < ($made_again{$major} // 0);
+	is(ask($open, 'EXECUTE queues'), 'rex', 'rex: a membership that is taken away is gone from a cached plan');
+}
 is(ask($open, "SELECT jobqueue.enqueue('errand', queue => 'team')"), '42501', '... from enqueue()');
 is(ask($open, "SELECT jobqueue.claim('team')"), '42501', '... from claim()');
 # A handler that was registered: claimer.cpp, scope_of_handlers(), with what access.cpp says of its role by now

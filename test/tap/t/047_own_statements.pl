@@ -492,7 +492,7 @@ SQL
 
 SKIP: {
 	my ($code) = $node->psql('app', 'CREATE EXTENSION dblink');
-	skip 'dblink is not there', 4 if $code != 0;
+	skip 'the server has no contrib module dblink', 4 if $code != 0;
 	my $target = $node->connstr('app') =~ s/'/''/gr;
 	sql(<<"SQL");
 		CREATE FUNCTION links(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS \$\$
