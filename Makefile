@@ -3,7 +3,7 @@
 #   make [CXX=clang++] [SANITIZE=undefined] [INJECTION=1] [WERROR=]    build here
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server.
 #                                        The isolation tests of installcheck need the settings in test/isolation.conf
-#   make test [SUITES="regress tap:001_crash"]           builds and tests in a scratch directory, needs no root
+#   make test [SUITES="regress tap:001_crash"] [PG=18]   builds and tests in a scratch directory, needs no root
 #   make coverage [SUITES="..."]                         likewise, and which lines of src/ the tests reach
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
 #   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*

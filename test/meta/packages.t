@@ -166,8 +166,9 @@ for my $before ('', 'exit 0') {
 # which server
 sub chosen {
 	my (%env) = @_;
-	local %ENV = (PATH => "$world/bin", PG_ROOT => "$world/pg", %env);
-	chomp(my $result = `bash -c '. "\$0"; find_server; echo \$PG_MAJOR' $lib 2>&1`);
+	local %ENV = (PATH => "$world/bin", PG_ROOT => "$world/pg", JOBQUEUE_CACHE => "$world/cache", %env);
+	my $what = delete $ENV{show} ? 'compgen -v | grep -E "^PG(PORT)?\$"' : 'find_server; echo $PG_MAJOR';
+	chomp(my $result = `bash -c '. "\$0"; $what' $lib 2>&1`);
 	return $result;
 }
 
@@ -182,5 +183,40 @@ is(chosen(), '16', 'the newest with headers');
 is(chosen(PG_CONFIG => "$world/pg/15/bin/pg_config"), '15', 'PG_CONFIG decides');
 like(chosen(PG_CONFIG => "$world/pg/14/bin/pg_config"), qr/15 or newer is needed/, 'PG_CONFIG too old');
 like(chosen(PG_CONFIG => '/nowhere/pg_config'), qr/no such program/, 'PG_CONFIG nowhere');
+is(chosen(PG => 15), '15', 'PG decides');
+is(chosen(PG => 17), '17', 'PG decides, without headers, if need be');
+is(chosen(PG => 18), '', 'PG decides, though it is not there');
+like(chosen(PG => 16, PG_CONFIG => "$world/pg/15/bin/pg_config"), qr/belongs to PostgreSQL 15, but PG=16/,
+	'PG and PG_CONFIG disagree');
+is(chosen(PG => 17, PGPORT => 1, show => 1), 'PG', 'connection settings are forgotten, PG is not');
+
+# a version that is not installed
+sub fetching {
+	my ($version, %env) = @_;
+	new_world();
+	program('apt-cache', '[[ $1 == show ]] && exit 100; echo "  Depends: postgresql-15"');
+	program($_, '') for qw(g++ make);
+	my $output = ensure('server', PG => $version, JOBQUEUE_CACHE => "$world/cache", %env);
+	return $output;
+}
+like(fetching(19), qr/^PG=19: this version is neither installed nor known/, 'a version that nobody has');
+is($exit, 1, '... is a failure');
+like(fetching(17, FAKE_UID => 1000), qr/^missing: PostgreSQL 17 with its headers\.$/m,
+	'a version that only root can bring: says what is missing');
+is($exit, 1, '... is a failure');
+is(slurp('calls'), '', '... and apt-get is left alone');
+
+# the cache has it already: packages/pginstall18 in the wheel's environment
+new_world();
+program('apt-cache', '[[ $1 == show ]] && exit 100; echo "  Depends: postgresql-15"');
+program($_, '') for qw(g++ make);
+my ($wheel) = `bash -c '. "\$0"; echo "\$WHEEL"' $lib` =~ /^(.*)$/;
+my $packages = "$world/cache/" . ($wheel =~ s/==/-/r) . '/lib/python3.11/site-packages/some';
+system 'bash', '-c', server(18, 1) . "mkdir -p $packages; mv $world/pg/18 $packages/pginstall18; "
+	. "sed -i s:$world/pg/18:$packages/pginstall18: $packages/pginstall18/bin/pg_config";
+is(chosen(), '', 'what is in the cache is not taken unasked');
+is(chosen(PG => 18), '18', '... but for its version');
+is(chosen(PG => 16), '', '... and for no other');
+is(ensure('server', PG => 18, JOBQUEUE_CACHE => "$world/cache"), '', '... and then nothing is missing');
 
 done_testing();
