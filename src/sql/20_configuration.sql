@@ -58,12 +58,12 @@ CREATE TABLE jobqueue.handlers (
 	rate_burst   integer     CONSTRAINT handlers_rate_burst_positive CHECK (rate_burst OPERATOR(pg_catalog.>) 0),
 	group_limit  integer     CONSTRAINT handlers_group_limit_positive CHECK (group_limit OPERATOR(pg_catalog.>) 0),
 	rate_changed_at timestamptz,
-	on_failure   text        CONSTRAINT handlers_on_failure_not_empty CHECK (on_failure OPERATOR(pg_catalog.<>) '')
-		CONSTRAINT handlers_on_failure_length CHECK (pg_catalog.octet_length(on_failure) OPERATOR(pg_catalog.<=) 255),
 	governed     boolean     NOT NULL DEFAULT false,
 	incarnation  uuid        NOT NULL,
 	created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now()
+	updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	on_failure   text        CONSTRAINT handlers_on_failure_not_empty CHECK (on_failure OPERATOR(pg_catalog.<>) '')
+		CONSTRAINT handlers_on_failure_length CHECK (pg_catalog.octet_length(on_failure) OPERATOR(pg_catalog.<=) 255)
 );
 
 CREATE TABLE jobqueue.queues (

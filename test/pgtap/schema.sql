@@ -82,11 +82,11 @@ SELECT results_eq(
 		('rate_burst', 'integer', false, NULL),
 		('group_limit', 'integer', false, NULL),
 		('rate_changed_at', 'timestamp with time zone', false, NULL),
-		('on_failure', 'text', false, NULL),
 		('governed', 'boolean', true, 'false'),
 		('incarnation', 'uuid', true, NULL),
 		('created_at', 'timestamp with time zone', true, 'now()'),
-		('updated_at', 'timestamp with time zone', true, 'now()')$$,
+		('updated_at', 'timestamp with time zone', true, 'now()'),
+		('on_failure', 'text', false, NULL)$$,
 	'the columns of handlers');
 SELECT results_eq(
 	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull,
