@@ -516,6 +516,17 @@ copy_sources() {
 	chmod -R a+rX "$SCRATCH/build"
 }
 
+# past_version VERSION COMMIT: makes SCRATCH/past/VERSION, with the sources and the install script of a version that was
+# released. False where the git history is not at hand, as in an archive.
+past_version() {
+	local directory=$SCRATCH/past/$1
+	mkdir -p "$directory"
+	git -C "$REPO" archive "$2" Makefile jobqueue.control src >"$directory.tar" 2>/dev/null &&
+		tar -C "$directory" --no-same-owner -xf "$directory.tar" &&
+		run "$SCRATCH/build.log" make -s -C "$directory" "PG_CONFIG=$FOUND_PG_CONFIG" "jobqueue--$1.sql" &&
+		chmod -R a+rX "$SCRATCH/past"
+}
+
 # Builds in SCRATCH/build and installs into a copy of the server below SCRATCH/root: no root is needed, no system
 # directory is written, and runs side by side do not meet. The server finds its directories relative to where its own
 # program really is: so programs are copied, everything else is linked, all at their usual places below SCRATCH/root.
