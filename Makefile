@@ -8,13 +8,15 @@
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
 #   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
 #   make dist                                            the archive for PGXN, from git
+#   make check-deb                                       builds, installs, updates and removes the Debian packages
 #   make format, make check-format, make check-layers, make tidy    about the source text
 
 .DEFAULT_GOAL := all
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz dist format check-format check-layers tidy
+SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz dist check-deb format check-format \
+	check-layers tidy
 
 .PHONY: $(SCRIPT_GOALS)
 test:
@@ -35,6 +37,8 @@ hostile:
 	@'$(top)/scripts/hostile'
 dist:
 	@'$(top)/scripts/dist'
+check-deb:
+	@'$(top)/scripts/check-deb'
 format:
 	@'$(top)/scripts/format'
 check-format:

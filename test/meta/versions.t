@@ -25,6 +25,12 @@ my @mentioned = slurp('README.md') =~ /\bversion ([0-9]+\.[0-9]+\.[0-9]+)/gi;
 ok(@mentioned > 0, "README.md says \"version $version\"");
 is($_, $version, 'README.md: version') for @mentioned;
 
+my ($packaged) = slurp('debian/changelog') =~ /^jobqueue \(([^)]+)\)/;
+like($packaged // '', qr/^\Q$version\E-[0-9]+$/, 'debian/changelog: version');
+
+is(slurp('debian/control'), slurp('debian/control.in') =~ s/PGVERSION/15/gr,
+	'debian/control: what pg_buildext makes of debian/control.in');
+
 # CHANGELOG.md has the version, or the next one above it while that is in work; older ones follow, with their dates.
 sub order { my ($text) = @_; return sprintf '%06d' x 3, split /\./, $text; }
 my @headings = slurp('CHANGELOG.md') =~ /^## (.+)/mg;
