@@ -49,7 +49,10 @@ find_server() {
 	local candidate major
 	FOUND_PG_CONFIG=
 	PG_MAJOR=
-	if [[ -n ${PG_CONFIG:-} ]]; then
+	if [[ -n ${CASSERT:-} ]]; then
+		candidate=$(cache_directory)/$(cassert_name)/bin/pg_config
+		[[ ! -x $candidate ]] || FOUND_PG_CONFIG=$candidate
+	elif [[ -n ${PG_CONFIG:-} ]]; then
 		FOUND_PG_CONFIG=$(command -v "$PG_CONFIG") || die "PG_CONFIG=$PG_CONFIG: no such program"
 	else
 		while IFS= read -r candidate; do
@@ -161,6 +164,7 @@ package_of() {
 	psycopg2) echo python3-psycopg2 ;;
 	venv) echo python3-venv ;;
 	pgq) echo "postgresql-$2-pgq3" ;;
+	dpkg-source) echo dpkg-dev ;;
 	python3 | npm | pgqd | redis-server | debootstrap | unzip) echo "$1" ;;
 	g++ | make | perl | clang-format | clang-tidy | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
@@ -253,7 +257,8 @@ ensure_packages() {
 	mapfile -t missing < <(missing_tools "$@")
 	[[ ${#missing[@]} -gt 0 ]] || return 0
 
-	if [[ -n ${PG:-} && " ${missing[*]}" == *' server'* ]] && ! is_packaged "$PG"; then
+	if [[ " ${missing[*]}" == *' server'* && (-n ${CASSERT:-} || -n ${PG:-}) ]] &&
+		{ [[ -n ${CASSERT:-} ]] || ! is_packaged "$PG"; }; then
 		bring_server
 		find_server
 		[[ -n $PG_MAJOR ]] || die "PostgreSQL $PG is not where it should be"
@@ -339,7 +344,48 @@ wheel_pg_configs() {
 	printf '%s\n' "$(cache_directory)/${WHEEL/==/-}"/lib/python*/site-packages/*/pginstall*/bin/pg_config
 }
 
+# CASSERT=1: a server with assertions, which is built from Debian's source package.
+cassert_name() {
+	echo "postgresql-${PG:-$(default_major)}-cassert"
+}
+
+# make_cassert MAJOR NAME DIRECTORY: what is to have the name is made in the directory
+make_cassert() {
+	local source=$3.source prefix here options
+	prefix=$(cache_directory)/$2
+	here=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	mkdir -p "$source"/{lists,cache/archives}/partial
+	options=(-o "Dir::Etc::SourceList=$source/sources.list" -o Dir::Etc::SourceParts=/dev/null
+		-o "Dir::State::Lists=$source/lists" -o "Dir::Cache=$source/cache")
+	{ sources_of "$here" '' && sources_of "$here" -updates && sources_of "$here" -security; } |
+		sed 's/^deb /deb-src /' >"$source/sources.list"
+	(
+		cd "$source"
+		apt-get "${options[@]}" update
+		# a security update may have no source package where the release has one
+		apt-get "${options[@]}" source "postgresql-$1" || apt-get "${options[@]}" source "postgresql-$1/$here"
+		cd "postgresql-$1"-*/
+		./configure --prefix="$prefix" --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS='-O1 -g'
+		make -s -j"$(nproc)"
+		make -s -j"$(nproc)" -C contrib
+		make -s -C src/test/isolation
+		for directory in . contrib src/test/regress src/test/isolation; do
+			make -s -C "$directory" install "DESTDIR=$source/root"
+		done
+	) || return
+	mv "$source/root$prefix"/* "$3/"
+	rm -rf "$source"
+}
+
 bring_server() {
+	if [[ -n ${CASSERT:-} ]]; then
+		local name major=${PG:-$(default_major)}
+		name=$(cassert_name)
+		echo "building PostgreSQL $major with assertions, in $(cache_directory)"
+		CASSERT='' ensure_packages g++ make dpkg-source
+		build_in_cache "$name" make_cassert "$major" "$name" || die "could not build PostgreSQL $major with assertions"
+		return
+	fi
 	case $PG in
 	16 | 18)
 		echo "PostgreSQL $PG is not installed: using that of $WHEEL (PyPI), in $(cache_directory)"
@@ -503,6 +549,7 @@ make_here() {
 	[[ -z ${SANITIZE:-} ]] || arguments+=("SANITIZE=$SANITIZE")
 	[[ -z ${INJECTION:-} ]] || arguments+=(INJECTION=1)
 	[[ -z ${COVERAGE:-} ]] || arguments+=(COVERAGE=1)
+	[[ -z ${CASSERT:-} ]] || arguments+=(PG_CXXFLAGS=-O0)
 	run "$SCRATCH/build.log" make -s -C "$SCRATCH/build" -j"$(nproc)" "${arguments[@]}" "$@"
 }
 
