@@ -113,7 +113,8 @@ SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-wrapv -fno-sanitize=vptr -fno-sani
 	$(if $(findstring clang,$(CXX)),-fno-sanitize=function)
 JOBQUEUE_CXXFLAGS += $(SANITIZE_FLAGS)
 SANITIZE_OPTIONS := test/sanitize.o
-SHLIB_LINK += $(SANITIZE_OPTIONS) -lubsan
+SHLIB_LINK += $(SANITIZE_OPTIONS) $(if $(findstring undefined,$(SANITIZE)),-lubsan) \
+	$(if $(findstring address,$(SANITIZE)),-lasan)
 SHLIB_PREREQS += $(SANITIZE_OPTIONS)
 endif
 

@@ -602,6 +602,7 @@ private_install() {
 	# an installed jobqueue is not the one to test
 	rm -f "$root$PKGLIBDIR/jobqueue.so" "$root$SHAREDIR/extension/jobqueue"[.-]*
 	make_here install install-test-modules "DESTDIR=$root" || return
+	[[ ${SANITIZE:-} != *address* || -n ${SERVER_UNDER:-} ]] || under_address_sanitizer
 	[[ -z ${SERVER_UNDER:-} ]] || wrap_server || return
 	hand_over "$root"
 	hand_over "$SCRATCH/build"
@@ -620,6 +621,15 @@ wrap_server() {
 		esac
 	SH
 	chmod 755 "$program"
+}
+
+# Its runtime must be there before anything else is, and knows the functions for exceptions only if their library is.
+# A crash stays one of the server: tests cause some on purpose.
+under_address_sanitizer() {
+	local compiler=${CXX:-g++}
+	SERVER_UNDER="env LD_PRELOAD='$("$compiler" -print-file-name=libasan.so) \
+$("$compiler" -print-file-name=libstdc++.so.6)' ASAN_OPTIONS=abort_on_error=1:detect_leaks=0:handle_segv=0:\
+handle_sigbus=0:handle_abort=0:use_sigaltstack=0:detect_stack_use_after_return=0:allocator_may_return_null=1"
 }
 
 # start_server NAME [LINE OF postgresql.conf...]: in SCRATCH/run/NAME (data, log, and the socket: nothing listens on
