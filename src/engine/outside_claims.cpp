@@ -44,7 +44,7 @@ template <typename Look, typename Take> static void stand_in(StandIn &chore, Loo
 	const Progress progress = step_in_subtransaction(
 		chore.aside, batch,
 		[&](const store::Batch &rows) -> store::Taken {
-			const store::Page page = look(chore.cursor, rows);
+			const store::Page page = store::page_for(rows, chore.cursor, look);
 			last = page.last;
 			return {static_cast<int64>(page.ids.size()), take(page)};
 		},

@@ -86,8 +86,9 @@ inline Page page_of(const Rows &rows) {
 	}
 	return page;
 }
-inline Page named(const Batch &batch) {
-	return {{batch.only.begin(), batch.only.end()}, {}};
+/* The rows of a batch: those that it is made of, or the next page, which look(cursor, batch) finds. */
+template <typename Look> Page page_for(const Batch &batch, const Cursor &cursor, Look &&look) {
+	return batch.only.empty() ? look(cursor, batch) : Page{{batch.only.begin(), batch.only.end()}, {}};
 }
 
 /* How many rows a chore looked at, and how many it could take; the others were locked, or have changed since. */

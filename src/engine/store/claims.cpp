@@ -107,8 +107,6 @@ static constinit Statement lock_expired_statement{lock_expired_sql, INT8ARRAYOID
 static constinit Statement in_server_statement{in_server_sql};
 
 Page expired(const Cursor &cursor, TimestampTz now, const Batch &batch) {
-	if (!batch.only.empty())
-		return named(batch);
 	Params params;
 	add_cursor(params, cursor);
 	return page_of(expired_statement.run(params.add_time(now).add(batch.count).add(batch.except)));

@@ -52,8 +52,6 @@ static std::vector<Due> due_of(const Rows &rows) {
 }
 
 Page due(const Cursor &cursor, TimestampTz now, const Batch &batch) {
-	if (!batch.only.empty())
-		return named(batch);
 	Params params;
 	add_cursor(params, cursor);
 	return page_of(due_statement.run(params.add_time(now).add(batch.count).add(batch.except)));

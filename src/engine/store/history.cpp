@@ -39,8 +39,6 @@ static constinit Statement finished_statement{finished_sql, TIMESTAMPTZOID, INT8
 static constinit Statement archive_statement{archive_sql, INT8ARRAYOID, INT2OID};
 
 Page finished(const Cursor &cursor, const Batch &batch) {
-	if (!batch.only.empty())
-		return named(batch);
 	Params params;
 	add_cursor(params, cursor);
 	return page_of(finished_statement.run(params.add(batch.count).add(batch.except)));
@@ -70,8 +68,6 @@ static constinit Statement purgeable_statement{purgeable_sql, TIMESTAMPTZOID, IN
 static constinit Statement purge_statement{purge_sql, INT8ARRAYOID, TIMESTAMPTZOID};
 
 Page purgeable(const Cursor &cursor, TimestampTz before, const Batch &batch) {
-	if (!batch.only.empty())
-		return named(batch);
 	Params params;
 	add_cursor(params, cursor);
 	return page_of(purgeable_statement.run(params.add_time(before).add(batch.count).add(batch.except)));

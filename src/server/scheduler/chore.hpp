@@ -199,7 +199,7 @@ Progress BatchChore::pass_step(store::Cursor &cursor, Look &&look, Take &&take) 
 	store::Place last;
 	const Progress progress = batch_step(
 		[&](const store::Batch &rows) -> store::Taken {
-			const store::Page page = look(cursor, rows);
+			const store::Page page = store::page_for(rows, cursor, look);
 			last = page.last;
 			return {static_cast<int64>(page.ids.size()), take(page.ids)};
 		},

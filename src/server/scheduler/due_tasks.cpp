@@ -15,49 +15,22 @@ static constexpr int latest_page = 1000, older_page = 4000;
 static constexpr size_t most_of_page = 100;
 static constexpr int most_of_queue = 20; /* DueTasks takes the others */
 
-void DueTasks::time_was_announced(TimestampTz at) noexcept {
-	cursor_.return_to(at);
-	next_ = std::min(next_, at);
+store::Page DueTasks::look(const store::Cursor &cursor, TimestampTz now, const store::Batch &rows) {
+	return store::due(cursor, now, rows);
 }
 
-void DueTasks::poll() noexcept {
-	if (!has_more() && steady_now() >= pass_.next())
-		look_at_all();
+int64 DueTasks::take(std::span<const int64> ids, TimestampTz now) {
+	const std::vector<store::Due> due = store::promote(ids, now);
+	for (const store::Due &task : due)
+		announce_due(task);
+	return static_cast<int64>(due.size());
 }
 
-Progress DueTasks::step() {
-	const PassFromStart pass(pass_, cursor_);
-	return repeat([this] { return promote(); });
-}
-
-Progress DueTasks::promote() {
-	store::Cursor cursor = cursor_;
-	TimestampTz next = next_;
-	const Progress progress = batch_step(
-		[&, this](const store::Batch &rows) {
-			const TimestampTz now = GetCurrentTimestamp();
-			const store::Page page = store::due(cursor_, now, rows);
-			const std::vector<store::Due> due = store::promote(page.ids, now);
-			for (const store::Due &task : due)
-				announce_due(task);
-			const store::Taken taken(static_cast<int64>(page.ids.size()), static_cast<int64>(due.size()));
-			if (!rows.only.empty())
-				return taken;
-			if (taken.looked_at > 0)
-				cursor.move_to(page.last);
-			if (taken.looked_at < rows.count) {
-				/* A task that is due, but locked by a session, waits for the next poll. */
-				cursor.begin_at(std::max(cursor.after(), {now}));
-				next = store::next_due(cursor.after());
-			}
-			return taken;
-		},
-		[this](const store::Batch &rows) { return store::due(cursor_, GetCurrentTimestamp(), rows).ids; });
-	if (aside_.took_batch()) {
-		cursor_ = cursor;
-		next_ = next;
-	}
-	return progress;
+/* A task that is due, but locked by a session, waits for the next poll. */
+DueTasks::NextPass DueTasks::next_pass(const store::Place &, const store::Place &to, TimestampTz now,
+									   const store::Batch &) {
+	const store::Place from = std::max(to, {now});
+	return {from, store::next_due(from)};
 }
 
 /* Equally many of each queue, but not many, if it has them; of each those that became due first. */

@@ -3,31 +3,23 @@
  */
 #pragma once
 
-#include "server/scheduler/chore.hpp"
+#include "server/scheduler/timed_chore.hpp"
 
 namespace jobqueue::scheduler {
 
-class DueTasks final : public BatchChore {
+class DueTasks final : public TimedChore {
 public:
-	explicit DueTasks(ServedDatabase &database)
-		: BatchChore(database, "make scheduled tasks due", Urgency::prompt, "make due") {}
-
-	void time_was_announced(TimestampTz at) noexcept override;
-	void poll() noexcept override;
-	void clock_was_set() noexcept override { look_at_all(); }
-	DueTime next() const noexcept override { return {.wall = next_}; }
+	explicit DueTasks(ServedDatabase &database) : TimedChore(database, "make scheduled tasks due", "make due") {}
 
 	/* No scheduled task is due before this place, except those that were set aside. */
 	const store::Place &from() const noexcept { return cursor_.after(); }
 	std::vector<int64> set_aside() const { return aside_.all(); }
 
 private:
-	Progress step() override;
-	Progress promote();
-	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
-
-	store::Cursor cursor_;
-	TimestampTz next_ = DT_NOBEGIN;
+	store::Page look(const store::Cursor &cursor, TimestampTz now, const store::Batch &rows) override;
+	int64 take(std::span<const int64> ids, TimestampTz now) override;
+	NextPass next_pass(const store::Place &from, const store::Place &to, TimestampTz now,
+					   const store::Batch &rows) override;
 };
 
 /*

@@ -11,52 +11,20 @@ namespace jobqueue::scheduler {
 /* An expired lease whose task is locked by a session is looked at again after this time. */
 static constexpr int64 locked_again_us = USECS_PER_SEC;
 
-void Leases::time_was_announced(TimestampTz at) noexcept {
-	from_ = std::min(from_, {at});
-	cursor_.return_to(at);
-	next_ = std::min(next_, at);
+store::Page Leases::look(const store::Cursor &cursor, TimestampTz now, const store::Batch &rows) {
+	return store::expired(cursor, now, rows);
 }
 
-void Leases::poll() noexcept {
-	if (!has_more() && steady_now() >= pass_.next())
-		look_at_all();
+int64 Leases::take(std::span<const int64> ids, TimestampTz now) {
+	const std::vector<store::Claim> claims = store::lock_expired(ids, now);
+	end_expired(claims);
+	return static_cast<int64>(claims.size());
 }
 
-Progress Leases::step() {
-	const PassFromStart pass(pass_, cursor_);
-	return repeat([this] { return expire(); });
-}
-
-Progress Leases::expire() {
-	store::Place from = from_;
-	store::Cursor cursor = cursor_;
-	TimestampTz next = next_;
-	const Progress progress = batch_step(
-		[&, this](const store::Batch &rows) {
-			const TimestampTz now = GetCurrentTimestamp();
-			const store::Page page = store::expired(cursor_, now, rows);
-			const std::vector<store::Claim> claims = store::lock_expired(page.ids, now);
-			end_expired(claims);
-			const store::Taken taken(static_cast<int64>(page.ids.size()), static_cast<int64>(claims.size()));
-			if (!rows.only.empty())
-				return taken;
-			if (taken.looked_at > 0)
-				cursor.move_to(page.last);
-			if (taken.looked_at < rows.count) {
-				next = store::next_lease(from_, rows.except);
-				from = {next};
-				cursor.begin_at(from);
-				next = next <= now ? now + locked_again_us : next;
-			}
-			return taken;
-		},
-		[this](const store::Batch &rows) { return store::expired(cursor_, GetCurrentTimestamp(), rows).ids; });
-	if (aside_.took_batch()) {
-		from_ = from;
-		cursor_ = cursor;
-		next_ = next;
-	}
-	return progress;
+Leases::NextPass Leases::next_pass(const store::Place &from, const store::Place &, TimestampTz now,
+								   const store::Batch &rows) {
+	const TimestampTz next = store::next_lease(from, rows.except);
+	return {{next}, next <= now ? now + locked_again_us : next};
 }
 
 } // namespace jobqueue::scheduler

@@ -3,28 +3,20 @@
  */
 #pragma once
 
-#include "server/scheduler/chore.hpp"
+#include "server/scheduler/timed_chore.hpp"
 
 namespace jobqueue::scheduler {
 
-class Leases final : public BatchChore {
+class Leases final : public TimedChore {
 public:
 	explicit Leases(ServedDatabase &database)
-		: BatchChore(database, "take back expired leases", Urgency::prompt, "take back the lease of") {}
-
-	void time_was_announced(TimestampTz at) noexcept override;
-	void poll() noexcept override;
-	void clock_was_set() noexcept override { look_at_all(); }
-	DueTime next() const noexcept override { return {.wall = next_}; }
+		: TimedChore(database, "take back expired leases", "take back the lease of") {}
 
 private:
-	Progress step() override;
-	Progress expire();
-	void look_at_all() noexcept { time_was_announced(DT_NOBEGIN); }
-
-	store::Place from_;	   /* no lease ends before this */
-	store::Cursor cursor_; /* of the present pass */
-	TimestampTz next_ = DT_NOBEGIN;
+	store::Page look(const store::Cursor &cursor, TimestampTz now, const store::Batch &rows) override;
+	int64 take(std::span<const int64> ids, TimestampTz now) override;
+	NextPass next_pass(const store::Place &from, const store::Place &to, TimestampTz now,
+					   const store::Batch &rows) override;
 };
 
 } // namespace jobqueue::scheduler
