@@ -42,29 +42,44 @@ static constexpr auto last_queues_sql = sql(R"(
 											first_lane(R"(t.queue COLLATE "C" > $1)"));
 
 /*
- * The first $1 priorities of each of the $3 queues after $2, also by a loose scan: one step for each queue, and one for
- * each of these lanes, however many lanes there are.
+ * The first $1 priorities of each queue, also by a loose scan: one step for each queue, and one for each of these
+ * lanes, however many lanes there are.
  */
-template <typename Make> static constexpr auto lane_heads_sql_of(Make first) {
+template <typename Make> static constexpr auto first_lanes_sql_of(Make first) {
 	return sql(R"(
 	WITH RECURSIVE queues AS (
-		SELECT n.queue, 1 AS k FROM {first} n
+		SELECT n.queue FROM {first} n
 		UNION ALL
-		SELECT n.queue, f.k + 1 FROM queues f, LATERAL {next_queue} n WHERE f.k < $3)
-	SELECT q.queue, h.priority, h.id
+		SELECT n.queue FROM queues f, LATERAL {next_queue} n)
+	SELECT q.queue, h.priority
 	FROM queues q, LATERAL (
 		WITH RECURSIVE p AS (
-			SELECT n.priority, n.id, 1 AS k FROM {first_of_queue} n
+			SELECT n.priority, 1 AS k FROM {first_of_queue} n
 			UNION ALL
-			SELECT n.priority, n.id, p.k + 1 FROM p, LATERAL {next_priority} n WHERE p.k < $1)
-		SELECT p.priority, p.id FROM p) h)",
-			   first(R"(t.queue COLLATE "C" > $2)"), first(R"(t.queue COLLATE "C" > f.queue)"),
+			SELECT n.priority, p.k + 1 FROM p, LATERAL {next_priority} n WHERE p.k < $1)
+		SELECT p.priority FROM p) h)",
+			   first(R"(t.queue COLLATE "C" > '')"), first(R"(t.queue COLLATE "C" > f.queue)"),
 			   first(R"(t.queue COLLATE "C" = q.queue)"),
 			   first(R"(t.queue COLLATE "C" = q.queue AND t.priority > p.priority)"));
 }
-static constexpr auto lane_heads_sql = lane_heads_sql_of([](const auto &condition) { return first_lane(condition); });
-static constexpr auto group_lane_heads_sql =
-	lane_heads_sql_of([](const auto &condition) { return first_group_lane(condition); });
+/* The next $3 lanes after a queue and priority. */
+template <typename Make> static constexpr auto lane_heads_sql_of(Make first) {
+	return sql(R"(
+	WITH RECURSIVE lanes AS (
+		SELECT n.queue, n.priority, n.id FROM ({first} UNION ALL {first_of_queue} LIMIT 1) n
+		UNION ALL
+		SELECT n.queue, n.priority, n.id FROM lanes l, LATERAL ({next} UNION ALL {next_of_queue} LIMIT 1) n)
+	SELECT l.queue, l.priority, l.id FROM lanes l LIMIT $3)",
+			   first(R"(t.queue COLLATE "C" = $1 AND t.priority > $2)"), first(R"(t.queue COLLATE "C" > $1)"),
+			   first(R"(t.queue COLLATE "C" = l.queue AND t.priority > l.priority)"),
+			   first(R"(t.queue COLLATE "C" > l.queue)"));
+}
+static constexpr auto plain_lane = [](const auto &condition) { return first_lane(condition); };
+static constexpr auto group_lane = [](const auto &condition) { return first_group_lane(condition); };
+static constexpr auto first_lanes_sql = first_lanes_sql_of(plain_lane);
+static constexpr auto first_group_lanes_sql = first_lanes_sql_of(group_lane);
+static constexpr auto lane_heads_sql = lane_heads_sql_of(plain_lane);
+static constexpr auto group_lane_heads_sql = lane_heads_sql_of(group_lane);
 
 /* The rows after a priority, and whether each is wanted: at most $3 rows, in one scan. */
 static constexpr auto ahead_sql = sql(R"(
@@ -83,14 +98,16 @@ static constexpr auto group_ahead_sql = sql(R"(
 static constinit Statement new_priorities_statement{new_priorities_sql, TEXTARRAYOID, INT4ARRAYOID, INT4ARRAYOID};
 static constinit Statement new_queues_statement{new_queues_sql, TEXTARRAYOID, TEXTARRAYOID};
 static constinit Statement last_queues_statement{last_queues_sql, TEXTOID};
-static constinit Statement lane_heads_statement{lane_heads_sql, INT4OID, TEXTOID, INT4OID};
-static constinit Statement group_lane_heads_statement{group_lane_heads_sql, INT4OID, TEXTOID, INT4OID};
+static constinit Statement first_lanes_statement{first_lanes_sql, INT4OID};
+static constinit Statement first_group_lanes_statement{first_group_lanes_sql, INT4OID};
+static constinit Statement lane_heads_statement{lane_heads_sql, TEXTOID, INT4OID, INT4OID};
+static constinit Statement group_lane_heads_statement{group_lane_heads_sql, TEXTOID, INT4OID, INT4OID};
 static constinit Statement ahead_statement{ahead_sql, TEXTOID, INT4OID, INT4OID};
 static constinit Statement group_ahead_statement{group_ahead_sql, TEXTOID, INT4OID, INT4OID};
 
-static void append_lanes(std::vector<Lane> &lanes, const Rows &rows) {
+static void append_lanes(std::vector<Lane> &lanes, const Rows &rows, bool grouped = false) {
 	for (uint64 i = 0; i < rows.size(); i++)
-		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2), false});
+		lanes.push_back({rows.text_at(i, 1), rows.int16_at(i, 2), grouped});
 }
 
 /* One step: finds at most one lane in each gap between known lanes. */
@@ -133,32 +150,24 @@ static std::vector<Lane> look_between(std::span<const Lane> known, const QueueEn
 	return found;
 }
 
-static std::vector<LaneHead> first_lanes(bool grouped, int count, std::string_view after = {},
-										 int queues = PG_INT32_MAX) {
-	Params params;
-	params.add(count).add(after).add(queues);
-	const Rows rows = (grouped ? group_lane_heads_statement : lane_heads_statement).run(params);
-	std::vector<LaneHead> heads;
-	heads.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2), grouped}, rows.int64_at(i, 3)});
-	std::sort(heads.begin(), heads.end(), [](const LaneHead &a, const LaneHead &b) { return a.lane < b.lane; });
-	return heads;
-}
-
 /* Reads the first lanes of each queue, and notes where there are more. */
 static void discover_first(DiscoveredLanes &discovered, bool grouped) {
+	Params params;
+	const Rows rows =
+		(grouped ? first_group_lanes_statement : first_lanes_statement).run(params.add(lanes_at_once + 1));
+	std::vector<Lane> lanes;
+	append_lanes(lanes, rows, grouped);
+	std::sort(lanes.begin(), lanes.end());
 	int count = 0;
-	const std::vector<LaneHead> heads = first_lanes(grouped, lanes_at_once + 1);
-	for (size_t i = 0; i < heads.size(); i++) {
-		const Lane &lane = heads[i].lane;
-		const bool same_queue = i > 0 && heads[i - 1].lane.queue == lane.queue;
+	for (size_t i = 0; i < lanes.size(); i++) {
+		const Lane &lane = lanes[i];
+		const bool same_queue = i > 0 && lanes[i - 1].queue == lane.queue;
 		count = same_queue ? count + 1 : 1;
 		if (count <= lanes_at_once) {
 			discovered.lanes.push_back(lane);
 			continue;
 		}
-		const int32 end = heads[i - 1].lane.priority;
+		const int32 end = lanes[i - 1].priority;
 		const auto known = discovered.ends.try_emplace(lane.queue, end).first;
 		known->second = std::min(known->second, end);
 	}
@@ -212,9 +221,15 @@ LanesAhead lanes_ahead(std::string_view queue, int32 after, bool grouped, const 
 	return ahead;
 }
 
-std::vector<LaneHead> lane_heads(bool grouped, std::string_view after, int queues) {
-	constexpr int most_of_queue = 1024;
-	return first_lanes(grouped, most_of_queue, after, queues);
+std::vector<LaneHead> lane_heads(bool grouped, std::string_view queue, int32 priority, int count) {
+	Params params;
+	params.add(queue).add(priority).add(count);
+	const Rows rows = (grouped ? group_lane_heads_statement : lane_heads_statement).run(params);
+	std::vector<LaneHead> heads;
+	heads.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		heads.push_back({{rows.text_at(i, 1), rows.int16_at(i, 2), grouped}, rows.int64_at(i, 3)});
+	return heads;
 }
 
 } // namespace jobqueue::store

@@ -25,8 +25,8 @@ struct LaneHead {
 	Lane lane;
 	int64 id;
 };
-/* The first pending task of each lane of so many queues, those after the given one. Sorted. */
-std::vector<LaneHead> lane_heads(bool grouped, std::string_view after, int queues);
+/* The first pending task of each of the next lanes after this queue and priority, in order. */
+std::vector<LaneHead> lane_heads(bool grouped, std::string_view queue, int32 priority, int count);
 
 /*
  * Lanes that have pending tasks and are not among the known ones, which are sorted. Of each queue, only a few lanes are

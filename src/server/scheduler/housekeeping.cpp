@@ -100,23 +100,26 @@ static void announce_head(const store::LaneHead &head) {
 
 Progress UnannouncedTasks::step() {
 	const SteadyTime began = steady_now();
-	const int most = queues_.get();
-	int found = 0;
+	const int most = lanes_.get();
+	bool more = false;
 	const bool done = db_.attempt(name(), [&, this] {
-		const std::vector<store::LaneHead> heads = store::lane_heads(grouped_, after_, most);
-		for (const store::LaneHead &head : heads) {
-			found += head.lane.queue != after_;
-			after_ = head.lane.queue;
+		const std::vector<store::LaneHead> heads = store::lane_heads(grouped_, queue_, priority_, most);
+		for (const store::LaneHead &head : heads)
 			announce_head(head);
+		more = heads.size() == static_cast<size_t>(most);
+		if (more) {
+			queue_ = heads.back().lane.queue;
+			priority_ = heads.back().lane.priority;
 		}
 	});
 	if (!done)
 		return Progress::failed;
-	queues_.took(steady_now() - began, found == most);
+	lanes_.took(steady_now() - began, more);
 	pass_.worked_since(began);
-	if (found == most)
+	if (more)
 		return Progress::more;
-	after_.clear();
+	queue_.clear();
+	priority_ = before_all;
 	grouped_ = !grouped_;
 	if (grouped_)
 		return Progress::more;

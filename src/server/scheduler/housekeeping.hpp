@@ -60,7 +60,7 @@ private:
 	BatchSize tasks_{100};
 };
 
-/* Announces the first task of each queue and priority, since nobody may have done so; some queues in each step. */
+/* Announces the first task of each queue and priority, since nobody may have done so; some lanes in each step. */
 class UnannouncedTasks final : public Chore {
 public:
 	explicit UnannouncedTasks(ServedDatabase &database) noexcept
@@ -69,9 +69,12 @@ public:
 private:
 	Progress step() override;
 
-	bool grouped_ = false; /* the present pass looks at lanes of groups */
-	std::string after_;	   /* and has come to this queue */
-	BatchSize queues_{1};
+	static constexpr int32 before_all = PG_INT16_MIN - 1;
+
+	bool grouped_ = false; /* the present pass looks at lanes of groups, and has come to this lane */
+	std::string queue_;
+	int32 priority_ = before_all;
+	BatchSize lanes_{1};
 };
 
 } // namespace jobqueue::scheduler
