@@ -532,8 +532,7 @@ class Bench:
         INSERT INTO jobqueue.tasks (type, payload, queue, status, run_at)
             SELECT 'unhandled', '{}', 'due', 'scheduled', now() - n * interval '1 ms' FROM generate_series(1, $n) n;
         INSERT INTO jobqueue.tasks (type, payload, queue, status, attempts, claimed_by, processed_at, lease_expires_at)
-            SELECT 'unhandled', '{}', 'leases', 'processing', 1, 'gone', now() - interval '2 hours',
-                now() - interval '1 hour'
+            SELECT 'unhandled', '{}', 'leases', 'processing', 1, 'gone', now(), now()
             FROM generate_series(1, $n / 10);
         INSERT INTO jobqueue.tasks (type, payload, queue, status, slot, finished_at)
             SELECT 'unhandled', '{}', 'failed', 'failed', -1, now() - interval '90 days' FROM generate_series(1, $n);
