@@ -3,13 +3,14 @@
 -- From 0.1.0 to 0.2.0. CONTRIBUTING.md says what a script like this may do. What can fail comes first, before any lock
 -- on jobqueue.tasks.
 
--- A server that has preloaded the library of 0.1.0 does not have the functions below before it is restarted.
+-- A server, or a session, that has loaded the library of 0.1.0 does not have the functions below.
 DO $$
 BEGIN
 	IF pg_catalog.string_to_array(jobqueue.version(), '.')::pg_catalog.int4[] OPERATOR(pg_catalog.<) '{0,2,0}' THEN
-		RAISE EXCEPTION 'the server has loaded version % of the library of jobqueue', jobqueue.version()
+		RAISE EXCEPTION 'version % of the library of jobqueue is loaded, which is older than 0.2.0', jobqueue.version()
 			USING ERRCODE = 'object_not_in_prerequisite_state',
-				HINT = 'Restart the server, and then repeat ALTER EXTENSION jobqueue UPDATE.';
+				HINT = 'Restart the server if it preloads the library, otherwise begin a new session. Then repeat '
+					'ALTER EXTENSION jobqueue UPDATE.';
 	END IF;
 END
 $$;
@@ -49,7 +50,7 @@ CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue
 	discard_sqlstates text[] DEFAULT NULL, dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL,
 	batch_size integer DEFAULT 1, rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL,
 	rate_burst integer DEFAULT NULL, group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
-	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler_2';
 
 CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT NULL, queue text DEFAULT NULL,
 	run_as name DEFAULT NULL, max_attempts integer DEFAULT NULL, backoff text DEFAULT NULL,
@@ -58,7 +59,7 @@ CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT N
 	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT NULL,
 	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
 	group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
-	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler_2';
 
 CREATE FUNCTION jobqueue.limit_role(role name, max_workers integer DEFAULT NULL, max_queued integer DEFAULT NULL,
 	max_payload integer DEFAULT NULL, max_schedules integer DEFAULT NULL) RETURNS void

@@ -563,14 +563,16 @@ copy_sources() {
 	chmod -R a+rX "$SCRATCH/build"
 }
 
-# past_version VERSION COMMIT: makes SCRATCH/past/VERSION, with the sources and the install script of a version that was
-# released. False where the git history is not at hand, as in an archive.
+# past_version VERSION COMMIT [library]: makes SCRATCH/past/VERSION, with the sources and the install script of a
+# version that was released, and on request its library. False where the git history is not at hand, as in an archive.
 past_version() {
-	local directory=$SCRATCH/past/$1
+	local directory=$SCRATCH/past/$1 goals=("jobqueue--$1.sql")
+	[[ -z ${3:-} ]] || goals+=(all)
 	mkdir -p "$directory"
 	git -C "$REPO" archive "$2" Makefile jobqueue.control src >"$directory.tar" 2>/dev/null &&
 		tar -C "$directory" --no-same-owner -xf "$directory.tar" &&
-		run "$SCRATCH/build.log" make -s -C "$directory" "PG_CONFIG=$FOUND_PG_CONFIG" "jobqueue--$1.sql" &&
+		run "$SCRATCH/build.log" make -s -C "$directory" -j"$(nproc)" "PG_CONFIG=$FOUND_PG_CONFIG" WERROR= \
+			${CXX:+"CXX=$CXX"} "${goals[@]}" &&
 		chmod -R a+rX "$SCRATCH/past"
 }
 

@@ -257,6 +257,11 @@ JOBQUEUE_FUNCTION(jobqueue_register_handler) {
 	return 0;
 }
 
+/* The library of 0.1.0 does not have this symbol: it would ignore on_failure. */
+JOBQUEUE_FUNCTION(jobqueue_register_handler_2) {
+	return jobqueue_register_handler_body(fcinfo);
+}
+
 JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	using namespace jobqueue;
 	const Arguments arguments(fcinfo);
@@ -292,6 +297,10 @@ JOBQUEUE_FUNCTION(jobqueue_alter_handler) {
 	if (change.run_as && *change.run_as != old->run_as)
 		warn_of_superuser(role, change.type);
 	return 0;
+}
+
+JOBQUEUE_FUNCTION(jobqueue_alter_handler_2) {
+	return jobqueue_alter_handler_body(fcinfo);
 }
 
 JOBQUEUE_FUNCTION(jobqueue_unregister_handler) {

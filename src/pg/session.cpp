@@ -4,6 +4,7 @@
 #include "pg/session.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/extension.hpp"
 
 extern "C" {
 #include "jit/jit.h"
@@ -245,20 +246,28 @@ Rows Statement::execute(Params &params, bool read_only, const Pinned &) {
 			enable_nestloop = join == Join::loop;
 			enable_hashjoin = join == Join::hash;
 		}
-	} const join(join_); /* a kept plan may be made again at any time */
-	const Outcome outcome = guard([&]() -> Outcome {
-		if (plan_ == nullptr) {
-			SPIPlanPtr plan = SPI_prepare_cursor(text_, count_, types_, CURSOR_OPT_GENERIC_PLAN);
-			if (plan == nullptr || SPI_keepplan(plan) != 0)
-				elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-			plan_ = plan;
-		}
-		const int code = SPI_execute_plan(plan_, params.values(), params.nulls(), read_only, 0);
-		if (code < 0)
-			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
-		return {SPI_tuptable, SPI_processed};
-	});
-	return {outcome.table, outcome.count};
+	};
+	std::optional<PgError> problem;
+	try {
+		const JoinSwitch join(join_); /* a kept plan may be made again at any time */
+		const Outcome outcome = guard([&]() -> Outcome {
+			if (plan_ == nullptr) {
+				SPIPlanPtr plan = SPI_prepare_cursor(text_, count_, types_, CURSOR_OPT_GENERIC_PLAN);
+				if (plan == nullptr || SPI_keepplan(plan) != 0)
+					elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+				plan_ = plan;
+			}
+			const int code = SPI_execute_plan(plan_, params.values(), params.nulls(), read_only, 0);
+			if (code < 0)
+				elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+			return {SPI_tuptable, SPI_processed};
+		});
+		return {outcome.table, outcome.count};
+	} catch (const PgError &error) {
+		problem = error;
+	}
+	blame_version(*problem);
+	throw PgError(*problem);
 }
 
 Rows Statement::run_on_latest(Params &params, const Pinned &pinned) {

@@ -112,35 +112,6 @@ bool reload_settings() {
 	return true;
 }
 
-std::optional<store::Extension> installed_extension() {
-	struct Found {
-		Oid oid;
-		Oid owner;
-		const char *version;
-	};
-	const Found found = guard([]() -> Found {
-		Found result = {};
-		Relation relation = table_open(ExtensionRelationId, AccessShareLock);
-		ScanKeyData key;
-		ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum("jobqueue"));
-		SysScanDesc scan = systable_beginscan(relation, ExtensionNameIndexId, true, nullptr, 1, &key);
-		HeapTuple tuple = systable_getnext(scan);
-		if (HeapTupleIsValid(tuple)) {
-			auto *form = reinterpret_cast<Form_pg_extension>(GETSTRUCT(tuple));
-			bool isnull;
-			const Datum version =
-				heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(relation), &isnull);
-			result = {form->oid, form->extowner, isnull ? "" : TextDatumGetCString(version)};
-		}
-		systable_endscan(scan);
-		table_close(relation, AccessShareLock);
-		return result;
-	});
-	if (!OidIsValid(found.oid))
-		return std::nullopt;
-	return store::Extension{found.oid, found.owner, found.version};
-}
-
 static std::string postmaster_prefix() {
 	char text[64];
 	snprintf(text, sizeof(text), "worker %llx.", static_cast<unsigned long long>(PgStartTime));

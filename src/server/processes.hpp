@@ -7,13 +7,11 @@
  */
 #pragma once
 
-#include "engine/store/incarnation.hpp"
+#include "pg/extension.hpp"
 #include "pg/transaction.hpp"
 #include "shared/state.hpp"
 
 namespace jobqueue {
-
-inline constexpr const char *library_version = JOBQUEUE_VERSION;
 
 /* C region; called by _PG_init in the postmaster. */
 void register_launcher();
@@ -33,9 +31,6 @@ void prepare_process(pqsigfunc on_interrupt, int worker = -1);
 bool wait_for_news(int64 milliseconds);
 /* Reloads the settings if the server has asked for it: true. C region; outside of transactions. */
 bool reload_settings();
-
-/* The extension in this database, if it is installed. Needs a transaction. */
-std::optional<store::Extension> installed_extension();
 
 /* The value of claimed_by for a worker: a name that no other worker has had or will have. */
 std::string worker_token(uint64 token);

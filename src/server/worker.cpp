@@ -47,7 +47,7 @@ bool Worker::configure() {
 	Queues allowed;
 	const bool serve = in_transaction(Durability::asynchronous, [this, &allowed, configuration] {
 		const OwnSettings own;
-		const std::optional<store::Extension> extension = installed_extension();
+		const std::optional<Extension> extension = installed_extension();
 		if (!extension || extension->version != library_version ||
 			(OidIsValid(extension_) && extension->oid != extension_))
 			return leave_because("the extension is not installed, or has another version than the library");
@@ -319,7 +319,7 @@ void Worker::run() {
 	/* DROP EXTENSION removes the tables while we work: then the error is not reported. */
 	const bool installed = in_transaction(Durability::asynchronous, [this] {
 		const OwnSettings own;
-		const std::optional<store::Extension> extension = installed_extension();
+		const std::optional<Extension> extension = installed_extension();
 		return extension && extension->oid == extension_;
 	});
 	if (!installed) {

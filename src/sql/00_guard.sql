@@ -27,3 +27,25 @@ $$;
 CREATE SCHEMA jobqueue;
 COMMENT ON SCHEMA jobqueue IS 'jobqueue: a job queue inside PostgreSQL';
 REVOKE ALL ON SCHEMA jobqueue FROM PUBLIC;
+
+-- A server, or a session, that has loaded the library of an older version does not have all of the functions below.
+CREATE FUNCTION jobqueue.version() RETURNS text
+	LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_version';
+COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
+
+DO $$
+DECLARE
+	wanted text;
+BEGIN
+	SELECT e.extversion INTO STRICT wanted FROM pg_catalog.pg_extension e
+		WHERE e.extname OPERATOR(pg_catalog.=) 'jobqueue';
+	IF pg_catalog.string_to_array(jobqueue.version(), '.')::pg_catalog.int4[] OPERATOR(pg_catalog.<)
+		pg_catalog.string_to_array(wanted, '.')::pg_catalog.int4[] THEN
+		RAISE EXCEPTION 'version % of the library of jobqueue is loaded, which is older than %',
+			jobqueue.version(), wanted
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = 'Restart the server if it preloads the library, otherwise begin a new session. Then repeat '
+					'CREATE EXTENSION.';
+	END IF;
+END
+$$;

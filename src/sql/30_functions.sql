@@ -1,9 +1,5 @@
 -- The SQL interface. All functions are in C; the library sets its own search path for its statements.
 
-CREATE FUNCTION jobqueue.version() RETURNS text
-	LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_version';
-COMMENT ON FUNCTION jobqueue.version() IS 'version of the loaded library';
-
 -- Enqueue
 
 CREATE FUNCTION jobqueue.enqueue(type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL,
@@ -176,7 +172,7 @@ CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue
 	discard_sqlstates text[] DEFAULT NULL, dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL,
 	batch_size integer DEFAULT 1, rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL,
 	rate_burst integer DEFAULT NULL, group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
-	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler';
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_register_handler_2';
 COMMENT ON FUNCTION jobqueue.register_handler(text, regprocedure, text, name, integer, text, regprocedure, interval,
 	interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
 	'defines which function or procedure runs the tasks of a type, and how; a second call by the same owner '
@@ -189,7 +185,7 @@ CREATE FUNCTION jobqueue.alter_handler(type text, handler regprocedure DEFAULT N
 	dead_letter_queue text DEFAULT NULL, max_running integer DEFAULT NULL, batch_size integer DEFAULT NULL,
 	rate_limit integer DEFAULT NULL, rate_period interval DEFAULT NULL, rate_burst integer DEFAULT NULL,
 	group_limit integer DEFAULT NULL, on_failure text DEFAULT NULL)
-	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler';
+	RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_alter_handler_2';
 COMMENT ON FUNCTION jobqueue.alter_handler(text, regprocedure, text, name, integer, text, regprocedure, interval,
 	interval, real, interval, text[], text, integer, integer, integer, interval, integer, integer, text) IS
 	'changes a handler; arguments that are left out stay; 0, no SQLSTATEs and an empty dead_letter_queue mean '

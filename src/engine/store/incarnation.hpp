@@ -31,13 +31,6 @@ void disown();
  */
 bool adopt();
 
-/* The extension, as it is installed. */
-struct Extension {
-	Oid oid;
-	Oid owner;
-	std::string version;
-};
-
 /* If the installation is younger than "now", because the clock was set back, makes it older; true if it was. */
 bool correct_installation(TimestampTz now);
 

@@ -29,7 +29,7 @@ public:
 
 private:
 	struct Tables {
-		std::optional<store::Extension> extension;
+		std::optional<Extension> extension;
 		std::vector<store::Handler> handlers;
 		std::map<Oid, Queues> allowed; /* by role, if its handlers are bound to the queues that it may work in */
 		std::vector<store::Quota> limits;

@@ -28,7 +28,7 @@ namespace jobqueue::scheduler {
 bool is_installed(Oid extension) {
 	try {
 		return in_transaction(Durability::asynchronous, [extension] {
-			const std::optional<store::Extension> found = installed_extension();
+			const std::optional<Extension> found = installed_extension();
 			return found && (!OidIsValid(extension) || found->oid == extension);
 		});
 	} catch (const PgError &) {

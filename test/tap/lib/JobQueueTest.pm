@@ -4,6 +4,8 @@ package JobQueueTest;
 use strict;
 use warnings;
 use Exporter 'import';
+use File::Basename;
+use File::Copy;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -11,7 +13,8 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT =
 	qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
-  log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake);
+  log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake has_past_library
+  copy_installation install_version);
 
 # SQL: a row with "bad" in the table checked raises an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
@@ -26,11 +29,13 @@ our $check_at_commit = <<'SQL';
 		EXECUTE FUNCTION check_it();
 SQL
 
-# A server that is initialised but not started. %conf are lines of postgresql.conf; undef leaves a line out.
+# A server that is initialised but not started. %conf are lines of postgresql.conf; undef leaves a line out. A server
+# of another installation than the one of all tests has an install_path.
 sub new_node {
 	my ($name, %conf) = @_;
 	my %init = %{ delete $conf{init} // {} };
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $path = delete $conf{install_path};
+	my $node = PostgreSQL::Test::Cluster->new($name, $path ? (install_path => $path) : ());
 	$node->init(%init);
 	%conf = (
 		shared_preload_libraries => "'jobqueue'",
@@ -238,6 +243,45 @@ sub is_seldom_awake {
 		skip 'wake-ups can be counted on Linux only', 1 unless defined $awake;
 		note "$name: awake $awake times";
 		ok($awake <= $most, $name) or diag "awake $awake times, not more than $most wanted";
+	}
+}
+
+# Is this version at hand, from the git history, with its library? See past_version_for_tests in scripts/test.
+sub has_past_library {
+	my ($version) = @_;
+	return -f ($ENV{JOBQUEUE_PAST} // '') . "/$version/jobqueue.so";
+}
+
+# A copy of the installation, whose files a test may replace. Returns the install_path for new_node.
+sub copy_installation {
+	my $copy = PostgreSQL::Test::Utils::tempdir('installation');
+	chomp(my $bindir = `pg_config --bindir`);
+	my $root = "$ENV{JOBQUEUE_PAST}/root";
+	my $inside = substr($bindir, length($root =~ s{/past/root$}{/root}r));
+	-x "$root$inside/postgres" or die "no server in $root$inside";
+	PostgreSQL::Test::Utils::system_or_bail('cp', '-a', "$root/.", $copy);
+	return dirname("$copy$inside");
+}
+
+# Replaces the extension's files in such a copy by those of another version, or of the present one if none is given, as
+# a package does: sessions that have loaded the old library keep it.
+sub install_version {
+	my ($path, $version) = @_;
+	my ($library, $share) = map { chomp(my $dir = `$path/bin/pg_config --$_`); $dir } qw(pkglibdir sharedir);
+	my @files;
+	if ($version) {
+		my $past = "$ENV{JOBQUEUE_PAST}/$version";
+		@files = map { "$past/$_" } ('jobqueue.so', 'jobqueue.control', "jobqueue--$version.sql");
+	} else {
+		my ($copy) = $path =~ m{^(.*/installation_[^/]*)};
+		@files = map { $_ =~ s/^\Q$copy\E/$ENV{JOBQUEUE_PAST}\/root/r } ("$library/jobqueue.so", "$share/extension");
+		@files = ($files[0], glob "$files[1]/jobqueue[.-]*");
+	}
+	unlink glob "$share/extension/jobqueue[.-]*";
+	for my $file (@files) {
+		my $name = basename($file);
+		my $new = ($name =~ /\.so$/ ? $library : "$share/extension") . "/$name";
+		copy($file, "$new.new") && chmod(0755, "$new.new") && rename("$new.new", $new) or die "$new: $!";
 	}
 }
 
