@@ -5,7 +5,8 @@
 # - groups of tasks, by their payload and by their row; batch handlers, likewise; results; claims that are committed
 #   first
 # - claim(), in both ways, and complete_and_claim()
-# - A2: a claim beside rows that somebody has locked, which a server with assertions would not let pass
+# - A2: a claim beside rows that somebody has locked, which a server with assertions would not let pass; see also
+#   skipped.spec
 # - what the scheduler moves: promotion, archive, purge; retry, delete, flows
 use strict;
 use warnings;
