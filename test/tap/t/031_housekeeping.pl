@@ -15,7 +15,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $node = start_node('housekeeping', init => { allows_streaming => 1 }, autovacuum => 'off',
-	'jobqueue.poll_interval' => '1h', 'jobqueue.max_workers' => 2);
+	'jobqueue.poll_interval' => '1h', 'jobqueue.max_workers' => 2, log_lock_waits => 'on', deadlock_timeout => '20ms');
 create_queue($node, 'app');
 
 sub sql {
@@ -148,12 +148,15 @@ SQL
 $locker->query_safe("BEGIN; SELECT count(*) FROM (SELECT 1 FROM jobqueue.tasks_live WHERE type = 'orphan' AND id % "
 	. "50 <> 0 FOR UPDATE) l");
 my $id = delayed('1 s');
+$offset = log_size($node);
 poll();
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 20,
 	'C11: those that nobody has locked are given back');
 becomes_due($id, 'C11: a delayed task does not wait for those that somebody has locked', 30);
 $id = delayed('1 s');
 becomes_due($id, 'C11: nor does the next');
+is(scalar(log_matches($node, qr/scheduler: LOG:  process \d+ still waiting/, $offset)), 0,
+	'C11: the scheduler has waited for none of their locks');
 $locker->query_safe('COMMIT');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 1000,
 	'C11: when they are free they are given back, without a poll');
