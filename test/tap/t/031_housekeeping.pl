@@ -35,6 +35,13 @@ sub becomes_due {
 	return wait_sql($node, 'app', "SELECT status FROM jobqueue.tasks WHERE id = $id", 'pending', $name, $seconds // 20);
 }
 
+# A session whose time limit is for each query, not for all of the test.
+sub session {
+	my $session = $node->background_psql('app', @_);
+	$session->set_query_timer_restart;
+	return $session;
+}
+
 sub poll {
 	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
 }
@@ -64,7 +71,7 @@ sql("SELECT jobqueue.unschedule(name) FROM jobqueue.schedules");
 
 # -- B5
 my $offset = log_size($node);
-my $locker = $node->background_psql('app');
+my $locker = session();
 $node->append_conf('postgresql.conf', "jobqueue.poll_interval = '100ms'");
 $node->reload;
 for my $table (
@@ -158,18 +165,19 @@ becomes_due($id, 'C11: nor does the next');
 is(scalar(log_matches($node, qr/scheduler: LOG:  process \d+ still waiting/, $offset)), 0,
 	'C11: the scheduler has waited for none of their locks');
 $locker->query_safe('COMMIT');
+$locker->quit;
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks_live WHERE type = 'orphan' AND status = 'pending'", 1000,
 	'C11: when they are free they are given back, without a poll');
 is(join(',', pids($node, 'scheduler', 'app')), $scheduler, 'the scheduler is still the first one');
 
 # -- E10. Somebody's commit holds what every NOTIFY needs: it waits for a standby that is not there.
-my $listener = $node->background_psql('app');
+my $listener = session();
 $listener->query_safe('LISTEN task_queue');
 sql('CREATE TABLE notified (n integer)');
 $node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
 $node->reload;
 wait_sql($node, 'app', 'SHOW synchronous_standby_names', 'nobody', 'E10: commits wait for a standby');
-my $notifier = $node->background_psql('app', on_error_stop => 0);
+my $notifier = session(on_error_stop => 0);
 my $stuck = $notifier->query_safe('SELECT pg_backend_pid()');
 $offset = log_size($node);
 # not waited for: the first of these after the change hangs
@@ -199,7 +207,7 @@ wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE type = 'by han
 sql("INSERT INTO jobqueue.tasks (type, queue) SELECT 'read', 'by_hand' FROM generate_series(1, 2500)");
 sql("UPDATE jobqueue.tasks SET status = 'completed' WHERE type = 'read'");
 $offset = log_size($node);
-my $reader = $node->background_psql('app');
+my $reader = session();
 $reader->query_safe('BEGIN; SELECT count(*) FROM jobqueue.tasks');
 my $ring = sql('SELECT slot FROM jobqueue.history_ring');
 is(sql("SELECT bool_and(" . $reader->query_safe('SELECT pg_backend_pid()')
@@ -215,7 +223,7 @@ like(log_since($node, $offset),
 		'C9: ... and who it is');
 is($reader->query_safe("SELECT count(*) FROM jobqueue.tasks WHERE type = 'read'"), 0, 'C9: who has not been disturbed');
 $reader->query_safe('COMMIT');
-$_->quit for $reader, $locker;
+$reader->quit;
 
 # -- B5: a scheduler that is ended again and again
 sql("SELECT jobqueue.schedule('yearly', '\@yearly', 'nobody')"); # else it would go when there is nothing to do
