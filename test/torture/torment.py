@@ -126,11 +126,20 @@ class Tormentor:
         return f'{victim.pid} {victim.title}'
 
     def kill_and_wait(self, title):
-        """The server ends all its processes, and comes back by itself."""
+        """The server ends all its processes, and comes back by itself, unless its recovery finds the disk full."""
         victim = self.send(signal.SIGKILL, title)
         time.sleep(0.05)
-        self.cluster.ask('SELECT 1')
-        return victim
+        server = self.cluster.current
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                self.cluster.ask('SELECT 1', seconds=2)
+                return victim
+            except (psycopg2.Error, RuntimeError):
+                if self.cluster.giving_up.is_set() or time.monotonic() > deadline:
+                    raise
+            if server.postmaster.poll() is not None:
+                server.start()
 
     def term_worker(self):
         return self.send(signal.SIGTERM, '^jobqueue worker')
