@@ -563,6 +563,10 @@ copy_sources() {
 	chmod -R a+rX "$SCRATCH/build"
 }
 
+# The version before this one, for tests of updates.
+PAST_VERSION=0.1.0
+PAST_COMMIT=96abf9b3222b0aaee0f08335b0d44ea93ffa34a6
+
 # past_version VERSION COMMIT [library]: makes SCRATCH/past/VERSION, with the sources and the install script of a
 # version that was released, and on request its library. False where the git history is not at hand, as in an archive.
 past_version() {
