@@ -10,6 +10,9 @@
 
 namespace jobqueue {
 
+/* Bounds the memory that counting takes. */
+static constexpr int most_in_page = 1000;
+
 static uint64 name_of(std::string_view kind, std::string_view name) {
 	return hash_name(name, hash_name(kind));
 }
@@ -115,8 +118,9 @@ bool Throttling::limits_type_as(const TypeThrottling &other) const noexcept {
 	return throttling != nullptr && throttling->rule.is_limit() && throttling->only_in == other.only_in;
 }
 
-Throttling::Limited Throttling::limited(const Throttling *before) const {
-	Limited limited;
+store::Limited Throttling::limited(const Throttling *before) const {
+	store::Limited limited;
+	limited.groups = before == nullptr; /* they are always counted */
 	for (const QueueThrottling &throttling : queues_)
 		if (throttling.rule.is_limit() && !(before && before->limits_queue(throttling.queue)))
 			limited.queues.push_back(throttling.queue);
@@ -162,9 +166,11 @@ static void discount_ended(std::span<const Running> listed) {
 			discount(task);
 }
 
-/* Counts these tasks, which may have ended since they were read. */
-void Throttling::count_claimed(std::span<const store::CountedTask> tasks) const {
-	std::vector<int64> ids = count(tasks);
+/* Counts those of these tasks that are claimed; they may end meanwhile. */
+void Throttling::count_claimed(std::span<const int64> claimed) const {
+	if (claimed.empty())
+		return;
+	std::vector<int64> ids = count(store::claimed_tasks(claimed));
 	std::sort(ids.begin(), ids.end());
 	std::vector<Running> listed = running_tasks();
 	std::erase_if(listed, [&ids](const Running &task) { return !std::binary_search(ids.begin(), ids.end(), task.id); });
@@ -174,21 +180,18 @@ void Throttling::count_claimed(std::span<const store::CountedTask> tasks) const 
 void Throttling::make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const {
 	if (admission_is_ready(slot, configuration))
 		return;
-	const Limited limited = this->limited(before);
-	const bool groups = before == nullptr; /* groups are always counted: with "before", they have been */
-	if (groups || !limited.queues.empty() || !limited.types.empty())
-		count_claimed(store::claimed_tasks(limited.queues, limited.types, groups));
+	const store::Limited limited = this->limited(before);
+	bool last = !limited.groups && limited.queues.empty() && limited.types.empty();
+	for (store::Place place; !last;)
+		count_claimed(store::claimed_after(place, most_in_page, limited, &last));
 	set_admission_ready(slot, configuration);
 }
 
 bool Throttling::correct_counts(CountCorrection &pass, int most) const {
 	if (!pass.claims_seen) {
-		const Limited limited = this->limited(nullptr);
-		std::vector<int64> ids =
-			store::claimed_after(pass.lease, most, limited.queues, limited.types, &pass.claims_seen);
+		std::vector<int64> ids = store::claimed_after(pass.claims, most, limited(nullptr), &pass.claims_seen);
 		std::erase_if(ids, is_counted);
-		if (!ids.empty())
-			count_claimed(store::claimed_tasks(ids));
+		count_claimed(ids);
 		if (pass.claims_seen) {
 			pass.counted = running_tasks();
 			injection_point("listed");

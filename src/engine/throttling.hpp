@@ -37,9 +37,9 @@ enum class Claims { outside, by_handler };
 
 /* How far a pass that corrects the counts has come: first over what is claimed, then over what is counted. */
 struct CountCorrection {
-	TimestampTz lease = DT_NOBEGIN; /* claims whose leases end until then have been looked at */
-	std::vector<Running> counted;	/* when all that is claimed had been looked at */
-	size_t looked_at = 0;			/* of these */
+	store::Place claims;		  /* claims up to this place, by the ends of their leases, have been looked at */
+	std::vector<Running> counted; /* when all that is claimed had been looked at */
+	size_t looked_at = 0;		  /* of these */
 	bool claims_seen = false;
 };
 
@@ -79,12 +79,10 @@ public:
 	bool correct_counts(CountCorrection &pass, int most) const;
 
 private:
-	struct Limited {
-		std::vector<std::string> queues, types;
-	};
-	Limited limited(const Throttling *before) const;
+	/* What is counted, as far as it was not "before". */
+	store::Limited limited(const Throttling *before) const;
 	std::vector<int64> count(std::span<const store::CountedTask> tasks) const;
-	void count_claimed(std::span<const store::CountedTask> tasks) const;
+	void count_claimed(std::span<const int64> claimed) const;
 	bool limits_queue(std::string_view name) const noexcept;
 	bool limits_type_as(const TypeThrottling &other) const noexcept;
 

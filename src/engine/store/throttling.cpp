@@ -169,62 +169,37 @@ void change_type(const TypeChange &change, bool replaces) {
 	change_type_statement.run(params.add(change.rate_burst).add(change.group_limit).add(replaces));
 }
 
-template <typename IsProcessing> static constexpr auto select_counted(const IsProcessing &is_processing) {
-	return sql(R"(
+static constexpr auto claimed_of_sql = sql(R"(
 	SELECT t.id, t.queue, t.type, coalesce(t.group_key, ''), {in_server},
 		CASE WHEN {in_server}
 			THEN coalesce((SELECT h.run_as_oid FROM jobqueue.handlers h WHERE h.type = t.type), 0::oid)
 			ELSE 0::oid END
 	FROM jobqueue.tasks_live t
-	WHERE {is_processing} AND t.lease_expires_at IS NOT NULL)",
-			   phrase::in_server, phrase::in_server, is_processing);
-}
-static constexpr auto claimed_sql = sql(R"({select_counted}
-		AND ($3 AND t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2))
-	ORDER BY t.lease_expires_at)",
-										select_counted("t.status = 'processing'"));
-static constexpr auto claimed_of_sql =
-	sql("{select_counted} AND t.id = ANY ($1)", select_counted(phrase::status_is("processing")));
+	WHERE t.id = ANY ($1) AND {processing} AND t.lease_expires_at IS NOT NULL)",
+										   phrase::in_server, phrase::in_server, phrase::status_is("processing"));
 static constexpr auto still_claimed_sql = sql(
 	"SELECT t.id FROM jobqueue.tasks_live t WHERE t.id = ANY ($1) AND {processing}", phrase::status_is("processing"));
 
-static constinit Statement claimed_statement{claimed_sql, TEXTARRAYOID, TEXTARRAYOID, BOOLOID};
 static constinit Statement claimed_after_statement{
 	R"(
-	SELECT t.id, t.lease_expires_at,
-		t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2)
+	SELECT t.lease_expires_at, t.id,
+		$3 AND t.group_key IS NOT NULL OR t.queue COLLATE "C" = ANY ($1) OR t.type COLLATE "C" = ANY ($2)
 	FROM jobqueue.tasks_live t
-	WHERE t.status = 'processing' AND t.lease_expires_at > $3
-	ORDER BY t.lease_expires_at FETCH FIRST $4 ROWS WITH TIES)",
-	TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID};
+	WHERE t.status = 'processing' AND (t.lease_expires_at, t.id) > ($4, $5)
+	ORDER BY t.lease_expires_at, t.id LIMIT $6)",	  TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID,
+	INT8OID, INT4OID};
 static constinit Statement claimed_of_statement{claimed_of_sql, INT8ARRAYOID};
 static constinit Statement still_claimed_statement{still_claimed_sql, INT8ARRAYOID};
 
-static std::vector<CountedTask> counted_tasks(const Rows &rows) {
-	std::vector<CountedTask> tasks;
-	tasks.reserve(rows.size());
-	for (uint64 i = 0; i < rows.size(); i++)
-		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4),
-						 rows.bool_at(i, 5), DatumGetObjectId(rows.datum(i, 6))});
-	return tasks;
-}
-
-std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
-									   bool groups) {
+std::vector<int64> claimed_after(Place &place, int most, const Limited &limited, bool *last) {
 	Params params;
-	return counted_tasks(claimed_statement.run_on_latest(params.add(queues).add(types).add(groups)));
-}
-
-std::vector<int64> claimed_after(TimestampTz &lease, int most, std::span<const std::string> queues,
-								 std::span<const std::string> types, bool *last) {
-	Params params;
-	params.add(queues).add(types).add_time(lease).add(most);
-	const Rows rows = claimed_after_statement.run_on_latest(params);
+	add_place(params.add(limited.queues).add(limited.types).add(limited.groups), place);
+	const Rows rows = claimed_after_statement.run_on_latest(params.add(most));
 	std::vector<int64> ids;
 	for (uint64 i = 0; i < rows.size(); i++) {
-		lease = DatumGetTimestampTz(rows.datum(i, 2));
+		place = {DatumGetTimestampTz(rows.datum(i, 1)), rows.int64_at(i, 2)};
 		if (rows.bool_at(i, 3))
-			ids.push_back(rows.int64_at(i, 1));
+			ids.push_back(place.id);
 	}
 	*last = rows.size() < static_cast<uint64>(most);
 	return ids;
@@ -232,7 +207,13 @@ std::vector<int64> claimed_after(TimestampTz &lease, int most, std::span<const s
 
 std::vector<CountedTask> claimed_tasks(std::span<const int64> ids) {
 	Params params;
-	return counted_tasks(claimed_of_statement.run_on_latest(params.add(ids)));
+	const Rows rows = claimed_of_statement.run_on_latest(params.add(ids));
+	std::vector<CountedTask> tasks;
+	tasks.reserve(rows.size());
+	for (uint64 i = 0; i < rows.size(); i++)
+		tasks.push_back({rows.int64_at(i, 1), rows.text_at(i, 2), rows.text_at(i, 3), rows.text_at(i, 4),
+						 rows.bool_at(i, 5), DatumGetObjectId(rows.datum(i, 6))});
+	return tasks;
 }
 
 std::vector<int64> still_claimed(std::span<const int64> ids) {

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "pg/session.hpp"
+#include "engine/store/batch.hpp"
 
 namespace jobqueue::store {
 
@@ -65,16 +65,16 @@ struct CountedTask {
 	bool in_server;
 	Oid role; /* of the handler, if it runs the task */
 };
-/* Claimed tasks of one of these queues or types, or, if "groups", that have a group. */
-std::vector<CountedTask> claimed_tasks(std::span<const std::string> queues, std::span<const std::string> types,
-									   bool groups);
+/* Which tasks are counted: those of these queues and types, and perhaps those that have a group. */
+struct Limited {
+	std::vector<std::string> queues, types;
+	bool groups;
+};
 /*
- * The ids of claimed tasks that are of one of these queues or types, or of a group. Looks at those whose leases end
- * after "lease", about so many, and moves it on: all that end at the same time are looked at together. "last": there
- * are no more.
+ * The ids of claimed tasks that are counted. Looks at so many at most, those that follow this place in the order of
+ * the leases' ends, and moves it on. "last": there are no more.
  */
-std::vector<int64> claimed_after(TimestampTz &lease, int most, std::span<const std::string> queues,
-								 std::span<const std::string> types, bool *last);
+std::vector<int64> claimed_after(Place &place, int most, const Limited &limited, bool *last);
 /* Of these tasks, those that are claimed. */
 std::vector<CountedTask> claimed_tasks(std::span<const int64> ids);
 /* Of these tasks, those that are claimed. */
