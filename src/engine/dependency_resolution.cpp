@@ -27,11 +27,18 @@ namespace jobqueue {
 static constexpr int parents_at_once = 1000;
 static constexpr int dependencies_at_once = 5000;
 
-/* Is there a live task with this id, even if only in a transaction that has not ended? C region. */
-static bool is_there(int64 id) {
+/* What a table has with an id. */
+enum class Row {
+	none,
+	settled,
+	in_progress, /* a transaction that has not ended added, changed or removed it */
+};
+
+/* C region. */
+static Row look_up(const char *name, const char *primary_key, int64 id) {
 	const Oid schema = get_namespace_oid("jobqueue", false);
-	Relation table = table_open(get_relname_relid("tasks_live", schema), AccessShareLock);
-	Relation index = index_open(get_relname_relid("tasks_live_pkey", schema), AccessShareLock);
+	Relation table = table_open(get_relname_relid(name, schema), AccessShareLock);
+	Relation index = index_open(get_relname_relid(primary_key, schema), AccessShareLock);
 	SnapshotData snapshot;
 	InitDirtySnapshot(snapshot);
 	TupleTableSlot *slot = table_slot_create(table, nullptr);
@@ -39,7 +46,10 @@ static bool is_there(int64 id) {
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
 	IndexScanDesc scan = compat::begin_index_scan(table, index, &snapshot, 1);
 	index_rescan(scan, &key, 1, nullptr, 0);
-	const bool found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	Row found = Row::none;
+	while (found != Row::in_progress && index_getnext_slot(scan, ForwardScanDirection, slot))
+		found = TransactionIdIsValid(snapshot.xmin) || TransactionIdIsValid(snapshot.xmax) ? Row::in_progress
+																						   : Row::settled;
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
@@ -104,10 +114,14 @@ void Batch::run(Pass &pass) {
 		const size_t before = ended.size();
 		for (const size_t i : child.dependencies) {
 			const store::Parent &parent = parent_of(open_[i]);
-			if (!has_failed(parent) || dependent.policy == "run")
-				ended.push_back(open_[i]);
-			else if (parent.gone)
+			if (!has_failed(parent) || dependent.policy == "run") {
+				if (parent.is_kept)
+					ended.push_back(open_[i]);
+				else
+					pass.again.add(IdRange{parent.id, parent.id});
+			} else if (parent.gone) {
 				lost = &parent; /* nobody can retry the parent */
+			}
 		}
 		if (lost != nullptr) {
 			ended.resize(before);
@@ -184,18 +198,33 @@ void Batch::cancel() {
  * that adds it is rolled back, the next full pass finds out.
  */
 static bool has_vanished(int64 id) {
-	if (guard([id] { return is_there(id); }))
+	if (guard([id] { return look_up("tasks_live", "tasks_live_pkey", id); }) != Row::none)
 		return false;
 	/* The task may have appeared, and gone, since we looked. */
 	const std::vector<store::Parent> again = store::look_at_parents({id, id}, 1);
 	return !again.empty() && again[0].state == store::ParentState::vanished;
 }
 
-static void keep_ended(std::vector<store::Parent> &parents) {
+/* Leaves out those whose outcomes others are writing, because their transactions may last. */
+static void keep_outcomes(std::vector<store::Parent> &parents) {
+	std::vector<int64> ids;
+	for (store::Parent &parent : parents) {
+		if (parent.is_kept ||
+			guard([&parent] { return look_up("parents", "parents_pkey", parent.id); }) == Row::in_progress)
+			continue;
+		parent.is_kept = true;
+		ids.push_back(parent.id);
+	}
+	if (!ids.empty())
+		store::keep_outcomes(ids);
+}
+
+static void leave_ended(std::vector<store::Parent> &parents) {
 	std::erase_if(parents, [](const store::Parent &parent) {
 		return parent.state == store::ParentState::live ||
 			   (parent.state == store::ParentState::vanished && !has_vanished(parent.id));
 	});
+	keep_outcomes(parents);
 }
 
 Pass resolve_some(IdRange range, int64 child, std::span<const int64> but) {
@@ -206,7 +235,7 @@ Pass resolve_some(IdRange range, int64 child, std::span<const int64> but) {
 		return pass;
 	const bool same = parents.front().id == range.low;
 	const int64 last = parents.back().id;
-	keep_ended(parents);
+	leave_ended(parents);
 	std::vector<int64> ids;
 	for (const store::Parent &parent : parents)
 		ids.push_back(parent.id);
@@ -239,7 +268,7 @@ Pass resolve_these(std::span<const int64> children) {
 	if (ids.empty())
 		return pass;
 	std::vector<store::Parent> parents = store::look_at_these_parents(ids);
-	keep_ended(parents);
+	leave_ended(parents);
 	std::ranges::sort(parents, {}, &store::Parent::id);
 	std::erase_if(open, [&parents](const store::OpenDependency &one) {
 		return !std::ranges::binary_search(parents, one.parent, {}, &store::Parent::id);

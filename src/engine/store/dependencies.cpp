@@ -21,30 +21,36 @@ static constexpr auto parents_in_range = sql(R"(
 		UNION ALL
 		SELECT n.parent_id FROM p, LATERAL {next} n))",
 											 first_parent("d.parent_id >= $1"), first_parent("d.parent_id > p.id"));
-/* What is noted already is not locked; and whoever noted something since the snapshot was taken knows better. */
+/* Whether the outcome of a parent must be kept: that of a task which was completed without a result needs no row. */
+static constexpr auto is_to_be_kept = sql(R"(
+	t.status = {finished} AND n.status IS DISTINCT FROM t.status
+		AND (t.status <> 'completed' OR t.result IS NOT NULL OR n.status IS NOT NULL))",
+										  phrase::finished);
+template <typename Parents> static constexpr auto outcomes_of(const Parents &parents) {
+	return sql(R"(({parents}) f
+		LEFT JOIN LATERAL (
+			SELECT t.status, CASE WHEN t.status = 'completed' THEN t.result END AS result
+			FROM jobqueue.tasks t
+			WHERE t.id = f.id LIMIT 1) t ON true
+		LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id = f.id LIMIT 1) n ON true)",
+			   parents);
+}
 template <typename Parents> static constexpr auto look_at(const Parents &parents) {
-	return sql(R"(
-	seen AS MATERIALIZED (
-		SELECT f.id, t.status, t.result, n.status AS noted
-		FROM ({parents}) f
-			LEFT JOIN LATERAL (
-				SELECT t.status, CASE WHEN t.status = 'completed' THEN t.result END AS result
-				FROM jobqueue.tasks t
-				WHERE t.id = f.id LIMIT 1) t ON true
-			LEFT JOIN LATERAL (SELECT n.status FROM jobqueue.parents n WHERE n.id = f.id LIMIT 1) n ON true),
-	kept AS (
-		INSERT INTO jobqueue.parents AS k (id, status, result)
-		SELECT s.id, s.status, s.result FROM seen s
-		WHERE s.status = {finished} AND s.noted IS DISTINCT FROM s.status
-			AND (s.status <> 'completed' OR s.result IS NOT NULL OR s.noted IS NOT NULL)
-		ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result
-			WHERE k.status = (SELECT n.status FROM jobqueue.parents n WHERE n.id = k.id))
-	SELECT s.id, s.status, s.noted FROM seen s)",
-			   parents, phrase::finished);
+	return sql("SELECT f.id, t.status, n.status, coalesce({is_to_be_kept}, false) FROM {outcomes_of}", is_to_be_kept,
+			   outcomes_of(parents));
 }
 static constexpr auto look_at_parents_sql =
-	sql("WITH {parents_in_range}, {look_at}", parents_in_range, look_at("SELECT p.id FROM p LIMIT $3"));
-static constexpr auto look_at_these_sql = sql("WITH {look_at}", look_at("SELECT u.id FROM unnest($1) u(id)"));
+	sql("WITH {parents_in_range} {look_at}", parents_in_range, look_at("SELECT p.id FROM p LIMIT $3"));
+static constexpr auto look_at_these_sql = look_at("SELECT u.id FROM unnest($1) u(id)");
+/* Whoever has kept something since the snapshot was taken knows better. */
+static constexpr auto keep_outcomes_sql = sql(R"(
+	INSERT INTO jobqueue.parents AS k (id, status, result)
+	SELECT f.id, t.status, t.result
+	FROM {outcomes_of}
+	WHERE {is_to_be_kept}
+	ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, result = EXCLUDED.result
+		WHERE k.status = (SELECT n.status FROM jobqueue.parents n WHERE n.id = k.id))",
+											  outcomes_of("SELECT u.id FROM unnest($1) u(id)"), is_to_be_kept);
 static constexpr auto waiting_children_sql = sql(R"(
 	WITH {parents_in_range}
 	SELECT d.child_id
@@ -61,6 +67,7 @@ static constexpr auto waiting_children_sql = sql(R"(
 
 static constinit Statement look_at_parents_statement{look_at_parents_sql, INT8OID, INT8OID, INT4OID};
 static constinit Statement look_at_these_statement{look_at_these_sql, INT8ARRAYOID};
+static constinit Statement keep_outcomes_statement{keep_outcomes_sql, INT8ARRAYOID};
 static constinit Statement waiting_children_statement{waiting_children_sql, INT8OID, INT8OID, INT4OID, INT8OID, INT4OID,
 													  INT8ARRAYOID};
 
@@ -77,10 +84,15 @@ static std::vector<Parent> parents_of(const Rows &rows) {
 	for (uint64 i = 0; i < rows.size(); i++) {
 		const bool exists = !rows.is_null(i, 2), noted = !rows.is_null(i, 3);
 		parents.push_back({rows.int64_at(i, 1),
-						   exists || noted ? state_of(rows.text_at(i, exists ? 2 : 3)) : ParentState::vanished,
-						   !exists});
+						   exists || noted ? state_of(rows.text_at(i, exists ? 2 : 3)) : ParentState::vanished, !exists,
+						   !rows.bool_at(i, 4)});
 	}
 	return parents;
+}
+
+void keep_outcomes(std::span<const int64> ids) {
+	Params params;
+	keep_outcomes_statement.run(params.add(ids));
 }
 
 std::vector<Parent> look_at_parents(IdRange ids, int count) {

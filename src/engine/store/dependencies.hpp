@@ -22,12 +22,15 @@ enum class ParentState {
 struct Parent {
 	int64 id;
 	ParentState state;
-	bool gone; /* only its outcome is known: it cannot be retried */
+	bool gone;	  /* only its outcome is known: it cannot be retried */
+	bool is_kept; /* its outcome is: what waits for it may go on, whatever becomes of its row */
 };
-/* The first tasks in the range for which others wait; their outcomes are kept for the others. */
+/* The first tasks in the range for which others wait. */
 std::vector<Parent> look_at_parents(IdRange ids, int count);
 /* The same for these tasks, which are in order. */
 std::vector<Parent> look_at_these_parents(std::span<const int64> ids);
+/* Keeps the outcomes of those of these tasks that have ended, for tasks that run after them. */
+void keep_outcomes(std::span<const int64> ids);
 
 struct OpenDependency {
 	ItemPointerData tid;
