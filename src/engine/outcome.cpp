@@ -357,6 +357,13 @@ void announce_due(const store::Due &task) {
 	guard([&task] { note_task(task.queue, task.priority, task.id, task.type, task.group); });
 }
 
+int64 make_due(std::span<const int64> ids, TimestampTz now) {
+	const std::vector<store::Due> due = store::promote(ids, now);
+	for (const store::Due &task : due)
+		announce_due(task);
+	return static_cast<int64>(due.size());
+}
+
 /*
  * A task that was tried so often that further attempts cannot be counted (see bounds.hpp) fails, and does not wait
  * again.
@@ -387,7 +394,8 @@ const char *end_abandoned(const store::Claim &claim, store::Failure failure) {
 }
 
 /* Most of them wait again, and that takes one statement for all of them. */
-void end_expired(std::span<const store::Claim> claims) {
+int64 end_expired(std::span<const int64> ids, TimestampTz now) {
+	const std::vector<store::Claim> claims = store::lock_expired(ids, now);
 	std::map<std::pair<std::string_view, std::string_view>, store::FailurePolicy> policies; /* by type and queue */
 	std::vector<store::FailedClaim> waiting;
 	std::vector<const store::Claim *> to_announce;
@@ -412,6 +420,7 @@ void end_expired(std::span<const store::Claim> claims) {
 		store::put_back(waiting, sqlstate::lease_expired);
 	for (const store::Claim *claim : to_announce)
 		announce_task(*claim);
+	return static_cast<int64>(claims.size());
 }
 
 } // namespace jobqueue

@@ -69,6 +69,8 @@ void end_by_own_hand(int64 id, int32 attempt, const std::optional<OwnCancel> &ca
 
 /* Announces that a task that was scheduled can be claimed now. */
 void announce_due(const store::Due &task);
+/* Makes those of these tasks due that are scheduled for this time or earlier, and announces them. Returns how many. */
+int64 make_due(std::span<const int64> ids, TimestampTz now);
 
 /* Ends a locked claim through nobody's fault: the task waits again, and the attempt does not count. */
 void end_released(const store::Claim &claim);
@@ -83,7 +85,7 @@ bool end_snoozed(const store::Attempt &task, int64 snooze_us);
  */
 const char *end_abandoned(const store::Claim &claim, store::Failure failure);
 
-/* Ends locked claims whose leases have ended, as those whose holders are gone. */
-void end_expired(std::span<const store::Claim> claims);
+/* Ends those of these claims whose leases have ended, as those whose holders are gone. Returns how many. */
+int64 end_expired(std::span<const int64> ids, TimestampTz now);
 
 } // namespace jobqueue

@@ -37,24 +37,12 @@ struct StandIn {
 	store::Cursor cursor = {};
 };
 
-/* look(cursor, batch): a page of rows. take(page): takes them, and returns how many. */
+static constexpr int stand_in_batch = 1000;
+
 template <typename Look, typename Take> static void stand_in(StandIn &chore, Look &&look, Take &&take) {
-	constexpr int batch = 1000;
-	store::Place last;
-	const Progress progress = step_in_subtransaction(
-		chore.aside, batch,
-		[&](const store::Batch &rows) -> store::Taken {
-			const store::Page page = store::page_for(rows, chore.cursor, look);
-			last = page.last;
-			return {static_cast<int64>(page.ids.size()), take(page)};
-		},
-		[&](const store::Batch &rows) { return look(chore.cursor, rows).ids; });
-	if (!chore.aside.took_batch())
-		return;
-	if (progress == Progress::more)
-		chore.cursor.move_to(last);
-	else
-		chore.cursor = {};
+	step_of_pass(chore.aside, chore.cursor, look, take, [&chore](auto &&run, auto &&list) {
+		return step_in_subtransaction(chore.aside, stand_in_batch, run, list);
+	});
 }
 
 /* Makes scheduled tasks due and ends leases, if there is no scheduler: nobody else does. */
@@ -70,20 +58,11 @@ static void stand_in_for_scheduler() {
 	const TimestampTz now = GetCurrentTimestamp();
 	stand_in(
 		*due, [now](const store::Cursor &cursor, const store::Batch &rows) { return store::due(cursor, now, rows); },
-		[now](const store::Page &page) {
-			const std::vector<store::Due> tasks = store::promote(page.ids, now);
-			for (const store::Due &task : tasks)
-				announce_due(task);
-			return static_cast<int64>(tasks.size());
-		});
+		[now](std::span<const int64> ids) { return make_due(ids, now); });
 	stand_in(
 		*expired,
 		[now](const store::Cursor &cursor, const store::Batch &rows) { return store::expired(cursor, now, rows); },
-		[now](const store::Page &page) {
-			const std::vector<store::Claim> claims = store::lock_expired(page.ids, now);
-			end_expired(claims);
-			return static_cast<int64>(claims.size());
-		});
+		[now](std::span<const int64> ids) { return end_expired(ids, now); });
 	resolve_in_turn();
 }
 

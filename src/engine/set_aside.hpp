@@ -186,4 +186,28 @@ Progress step_in_subtransaction(SetAside &aside, int most, Run &&run, Look &&loo
 	return progress;
 }
 
+/*
+ * A step of a pass, page by page: look(cursor, batch) returns the next page, take(ids) takes its rows and returns how
+ * many. step(run, look) runs them, in a transaction or subtransaction of its own. After the last page the next pass
+ * begins.
+ */
+template <typename Look, typename Take, typename Step>
+Progress step_of_pass(const SetAside &aside, store::Cursor &cursor, Look &&look, Take &&take, Step &&step) {
+	store::Place last;
+	const Progress progress = step(
+		[&](const store::Batch &rows) -> store::Taken {
+			const store::Page page = store::page_for(rows, cursor, look);
+			last = page.last;
+			return {static_cast<int64>(page.ids.size()), take(page.ids)};
+		},
+		[&](const store::Batch &rows) { return look(cursor, rows).ids; });
+	if (aside.took_batch()) {
+		if (progress == Progress::more)
+			cursor.move_to(last);
+		else
+			cursor = {};
+	}
+	return progress;
+}
+
 } // namespace jobqueue

@@ -196,21 +196,7 @@ template <typename Run, typename Look> Progress BatchChore::batch_step(Run &&run
 template <typename Look, typename Take>
 Progress BatchChore::pass_step(store::Cursor &cursor, Look &&look, Take &&take) {
 	const PassFromStart pass(pass_, cursor);
-	store::Place last;
-	const Progress progress = batch_step(
-		[&](const store::Batch &rows) -> store::Taken {
-			const store::Page page = store::page_for(rows, cursor, look);
-			last = page.last;
-			return {static_cast<int64>(page.ids.size()), take(page.ids)};
-		},
-		[&](const store::Batch &rows) { return look(cursor, rows).ids; });
-	if (aside_.took_batch()) {
-		if (progress == Progress::more)
-			cursor.move_to(last);
-		else
-			cursor = {};
-	}
-	return progress;
+	return step_of_pass(aside_, cursor, look, take, [this](auto &&run, auto &&list) { return batch_step(run, list); });
 }
 
 } // namespace jobqueue::scheduler

@@ -20,10 +20,7 @@ store::Page DueTasks::look(const store::Cursor &cursor, TimestampTz now, const s
 }
 
 int64 DueTasks::take(std::span<const int64> ids, TimestampTz now) {
-	const std::vector<store::Due> due = store::promote(ids, now);
-	for (const store::Due &task : due)
-		announce_due(task);
-	return static_cast<int64>(due.size());
+	return make_due(ids, now);
 }
 
 /* A task that is due, but locked by a session, waits for the next poll. */
@@ -53,8 +50,7 @@ std::optional<store::Place> LatestDueTasks::take_page(const store::Place &before
 	const std::vector<store::InQueue> tasks = store::latest_due(all_.from(), before, {page, {}, except});
 	const std::vector<int64> ids = in_turns(tasks);
 	if (!ids.empty())
-		for (const store::Due &task : store::promote(ids, GetCurrentTimestamp()))
-			announce_due(task);
+		make_due(ids, GetCurrentTimestamp());
 	return tasks.size() == static_cast<size_t>(page) ? std::optional(tasks.back().place) : std::nullopt;
 }
 

@@ -16,9 +16,7 @@ store::Page Leases::look(const store::Cursor &cursor, TimestampTz now, const sto
 }
 
 int64 Leases::take(std::span<const int64> ids, TimestampTz now) {
-	const std::vector<store::Claim> claims = store::lock_expired(ids, now);
-	end_expired(claims);
-	return static_cast<int64>(claims.size());
+	return end_expired(ids, now);
 }
 
 Leases::NextPass Leases::next_pass(const store::Place &from, const store::Place &, TimestampTz now,
