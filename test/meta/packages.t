@@ -210,7 +210,7 @@ is(slurp('calls'), '', '... and apt-get is left alone');
 new_world();
 program('apt-cache', '[[ $1 == show ]] && exit 100; echo "  Depends: postgresql-15"');
 program($_, '') for qw(g++ make);
-my ($wheel) = `bash -c '. "\$0"; echo "\$WHEEL"' $lib` =~ /^(.*)$/;
+my ($wheel) = `bash -c '. "\$0"; echo "\${WHEELS[18]}"' $lib` =~ /^(.*)$/;
 my $packages = "$world/cache/" . ($wheel =~ s/==/-/r) . '/lib/python3.11/site-packages/some';
 system 'bash', '-c', server(18, 1) . "mkdir -p $packages; mv $world/pg/18 $packages/pginstall18; "
 	. "sed -i s:$world/pg/18:$packages/pginstall18: $packages/pginstall18/bin/pg_config";
