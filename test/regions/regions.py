@@ -43,11 +43,10 @@ CATCHES = '_ZN8jobqueue6detail10run_caughtEPFvPvES1_'
 GUARD = '_ZN8jobqueue5guardI'
 
 SYMBOL = r'@("(?:[^"\\]|\\.)*"|[\w.$]+)'
-ATTRIBUTE = re.compile(r' (?:noundef|nonnull|align|dereferenceable|dereferenceable_or_null|signext|zeroext|byval|sret|'
-                       r'nocapture|readonly|writeonly|noalias|returned|inreg|immarg|allocalign)\b| [%@"\d-]| null|'
-                       r' undef| poison| getelementptr| bitcast| \(|$')
-RESULT_ATTRIBUTES = re.compile(r'^(?:(?:noundef|zeroext|signext|nonnull|noalias|fastcc|align \d+|'
-                               r'dereferenceable\w*\(\d+\)) )*')
+ATTRIBUTES = ('noundef|nonnull|align|dereferenceable|dereferenceable_or_null|signext|zeroext|byval|sret|nocapture|'
+              'readonly|writeonly|noalias|returned|inreg|immarg|allocalign')
+END_OF_TYPE = re.compile(rf' (?:{ATTRIBUTES})\b| [%@"\d-]| null| undef| poison| getelementptr| bitcast| \(|$')
+BEFORE_RESULT = re.compile(rf'^(?:(?:{ATTRIBUTES}|fastcc)(?:\(\d+\)| \d+)? )*')
 
 
 @dataclass
@@ -82,7 +81,7 @@ def symbols(text):
 def kind_of(text):
     """A type, as far as it tells functions apart: compilers since 15 write all pointers alike."""
     text = text.strip()
-    text = text[:ATTRIBUTE.search(' ' + text).start()] if text else text
+    text = text[:END_OF_TYPE.search(' ' + text).start()] if text else text
     return 'pointer' if text.endswith('*') or text.startswith('ptr') else text.strip()
 
 
@@ -195,7 +194,7 @@ class Module:
         arguments, length = split(text[found.end():])
         rest = text[found.end() + length:]
         direct = found[1].startswith('@')
-        result = RESULT_ATTRIBUTES.sub('', text[:found.start()])
+        result = BEFORE_RESULT.sub('', text[:found.start()])
         kinds = (kind_of(result.split('(')[0] if result.rstrip().endswith(')') else result), *map(kind_of, arguments))
         return Call(plain(found[1][1:]) if direct else '' if found[1].startswith('asm') else None, kinds,
                     symbols(text[found.end():found.end() + length]), '', self.is_nounwind(rest), self.place(tail))
