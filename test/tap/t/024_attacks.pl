@@ -1318,12 +1318,16 @@ my %changes = (
 );
 admin("CREATE ROLE $_ LOGIN; SELECT jobqueue.register_handler('of $_', 'attack(jsonb)', run_as => '$_', max_attempts "
 	. "=> 1)") for sort keys %changes;
+my $gate = $node->background_psql('app');
+$gate->query_safe('SELECT pg_advisory_lock(1)');
 my %running =
 	map { $_ =>
-		admin("SELECT jobqueue.enqueue('of $_', '[\"SELECT pg_sleep(3)\", \"SELECT 1\"]')") } sort keys %changes;
+		admin("SELECT jobqueue.enqueue('of $_', '[\"SELECT pg_advisory_xact_lock_shared(1)\", \"SELECT 1\"]')")
+	} sort keys %changes;
 wait_sql($node, 'app', 'SELECT count(*) FROM jobqueue.worker_status WHERE task_id IN (' . join(',', values %running)
 	. ')', 4, 'four roles run something');
 admin($changes{$_}) for sort keys %changes;
+$gate->quit;
 like(outcome($running{changed}), qr/^(completed \["changed_since", "changed_since", "off", "1"\]|failed )/,
 	'changed: who was renamed stays who it was');
 like(outcome($running{dropped}), qr/^failed /, 'dropped: who was dropped is nobody');

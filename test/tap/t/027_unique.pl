@@ -36,7 +36,7 @@ $node->safe_psql('app', <<'SQL');
 	CREATE FUNCTION run(task jobqueue.tasks) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
 		INSERT INTO public.runs VALUES (task.id, task.unique_key, task.payload);
-		PERFORM pg_sleep((task.payload->>'sleep')::float8) WHERE task.payload ? 'sleep';
+		PERFORM pg_sleep(3600) WHERE task.payload ? 'hangs' AND task.attempts = 1;
 	END $$;
 	SELECT jobqueue.register_handler('runs', 'run(jobqueue.tasks)');
 SQL
@@ -152,10 +152,10 @@ for my $scope (qw(live waiting)) {
 		0, "$scope: without error");
 }
 
-# Debounce: each call moves the time.
+# Debounce: each call moves the time. Only the last one sets a time that may come before the next call.
 $node->safe_psql('app',
-	"SELECT jobqueue.enqueue('runs', to_jsonb($_), unique_key => 'debounce', on_conflict => 'replace', delay => '1 "
-		. "s')") for 1 .. 10;
+	"SELECT jobqueue.enqueue('runs', to_jsonb($_), unique_key => 'debounce', on_conflict => 'replace', delay => '"
+		. ($_ < 10 ? '1 hour' : '1 s') . "')") for 1 .. 10;
 my ($debounced, $due) = split /\|/, $node->safe_psql('app',
 	"SELECT id, run_at - created_at > '1 s' FROM jobqueue.tasks WHERE unique_key = 'debounce'");
 is($due, 't', 'the time has moved');
@@ -175,7 +175,7 @@ wait_sql($node, 'app', "SELECT status, payload FROM jobqueue.tasks WHERE id = $h
 # A task whose key another task has by now comes back, from a worker that was terminated, and from one that crashed.
 
 for my $signal (qw(TERM KILL)) {
-	my $start = "SELECT jobqueue.enqueue('runs', '{\"sleep\": 2}', unique_key => '$signal', unique_scope => 'waiting')";
+	my $start = "SELECT jobqueue.enqueue('runs', '{\"hangs\": true}', unique_key => '$signal', unique_scope => 'waiting')";
 	my $first = $node->safe_psql('app', $start);
 	wait_sql($node, 'app', "SELECT status, unique_scope FROM jobqueue.tasks WHERE id = $first", 'processing|started',
 		"$signal: one has started");
