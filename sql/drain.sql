@@ -7,8 +7,8 @@
 SET client_min_messages = warning;
 \set SHOW_CONTEXT never
 
-CREATE ROLE dr_app;
-CREATE ROLE dr_other;
+CREATE ROLE dr_app LOGIN;
+CREATE ROLE dr_other LOGIN;
 SELECT count(jobqueue.grant_access('dr_app', a)) FROM unnest('{producer,consumer,manager}'::text[]) a;
 CREATE TABLE dr_effects (what text, by name DEFAULT current_user);
 GRANT ALL ON dr_effects TO dr_app, dr_other;

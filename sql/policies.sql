@@ -97,7 +97,7 @@ SELECT status, attempts, result FROM jobqueue.wait_for(:id, '60 s');
 UPDATE p_state SET healthy = false;
 
 -- a function that says how long: of the role, asked in a worker, in a transaction that is rolled back
-CREATE ROLE p_role;
+CREATE ROLE p_role LOGIN;
 GRANT SELECT ON p_state TO p_role;
 CREATE TABLE p_traces (what text);
 GRANT INSERT ON p_traces TO p_role;

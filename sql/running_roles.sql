@@ -6,6 +6,9 @@
 \set ECHO all
 SET client_min_messages = warning;
 CREATE ROLE r_nologin NOLOGIN;
+\if :needs_login
+ALTER ROLE r_nologin LOGIN;
+\endif
 CREATE ROLE r_login LOGIN;
 CREATE ROLE r_producer;
 CREATE SCHEMA r_schema AUTHORIZATION r_nologin;

@@ -88,7 +88,7 @@ SELECT * FROM t_effects;
 TRUNCATE t_effects;
 
 -- the role's own limits are in force, as in any session
-CREATE ROLE t_role;
+CREATE ROLE t_role LOGIN;
 ALTER ROLE t_role SET statement_timeout = '1 s';
 ALTER ROLE t_role SET lock_timeout = '50 ms';
 GRANT INSERT ON t_effects TO t_role;

@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT =
 	qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
   log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake has_past_library
-  copy_installation install_version);
+  copy_installation install_version allow_login);
 
 # SQL: a row with "bad" in the table checked raises an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
@@ -244,6 +244,16 @@ sub is_seldom_awake {
 		note "$name: awake $awake times";
 		ok($awake <= $most, $name) or diag "awake $awake times, not more than $most wanted";
 	}
+}
+
+# A server before 17 with assertions cannot connect a worker as a role without LOGIN: there, the role gets it. Returns
+# whether that was so.
+sub allow_login {
+	my ($node, $role) = @_;
+	return 0 if $node->pg_version >= 17 || $node->safe_psql('postgres', 'SHOW debug_assertions') eq 'off';
+	note "a server with assertions: $role gets LOGIN";
+	$node->safe_psql('postgres', "ALTER ROLE $role LOGIN");
+	return 1;
 }
 
 # Is this version at hand, from the git history, with its library? See past_version_for_tests in scripts/test.

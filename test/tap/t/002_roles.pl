@@ -43,6 +43,7 @@ $node->safe_psql('app', <<'SQL');
 				current_setting('DateStyle'))
 	$$;
 SQL
+allow_login($node, 'nologin');
 my @roles = ('plain', 'nologin', 'settled', 'boss', 'Odd "name');
 for my $role (@roles) {
 	(my $quoted = $role) =~ s/"/""/g;

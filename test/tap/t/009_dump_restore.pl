@@ -22,6 +22,7 @@ my $dir = PostgreSQL::Test::Utils::tempdir;
 create_queue($node, 'app');
 create_ledger($node, 'app');
 $_->safe_psql('postgres', 'CREATE ROLE handy NOLOGIN') for ($node, $other);
+allow_login($_, 'handy') for ($node, $other);
 $node->safe_psql('app', <<'SQL');
 	GRANT USAGE, CREATE ON SCHEMA public TO handy;
 	SELECT jobqueue.grant_access('handy', 'producer');

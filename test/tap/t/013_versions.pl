@@ -20,7 +20,7 @@ create_queue($node, 'app', 'clock');
 create_ledger($node, 'app');
 # not a superuser's: these are excluded below
 $node->safe_psql('clock', <<'SQL');
-	CREATE ROLE ticker;
+	CREATE ROLE ticker LOGIN;
 	CREATE FUNCTION tick(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
 	SELECT jobqueue.register_handler('tick', 'tick(jsonb)', run_as => 'ticker');
 SQL

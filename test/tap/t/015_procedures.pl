@@ -22,7 +22,7 @@ my $node = start_node('procedures', autovacuum => 'off', 'jobqueue.max_workers' 
 create_queue($node, 'app');
 $node->safe_psql('app', <<'SQL');
 	CREATE ROLE app LOGIN;
-	CREATE ROLE other;
+	CREATE ROLE other LOGIN;
 	GRANT other TO app;
 	GRANT ALL ON SCHEMA public TO app, other;
 	GRANT TEMP ON DATABASE app TO app, other;

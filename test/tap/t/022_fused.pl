@@ -44,7 +44,7 @@ for my $mode (@modes) {
 	create_queue($node{$mode}, 'app');
 	$node{$mode}->safe_psql('app', <<'SQL');
 	CREATE ROLE app LOGIN;
-	CREATE ROLE other;
+	CREATE ROLE other LOGIN;
 	CREATE ROLE hasty LOGIN;
 	GRANT other, hasty TO app;
 	ALTER ROLE hasty SET statement_timeout = '400ms';

@@ -172,7 +172,7 @@ $node->safe_psql('bare', "SELECT jobqueue.unschedule('bare'); DELETE FROM jobque
 # -- a role that is dropped: its schedule stops, with one message
 my $offset = log_size($node);
 $node->safe_psql('bare', <<'SQL');
-	CREATE ROLE leaver;
+	CREATE ROLE leaver LOGIN;
 	SELECT jobqueue.grant_access('leaver', 'manager');
 	SET ROLE leaver;
 	SELECT jobqueue.schedule('leaver', '1 second', 'nobody');

@@ -29,8 +29,8 @@ sub sql {
 # D1
 
 sql(<<'SQL');
-	CREATE ROLE mallory;
-	CREATE ROLE victor;
+	CREATE ROLE mallory LOGIN;
+	CREATE ROLE victor LOGIN;
 	GRANT ALL ON SCHEMA public TO mallory;
 	SELECT jobqueue.grant_access('mallory', 'manager', 'm'), jobqueue.grant_access('mallory', 'producer', 'm'),
 		jobqueue.grant_access('victor', 'consumer', 'v'), jobqueue.grant_access('victor', 'producer', 'v');

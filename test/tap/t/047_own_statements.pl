@@ -37,7 +37,7 @@ sql(<<'SQL');
 	CREATE ROLE app LOGIN;
 	CREATE ROLE con LOGIN;
 	CREATE ROLE man LOGIN;
-	CREATE ROLE bob;
+	CREATE ROLE bob LOGIN;
 	GRANT CREATE ON SCHEMA public TO app, bob;
 	SELECT jobqueue.grant_access('app', l) FROM unnest(ARRAY['producer', 'consumer', 'manager']) l;
 	SELECT jobqueue.grant_access('con', 'consumer');

@@ -42,7 +42,7 @@ sub is_completed {
 # Tasks of all kinds, in a queue that nobody empties
 
 $node->safe_psql('app', <<'SQL');
-	CREATE ROLE someone;
+	CREATE ROLE someone LOGIN;
 	CREATE TABLE watched (id integer);
 	CREATE TRIGGER watched AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION jobqueue.enqueue_row('note');
 	CREATE FUNCTION fail(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$;
