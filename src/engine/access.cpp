@@ -179,7 +179,9 @@ Queues queues_of_failure_tasks(Oid role, Oid owner) {
 		return {};
 	if (guard([role] {
 			char schema[] = "jobqueue", name[] = "enqueue";
-			const Oid enqueue = LookupFuncName(list_make2(makeString(schema), makeString(name)), -1, nullptr, true);
+			/* -1: whatever its arguments are; an assertion wants an array of types all the same */
+			const Oid unused = InvalidOid;
+			const Oid enqueue = LookupFuncName(list_make2(makeString(schema), makeString(name)), -1, &unused, true);
 			return OidIsValid(enqueue) && may_call_by_hand(enqueue, role);
 		}))
 		return {};
