@@ -175,7 +175,8 @@ wait_sql($node, 'app', "SELECT status, payload FROM jobqueue.tasks WHERE id = $h
 # A task whose key another task has by now comes back, from a worker that was terminated, and from one that crashed.
 
 for my $signal (qw(TERM KILL)) {
-	my $start = "SELECT jobqueue.enqueue('runs', '{\"hangs\": true}', unique_key => '$signal', unique_scope => 'waiting')";
+	my $start =
+		"SELECT jobqueue.enqueue('runs', '{\"hangs\": true}', unique_key => '$signal', unique_scope => 'waiting')";
 	my $first = $node->safe_psql('app', $start);
 	wait_sql($node, 'app', "SELECT status, unique_scope FROM jobqueue.tasks WHERE id = $first", 'processing|started',
 		"$signal: one has started");

@@ -55,9 +55,9 @@ like($err, qr/tasks_type_length/, 'B2: a plain INSERT with a type of 50 MB is re
 like($err, qr/tasks_claimed_by_length/, 'B2: and so is an UPDATE');
 
 # E15: a role that was renamed is named in the schedule's error
-sql("CREATE ROLE tenant LOGIN; SELECT jobqueue.grant_access('tenant', 'manager'); GRANT CREATE ON SCHEMA public TO tenant;
-	SET ROLE tenant; SELECT jobqueue.schedule('renamed', '* * * * * *', 'renamed'); RESET ROLE; ALTER ROLE tenant "
-		. "RENAME TO lodger");
+sql("CREATE ROLE tenant LOGIN; SELECT jobqueue.grant_access('tenant', 'manager'); GRANT CREATE ON SCHEMA public TO
+	tenant; SET ROLE tenant; SELECT jobqueue.schedule('renamed', '* * * * * *', 'renamed'); RESET ROLE;
+	ALTER ROLE tenant RENAME TO lodger");
 wait_sql($node, 'postgres', q{SELECT last_error FROM jobqueue.schedules WHERE name = 'renamed'},
 	'its role "tenant" no longer exists: it was renamed to "lodger" ; create the schedule again as that role',
 	'E15: the error of a schedule whose role was renamed says what it is called now');
