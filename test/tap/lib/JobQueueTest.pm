@@ -14,7 +14,8 @@ use Time::HiRes qw(time usleep);
 our @EXPORT =
 	qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
   log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake has_past_library
-  copy_installation install_version allow_login);
+  copy_installation install_version allow_login
+  older_server programs);
 
 # SQL: a row with "bad" in the table checked raises an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
@@ -254,6 +255,19 @@ sub allow_login {
 	note "a server with assertions: $role gets LOGIN";
 	$node->safe_psql('postgres', "ALTER ROLE $role LOGIN");
 	return 1;
+}
+
+# For new_node: the newest server that is older than the one to test, if one is at hand. See older_server_for_tests in
+# scripts/test.
+sub older_server {
+	my $bindir = $ENV{JOBQUEUE_OLDER};
+	return $bindir ? (install_path => dirname($bindir)) : ();
+}
+
+# The programs of the server to test, for use on an older one.
+sub programs {
+	chomp(my $bindir = `pg_config --bindir`);
+	return map { "$bindir/$_" } @_;
 }
 
 # Is this version at hand, from the git history, with its library? See past_version_for_tests in scripts/test.

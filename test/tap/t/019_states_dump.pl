@@ -1,12 +1,14 @@
-# What has become of tasks survives pg_dump and pg_upgrade: failures, crashes, dead letters, progress, policies. See
-# 009_dump_restore.pl for copies as such.
+# What has become of tasks survives pg_dump and pg_upgrade: failures, crashes, dead letters, progress, policies. They
+# come from an older server, if one is at hand. See 009_dump_restore.pl for copies as such.
 #
 # - tasks in every state a task can be in, restored into another cluster from each format: equal row for row, and paused
 # - after adopt() they go on from where they were: failures are added to, the third crash of three is the last, a dead
 #   letter returns, an outside claim can be completed, a unique key is still taken
-# - after pg_upgrade everything is as it was, too, and goes on without a command: it is the same installation
+# - after pg_upgrade, by copy and by link, everything is as it was, too, and goes on without a command: it is the same
+#   installation
 use strict;
 use warnings;
+use File::Basename;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use JobQueueTest;
@@ -14,7 +16,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = start_node('origin', autovacuum => 'off', 'jobqueue.max_workers' => 3);
+my $node = start_node('origin', older_server(), autovacuum => 'off', 'jobqueue.max_workers' => 3);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 create_queue($node, 'app');
 create_ledger($node, 'app');
@@ -125,15 +127,23 @@ sub difference {
 
 my $expected = contents($node, 'app');
 like($expected, qr/a hint\\\\nof two lines/, 'what is compared is complete');
-my %files = map { ($_ => "$dir/$_") } qw(plain custom directory);
-$node->command_ok([ 'pg_dump', '-f', $files{plain}, 'app' ], 'pg_dump');
-$node->command_ok([ 'pg_dump', '-Fc', '-f', $files{custom}, 'app' ], 'pg_dump -Fc');
-$node->command_ok([ 'pg_dump', '-Fd', '-j', '4', '-f', $files{directory}, 'app' ], 'pg_dump -Fd -j 4');
-is(difference(contents($node, 'app'), $expected), '', 'nothing has changed meanwhile');
-
 # A parallel restore may bring tasks before the row that pauses the copy, so at first there is no process that looks at
 # them.
 my $other = start_node('elsewhere', autovacuum => 'off', shared_preload_libraries => "''", max_worker_processes => 20);
+note 'from version ' . $node->pg_version . ' to ' . $other->pg_version;
+# Minor releases since November 2026 mark columns in a way that older ones of other versions cannot read.
+my ($marked, $known) = map {
+	$_->safe_psql('postgres', "SELECT count(*) > 0 FROM pg_attribute WHERE attoptions::text ~ 'pg_attver'") eq 't'
+} $node, $other;
+my $fits = $known || !$marked;
+my ($pg_dump, $pg_upgrade) = programs(qw(pg_dump pg_upgrade));
+$pg_dump = 'pg_dump' unless $fits; # that of the older server
+my %files = map { ($_ => "$dir/$_") } qw(plain custom directory);
+$node->command_ok([ $pg_dump, '-f', $files{plain}, 'app' ], 'pg_dump');
+$node->command_ok([ $pg_dump, '-Fc', '-f', $files{custom}, 'app' ], 'pg_dump -Fc');
+$node->command_ok([ $pg_dump, '-Fd', '-j', '4', '-f', $files{directory}, 'app' ], 'pg_dump -Fd -j 4');
+is(difference(contents($node, 'app'), $expected), '', 'nothing has changed meanwhile');
+
 my %restore = (
 	plain => [ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $files{plain}, '-d' ],
 	custom => [ 'pg_restore', '-e', '-j', '4', $files{custom}, '-d' ],
@@ -215,27 +225,37 @@ for my $database (sort keys %restore) {
 $other->stop;
 
 # --------------------------------------------------------------------------------------------------------------------
-# pg_upgrade: from one version to the same is an upgrade like any other.
+# pg_upgrade: from one version to the same is an upgrade like any other. The link comes last: then the old server can
+# no longer be started.
 
 $node->stop;
-my $upgraded = new_node('upgraded', autovacuum => 'off', 'jobqueue.poll_interval' => '100ms',
-	'jobqueue.max_workers' => 3);
-my $bindir = $node->config_data('--bindir');
-my $where = PostgreSQL::Test::Utils::tempdir;
-chdir $where or die $!;
-$node->command_ok([ 'pg_upgrade', '--no-sync', '-d', $node->data_dir, '-D', $upgraded->data_dir, '-b', $bindir, '-B',
-	$bindir, '-s', $where,
-	'-p', $node->port, '-P', $upgraded->port ], 'pg_upgrade');
-$upgraded->append_conf('postgresql.conf', 'jobqueue.max_workers = 0');
-$upgraded->start;
-wait_sql($upgraded, 'app', "SELECT status FROM jobqueue.tasks WHERE metadata = '\"running\"'", 'pending',
-	'upgraded: what was running waits');
-is(difference(map { join "\n", grep { !/running/ } split /\n/ } contents($upgraded, 'app'), $expected), '',
-	'upgraded: every other row as it was');
-$upgraded->append_conf('postgresql.conf', 'jobqueue.max_workers = 3');
-$upgraded->reload;
-is($upgraded->safe_psql('app', 'SELECT jobqueue.adopt()'), 'f', 'upgraded: there is nothing to adopt');
-goes_on($upgraded, 'app');
-is(unexpected_in_log($upgraded, qr/broken|leaving|canceling statement/), '', 'upgraded: nothing unexpected in the log');
-$upgraded->stop;
+my $old_bindir = $node->config_data('--bindir');
+my $new_bindir = dirname($pg_upgrade);
+SKIP: {
+	skip 'this minor release cannot read what that of the older server has written', 1 unless $fits;
+}
+for my $mode ($fits ? ('copy', 'link') : ()) {
+	my @checksums = `postgres --version` =~ / (\d+)/ && $1 >= 18 ? (extra => ['--no-data-checksums']) : ();
+	my $upgraded = new_node("by_$mode", autovacuum => 'off', 'jobqueue.poll_interval' => '100ms',
+		'jobqueue.max_workers' => 3, init => {@checksums});
+	my $where = PostgreSQL::Test::Utils::tempdir;
+	chdir $where or die $!;
+	my @command = ($pg_upgrade, '--no-sync', $mode eq 'link' ? '--link' : (), '-d', $node->data_dir, '-D',
+		$upgraded->data_dir, '-b', $old_bindir, '-B', $new_bindir, '-s', $where, '-p', $node->port, '-P',
+		$upgraded->port);
+	$upgraded->command_ok(\@command, "pg_upgrade, $mode");
+	$upgraded->append_conf('postgresql.conf', 'jobqueue.max_workers = 0');
+	$upgraded->start;
+	wait_sql($upgraded, 'app', "SELECT status FROM jobqueue.tasks WHERE metadata = '\"running\"'", 'pending',
+		"$mode: what was running waits");
+	is(difference(map { join "\n", grep { !/running/ } split /\n/ } contents($upgraded, 'app'), $expected), '',
+		"$mode: every other row as it was");
+	$upgraded->append_conf('postgresql.conf', 'jobqueue.max_workers = 3');
+	$upgraded->reload;
+	is($upgraded->safe_psql('app', 'SELECT jobqueue.adopt()'), 'f', "$mode: there is nothing to adopt");
+	goes_on($upgraded, 'app');
+	is(unexpected_in_log($upgraded, qr/broken|leaving|canceling statement/), '',
+		"$mode: nothing unexpected in the log");
+	$upgraded->stop;
+}
 done_testing();
