@@ -205,7 +205,7 @@ static bool has_vanished(int64 id) {
 	return !again.empty() && again[0].state == store::ParentState::vanished;
 }
 
-/* Leaves out those whose outcomes others are writing, because their transactions may last. */
+/* Passes over those whose outcomes others are writing, because their transactions may last. */
 static void keep_outcomes(std::vector<store::Parent> &parents) {
 	std::vector<int64> ids;
 	for (store::Parent &parent : parents) {
@@ -219,6 +219,7 @@ static void keep_outcomes(std::vector<store::Parent> &parents) {
 		store::keep_outcomes(ids);
 }
 
+/* Leaves only those that have ended, and keeps their outcomes. */
 static void leave_ended(std::vector<store::Parent> &parents) {
 	std::erase_if(parents, [](const store::Parent &parent) {
 		return parent.state == store::ParentState::live ||

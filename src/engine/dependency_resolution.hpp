@@ -14,7 +14,7 @@ struct Pass {
 	int64 parent = 0;	 /* the next parent to look at */
 	int64 child = -1;	 /* of its children, only those after this one */
 	bool done = false;	 /* there are no more parents */
-	IdRanges again = {}; /* parents of which a child was locked by others */
+	IdRanges again = {}; /* parents of which others have locked a child, or are writing the outcome */
 	bool any = false;	 /* something was resolved */
 	int64 count = 0;	 /* of dependencies */
 };

@@ -23,7 +23,7 @@ struct Parent {
 	int64 id;
 	ParentState state;
 	bool gone;	  /* only its outcome is known: it cannot be retried */
-	bool is_kept; /* its outcome is: what waits for it may go on, whatever becomes of its row */
+	bool is_kept; /* its outcome is known whatever becomes of its row: so tasks that run after it may go on */
 };
 /* The first tasks in the range for which others wait. */
 std::vector<Parent> look_at_parents(IdRange ids, int count);
