@@ -4,6 +4,7 @@
 #   make install, make installcheck, make clean          as with every PGXS extension; PG_CONFIG chooses the server.
 #                                        The isolation tests of installcheck need the settings in test/isolation.conf
 #   make test [SUITES="regress tap:001_crash"] [PG=18]   builds and tests in a scratch directory, needs no root
+#   make matrix [SUITES="..."]                           likewise, on each version of the server
 #   make coverage [SUITES="..."]                         likewise, and which lines of src/ the tests reach
 #   make valgrind [SUITES="..."]                         likewise, with the server under Valgrind: slow
 #   make demo, bench [QUICK=1], torture, hostile, fuzz [FUZZ_SEED=1]   likewise; see the heads of scripts/*
@@ -15,12 +16,14 @@
 top := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
 
 # These bring their own server, and install what is missing: they must work where there is no pg_config yet.
-SCRIPT_GOALS := test coverage valgrind demo bench torture hostile fuzz dist check-deb format check-format \
+SCRIPT_GOALS := test matrix coverage valgrind demo bench torture hostile fuzz dist check-deb format check-format \
 	check-layers tidy
 
 .PHONY: $(SCRIPT_GOALS)
 test:
 	@'$(top)/scripts/test' $(SUITES)
+matrix:
+	@'$(top)/scripts/matrix' $(SUITES)
 coverage:
 	@'$(top)/scripts/coverage' $(SUITES)
 valgrind:
