@@ -196,7 +196,8 @@ template <typename Run, typename Look> Progress BatchChore::batch_step(Run &&run
 template <typename Look, typename Take>
 Progress BatchChore::pass_step(store::Cursor &cursor, Look &&look, Take &&take) {
 	const PassFromStart pass(pass_, cursor);
-	return step_of_pass(aside_, cursor, look, take, [this](auto &&run, auto &&list) { return batch_step(run, list); });
+	return step_of_pass(aside_, cursor, look, take,
+						[this](auto &&run, auto &&list) { return this->batch_step(run, list); });
 }
 
 } // namespace jobqueue::scheduler
