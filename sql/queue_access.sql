@@ -5,10 +5,10 @@
 \i :helpers
 \set ECHO all
 SET client_min_messages = warning;
-CREATE ROLE q_a_producer;
-CREATE ROLE q_a_consumer;
-CREATE ROLE q_a_manager;
-CREATE ROLE q_by_hand;
+CREATE ROLE q_a_producer LOGIN;
+CREATE ROLE q_a_consumer LOGIN;
+CREATE ROLE q_a_manager LOGIN;
+CREATE ROLE q_by_hand LOGIN;
 SELECT jobqueue.grant_access('q_a_producer', 'producer', 'a'), jobqueue.grant_access('q_a_consumer', 'consumer', 'a'),
 	jobqueue.grant_access('q_a_manager', 'manager', 'a');
 GRANT USAGE ON SCHEMA jobqueue TO q_by_hand;
@@ -158,7 +158,7 @@ DROP VIEW q_view;
 
 -- a manager of one queue registers handlers of its own, and they see that queue only
 CREATE FUNCTION q_handler(payload jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT payload';
-CREATE ROLE q_target;
+CREATE ROLE q_target LOGIN;
 GRANT q_target TO q_a_manager;
 SET ROLE q_a_manager;
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('q-t', 'q_handler(jsonb)')$$);
@@ -255,7 +255,7 @@ ALTER ROLE q_a_consumer RENAME TO q_renamed;
 SELECT pg_temp.as_role('q_renamed', $$SELECT queue FROM jobqueue.claim('a')$$),
 	pg_temp.as_role('q_renamed', 'SELECT count(*) FROM jobqueue.tasks');
 DROP OWNED BY q_renamed;
-CREATE ROLE q_a_consumer;
+CREATE ROLE q_a_consumer LOGIN;
 SELECT role FROM jobqueue.access_status WHERE role = 'q_a_consumer';
 SELECT jobqueue.grant_access('q_a_consumer', 'producer', 'b');
 SELECT role, access, queue FROM jobqueue.access_status WHERE role = 'q_a_consumer';
@@ -267,7 +267,7 @@ SELECT pg_temp.try($$SELECT jobqueue.grant_access('q_a_consumer', 'consumer', ''
 	pg_temp.try($$SELECT jobqueue.grant_access('q_a_consumer', 'consumer', repeat('x', 64))$$);
 
 -- the handlers of a manager of all queues are like anybody's, until it is one of some
-CREATE ROLE q_all;
+CREATE ROLE q_all LOGIN;
 SELECT jobqueue.grant_access('q_all', 'manager');
 SET ROLE q_all;
 SELECT jobqueue.register_handler('q-mail', 'q_handler(jsonb)', 'q-mail', max_attempts => 7);
@@ -287,7 +287,7 @@ SELECT governed FROM jobqueue.handlers WHERE type = 'q-mail';
 SELECT status FROM jobqueue.wait_for(:other, '10 s');
 SELECT jobqueue.unregister_handler('q-mail');
 -- what was granted by hand stays what it was when a level is revoked that the role has not got
-CREATE ROLE q_enqueues;
+CREATE ROLE q_enqueues LOGIN;
 GRANT USAGE ON SCHEMA jobqueue TO q_enqueues;
 GRANT EXECUTE ON FUNCTION jobqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, interval, text,
 	text, text, bigint[], text, jsonb, text) TO q_enqueues;

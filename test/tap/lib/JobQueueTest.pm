@@ -12,10 +12,9 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-	qw($check_at_commit new_node start_node create_queue create_ledger wait_sql wait_for pids processes statuses
-  log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake has_past_library
-  copy_installation install_version allow_login
-  older_server programs);
+	qw($check_at_commit new_node start_node create_queue create_ledger poll_sql wait_sql wait_for pids processes
+  statuses log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake has_past_library
+  copy_installation install_version allow_login older_server programs);
 
 # SQL: a row with "bad" in the table checked raises an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
@@ -87,11 +86,28 @@ SQL
 # The time limit only decides how soon a failure shows: it is the same everywhere, and long enough for a busy machine.
 # If something must not be found by a poll, or by another wait, it is tested where these never come.
 
-# Waits until a query gives this answer ('t' if left out). One test, with a name.
+# Waits until a query gives this answer ('t' if left out), also while the server starts again: a psql that cannot
+# connect may be gone before it is given the query, which is an exception here.
+sub poll_sql {
+	my ($node, $database, $query, $expected) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (1) {
+		my $met = eval { $node->poll_query_until($database, $query, $expected // 't') };
+		return $met if defined $met;
+		die $@ unless is_broken_pipe($@) && time < $end;
+	}
+}
+
+sub is_broken_pipe {
+	my ($error) = @_;
+	return $error =~ /^ack Broken pipe/;
+}
+
+# The same as one test, with a name.
 sub wait_sql {
 	my ($node, $database, $query, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return ok($node->poll_query_until($database, $query, $expected // 't'), $name);
+	return ok(poll_sql($node, $database, $query, $expected), $name);
 }
 
 # Waits until a function returns something true. Returns that, or nothing when time is up.
@@ -99,7 +115,8 @@ sub wait_for {
 	my ($function) = @_;
 	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (1) {
-		my $result = $function->();
+		my $result = eval { $function->() };
+		die $@ if $@ && !is_broken_pipe($@);
 		return $result if $result;
 		return if time > $end;
 		usleep(20_000);

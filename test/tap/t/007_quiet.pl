@@ -57,6 +57,7 @@ $node->safe_psql('app', <<'SQL');
 	SELECT jobqueue.register_handler('work elsewhere', 'work(jsonb)', queue => 'elsewhere');
 	SELECT count(jobqueue.enqueue(type)) FROM jobqueue.handlers, generate_series(1, 100);
 SQL
+allow_login($node, 'shut');
 wait_sql($node, 'app', "SELECT count(*) FROM jobqueue.tasks WHERE status = 'completed'", 300, 'some tasks first');
 # A second scheduler with nothing to do.
 $node->safe_psql('two', 'CREATE EXTENSION jobqueue');

@@ -57,7 +57,7 @@ sub wait_ready {
 	my ($offset, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok(wait_for(sub { log_matches($node, $ready, $offset) }), "$what: the server comes back") or die 'it does not';
-	$node->poll_query_until('app', 'SELECT true');
+	poll_sql($node, 'app', 'SELECT true');
 }
 
 my $gates = 0;
@@ -214,12 +214,12 @@ for my $way ([ leave => '{}', 0 ], [ vanish => '{"code": 0}', 0 ], [ vanish => '
 		sub { ($node->psql('app', "SELECT max(id) FROM jobqueue.tasks WHERE type = '$type' AND id > $good"))[1] });
 	my $done = do {
 		local $PostgreSQL::Test::Utils::timeout_default = 60;
-		$node->poll_query_until('app', "SELECT status = 'failed' FROM jobqueue.tasks WHERE id = $bad");
+		poll_sql($node, 'app', "SELECT status = 'failed' FROM jobqueue.tasks WHERE id = $bad");
 	};
 	if (!$done) { # go on without it
 		fail("$what: the server restarts again and again");
 		set_max_workers(0);
-		$node->poll_query_until('app', "SELECT jobqueue.cancel($bad)");
+		poll_sql($node, 'app', "SELECT jobqueue.cancel($bad)");
 		set_max_workers(4);
 		next;
 	}
@@ -321,7 +321,7 @@ my $enqueue = q[SELECT count(jobqueue.enqueue('once', '{"sleep": 0.003}')) FROM 
 for my $round (1 .. 10) {
 	my $some = $node->safe_psql('app', 'SELECT count(*) FROM ledger') + 10 * $round;
 	$tasks += $node->safe_psql('app', $enqueue);
-	$node->poll_query_until('app', "SELECT count(*) >= $some FROM ledger");
+	poll_sql($node, 'app', "SELECT count(*) >= $some FROM ledger");
 	$tasks += $node->safe_psql('app', $enqueue) if $round % 2;
 	is(scalar(kill_postmaster(0)), 0, "the postmaster killed under load, $round");
 	$node->start;

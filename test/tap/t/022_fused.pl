@@ -181,7 +181,7 @@ sub fresh_worker {
 	my ($node_) = @_;
 	my $workers = q[SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'];
 	$node_->safe_psql('postgres', $workers =~ s/count\(\*\)/pg_terminate_backend(pid)/r);
-	$node_->poll_query_until('postgres', $workers, 0) or die 'the worker does not end';
+	poll_sql($node_, 'postgres', $workers, 0) or die 'the worker does not end';
 }
 
 my $plain_seen = {};
@@ -202,7 +202,7 @@ sub compare {
 			fresh_worker($n);
 			fill($n, [ ('plain') x 20 ]);
 			resume($n);
-			$n->poll_query_until('app', $rest, 0);
+			poll_sql($n, 'app', $rest, 0);
 		}
 		my $offset = log_size($n);
 		my @ids = fill($n, $types, $how{payload});
@@ -800,7 +800,7 @@ sub run_up_to {
 	set();
 	fill($node, [ ('quick') x 20 ]); # a worker begins with small groups
 	resume($node);
-	$node->poll_query_until('app', $rest, 0);
+	poll_sql($node, 'app', $rest, 0);
 	my @ids = fill($node, [ ('quick') x 5, 'waits_here', ('quick') x 5 ]);
 	resume($node);
 	my $pid = wait_for(sub {
@@ -826,7 +826,7 @@ sub wait_ready {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok(wait_for(sub { log_matches($node, qr/database system is ready to accept connections/, $offset) }),
 		"$what: the server comes back") or die 'it does not';
-	$node->poll_query_until('app', 'SELECT true');
+	poll_sql($node, 'app', 'SELECT true');
 }
 
 set('jobqueue.fused_time' => 1000, 'jobqueue.max_workers' => 1, deadlock_timeout => '1s');

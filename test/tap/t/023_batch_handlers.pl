@@ -68,7 +68,7 @@ sub handler {
 sub fresh_worker {
 	my $workers = q[SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue worker'];
 	$node->safe_psql('postgres', $workers =~ s/count\(\*\)/pg_terminate_backend(pid)/r);
-	$node->poll_query_until('postgres', $workers, 0) or die 'the worker does not end';
+	poll_sql($node, 'postgres', $workers, 0) or die 'the worker does not end';
 }
 
 sub set {
@@ -378,7 +378,7 @@ sub run_gated {
 	open_gate(); # a worker begins with small batches
 	fill('gated', 40);
 	resume();
-	$node->poll_query_until('app', $rest, 0);
+	poll_sql($node, 'app', $rest, 0);
 	sql('DELETE FROM gate');
 	my (@ids) = fill('gated', 6);
 	$mark = mark();
@@ -495,7 +495,7 @@ for my $mode ('fused', 'durable') {
 		eval { $node->psql('app', 'SELECT FROM jobqueue.resume_queue(NULL)') };
 		ok(wait_for(sub { my (undef, $out) = eval { $node->psql('app', $rest) }; ($out // '') eq '0' }),
 			"$what: all are done") or diag $node->psql('app', 'SELECT t FROM jobqueue.tasks_live t');
-		$node->poll_query_until('app', 'SELECT true');
+		poll_sql($node, 'app', 'SELECT true');
 		is(become_whatever_it_took(@ids), "others: completed - own failures 0 crashes 0; culprit: $expected",
 			"$what: only the culprit is charged");
 		is(sql("SELECT bool_and(max_attempts - attempts = 2) FROM jobqueue.tasks WHERE id BETWEEN $ids[0] AND "
@@ -528,7 +528,7 @@ for my $how ('TERM', 'KILL') {
 		kill('KILL', $pid) == 1 or die 'it is gone';
 		ok(wait_for(sub { log_matches($node, qr/database system is ready to accept connections/, $offset) }),
 			'SIGKILL: the server comes back');
-		$node->poll_query_until('app', 'SELECT true');
+		poll_sql($node, 'app', 'SELECT true');
 	}
 	open_gate();
 	at_rest("SIG$how");

@@ -76,7 +76,7 @@ SKIP: {
 		$locker->query_safe('COMMIT');
 		ok(wait_for(sub { !kill 0, $pid }), "A1: $how: the worker ends") if $how eq 'dropped';
 		eval { $_->quit } for $locker, $other;
-		$node->poll_query_until('app', 'SELECT true');
+		poll_sql($node, 'app', 'SELECT true');
 		server_goes_on("A1: a role without LOGIN is $how while its worker authenticates: the server goes on", $offset);
 	}
 	my $id = sql("SELECT jobqueue.enqueue('of guest')");

@@ -84,7 +84,7 @@ sub wait_ready {
 	my ($offset, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok(wait_for(sub { log_matches($node, $ready, $offset) }), "$what: the server comes back") or die 'it does not';
-	$node->poll_query_until('app', 'SELECT true');
+	poll_sql($node, 'app', 'SELECT true');
 }
 
 # Kills the first of three workers.
