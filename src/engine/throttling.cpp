@@ -130,18 +130,6 @@ store::Limited Throttling::limited(const Throttling *before) const {
 	return limited;
 }
 
-std::vector<int64> Throttling::count(std::span<const store::CountedTask> tasks) const {
-	std::vector<int64> ids;
-	for (const store::CountedTask &task : tasks) {
-		Admission admission = admission_of(task.id, task.queue, task.type, task.group,
-										   task.in_server ? Claims::by_handler : Claims::outside);
-		admission.role = task.role;
-		count_running(admission);
-		ids.push_back(task.id);
-	}
-	return ids;
-}
-
 static std::vector<Running> running_tasks() {
 	std::vector<Running> running(64);
 	for (size_t count = list_running(running);; count = list_running(running)) {
@@ -170,11 +158,15 @@ static void discount_ended(std::span<const Running> listed) {
 void Throttling::count_claimed(std::span<const int64> claimed) const {
 	if (claimed.empty())
 		return;
-	std::vector<int64> ids = count(store::claimed_tasks(claimed));
-	std::sort(ids.begin(), ids.end());
-	std::vector<Running> listed = running_tasks();
-	std::erase_if(listed, [&ids](const Running &task) { return !std::binary_search(ids.begin(), ids.end(), task.id); });
-	discount_ended(listed);
+	std::vector<Running> counted;
+	for (const store::CountedTask &task : store::claimed_tasks(claimed)) {
+		Admission admission = admission_of(task.id, task.queue, task.type, task.group,
+										   task.in_server ? Claims::by_handler : Claims::outside);
+		admission.role = task.role;
+		if (Running running; count_running(admission, &running))
+			counted.push_back(running);
+	}
+	discount_ended(counted);
 }
 
 void Throttling::make_ready(DatabaseSlot *slot, uint64 configuration, const Throttling *before) const {

@@ -81,7 +81,6 @@ public:
 private:
 	/* What is counted, as far as it was not "before". */
 	store::Limited limited(const Throttling *before) const;
-	std::vector<int64> count(std::span<const store::CountedTask> tasks) const;
 	void count_claimed(std::span<const int64> claimed) const;
 	bool limits_queue(std::string_view name) const noexcept;
 	bool limits_type_as(const TypeThrottling &other) const noexcept;

@@ -10,11 +10,17 @@ namespace jobqueue {
 
 using namespace counting;
 
-void count_running(const Admission &admission) noexcept {
+/* A process that still exists takes care of a task that it has admitted, until its transaction ends. */
+static bool is_cared_for(const CountedTask &task) noexcept {
+	return task.state == TaskState::admitted && BackendPidGetProc(task.admitted_by) != nullptr;
+}
+
+bool count_running(const Admission &admission, Running *counted) noexcept {
 	LWLockAcquire(shared()->admission_lock, LW_EXCLUSIVE);
 	const Holder holder =
 		holder_of(MyDatabaseId, OidIsValid(admission.role) ? admission.role : unknown_role, admission.queue_hash);
-	if (CountedTask *task = find_task(admission.task)) {
+	CountedTask *task = find_task(admission.task);
+	if (task != nullptr) {
 		for (size_t i = 0; i < counted_kinds; i++) {
 			if (task->names[i] != 0 || admission.names[i] == 0 ||
 				enter_name(admission.names[i], task->holder, admission.queue) == nullptr)
@@ -22,10 +28,16 @@ void count_running(const Admission &admission) noexcept {
 			task->names[i] = admission.names[i];
 			find_name(admission.names[i])->running++;
 		}
-	} else if (!enter_task(admission, TaskState::begun, holder)) {
+	} else if (enter_task(admission, TaskState::begun, holder)) {
+		task = find_task(admission.task);
+	} else {
 		note_refused(holder);
 	}
+	const bool is_ours = task != nullptr && !is_cared_for(*task);
+	if (is_ours)
+		*counted = {task->key.task, task->serial};
 	LWLockRelease(shared()->admission_lock);
+	return is_ours;
 }
 
 bool is_counted(int64 id) noexcept {
@@ -64,9 +76,7 @@ size_t list_running(std::span<Running> out) noexcept {
 	HASH_SEQ_STATUS scan;
 	scan_tasks(&scan);
 	while (auto *task = static_cast<CountedTask *>(hash_seq_search(&scan))) {
-		/* A process that still exists takes care of a task that it has admitted, until its transaction ends. */
-		if (task->key.database != MyDatabaseId ||
-			(task->state == TaskState::admitted && BackendPidGetProc(task->admitted_by) != nullptr))
+		if (task->key.database != MyDatabaseId || is_cared_for(*task))
 			continue;
 		if (count < out.size())
 			out[count] = {task->key.task, task->serial};

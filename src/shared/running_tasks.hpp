@@ -11,8 +11,6 @@
 
 namespace jobqueue {
 
-/* Counts a task that is known to be processing; if it is counted already, only under names that it lacks. noexcept. */
-void count_running(const Admission &admission) noexcept;
 /* Is this task counted? noexcept. */
 bool is_counted(int64 id) noexcept;
 /* Was a holder of this database refused for lack of room in shared memory since the last call? Which? noexcept. */
@@ -25,6 +23,11 @@ struct Running {
 	int64 id;
 	uint64 serial;
 };
+/*
+ * Counts a task that is known to be processing; if it is counted already, only under names that it lacks. False if
+ * there is no room, or if a process takes care of the task: then the caller has nothing to discount.
+ */
+bool count_running(const Admission &admission, Running *counted) noexcept;
 /* Fills "out", as far as it goes; returns how many there are. */
 size_t list_running(std::span<Running> out) noexcept;
 /* Counts anew how many tasks run under each name. */
