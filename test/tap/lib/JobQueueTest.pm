@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT =
 	qw($check_at_commit new_node start_node create_queue create_ledger poll_sql wait_sql wait_for pids processes
   statuses log_size log_since log_matches unexpected_in_log is_prompt watch_idle is_seldom_awake has_past_library
-  copy_installation install_version allow_login older_server programs);
+  copy_installation install_version needs_login allow_login older_server programs);
 
 # SQL: a row with "bad" in the table checked raises an error, but only when the transaction commits.
 our $check_at_commit = <<'SQL';
@@ -86,21 +86,10 @@ SQL
 # The time limit only decides how soon a failure shows: it is the same everywhere, and long enough for a busy machine.
 # If something must not be found by a poll, or by another wait, it is tested where these never come.
 
-# Waits until a query gives this answer ('t' if left out), also while the server starts again: a psql that cannot
-# connect may be gone before it is given the query, which is an exception here.
+# Waits until a query gives this answer ('t' if left out).
 sub poll_sql {
 	my ($node, $database, $query, $expected) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
-	while (1) {
-		my $met = eval { $node->poll_query_until($database, $query, $expected // 't') };
-		return $met if defined $met;
-		die $@ unless is_broken_pipe($@) && time < $end;
-	}
-}
-
-sub is_broken_pipe {
-	my ($error) = @_;
-	return $error =~ /^ack Broken pipe/;
+	return wait_for(sub { $node->poll_query_until($database, $query, $expected // 't') });
 }
 
 # The same as one test, with a name.
@@ -110,13 +99,14 @@ sub wait_sql {
 	return ok(poll_sql($node, $database, $query, $expected), $name);
 }
 
-# Waits until a function returns something true. Returns that, or nothing when time is up.
+# Waits until a function returns something true. Returns that, or nothing when time is up. While the server starts
+# again, a psql that cannot connect may be gone before it is given its query, which is an exception here.
 sub wait_for {
 	my ($function) = @_;
 	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (1) {
 		my $result = eval { $function->() };
-		die $@ if $@ && !is_broken_pipe($@);
+		die $@ if $@ && $@ !~ /^ack Broken pipe/;
 		return $result if $result;
 		return if time > $end;
 		usleep(20_000);
@@ -264,14 +254,16 @@ sub is_seldom_awake {
 	}
 }
 
-# A server before 17 with assertions cannot connect a worker as a role without LOGIN: there, the role gets it. Returns
-# whether that was so.
+# A server before 17 with assertions cannot connect a worker as a role without LOGIN.
+sub needs_login {
+	my ($node) = @_;
+	return $node->pg_version < 17 && $node->safe_psql('postgres', 'SHOW debug_assertions') eq 'on';
+}
+
+# Gives the role LOGIN where its handlers could not run otherwise.
 sub allow_login {
 	my ($node, $role) = @_;
-	return 0 if $node->pg_version >= 17 || $node->safe_psql('postgres', 'SHOW debug_assertions') eq 'off';
-	note "a server with assertions: $role gets LOGIN";
-	$node->safe_psql('postgres', "ALTER ROLE $role LOGIN");
-	return 1;
+	$node->safe_psql('postgres', "ALTER ROLE $role LOGIN") if needs_login($node);
 }
 
 # For new_node: the newest server that is older than the one to test, if one is at hand. See older_server_for_tests in

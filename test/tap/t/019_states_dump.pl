@@ -235,7 +235,7 @@ SKIP: {
 	skip 'this minor release cannot read what that of the older server has written', 1 unless $fits;
 }
 for my $mode ($fits ? ('copy', 'link') : ()) {
-	my @checksums = `postgres --version` =~ / (\d+)/ && $1 >= 18 ? (extra => ['--no-data-checksums']) : ();
+	my @checksums = $other->pg_version >= 18 ? (extra => ['--no-data-checksums']) : ();
 	my $upgraded = new_node("by_$mode", autovacuum => 'off', 'jobqueue.poll_interval' => '100ms',
 		'jobqueue.max_workers' => 3, init => {@checksums});
 	my $where = PostgreSQL::Test::Utils::tempdir;

@@ -46,7 +46,7 @@ sub server_goes_on {
 
 SKIP: {
 	skip 'a role without LOGIN is authenticated as any other from 17 on', 6 if $node->pg_version >= 17;
-	skip 'a server with assertions cannot run it', 6 if sql('SHOW debug_assertions') eq 'on';
+	skip 'a server with assertions cannot run it', 6 if needs_login($node);
 	for my $how ('dropped', 'told to end') {
 		my $role = $how eq 'dropped' ? 'ghost' : 'guest';
 		sql("CREATE ROLE $role NOLOGIN; SELECT jobqueue.register_handler('of $role', 'nothing(jsonb)', run_as => "
