@@ -54,7 +54,6 @@ SELECT type, handler, batch_size FROM jobqueue.handlers WHERE type LIKE 'ba\_%' 
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_single(jsonb)', batch_size => 2)$$);
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_payloads(jsonb[])', batch_size => 0)$$);
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_payloads(jsonb[])', batch_size => 1001)$$);
-SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_payloads(jsonb[])', batch_size => NULL)$$);
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_procedure(jsonb[])', batch_size => 2)$$);
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_procedure(jsonb[])')$$);
 SELECT pg_temp.try($$SELECT jobqueue.register_handler('ba_x', 'ba_jsonb(jsonb[])', batch_size => 2)$$);

@@ -114,7 +114,6 @@ SELECT command, pg_temp.changes(command) FROM (VALUES
 	($$cancel_tasks(queue => repeat('q', 63))$$),
 	($$cancel_tasks(queue => 'b-one', max_tasks => 0)$$),
 	($$cancel_tasks(queue => 'b-one', max_tasks => -1)$$),
-	($$cancel_tasks(queue => 'b-one', max_tasks => NULL)$$),
 	($$cancel_tasks(queue => 'b-one', max_tasks => 1000001)$$),
 	($$retry_failed(queue => 'b-one', max_tasks => 0)$$),
 	($$delete_tasks(queue => 'b-one', max_tasks => 0)$$),

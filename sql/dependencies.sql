@@ -52,7 +52,6 @@ SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', after => ARRAY[0])$$);
 SELECT regexp_replace(pg_temp.try(format('SELECT jobqueue.enqueue(''d-note'', after => ARRAY[%s])', last_value + 1000)),
 	'task \d+', 'task N') FROM jobqueue.tasks_id_seq;
 SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', on_parent_failure => 'explode')$$);
-SELECT pg_temp.try($$SELECT jobqueue.enqueue('d-note', on_parent_failure => NULL)$$);
 SELECT pg_temp.try($$SELECT count(*) FROM jobqueue.enqueue_many('d-note', '{"{}"}', after => ARRAY[-1])$$);
 
 -- what becomes of a child when its parent fails: cancel, which goes on to its own children; run; wait

@@ -38,11 +38,9 @@ SELECT quote_literal(cron), pg_temp.refusal(cron) FROM unnest(ARRAY[
 	'0 seconds', '0.5 seconds', '-1 minute', '1 month -1 day', '2000 years', '1 furlong', '90', 'P', 'infinity',
 		'seconds 90', repeat('1', 1001),
 	repeat('9', 100) || ' * * * *']) cron;
-SELECT pg_temp.try($$SELECT jobqueue.next_runs(NULL)$$), pg_temp.try($$SELECT jobqueue.next_runs('@daily', NULL)$$),
+SELECT pg_temp.try($$SELECT jobqueue.next_runs(NULL)$$),
 	pg_temp.try($$SELECT jobqueue.next_runs('@daily', -1)$$),
-	pg_temp.try($$SELECT jobqueue.next_runs('@daily', 10001)$$),
-		pg_temp.try($$SELECT jobqueue.next_runs('@daily', time_zone => NULL)$$),
-			pg_temp.try($$SELECT jobqueue.next_runs('@daily', after => NULL)$$);
+	pg_temp.try($$SELECT jobqueue.next_runs('@daily', 10001)$$);
 SELECT pg_temp.try($$SELECT jobqueue.next_runs('@daily', time_zone => 'Europe/Berln')$$),
 	pg_temp.try($$SELECT jobqueue.next_runs('@daily', time_zone => '')$$),
 	pg_temp.try($$SELECT jobqueue.next_runs('@daily', time_zone => repeat('x', 1000))$$),
@@ -94,11 +92,10 @@ SELECT jobqueue.schedule('s-plain', '5 minutes', 's-note');
 SELECT anchor > :'anchor' AND next_run_at > :'next_run_at' FROM jobqueue.schedules;
 SELECT pg_temp.try(format('SELECT jobqueue.schedule(%s)', a)) FROM unnest(ARRAY[
 	$$NULL, '@daily', 't'$$, $$'', '@daily', 't'$$, $$'n', NULL, 't'$$, $$'n', '@daily', NULL$$, $$'n', '@daily', ''$$,
-		$$'n', '@daily', 't', NULL$$,
-	$$'n', '@daily', 't', time_zone => NULL$$, $$'n', '@daily', 't', time_zone => 'Mars'$$, $$'n', '@daily', 't',
+	$$'n', '@daily', 't', time_zone => 'Mars'$$, $$'n', '@daily', 't',
 		queue => ''$$, $$'n', '@daily', 't', queue => repeat('q', 64)$$,
-	$$'n', '@daily', 't', priority => NULL$$, $$'n', '@daily', 't', priority => 40000$$, $$'n', '@daily', 't',
-		on_misfire => 'some'$$, $$'n', '@daily', 't', on_misfire => NULL$$,
+	$$'n', '@daily', 't', priority => 40000$$, $$'n', '@daily', 't',
+		on_misfire => 'some'$$,
 	$$'n', '@daily', 't', misfire_limit => 0$$, $$'n', '@daily', 't', misfire_limit => 10001$$, $$'n', '@daily', 't',
 		on_overlap => 'never'$$, $$'n', '61 * * * *', 't'$$]) a;
 -- pause, resume, unschedule

@@ -7,14 +7,24 @@
 
 namespace jobqueue {
 
-/* The arguments of a call, by position from 0. "name" is for the error message. */
+/*
+ * The arguments of a call, by position from 0. "name" is for the error message.
+ *
+ * Where an argument must not be null, a null means the default that the function's declaration has for it, so that
+ * wrappers can pass every argument. Only if there is no such default, it throws 22004.
+ */
 class Arguments {
 public:
 	explicit Arguments(FunctionCallInfo fcinfo) noexcept : fcinfo_(fcinfo) {}
-	bool is_null(int n) const noexcept { return n >= fcinfo_->nargs || fcinfo_->args[n].isnull; }
-	Datum datum(int n) const noexcept { return fcinfo_->args[n].value; }
+	bool is_null(int n) const noexcept {
+		return n >= fcinfo_->nargs || (fcinfo_->args[n].isnull && default_at(n) == nullptr);
+	}
+	Datum datum(int n) const noexcept {
+		const Datum *const value = fcinfo_->args[n].isnull ? default_at(n) : &fcinfo_->args[n].value;
+		return value ? *value : 0;
+	}
 
-	/* Throws 22004 if null. */
+	/* Throws 22004 if null, and without a default. From then on the argument is not null. */
 	void require(int n, const char *name) const;
 	int64 int64_at(int n, const char *name) const;
 	int32 int32_at(int n, const char *name) const;
@@ -43,7 +53,21 @@ public:
 	std::optional<Datum> optional_period(int n, const char *name) const;
 
 private:
+	struct Default {
+		int place;
+		Datum value;
+	};
+
+	const Datum *default_at(int n) const noexcept {
+		for (const Default &known : defaults_)
+			if (known.place == n)
+				return &known.value;
+		return nullptr;
+	}
+
 	FunctionCallInfo fcinfo_;
+	/* Not written to fcinfo_: the server keeps constants there from one call to the next. */
+	mutable std::vector<Default> defaults_;
 };
 
 /* Name of the role that calls: inside a SECURITY DEFINER function, its owner. */
