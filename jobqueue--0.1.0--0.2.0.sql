@@ -43,6 +43,19 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION jobqueue.claim_json(queue text DEFAULT 'default', max_tasks integer DEFAULT 1,
+	lease interval DEFAULT '5 minutes', types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
+	RETURNS SETOF jsonb LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT pg_catalog.to_jsonb(t) FROM jobqueue.claim($1, $2, $3, $4, $5) t
+$$;
+
+CREATE FUNCTION jobqueue.complete_and_claim_json(ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL,
+	queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes',
+	types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
+	RETURNS SETOF jsonb LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT pg_catalog.to_jsonb(t) FROM jobqueue.complete_and_claim($1, $2, $3, $4, $5, $6, $7, $8) t
+$$;
+
 CREATE FUNCTION jobqueue.register_handler(type text, handler regprocedure, queue text DEFAULT 'default',
 	run_as name DEFAULT CURRENT_USER, max_attempts integer DEFAULT 20, backoff text DEFAULT 'exponential',
 	backoff_function regprocedure DEFAULT NULL, first_delay interval DEFAULT '5 seconds',
@@ -132,7 +145,7 @@ BEGIN
 			FROM pg_catalog.pg_proc p
 			WHERE p.pronamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
 				AND (p.proname OPERATOR(pg_catalog.=) ANY ('{_check_task,_serves_all,_shared_capacity,_raw_size,'
-						'_index_waiting}'::pg_catalog.name[])
+						'_index_waiting,claim_json,complete_and_claim_json}'::pg_catalog.name[])
 					OR p.proname OPERATOR(pg_catalog.=) 'limit_role' AND p.pronargs OPERATOR(pg_catalog.=) 5
 					OR p.proname OPERATOR(pg_catalog.=) ANY ('{register_handler,alter_handler}'::pg_catalog.name[])
 						AND p.pronargs OPERATOR(pg_catalog.=) 20)
@@ -225,8 +238,11 @@ CREATE OR REPLACE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF te
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_flow(jsonb)'),
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.parent_results()'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.parent_results(bigint, integer)'),
-		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) '
-			'ON jobqueue.tasks'),
+		-- any column but the id: the policy for new rows accepts what enqueue() would have written
+		('{producer}', 'INSERT (type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, '
+			'attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, '
+			'unique_key, group_key, created_by, metadata, timeout, crashes, failures, origin_queue, progress, '
+			'progress_message, unique_scope, slot) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that a producer must not see
 		('{producer,sql}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, '
 			'priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, '
@@ -244,6 +260,9 @@ CREATE OR REPLACE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF te
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[])'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, '
 			'interval, text[], text)'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.claim_json(text, integer, interval, text[], text)'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_and_claim_json(bigint[], integer[], jsonb[], text, '
+			'integer, interval, text[], text)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.fail(bigint, integer, text, text, interval, boolean)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.extend_lease(bigint, integer, interval)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.release(bigint, integer)'),
@@ -371,6 +390,28 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+CREATE OR REPLACE VIEW jobqueue._watched_queues AS
+WITH marked AS (
+	SELECT a.grantee FROM pg_catalog.pg_type t, pg_catalog.aclexplode(t.typacl) a
+	WHERE t.oid OPERATOR(pg_catalog.=) 'jobqueue.governed'::pg_catalog.regtype
+		AND a.grantee OPERATOR(pg_catalog.<>) t.typowner
+)
+SELECT c.relname AS view, NULL::pg_catalog.text AS queue
+FROM pg_catalog.pg_class c
+WHERE c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'v'
+	AND (pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+		OR EXISTS (
+		SELECT 1 FROM pg_catalog.aclexplode(c.relacl) a
+		WHERE a.privilege_type OPERATOR(pg_catalog.=) 'SELECT' AND a.grantee NOT IN (SELECT m.grantee FROM marked m)
+			AND CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN true
+				ELSE pg_catalog.pg_has_role(a.grantee, 'USAGE') END))
+UNION ALL
+SELECT v.view, a.queue FROM jobqueue.access a
+JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) a.role AND r.oid OPERATOR(pg_catalog.=) a.role_oid
+CROSS JOIN (VALUES ('queue_status'::pg_catalog.name), ('worker_status'), ('running_tasks')) v(view)
+WHERE a.access OPERATOR(pg_catalog.=) ANY (ARRAY['consumer', 'manager']) AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+	AND r.oid IN (SELECT m.grantee FROM marked m);
 
 CREATE OR REPLACE VIEW jobqueue.queue_status WITH (security_barrier) AS
 WITH RECURSIVE
@@ -755,6 +796,11 @@ COMMENT ON FUNCTION jobqueue.enqueue_many(text, jsonb[], text, integer, timestam
 	'adds one task per payload; returns their ids in the order of the payloads';
 COMMENT ON FUNCTION jobqueue.claim(text, integer, interval, text[], text) IS
 	'takes up to max_tasks waiting tasks for a worker outside the server, until the lease expires';
+COMMENT ON FUNCTION jobqueue.claim_json(text, integer, interval, text[], text) IS
+	'claim() for clients that cannot read all of its types: each task as an object';
+COMMENT ON FUNCTION jobqueue.complete_and_claim_json(bigint[], integer[], jsonb[], text, integer, interval, text[],
+	text) IS
+	'complete_and_claim() for clients that cannot read all of its types: each task as an object';
 COMMENT ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, interval, text[], text) IS
 	'reports claimed tasks as done, and takes the next ones; claims that are no longer the caller''s are '
 	'skipped';
@@ -902,8 +948,37 @@ COMMENT ON VIEW jobqueue.access_status IS
 COMMENT ON COLUMN jobqueue.access_status.source IS
 	'grant_access, or GRANT for rights given by hand, which count in all queues';
 
+-- Roles that have a level of access get what the level has got since.
+DO $$
+DECLARE
+	granted record;
+	what text;
+BEGIN
+	FOR granted IN
+		SELECT DISTINCT a.role, a.access FROM jobqueue.access a
+		JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) a.role
+			AND r.oid OPERATOR(pg_catalog.=) a.role_oid
+		WHERE jobqueue._is_governed(a.role)
+	LOOP
+		FOR what IN SELECT r.granted FROM jobqueue._access_rights(granted.access) r(granted) LOOP
+			EXECUTE pg_catalog.format('GRANT %s TO %I', what, granted.role);
+		END LOOP;
+	END LOOP;
+END
+$$;
+
+-- The owner of a database dumps all of it. So do members of pg_read_all_data, who need no GRANT.
+GRANT USAGE ON SCHEMA jobqueue TO pg_database_owner;
+GRANT SELECT ON jobqueue.tasks, jobqueue.tasks_live, jobqueue.tasks_failed, jobqueue.tasks_history_1,
+	jobqueue.tasks_history_2, jobqueue.tasks_history_3, jobqueue.tasks_history_4, jobqueue.tasks_history_5,
+	jobqueue.tasks_history_6, jobqueue.tasks_history_7, jobqueue.tasks_history_8, jobqueue.tasks_id_seq,
+	jobqueue.incarnation, jobqueue.handlers, jobqueue.queues, jobqueue.access, jobqueue.limits, jobqueue.history_ring,
+	jobqueue.unique_keys, jobqueue.schedules, jobqueue.dependencies, jobqueue.dependents, jobqueue.parents
+	TO pg_database_owner;
+
 -- A dump does not have the rights that an extension's scripts have granted. Those above, and those on the schema, come
--- from an administrator: the extension itself gives rights to its owner only, except for the check of a row.
+-- from an administrator: the extension itself gives rights to its owner only, except for the check of a row, and for
+-- what the owner of the database may read.
 UPDATE pg_catalog.pg_init_privs i SET initprivs = o.privileges
 FROM (
 	SELECT p.objoid, p.classoid, pg_catalog.array_agg(u.item ORDER BY u.n) AS privileges
@@ -916,6 +991,7 @@ FROM (
 	WHERE e.extname OPERATOR(pg_catalog.=) 'jobqueue' AND NOT EXISTS (
 		SELECT 1 FROM pg_catalog.aclexplode(ARRAY[u.item]) a
 		WHERE a.grantee OPERATOR(pg_catalog.<>) e.extowner
+			AND a.grantee OPERATOR(pg_catalog.<>) 'pg_database_owner'::pg_catalog.regrole::pg_catalog.oid
 			AND NOT (a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND p.objoid OPERATOR(pg_catalog.=)
 				(SELECT f.oid FROM pg_catalog.pg_proc f
 				WHERE f.pronamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace
@@ -924,5 +1000,11 @@ FROM (
 ) o
 WHERE i.objoid OPERATOR(pg_catalog.=) o.objoid AND i.classoid OPERATOR(pg_catalog.=) o.classoid
 	AND i.objsubid OPERATOR(pg_catalog.=) 0;
+-- The extension itself gives no rights to columns.
+DELETE FROM pg_catalog.pg_init_privs i
+WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+	AND i.objsubid OPERATOR(pg_catalog.<>) 0
+	AND i.objoid IN (SELECT c.oid FROM pg_catalog.pg_class c
+		WHERE c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace);
 
 SELECT jobqueue._installed();

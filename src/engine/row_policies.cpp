@@ -13,16 +13,26 @@
 namespace jobqueue {
 
 /* C region. */
-PolicyTable policy_table_of(Relation relation) {
-	if (RelationGetNamespace(relation) != get_namespace_oid("jobqueue", true) ||
+PolicyTable policy_table_of(Oid relation) {
+	const Oid schema = get_namespace_oid("jobqueue", true);
+	if (!OidIsValid(schema) || get_rel_namespace(relation) != schema ||
 		!OidIsValid(get_extension_oid("jobqueue", true)))
-		return PolicyTable::other;
-	const std::string_view name = RelationGetRelationName(relation);
+		return PolicyTable::not_ours;
+	const std::string_view name = get_rel_name(relation);
 	if (name == "tasks" || name.starts_with("tasks_"))
 		return PolicyTable::tasks;
 	if (name == "schedules")
 		return PolicyTable::schedules;
-	return name == "handlers" || name == "queues" ? PolicyTable::configuration : PolicyTable::other;
+	if (name == "handlers" || name == "queues")
+		return PolicyTable::configuration;
+	static constexpr std::string_view internal[] = {"access",		"limits",	  "history_ring", "unique_keys",
+													"dependencies", "dependents", "parents"};
+	return std::ranges::find(internal, name) != std::end(internal) ? PolicyTable::internal : PolicyTable::not_ours;
+}
+
+bool reads_all_data() {
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_DATA) ||
+		   has_privs_of_role(GetUserId(), ROLE_PG_DATABASE_OWNER);
 }
 
 static std::string list_of(const std::vector<std::string> &names) {
@@ -40,7 +50,10 @@ static std::string in_queues(const Queues &queues) {
 	return "queue OPERATOR(pg_catalog.=) ANY (" + list_of(queues.names) + ")";
 }
 
-/* A task that somebody adds must look as if enqueue() had added it. */
+/*
+ * A task that somebody adds must look as if enqueue() had added it. Clients that set the times themselves do so by a
+ * clock of their own.
+ */
 static constexpr const char *as_enqueued = R"( AND
 	created_by OPERATOR(pg_catalog.=) CURRENT_USER
 	AND status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'scheduled'])
@@ -49,7 +62,10 @@ static constexpr const char *as_enqueued = R"( AND
 	AND last_error IS NULL AND last_sqlstate IS NULL AND result IS NULL AND failures IS NULL AND origin_queue IS NULL
 	AND progress IS NULL AND progress_message IS NULL
 	AND unique_key IS NULL AND unique_scope IS NULL AND group_key IS NULL
-	AND created_at OPERATOR(pg_catalog.=) pg_catalog.now() AND updated_at OPERATOR(pg_catalog.=) pg_catalog.now()
+	AND created_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) '1 hour'::pg_catalog.interval)
+	AND created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.+) '1 hour'::pg_catalog.interval)
+	AND updated_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) '1 hour'::pg_catalog.interval)
+	AND updated_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.+) '1 hour'::pg_catalog.interval)
 	AND id OPERATOR(pg_catalog.=) pg_catalog.currval('jobqueue.tasks_id_seq'::pg_catalog.regclass))";
 
 /* Only enqueue_sql() may add tasks that a worker would run as SQL. */
@@ -68,6 +84,10 @@ std::string policy_condition(CmdType command, Oid owner, Oid table, PolicyTable 
 	const auto reach = [&](std::initializer_list<Access> levels) {
 		return in_queues(queues_by_right(owner, table, right, true, levels));
 	};
+	if (command == CMD_SELECT && guard(reads_all_data))
+		return "true";
+	if (kind == PolicyTable::internal)
+		return "false";
 	if (kind == PolicyTable::configuration) /* a role that can write handlers could run code as any role */
 		return command == CMD_SELECT ? reach({Access::manager}) : "false";
 	if (kind == PolicyTable::schedules) /* the same; a schedule without a queue is for its owner only */

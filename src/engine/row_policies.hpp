@@ -10,13 +10,15 @@
 
 namespace jobqueue {
 
-/* Our tables, by the kind of condition that they have. */
-enum class PolicyTable { other, tasks, configuration, schedules };
+/* Tables, by the kind of condition that they have. Nobody but the owner writes internal ones. */
+enum class PolicyTable { not_ours, tasks, configuration, schedules, internal };
 
 /* C region. */
-PolicyTable policy_table_of(Relation relation);
+PolicyTable policy_table_of(Oid relation);
 /* Which rows the current user may reach with the command; "owner" of the table. C++ region; outside of any Session. */
 std::string policy_condition(CmdType command, Oid owner, Oid table, PolicyTable kind);
+/* May the current user read all rows, because it may read all data of the database? C region. */
+bool reads_all_data();
 /* Must be called when this table was changed: if access depends on it, plans of other sessions do, too. C region. */
 void forget_policies(Relation changed);
 

@@ -16,6 +16,7 @@ extern "C" {
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "rewrite/rowsecurity.h"
+#include "utils/rls.h"
 }
 
 namespace jobqueue {
@@ -45,8 +46,8 @@ static RowSecurityPolicy *make_policy(Relation relation, const char *condition) 
 
 static List *policies(CmdType command, Relation relation) {
 	List *const others = previous_hook ? previous_hook(command, relation) : NIL;
-	const PolicyTable kind = policy_table_of(relation);
-	if (kind == PolicyTable::other)
+	const PolicyTable kind = policy_table_of(RelationGetRelid(relation));
+	if (kind == PolicyTable::not_ours)
 		return others;
 	return boundary([=] {
 		const std::string condition =
@@ -54,6 +55,43 @@ static List *policies(CmdType command, Relation relation) {
 		const char *const text = condition.c_str();
 		return guard([=] { return lappend(others, make_policy(relation, text)); });
 	});
+}
+
+/* Does a query read the columns of one table of ours, and nothing else? */
+static bool reads_one_table(const Query *query) {
+	if (query->commandType != CMD_SELECT || query->hasSubLinks || list_length(query->rtable) != 1)
+		return false;
+	const auto *const table = linitial_node(RangeTblEntry, query->rtable);
+	if (table->rtekind != RTE_RELATION || policy_table_of(table->relid) == PolicyTable::not_ours)
+		return false;
+	ListCell *cell;
+	foreach (cell, query->targetList)
+		if (!IsA(lfirst_node(TargetEntry, cell)->expr, Var))
+			return false;
+	return true;
+}
+
+bool is_dump_of_own_table(const Node *command) {
+	if (row_security)
+		return false;
+	if (nodeTag(command) == T_CopyStmt) {
+		const auto *const copy = reinterpret_cast<const CopyStmt *>(command);
+		if (copy->is_from || copy->relation == nullptr)
+			return false;
+		const Oid table = RangeVarGetRelid(copy->relation, NoLock, true);
+		return OidIsValid(table) && policy_table_of(table) != PolicyTable::not_ours && reads_all_data();
+	}
+	if (nodeTag(command) == T_DeclareCursorStmt) {
+		const Node *const query = reinterpret_cast<const DeclareCursorStmt *>(command)->query;
+		return reads_one_table(reinterpret_cast<const Query *>(query)) && reads_all_data();
+	}
+	return false;
+}
+
+int turn_on_row_security() {
+	const int level = NewGUCNestLevel();
+	set_config_option("row_security", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
 }
 
 void install_row_security() {

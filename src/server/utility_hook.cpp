@@ -1,12 +1,14 @@
 /*
  * utility_hook.cpp -- commands that concern our processes. Before a command that needs a database without connections,
  * or locks all of our tables, our processes leave the database (if the caller may run the command at all). The launcher
- * is told of commands that bring new databases. Commands that would break our tables are refused (own_objects).
+ * is told of commands that bring new databases. Commands that would break our tables are refused (own_objects), and
+ * those that read them as pg_dump does may do so (row_security).
  *
  * C region throughout.
  */
 #include "server/own_objects.hpp"
 #include "server/processes.hpp"
+#include "server/row_security.hpp"
 
 #include "pg/clock.hpp"
 #include "pg/compat.hpp"
@@ -161,6 +163,12 @@ void on_utility(PlannedStmt *statement, const char *text, bool read_only_tree, P
 	const Command command = {statement, text, read_only_tree, context, params, environment, receiver, completion};
 	Node *node = statement->utilityStmt;
 	const NodeTag tag = nodeTag(node);
+	if (is_dump_of_own_table(node)) {
+		const int level = turn_on_row_security();
+		pass_on(command);
+		AtEOXact_GUC(true, level);
+		return;
+	}
 	if (shared() == nullptr || RecoveryInProgress()) {
 		pass_on(command);
 		return;

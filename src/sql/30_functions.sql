@@ -1,4 +1,5 @@
--- The SQL interface. All functions are in C; the library sets its own search path for its statements.
+-- The SQL interface. Functions are in C, where the library sets its own search path for its statements. The two
+-- exceptions only change the form of what such a function returns.
 
 -- Enqueue
 
@@ -46,6 +47,14 @@ CREATE FUNCTION jobqueue.claim(queue text DEFAULT 'default', max_tasks integer D
 COMMENT ON FUNCTION jobqueue.claim(text, integer, interval, text[], text) IS
 	'takes up to max_tasks waiting tasks for a worker outside the server, until the lease expires';
 
+CREATE FUNCTION jobqueue.claim_json(queue text DEFAULT 'default', max_tasks integer DEFAULT 1,
+	lease interval DEFAULT '5 minutes', types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
+	RETURNS SETOF jsonb LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT pg_catalog.to_jsonb(t) FROM jobqueue.claim($1, $2, $3, $4, $5) t
+$$;
+COMMENT ON FUNCTION jobqueue.claim_json(text, integer, interval, text[], text) IS
+	'claim() for clients that cannot read all of its types: each task as an object';
+
 CREATE FUNCTION jobqueue.complete(id bigint, attempt integer, result jsonb DEFAULT NULL)
 	RETURNS boolean LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'jobqueue_complete';
 COMMENT ON FUNCTION jobqueue.complete(bigint, integer, jsonb) IS
@@ -63,6 +72,16 @@ CREATE FUNCTION jobqueue.complete_and_claim(ids bigint[], attempts integer[], re
 COMMENT ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, interval, text[], text) IS
 	'reports claimed tasks as done, and takes the next ones; claims that are no longer the caller''s are '
 	'skipped';
+
+CREATE FUNCTION jobqueue.complete_and_claim_json(ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL,
+	queue text DEFAULT 'default', max_tasks integer DEFAULT 1, lease interval DEFAULT '5 minutes',
+	types text[] DEFAULT NULL, claimed_by text DEFAULT NULL)
+	RETURNS SETOF jsonb LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT pg_catalog.to_jsonb(t) FROM jobqueue.complete_and_claim($1, $2, $3, $4, $5, $6, $7, $8) t
+$$;
+COMMENT ON FUNCTION jobqueue.complete_and_claim_json(bigint[], integer[], jsonb[], text, integer, interval, text[],
+	text) IS
+	'complete_and_claim() for clients that cannot read all of its types: each task as an object';
 
 CREATE FUNCTION jobqueue.fail(id bigint, attempt integer, error text, sqlstate text DEFAULT NULL,
 	retry_in interval DEFAULT NULL, retryable boolean DEFAULT true)

@@ -12,7 +12,8 @@ WITH marked AS (
 SELECT c.relname AS view, NULL::pg_catalog.text AS queue
 FROM pg_catalog.pg_class c
 WHERE c.relnamespace OPERATOR(pg_catalog.=) 'jobqueue'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'v'
-	AND (pg_catalog.pg_has_role(c.relowner, 'USAGE') OR EXISTS (
+	AND (pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+		OR EXISTS (
 		SELECT 1 FROM pg_catalog.aclexplode(c.relacl) a
 		WHERE a.privilege_type OPERATOR(pg_catalog.=) 'SELECT' AND a.grantee NOT IN (SELECT m.grantee FROM marked m)
 			AND CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN true

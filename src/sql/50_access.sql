@@ -27,8 +27,11 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{producer}', 'EXECUTE ON FUNCTION jobqueue.enqueue_flow(jsonb)'),
 		('{producer,consumer,manager,sql}', 'EXECUTE ON FUNCTION jobqueue.parent_results()'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.parent_results(bigint, integer)'),
-		('{producer}', 'INSERT (type, payload, queue, priority, run_at, max_attempts, timeout, metadata) '
-			'ON jobqueue.tasks'),
+		-- any column but the id: the policy for new rows accepts what enqueue() would have written
+		('{producer}', 'INSERT (type, payload, status, created_at, updated_at, processed_at, queue, priority, run_at, '
+			'attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, last_sqlstate, result, '
+			'unique_key, group_key, created_by, metadata, timeout, crashes, failures, origin_queue, progress, '
+			'progress_message, unique_scope, slot) ON jobqueue.tasks'),
 		-- not failures: the details of a handler's errors may come from tables that a producer must not see
 		('{producer,sql}', 'SELECT (id, type, payload, status, created_at, updated_at, processed_at, queue, '
 			'priority, run_at, attempts, max_attempts, finished_at, lease_expires_at, claimed_by, last_error, '
@@ -46,6 +49,9 @@ CREATE FUNCTION jobqueue._access_rights(access text) RETURNS SETOF text
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_many(bigint[], integer[], jsonb[])'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_and_claim(bigint[], integer[], jsonb[], text, integer, '
 			'interval, text[], text)'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.claim_json(text, integer, interval, text[], text)'),
+		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.complete_and_claim_json(bigint[], integer[], jsonb[], text, '
+			'integer, interval, text[], text)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.fail(bigint, integer, text, text, interval, boolean)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.extend_lease(bigint, integer, interval)'),
 		('{consumer}', 'EXECUTE ON FUNCTION jobqueue.release(bigint, integer)'),
@@ -289,8 +295,7 @@ ALTER TABLE jobqueue.tasks_history_8 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.handlers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.queues ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.schedules ENABLE ROW LEVEL SECURITY;
--- Only the owner sees the rows of these tables, because there is no policy for them. Without row-level security,
--- members of pg_read_all_data and pg_write_all_data could read and write them.
+-- Only the owner writes these tables. Without row-level security, members of pg_write_all_data could.
 ALTER TABLE jobqueue.access ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.limits ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobqueue.history_ring ENABLE ROW LEVEL SECURITY;
@@ -339,5 +344,14 @@ $$;
 -- arguments.
 GRANT EXECUTE ON FUNCTION jobqueue._check_task(text, text, text, smallint, integer, integer, interval, text, text, text,
 	text, text, text, jsonb, jsonb, text, text) TO PUBLIC;
+
+-- The owner of a database dumps all of it. So do members of pg_read_all_data, who need no GRANT.
+GRANT USAGE ON SCHEMA jobqueue TO pg_database_owner;
+GRANT SELECT ON jobqueue.tasks, jobqueue.tasks_live, jobqueue.tasks_failed, jobqueue.tasks_history_1,
+	jobqueue.tasks_history_2, jobqueue.tasks_history_3, jobqueue.tasks_history_4, jobqueue.tasks_history_5,
+	jobqueue.tasks_history_6, jobqueue.tasks_history_7, jobqueue.tasks_history_8, jobqueue.tasks_id_seq,
+	jobqueue.incarnation, jobqueue.handlers, jobqueue.queues, jobqueue.access, jobqueue.limits, jobqueue.history_ring,
+	jobqueue.unique_keys, jobqueue.schedules, jobqueue.dependencies, jobqueue.dependents, jobqueue.parents
+	TO pg_database_owner;
 
 SELECT jobqueue._installed();

@@ -302,11 +302,19 @@ SELECT results_eq(
 			'queue text DEFAULT ''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT '
 			'''00:05:00''::interval, types text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text',
 				'SETOF jobqueue.tasks'),
+		('claim_json',
+			'queue text DEFAULT ''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT '
+			'''00:05:00''::interval, types text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text',
+				'SETOF jsonb'),
 		('complete', 'id bigint, attempt integer, result jsonb DEFAULT NULL::jsonb', 'boolean'),
 		('complete_and_claim',
 			'ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[], queue text DEFAULT '
 			'''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT ''00:05:00''::interval, types '
 			'text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text', 'SETOF jobqueue.tasks'),
+		('complete_and_claim_json',
+			'ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[], queue text DEFAULT '
+			'''default''::text, max_tasks integer DEFAULT 1, lease interval DEFAULT ''00:05:00''::interval, types '
+			'text[] DEFAULT NULL::text[], claimed_by text DEFAULT NULL::text', 'SETOF jsonb'),
 		('complete_many', 'ids bigint[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[]', 'SETOF bigint'),
 		('current_task', '', 'jobqueue.tasks'),
 		('delete_tasks',
