@@ -144,6 +144,7 @@ have() {
 	clang++) find_clangxx ;;
 	psycopg2) find_python ;;
 	venv) find_python ensurepip ;;
+	pgbouncer) command -v pgbouncer /usr/sbin/pgbouncer >/dev/null ;; # not in the PATH of users
 	pgq) [[ -n $PG_MAJOR && -f $SHAREDIR/extension/pgq.control ]] ;;
 	clang-format) command -v clang-format-14 clang-format >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
@@ -165,7 +166,7 @@ package_of() {
 	venv) echo python3-venv ;;
 	pgq) echo "postgresql-$2-pgq3" ;;
 	dpkg-source) echo dpkg-dev ;;
-	python3 | npm | pgqd | redis-server | debootstrap | unzip) echo "$1" ;;
+	python3 | npm | pgbouncer | pgqd | redis-server | debootstrap | unzip) echo "$1" ;;
 	g++ | make | perl | clang-format | clang-tidy | curl | valgrind) echo "$1" ;;
 	*) die "no package is known that brings $1: extend package_of in scripts/lib.sh" ;;
 	esac
@@ -240,7 +241,7 @@ INSTALL_PACKAGES='
 			original=$(mktemp) && cp -p "$conf" "$original" || exit
 			saved=$original
 			printf "\ncreate_main_cluster = false\n" >>"$conf" ;;
-		pgqd | redis-server)
+		pgbouncer | pgqd | redis-server)
 			[ -z "$policy" ] && [ ! -e "${POLICY:=/usr/sbin/policy-rc.d}" ] || continue
 			policy=$POLICY
 			printf "#!/bin/sh\nexit 101\n" >"$policy" && chmod 755 "$policy" || exit ;;
