@@ -46,14 +46,21 @@ until_so() {
 	done
 }
 
-# chosen HEADING...: one of them?
 chosen() {
-	local heading
-	[[ ${#CHOSEN[@]} -gt 0 ]] || return 0
-	for heading in "$@"; do
-		! printf '%s\n' "${CHOSEN[@]}" | grep -qxF -e "$heading" || return 0
-	done
-	return 1
+	[[ ${#CHOSEN[@]} -eq 0 ]] || printf '%s\n' "${CHOSEN[@]}" | grep -qxF -e "$1"
+}
+
+section_of() {
+	sed -n 's/.*section: //p' "$PROGRAMS/$1"
+}
+
+# sections_of DIRECTORY: those that are chosen
+sections_of() {
+	local program section
+	for program in "$PROGRAMS/$1"/*; do
+		section=$(section_of "$1/${program##*/}")
+		[[ -z $section ]] || ! chosen "$section" || echo "$section"
+	done | sort -u
 }
 
 # pooler MODE: as the owner of the server, because pgbouncer refuses to be root. Its connections to the server take turns,
@@ -112,10 +119,6 @@ client() {
 	done
 }
 
-section_of() {
-	sed -n 's/.*section: //p' "$PROGRAMS/$1"
-}
-
 # what every client does, seen from elsewhere
 check_tasks() {
 	[[ $(sql -c "SELECT count(*) > 0 AND bool_and(status = 'completed' AND attempts = 1 AND created_by = 'clients_app'
@@ -123,20 +126,16 @@ check_tasks() {
 		FROM jobqueue.tasks WHERE type = 'send_mail'") == t ]] || fault "clients docs: $1: its tasks are not completed"
 }
 
-# skip TOOL DIRECTORY: names the clients that are not run
+# skip REASON DIRECTORY: names the clients that are not run
 skip() {
-	local program name
-	for program in "$PROGRAMS/$2"/*; do
-		name=$(section_of "$2/${program##*/}")
-		[[ -z $name ]] || ! chosen "$name" || echo "skip: clients docs: $name: $1"
-	done
+	sections_of "$2" | sed "s|.*|skip: clients docs: &: $1|"
 }
 
 # install WHAT COMMAND...
 install() {
 	local what=$1
 	shift
-	nice -n 10 "$@" >"$WORK/log" 2>&1 || { tail -n 40 "$WORK/log"; fault "clients docs: the installation for $what"; return 1; }
+	"$@" >"$WORK/log" 2>&1 || { tail -n 40 "$WORK/log"; fault "clients docs: what $what needs"; return 1; }
 }
 
 # version TOOL ARGUMENT LEAST: is it there, and new enough?
@@ -207,9 +206,8 @@ clients_go() {
 clients_java() {
 	version javac -version 17 || { skip 'no JDK 17' java; return; }
 	command -v mvn >/dev/null || { skip 'no Maven' java; return; }
-	chosen JDBC || return 0
 	mkdir "$WORK/java"
-	install Java mvn -q -B -f "$PROGRAMS/java/pom.xml" dependency:build-classpath "-Dmdep.outputFile=$WORK/java/path" || return 0
+	install Java nice -n 10 mvn -q -B -f "$PROGRAMS/java/pom.xml" dependency:build-classpath "-Dmdep.outputFile=$WORK/java/path" || return 0
 	relay "$PGPORT"
 	local direct=$RELAY
 	relay "${POOLERS[transaction]}"
@@ -238,11 +236,9 @@ sql -c 'CREATE EXTENSION jobqueue' -c 'CREATE ROLE clients_producer' \
 for mode in "${!POOLERS[@]}"; do
 	pooler "$mode"
 done
-clients_python
-clients_node
-clients_go
-clients_java
-clients_rust
+for language in python node go java rust; do
+	[[ -z $(sections_of "$language") ]] || "clients_$language"
+done
 
 [[ $FAULTS -eq 0 ]] || exit 1
 echo "the lines of doc/clients.md run"

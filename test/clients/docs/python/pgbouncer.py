@@ -1,4 +1,9 @@
-"""The table of doc/clients.md that says what works in which mode of pgbouncer: pgbouncer.py PAGE MODE. PGPORT is pgbouncer's."""
+"""What works in which mode of pgbouncer, as the table of doc/clients.md says: pgbouncer.py PAGE MODE.
+
+PGPORT is that of pgbouncer, DIRECT_PORT that of the server.
+
+section: pgbouncer
+"""
 
 import os
 import re
