@@ -217,13 +217,11 @@ clients_java() {
 }
 
 clients_rust() {
-	local program
 	version cargo --version 1.84 || { skip 'no cargo 1.84' rust; return; }
 	mkdir -p "$WORK/rust/src"
 	cp "$PROGRAMS/rust/Cargo.toml" "$WORK/rust"
-	for program in tokio_postgres sqlx; do
-		client "rust/$program.rs" rust/src/main.rs nice -n 10 cargo run -q -j 1
-	done
+	client rust/tokio_postgres.rs rust/src/main.rs nice -n 10 cargo run -q -j 1
+	MODES=direct client rust/sqlx.rs rust/src/main.rs nice -n 10 cargo run -q -j 1
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
