@@ -22,6 +22,7 @@ finish() {
 	[[ ${#RELAYS[@]} -eq 0 ]] || kill "${RELAYS[@]}" 2>/dev/null || true
 	for mode in "${!POOLERS[@]}"; do
 		[[ ! -f $PGHOST/pgbouncer.$mode.pid ]] || kill "$(cat "$PGHOST/pgbouncer.$mode.pid")" 2>/dev/null || true
+		rm -f "$PGHOST/pgbouncer.$mode".*
 	done
 	rm -rf "$WORK"
 }
@@ -81,12 +82,31 @@ pooler() {
 		auth_file = $file.users
 		pidfile = $file.pid
 		logfile = $file.log
-		default_pool_size = 3
+		default_pool_size = 7
+		server_idle_timeout = 0
 		server_round_robin = 1
 		ignore_startup_parameters = extra_float_digits
 	INI
 	"${as[@]}" env "PATH=$PATH:/usr/sbin" pgbouncer -q -d "$file.ini"
 	until_so "pgbouncer in mode $1 answers" psql -X -q -p "${POOLERS[$1]}" -U clients_app -c SELECT -o /dev/null
+	[[ $1 == session ]] || seven_connections "${POOLERS[$1]}"
+}
+
+# seven_connections PORT: seven clients that wait for each other make pgbouncer open seven connections, which it keeps.
+# What they wait for is a lock that stays with a connection. Seven, because no program has a multiple of seven transactions
+# between two runs of a statement.
+seven_connections() {
+	local number
+	for number in {1..7}; do
+		psql -X -q -v ON_ERROR_STOP=1 -p "$1" -U clients_app -c "DO \$\$ BEGIN
+			PERFORM pg_advisory_lock_shared($1);
+			WHILE (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1) < 7 LOOP
+				PERFORM pg_sleep(0.05);
+			END LOOP; END \$\$" &
+	done
+	for number in {1..7}; do
+		wait -n
+	done
 }
 
 # relay PORT: sets RELAY to a TCP port that leads to the server or to a pooler

@@ -72,9 +72,15 @@ public class Jdbc {
         var url = "jdbc:postgresql://127.0.0.1:" + arguments[0] + "/" + System.getenv("PGDATABASE") + "?user="
                 + System.getenv("PGUSER") + "&POOLER_OPTION";
         try (var conn = DriverManager.getConnection(url)) {
-            for (int run = 0; run < 10; run++) {
+            // with autocommit, the driver prepares a statement again that is missing; in a transaction it cannot
+            for (int run = 0; run < 20; run++) {
+                conn.setAutoCommit(run < 10);
                 work(conn);
+                if (run >= 10) {
+                    conn.commit();
+                }
             }
+            conn.setAutoCommit(true);
             notes(conn);
         }
     }

@@ -19,13 +19,13 @@ def work(session):
     assert (task.status, task.type, task.queue, task.attempts) == ("completed", "send_mail", "default", 1), task.status
     assert task.payload == {"to": "ann@example.org"} and task.result == {"sent": True}, task.payload
     assert task.created_at < task.finished_at and task.run_at is None
-    session.rollback()
+    session.commit()
 
     # a producer may read it
     session.execute(text("SET LOCAL ROLE clients_producer"))
     check = session.scalar(text("SELECT jobqueue.enqueue('check')"))
     assert session.scalars(select(Task).where(Task.id == check)).one().status == "pending"
-    session.rollback()
+    session.commit()
 
 
 async def asynchronously():
