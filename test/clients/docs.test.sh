@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs every code block of doc/clients.md: in a program of test/clients/docs, against the server that PGHOST leads to, and again
-# through pgbouncer in transaction mode, with the option that the page names for the client. Then what the page says about
-# the modes of pgbouncer. A client whose toolchain is missing is skipped; a block that no program runs is a failure.
+# Runs every code block of doc/clients.md: in a program of test/clients/docs, against the server that PGHOST leads to,
+# and again through pgbouncer in transaction mode, with the option that the page names for the client. Then what the page
+# says about the modes of pgbouncer. A client whose toolchain is missing is skipped; a block that no program runs is a
+# failure.
 #
 #   docs.test.sh [HEADING...]      only the clients below these headings of the page, or pgbouncer
 #
@@ -64,8 +65,8 @@ sections_of() {
 	done | sort -u
 }
 
-# pooler MODE: as the owner of the server, because pgbouncer refuses to be root. Its connections to the server take turns,
-# so that a client that relies on one of them is found out.
+# pooler MODE: as the owner of the server, because pgbouncer refuses to be root. Its connections to the server take
+# turns, so that a client that relies on one of them is found out.
 pooler() {
 	local file=$PGHOST/pgbouncer.$1 as=()
 	[[ $(id -u) -ne 0 ]] || as=(runuser -u "$(stat -c %U "$PGHOST/data")" --)
@@ -93,8 +94,8 @@ pooler() {
 }
 
 # seven_connections PORT: seven clients that wait for each other make pgbouncer open seven connections, which it keeps.
-# What they wait for is a lock that stays with a connection. Seven, because no program has a multiple of seven transactions
-# between two runs of a statement.
+# What they wait for is a lock that stays with a connection. Seven, because no program has a multiple of seven
+# transactions between two runs of a statement.
 seven_connections() {
 	local number
 	for number in {1..7}; do
@@ -207,7 +208,7 @@ clients_node() {
 		client "node/$program.mjs" node/run.mjs node run.mjs
 	done
 	chosen Prisma || return 0
-	python3 -B "$PROGRAMS/assemble.py" make "$PAGE" node/schema.prisma >"$WORK/node/schema.prisma"
+	python3 -B "$PROGRAMS/assemble.py" make "$PAGE" node/schema.prisma direct >"$WORK/node/schema.prisma"
 	install Prisma env -C "$WORK/node" PRISMA_SCHEMA_ENGINE_BINARY=/bin/true CHECKPOINT_DISABLE=1 \
 		npx prisma generate --schema schema.prisma || return 0
 	client node/prisma.mjs node/run.mjs node run.mjs
@@ -227,7 +228,8 @@ clients_java() {
 	version javac -version 17 || { skip 'no JDK 17' java; return; }
 	command -v mvn >/dev/null || { skip 'no Maven' java; return; }
 	mkdir "$WORK/java"
-	install Java nice -n 10 mvn -q -B -f "$PROGRAMS/java/pom.xml" dependency:build-classpath "-Dmdep.outputFile=$WORK/java/path" || return 0
+	install Java nice -n 10 mvn -q -B -f "$PROGRAMS/java/pom.xml" \
+		dependency:build-classpath "-Dmdep.outputFile=$WORK/java/path" || return 0
 	relay "$PGPORT"
 	local direct=$RELAY
 	relay "${POOLERS[transaction]}"

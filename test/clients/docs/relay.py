@@ -1,4 +1,4 @@
-"""Passes TCP connections on to a Unix socket, for clients that know no Unix sockets: relay.py SOCKET. Prints its port."""
+"""Passes TCP connections on to a Unix socket, for clients that know no others: relay.py SOCKET. Prints its port."""
 
 import asyncio
 import sys

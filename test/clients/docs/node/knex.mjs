@@ -12,8 +12,9 @@ for (let run = 0; run < 10; run++) {
 
 const enqueue = 'SELECT jobqueue.enqueue(?, ?)';
 await assert.rejects(knex.raw(enqueue, ['check', [1, 2]]), { code: '22P02' });
-await assert.rejects(async () => knex.raw('SELECT jobqueue.complete(?, ?, ?)', ['1', 1, undefined]), /Undefined binding/);
-assert.equal((await knex.raw('SELECT jobqueue.complete(?, ?, ?) AS ok', ['1', 99, null])).rows[0].ok, false);
+const complete = 'SELECT jobqueue.complete(?, ?, ?) AS ok';
+await assert.rejects(async () => knex.raw(complete, ['1', 1, undefined]), /Undefined binding/);
+assert.equal((await knex.raw(complete, ['1', 99, null])).rows[0].ok, false);
 await assert.rejects(knex.transaction(async (trx) => {
   await trx.raw(enqueue, ['rolled_back', '{}']);
   throw new Error('no');

@@ -8,12 +8,13 @@ from common import fails, sends
 
 
 async def main():
-    conn = await asyncpg.connect(database=None, POOLER_OPTION)
+    conn = await asyncpg.connect(POOLER_OPTION)
     for _ in range(10):
         sent, send_mail = sends()
         # BLOCK 1
         assert sent == [{"to": "ann@example.org"}], sent
-        row = await conn.fetchrow("SELECT status, payload ->> 'to', result ->> 'sent' FROM jobqueue.tasks WHERE id = $1", task_id)
+        query = "SELECT status, payload ->> 'to', result ->> 'sent' FROM jobqueue.tasks WHERE id = $1"
+        row = await conn.fetchrow(query, task_id)
         assert tuple(row) == ("completed", "ann@example.org", "true"), row
 
     with fails(asyncpg.DataError):
@@ -22,7 +23,8 @@ async def main():
     at = datetime(2100, 1, 1)
     delayed = await conn.fetchval("SELECT jobqueue.enqueue('check', delay => $1, timeout => $1)", hour)
     await conn.fetchval("SELECT jobqueue.enqueue('check', run_at => $1)", at)
-    assert await conn.fetchval("SELECT run_at FROM jobqueue.tasks WHERE id > $1", delayed) == at.replace(tzinfo=timezone.utc)
+    run_at = await conn.fetchval("SELECT run_at FROM jobqueue.tasks WHERE id > $1", delayed)
+    assert run_at == at.replace(tzinfo=timezone.utc), run_at
     async with conn.transaction():
         await conn.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
         await conn.fetchval("SELECT jobqueue.enqueue('check', $1)", [1, 2])

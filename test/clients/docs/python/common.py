@@ -22,7 +22,8 @@ def fails(error, text=""):
 def the_task(conn, id):
     """The task as it should be. For every connection that has cursors."""
     cursor = conn.cursor()
-    cursor.execute("SELECT status, attempts, payload ->> 'to', result ->> 'sent' FROM jobqueue.tasks WHERE id = %s", [id])
+    query = "SELECT status, attempts, payload ->> 'to', result ->> 'sent' FROM jobqueue.tasks WHERE id = %s"
+    cursor.execute(query, [id])
     row = tuple(cursor.fetchone())
     assert row == ("completed", 1, "ann@example.org", "true"), row
     cursor.close()

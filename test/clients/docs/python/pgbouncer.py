@@ -57,7 +57,7 @@ def wait_for():
         waiting = threading.Thread(target=lambda: status.append(conn.execute(query, [task]).fetchone()[0]))
         waiting.start()
         # its connection to the server is busy for as long as it waits
-        busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ~ '^SELECT status FROM .*wait_for'"
+        busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ~ '^SELECT status .*wait_for'"
         while observer.execute(busy).fetchone() != (1,):
             assert waiting.is_alive(), "wait_for has ended"
         worker.execute("SELECT jobqueue.complete(id, attempts) FROM jobqueue.claim(types => ARRAY['waited'])")
@@ -78,7 +78,12 @@ def hears(conn, seconds):
     return any(True for _ in conn.notifies(timeout=seconds, stop_after=1))
 
 
-CHECKS = {"one statement each": one_by_one, "with your own writes": transactions, "`wait_for`": wait_for, "`LISTEN": listen}
+CHECKS = {
+    "one statement each": one_by_one,
+    "with your own writes": transactions,
+    "`wait_for`": wait_for,
+    "`LISTEN task_queue`": listen,
+}
 
 
 def main(page, mode):
