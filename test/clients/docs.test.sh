@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs every code block of doc/clients.md: in a program of test/clients/docs, against the server that PGHOST leads to,
-# and again through pgbouncer in transaction mode, with the option that the page names for the client. Then what the page
-# says about the modes of pgbouncer. A client whose toolchain is missing is skipped; a block that no program runs is a
-# failure.
+# and again through pgbouncer in transaction mode, with the option that the page names for the client. Then what the
+# page says about the modes of pgbouncer. A client whose toolchain is missing is skipped; a block that no program runs
+# is a failure.
 #
 #   docs.test.sh [HEADING...]      only the clients below these headings of the page, or pgbouncer
 #
@@ -89,8 +89,12 @@ pooler() {
 		ignore_startup_parameters = extra_float_digits
 	INI
 	"${as[@]}" env "PATH=$PATH:/usr/sbin" pgbouncer -q -d "$file.ini"
-	until_so "pgbouncer in mode $1 answers" psql -X -q -p "${POOLERS[$1]}" -U clients_app -c SELECT -o /dev/null
+	until_so "pgbouncer in mode $1 answers" answers "${POOLERS[$1]}"
 	[[ $1 == session ]] || seven_connections "${POOLERS[$1]}"
+}
+
+answers() {
+	psql -X -q -p "$1" -U clients_app -c SELECT >/dev/null 2>&1
 }
 
 # seven_connections PORT: seven clients that wait for each other make pgbouncer open seven connections, which it keeps.
@@ -235,7 +239,8 @@ clients_java() {
 	relay "${POOLERS[transaction]}"
 	# shellcheck disable=SC2016
 	client java/Jdbc.java java/Jdbc.java bash -c '
-		nice -n 10 javac -cp "$(cat path)" Jdbc.java && java -cp "$(cat path):." Jdbc ${POOLED:+$1} $0' "$direct" "$RELAY"
+		nice -n 10 javac -cp "$(cat path)" Jdbc.java && java -cp "$(cat path):." Jdbc ${POOLED:+$1} $0
+	' "$direct" "$RELAY"
 }
 
 clients_rust() {

@@ -1,7 +1,7 @@
 """Puts the code blocks of doc/clients.md into the programs beside this file, so that the test runs what the page says.
 
-    assemble.py check PAGE                          each block of the page is in a program, and each program finds its own
-    assemble.py make PAGE PROGRAM direct|pooled     prints the program with its blocks
+    assemble.py check PAGE                        each block of the page is in a program, and each program finds its own
+    assemble.py make PAGE PROGRAM direct|pooled   prints the program with its blocks
 
 A program says in a comment which part of the page it runs ("section: psycopg 3"). A comment "BLOCK 2" is a line of its
 own, and stands for the second block below that heading. POOLER_OPTION stands for what the table of pgbouncer gives for

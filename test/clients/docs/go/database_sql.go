@@ -27,8 +27,8 @@ func check(ctx context.Context, db *sql.DB) error {
 	}
 	sent = nil
 	var status, to, result string
-	err := db.QueryRowContext(ctx, "SELECT status, payload ->> 'to', result FROM jobqueue.tasks ORDER BY id DESC LIMIT 1").
-		Scan(&status, &to, &result)
+	last := "SELECT status, payload ->> 'to', result FROM jobqueue.tasks ORDER BY id DESC LIMIT 1"
+	err := db.QueryRowContext(ctx, last).Scan(&status, &to, &result)
 	if err == nil && (status != "completed" || to != "ann@example.org" || result != `{"sent": true}`) {
 		err = fmt.Errorf("%s, %s, %s", status, to, result)
 	}

@@ -44,14 +44,15 @@ func notes(ctx context.Context, conn *pgx.Conn) error {
 	type mail struct {
 		To string `json:"to"`
 	}
-	for _, payload := range []any{mail{"ann"}, []int{1, 2}, []mail{{"ann"}}, `{"to": "ann"}`, []byte(`{"to": "ann"}`)} {
-		_, err := conn.Exec(ctx, "SELECT jobqueue.enqueue('check', $1::jsonb, timeout => $2::interval)", payload, time.Hour)
+	text := `{"to": "ann"}`
+	for _, payload := range []any{mail{"ann"}, []int{1, 2}, []mail{{"ann"}}, text, []byte(text)} {
+		_, err := conn.Exec(ctx, "SELECT jobqueue.enqueue('check', $1, timeout => $2)", payload, time.Hour)
 		if err != nil {
 			return fmt.Errorf("%v: %w", payload, err)
 		}
 	}
 	var refused *pgconn.PgError
-	_, err := conn.Exec(ctx, "SELECT jobqueue.enqueue('check', $1::jsonb)", "no JSON")
+	_, err := conn.Exec(ctx, "SELECT jobqueue.enqueue('check', $1)", "no JSON")
 	if !errors.As(err, &refused) || refused.Code != "22P02" {
 		return fmt.Errorf("a string that is no JSON: %w", err)
 	}
