@@ -21,7 +21,7 @@ npm run build:test
 if ! log=$(npm install --no-audit --no-fund --no-package-lock --no-save --ignore-scripts \
 	"prisma@$PRISMA" "@prisma/client@$PRISMA" "@prisma/adapter-pg@$PRISMA" 2>&1); then
 	export PRISMA_MISSING="Prisma cannot be installed"
-elif ! log=$(PRISMA_SCHEMA_ENGINE_BINARY=$(command -v true) node_modules/.bin/prisma generate \
+elif ! log=$(PRISMA_SCHEMA_ENGINE_BINARY=$(type -P true) node_modules/.bin/prisma generate \
 	--schema test/prisma/schema.prisma 2>&1); then
 	export PRISMA_MISSING="Prisma cannot generate its client"
 fi

@@ -10,7 +10,7 @@ import { Worker } from './worker.js';
 
 const usage = `Usage: jobqueue worker MODULE [OPTION...]
 
-Runs the handlers of the App that MODULE exports, as its default or as "app". MODULE is a file, or the name of a package.
+Runs the handlers of the App that MODULE exports, as its default or as "app". MODULE is a file or a package.
 
   --queue NAME            take tasks from this queue ("default")
   --all-queues            take tasks from all queues in turn
@@ -21,7 +21,8 @@ Runs the handlers of the App that MODULE exports, as its default or as "app". MO
   --no-listen             only look, do not LISTEN: for a pooler in transaction mode
   --dsn URL               the server; without it, PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE say where it is
 
-SIGTERM and SIGINT tell it to stop: it lets handlers end, and gives back what is not done. A second signal ends it at once.
+SIGTERM and SIGINT tell it to stop: it lets handlers end, and gives back what is not done. A second signal ends it
+at once.
 `;
 
 /** What is wrong with the command line: exit code 2. */
@@ -82,7 +83,8 @@ async function main(): Promise<void> {
 	}
 	const [command, name, ...rest] = positionals;
 	if (command !== 'worker' || name === undefined || rest.length > 0) throw new Misuse(usage.trimEnd());
-	if (values.queue !== undefined && values['all-queues']) throw new Misuse('--queue and --all-queues exclude each other');
+	if (values.queue !== undefined && values['all-queues'])
+		throw new Misuse('--queue and --all-queues exclude each other');
 	const options = {
 		queue: values['all-queues'] ? null : values.queue,
 		concurrency: number('concurrency', values.concurrency),

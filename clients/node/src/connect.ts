@@ -20,7 +20,8 @@ function pairs(hosts: string, ports: string): { host: string; port: string }[] {
 function urls(url: string): string[] {
 	const [, start, hosts, path, query] = /^(postgres(?:ql)?:\/\/(?:[^@/?]*@)?)([^/?]*)([^?]*)(.*)$/s.exec(url) ?? [];
 	if (start === undefined || hosts === undefined) {
-		if (/^\s*\w+\s*=/.test(url)) throw new TypeError('a connection string is a URL: postgresql://user@host/database');
+		if (/^\s*\w+\s*=/.test(url))
+			throw new TypeError('a connection string is a URL: postgresql://user@host/database');
 		return [url];
 	}
 	const parameters = new URLSearchParams(query);

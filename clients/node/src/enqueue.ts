@@ -101,7 +101,8 @@ export async function enqueueMany(
 	const list = `[${payloads.map(json).join(',')}]`;
 	const { text, values } = call('enqueue_many',
 		[['type', 'text', type], ['payloads', 'jsonb[]', list], ...argumentsFor(options)]);
-	const { rows } = await conn.query(`SELECT id::text AS id FROM ${text} WITH ORDINALITY AS t(id, n) ORDER BY n`, values);
+	const { rows } = await conn.query(
+		`SELECT id::text AS id FROM ${text} WITH ORDINALITY AS t(id, n) ORDER BY n`, values);
 	return rows.map((row) => row.id);
 }
 

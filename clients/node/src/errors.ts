@@ -60,6 +60,7 @@ export function describe(error: unknown): string {
 export function sqlstate(error: unknown): string | undefined {
 	for (let depth = 0; error instanceof Error && depth < 10; depth++, error = error.cause)
 		// the codes of Node's own errors look alike (EPIPE), but these have no severity
-		if ('code' in error && 'severity' in error && /^[0-9A-Z]{5}$/.test(String(error.code))) return String(error.code);
+		if ('code' in error && 'severity' in error && /^[0-9A-Z]{5}$/.test(String(error.code)))
+			return String(error.code);
 	return undefined;
 }

@@ -1,6 +1,6 @@
 import type { TaskId } from './enqueue.js';
 import { ClaimLost } from './errors.js';
-import { json, type Queryable } from './sql.js';
+import { call, json, type Queryable } from './sql.js';
 
 /** What a claim has brought. */
 export interface Claim {
@@ -55,10 +55,12 @@ export class Task<Payload = unknown> {
 	async complete(conn: Queryable, result?: unknown): Promise<void> {
 		this.#observer.completing(true);
 		try {
-			const values = [this.id, String(this.attempt), ...(result === undefined ? [] : [json(result)])];
-			const { rows } = await conn.query(
-				`SELECT jobqueue.complete($1::text::bigint, $2::text::integer${result === undefined ? '' : ', $3::text::jsonb'})
-					AS accepted`, values);
+			const { text, values } = call('complete', [
+				['id', 'bigint', this.id],
+				['attempt', 'integer', String(this.attempt)],
+				['result', 'jsonb', result === undefined ? null : json(result)],
+			]);
+			const { rows } = await conn.query(`SELECT ${text} AS accepted`, values);
 			if (!rows[0].accepted) throw new ClaimLost(this.id);
 		} catch (error) {
 			this.#observer.completing(false);

@@ -52,7 +52,8 @@ export async function runTasks(conn: Queryable, app: Runnable, options: RunTasks
 		if (!claim) break;
 		const outcome = await attempt(app, conn, claim);
 		if (outcome) await claims.report([{ id: claim.id, attempt: claim.attempt, ...outcome }]);
-		rows.push(...(await taskRows(conn, '(SELECT * FROM jobqueue.tasks WHERE id = $1::text::bigint) AS t', [claim.id])));
+		const row = '(SELECT * FROM jobqueue.tasks WHERE id = $1::text::bigint) AS t';
+		rows.push(...(await taskRows(conn, row, [claim.id])));
 	}
 	return rows;
 }

@@ -51,7 +51,8 @@ test('C22 --dsn, --all-queues, and an App that is exported as "app"', async () =
 test('C22 it says what is wrong, with exit code 2', async () => {
 	await refused(['worker', './no_such_file.js'], /cannot load \.\/no_such_file\.js: .*no_such_file/);
 	await refused(['worker', 'no-such-package'], /cannot load no-such-package: /);
-	await refused(['worker', moduleFile('broken.mjs', 'throw new Error("out of order")')], /cannot load .*: out of order/);
+	const broken = moduleFile('broken.mjs', 'throw new Error("out of order")');
+	await refused(['worker', broken], /cannot load .*: out of order/);
 	await refused(['worker', moduleFile('other.mjs', 'export const handlers = {};')], /it exports handlers/);
 	await refused(['worker', moduleFile('empty.mjs', `
 		import { App } from 'jobqueue-pg';

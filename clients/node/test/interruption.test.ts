@@ -121,8 +121,7 @@ test('C20 a standby is promoted: the worker goes on at the new primary', async (
 	const [one, two] = [join(home, 'one'), join(home, 'two')];
 	const port = { one: '5501', two: '5502' };
 	const admin = (server: keyof typeof port, text: string) =>
-		asServerUser('psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-h', home, '-p', port[server], '-U', 'postgres', '-c', text,
-			'postgres').trim();
+		asServerUser('psql', '-XqAt', '-h', home, '-p', port[server], '-U', 'postgres', '-c', text, 'postgres').trim();
 	try {
 		asServerUser('initdb', '-D', one, '-U', 'postgres', '-A', 'trust', '-N');
 		asServerUser('sh', '-c', `cat >>"$0" <<-CONF
@@ -170,7 +169,8 @@ test('C20 a standby is promoted: the worker goes on at the new primary', async (
 	}
 });
 
-const pgbouncer = spawnSync('sh', ['-c', 'PATH=$PATH:/usr/sbin; command -v pgbouncer'], { encoding: 'utf8' }).stdout.trim();
+const find = 'PATH=$PATH:/usr/sbin; command -v pgbouncer';
+const pgbouncer = spawnSync('sh', ['-c', find], { encoding: 'utf8' }).stdout.trim();
 
 test('C12 behind a pooler in transaction mode', { skip: !pgbouncer && 'pgbouncer is not installed' }, async () => {
 	const home = ownedByServerUser();

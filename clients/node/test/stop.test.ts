@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { App, enqueue, WorkerStopped } from 'jobqueue-pg';
 import {
-	newQueue, pool, setUp, startWorker, taskRow, untilStatus, withWorker, WorkerProcess,
+	newQueue, pool, setUp, startWorker, taskRow, untilStarted, untilStatus, withWorker, WorkerProcess,
 } from './support.js';
 
 setUp();
@@ -13,7 +13,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 		const worker = WorkerProcess.withApp(queue, '--concurrency', '1', '--grace', '60');
 		const id = await enqueue(pool, 'sleep', { ms: 2000 }, { queue });
 		const next = await enqueue(pool, 'sleep', { ms: 2000 }, { queue });
-		await untilStatus(id, 'processing');
+		await untilStarted(id);
 		await worker.stops(signal);
 		const row = await taskRow(id);
 		assert.deepEqual([row.status, row.attempts, row.result], ['completed', 1, 'rested']);
@@ -24,7 +24,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 		const queue = newQueue();
 		const worker = WorkerProcess.withApp(queue, '--grace', '0.5');
 		const ids = await Promise.all([1, 2, 3].map(() => enqueue(pool, 'stuck', {}, { queue })));
-		for (const id of ids) await untilStatus(id, 'processing');
+		for (const id of ids) await untilStarted(id);
 		await worker.stops(signal);
 		for (const id of ids) {
 			const row = await taskRow(id);
@@ -37,7 +37,7 @@ test('C17 a second signal ends it at once', async () => {
 	for (const second of ['SIGTERM', 'SIGINT'] as const) {
 		const queue = newQueue();
 		const worker = WorkerProcess.withApp(queue, '--grace', '600');
-		await untilStatus(await enqueue(pool, 'stuck', {}, { queue }), 'processing');
+		await untilStarted(await enqueue(pool, 'stuck', {}, { queue }));
 		worker.kill('SIGTERM');
 		await worker.says(' stopping');
 		worker.kill(second);
@@ -49,7 +49,8 @@ test('C17 an idle worker, and one that is not connected, stop at once', async ()
 	const idle = WorkerProcess.withApp(newQueue(), '--grace', '600');
 	await idle.says(' connected');
 	await idle.stops('SIGTERM');
-	const lost = new WorkerProcess(['worker', './fixtures/app.js', '--grace', '600', '--dsn', 'postgresql://127.0.0.1:1/x']);
+	const nowhere = 'postgresql://127.0.0.1:1/x';
+	const lost = new WorkerProcess(['worker', './fixtures/app.js', '--grace', '600', '--dsn', nowhere]);
 	await lost.says('ECONNREFUSED');
 	await lost.stops('SIGTERM');
 });
@@ -59,13 +60,14 @@ test('C17 a handler that is given up learns of it, and what it returns is not re
 	const app = new App();
 	let reason: unknown;
 	app.handler('long', async (task) => {
+		task.progress(0, 'started');
 		await new Promise((resolve) => task.signal.addEventListener('abort', resolve));
 		reason = task.signal.reason;
 		return 'too late';
 	});
 	const started = startWorker(app, { queue, grace: 100 });
 	const id = await enqueue(pool, 'long', {}, { queue });
-	await untilStatus(id, 'processing');
+	await untilStarted(id);
 	await started.stop();
 	assert.ok(reason instanceof WorkerStopped);
 	assert.deepEqual([(await taskRow(id)).status, (await taskRow(id)).result], ['pending', null]);
@@ -75,7 +77,7 @@ test('C19 after kill -9 another worker gets the task, when the lease ends', asyn
 	const queue = newQueue();
 	const worker = WorkerProcess.withApp(queue, '--lease', '4');
 	const id = await enqueue(pool, 'stuck', {}, { queue });
-	await untilStatus(id, 'processing');
+	await untilStarted(id);
 	worker.kill('SIGKILL');
 	await worker.ended;
 	const attempts: number[] = [];

@@ -62,6 +62,11 @@ export async function untilStatus(id: string, status: TaskRow['status']): Promis
 	});
 }
 
+/** A handler of fixtures/app.ts runs; a task that is processing may still be on its way to the worker. */
+export async function untilStarted(id: string): Promise<void> {
+	await until(`the handler of task ${id} runs`, async () => (await taskRow(id)).progress_message === 'started');
+}
+
 /** To be called once in each file. All ids are above 2^53, where a JavaScript number is rounded. */
 export function setUp(): void {
 	before(async () => {
@@ -72,7 +77,8 @@ export function setUp(): void {
 			DO $$ BEGIN
 				IF to_regrole('${workerRole}') IS NULL THEN CREATE ROLE ${workerRole} LOGIN; END IF;
 			END $$;
-			SELECT jobqueue.grant_access('${workerRole}', 'producer'), jobqueue.grant_access('${workerRole}', 'consumer');
+			SELECT jobqueue.grant_access('${workerRole}', 'producer');
+			SELECT jobqueue.grant_access('${workerRole}', 'consumer');
 			GRANT ALL ON done TO ${workerRole};`);
 	});
 	after(() => pool.end());
@@ -111,7 +117,8 @@ export function startWorker(app: App<any>, options: WorkerOptions, config: pg.Cl
 
 /** Runs a worker while `run` runs. */
 export async function withWorker(
-	app: App<any>, options: WorkerOptions, run: (started: TestWorker) => Promise<void>, config?: pg.ClientConfig | string,
+	app: App<any>, options: WorkerOptions, run: (started: TestWorker) => Promise<void>,
+	config?: pg.ClientConfig | string,
 ): Promise<void> {
 	const started = startWorker(app, options, config);
 	try {
@@ -129,7 +136,8 @@ export class WorkerProcess {
 
 	constructor(args: string[], env: NodeJS.ProcessEnv = {}) {
 		const command = [join(packageRoot, 'dist/cli.js'), ...args];
-		this.child = spawn(process.execPath, command, { env: { ...process.env, ...env }, cwd: join(packageRoot, 'build') });
+		const cwd = join(packageRoot, 'build');
+		this.child = spawn(process.execPath, command, { env: { ...process.env, ...env }, cwd });
 		for (const stream of [this.child.stdout, this.child.stderr])
 			stream?.setEncoding('utf8').on('data', (text: string) => (this.output += text));
 		this.ended = new Promise((resolve) => this.child.on('close', (code, signal) => resolve({ code, signal })));

@@ -24,7 +24,8 @@ test('C23 runTasks works in the transaction of the test, and a rollback undoes a
 		await enqueue(client, 'last', 0, { queue, priority: 1 });
 		await enqueue(client, 'of no interest', 0, { queue });
 		const rows = await runTasks(client, app, { queue });
-		assert.deepEqual(rows.map(({ type, status, result, progressMessage }) => [type, status, result, progressMessage]), [
+		const got = rows.map(({ type, status, result, progressMessage }) => [type, status, result, progressMessage]);
+		assert.deepEqual(got, [
 			['first', 'completed', null, null],
 			['write', 'completed', { wrote: 5 }, 'written'],
 			['write', 'completed', { wrote: 6 }, 'written'],
@@ -53,7 +54,9 @@ test('C23 runTasks does what Discard, Snooze and RetryIn say', async () => {
 	const queue = newQueue();
 	const app = new App();
 	for (const [type, error] of [
-		['discard', new Discard('no')], ['snooze', new Snooze('1 hour')], ['retry', new RetryIn(60_000, new Error('later'))],
+		['discard', new Discard('no')],
+		['snooze', new Snooze('1 hour')],
+		['retry', new RetryIn(60_000, new Error('later'))],
 	] as const)
 		app.handler(type, () => {
 			throw error;
