@@ -5,7 +5,7 @@ import test from 'node:test';
 import { App, enqueue } from 'jobqueue-pg';
 import { Proxy } from './proxy.js';
 import {
-	asServerUser, controlServer, gate, newQueue, ownedByServerUser, pgCtl, pool, setUp, startWorker, taskRow, until,
+	asServerUser, controlServer, gate, newQueue, ownedByServerUser, pgCtl, pool, setUp, sleep, startWorker, taskRow, until,
 	untilStatus, withWorker, workerRole,
 } from './support.js';
 
@@ -37,6 +37,7 @@ test('C18 the server restarts: what has ended meanwhile is reported, and not run
 		pgCtl('stop', '-m', 'fast');
 		await until('it knows', () => log.some((line) => /terminat|ENOENT|connect/.test(line) && line !== 'connected'));
 		gates[0]!.open(); // ends while there is no server
+		await sleep(1500); // some attempts in vain
 		pgCtl('start');
 		await untilStatus(ids[0]!, 'completed');
 		gates[1]!.open(); // ends afterwards
