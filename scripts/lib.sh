@@ -182,7 +182,7 @@ tools_for() {
 		meta) echo prove JSON::PP ;;
 		spot) echo venv ;;
 		build) echo g++ make server-headers server clang++ python3 ;;
-		server | examples | demo) echo g++ make server-headers server ;;
+		server | examples | clients | demo) echo g++ make server-headers server ;;
 		regress | isolation) echo g++ make server-headers server pg_regress ;;
 		cron) echo g++ make server-headers server node npm ;;
 		bench) echo g++ make server-headers server python3 ;;

@@ -11,7 +11,8 @@ my $except = qr{^expected/|/expected/|^test/cron/expressions\.txt$|\.(?:svg|json
 
 my @files = grep { -f && !/$except/ }
 	glob('src/*.?pp src/*/*.?pp src/*/*/*.?pp src/sql/*.sql sql/* scripts/* examples/*.ts'),
-	glob('jobqueue--*--*.sql test/* test/*/* test/*/*/* test/*/*/*/*');
+	glob('jobqueue--*--*.sql test/* test/*/* test/*/*/* test/*/*/*/*'),
+	glob('clients/*/src/* clients/*/src/*/* clients/*/src/*/*/* clients/*/test*/* clients/*/test*/*/*');
 ok(@files > 100, 'there are files');
 for my $file (@files) {
 	open my $in, '<:encoding(UTF-8)', $file or die "$file: $!\n";

@@ -21,6 +21,10 @@ my $meta = decode_json(slurp('META.json'));
 is($meta->{version}, $version, 'META.json: version');
 is($meta->{provides}{jobqueue}{version}, $version, 'META.json: version provided');
 
+is(decode_json(slurp('clients/node/package.json'))->{version}, $version, 'clients/node/package.json: version');
+is((slurp('clients/python/pyproject.toml') =~ /^version *= *"([^"]+)"/m)[0], $version,
+	'clients/python/pyproject.toml: version');
+
 my @mentioned = slurp('README.md') =~ /\bversion ([0-9]+\.[0-9]+\.[0-9]+)/gi;
 ok(@mentioned > 0, "README.md says \"version $version\"");
 is($_, $version, 'README.md: version') for @mentioned;

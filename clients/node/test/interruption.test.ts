@@ -5,7 +5,8 @@ import test from 'node:test';
 import { App, enqueue } from 'jobqueue-pg';
 import { Proxy } from './proxy.js';
 import {
-	asServerUser, controlServer, gate, newQueue, ownedByServerUser, pgCtl, pool, setUp, sleep, startWorker, taskRow, until,
+	asServerUser, controlServer, gate, newQueue, ownedByServerUser, pgCtl, pool, setUp, sleep, startWorker, taskRow,
+	until,
 	untilStatus, withWorker, workerRole,
 } from './support.js';
 
