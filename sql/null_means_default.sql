@@ -81,5 +81,14 @@ SELECT count(DISTINCT id) FROM generate_series(1, 10) n, LATERAL jobqueue.enqueu
 	CASE WHEN n > 5 THEN '{"n": 1}'::jsonb END, priority => CASE WHEN n % 2 = 0 THEN 3 END) id;
 SELECT payload, priority, count(*) FROM jobqueue.tasks WHERE type = 'nd-rows' GROUP BY payload, priority ORDER BY 1, 2;
 SELECT jobqueue.delete_tasks(type => 'nd-rows', max_tasks => NULL);
+-- another declaration counts at once, and its rollback, too
+SELECT count(*) FROM jobqueue.next_runs('@daily', NULL);
+BEGIN;
+CREATE OR REPLACE FUNCTION jobqueue.next_runs(cron text, n integer DEFAULT 2, time_zone text DEFAULT 'UTC',
+	after timestamptz DEFAULT pg_catalog.now())
+	RETURNS SETOF timestamptz LANGUAGE C STABLE AS '$libdir/jobqueue', 'jobqueue_next_runs';
+SELECT count(*) FROM jobqueue.next_runs('@daily', NULL);
+ROLLBACK;
+SELECT count(*) FROM jobqueue.next_runs('@daily', NULL);
 SELECT jobqueue.unregister_handler('nd-handled');
 DROP FUNCTION nd_handler;

@@ -3,48 +3,9 @@
  */
 #include "api/arguments.hpp"
 
-extern "C" {
-#include "executor/executor.h"
-#include "nodes/nodeFuncs.h"
-#include "utils/datum.h"
-}
+#include "api/declared_defaults.hpp"
 
 namespace jobqueue {
-
-/* The default expressions of a function's last input arguments; "missing" is the number of those without. C region. */
-static List *declared_defaults(Oid function, int *missing) {
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	bool isnull;
-	const Datum expressions = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults, &isnull);
-	List *const defaults =
-		isnull ? NIL : castNode(List, static_cast<Node *>(stringToNode(TextDatumGetCString(expressions))));
-	*missing = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple))->pronargs - list_length(defaults);
-	ReleaseSysCache(tuple);
-	return defaults;
-}
-
-/* The default of an argument, in the current memory context; null if it has none. C region. */
-static NullableDatum declared_default(Oid function, int n) {
-	NullableDatum result = {0, true};
-	int missing;
-	List *const defaults = declared_defaults(function, &missing);
-	if (n < missing || n >= missing + list_length(defaults))
-		return result;
-	auto *const expression = static_cast<Expr *>(list_nth(defaults, n - missing));
-	EState *const state = CreateExecutorState();
-	result.value =
-		ExecEvalExprSwitchContext(ExecPrepareExpr(expression, state), GetPerTupleExprContext(state), &result.isnull);
-	if (!result.isnull) {
-		int16 length;
-		bool by_value;
-		get_typlenbyval(exprType(reinterpret_cast<Node *>(expression)), &length, &by_value);
-		result.value = datumCopy(result.value, by_value, length);
-	}
-	FreeExecutorState(state);
-	return result;
-}
 
 void Arguments::require(int n, const char *name) const {
 	if (!is_null(n))

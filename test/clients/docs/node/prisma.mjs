@@ -20,6 +20,9 @@ const [{ id }] = await prisma.$queryRaw`SELECT jobqueue.enqueue('check', ${JSON.
 await assert.rejects(prisma.$queryRaw`SELECT * FROM jobqueue.claim(types => ${['check']})`, /interval/);
 const left = await prisma.task.findUniqueOrThrow({ where: { id } });
 assert.deepEqual([left.status, left.payload], ['processing', [1, 2]]);
+await prisma.$queryRaw`SELECT jobqueue.enqueue('check', '{"n": 1}', timeout => '1 minute') AS id`;
+const [{ task }] = await prisma.$queryRaw`SELECT jobqueue.claim_json(types => ${['check']}) AS task`;
+assert.deepEqual([task.attempts, task.payload, typeof task.id, task.timeout], [1, { n: 1 }, 'number', '00:01:00']);
 
 const schedule = (tx, sql) => tx.$queryRawUnsafe(sql);
 await assert.rejects(schedule(prisma, "SELECT jobqueue.schedule('check', '@yearly', 'check')"), /void/);
