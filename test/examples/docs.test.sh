@@ -129,7 +129,7 @@ for status in $(sed -n '/is_one_of(status_now, {"pending".*"failed"/s/[^"]*"\([a
 done
 
 # --- links lead somewhere
-for file in README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md "$REFERENCE"; do
+for file in *.md doc/*.md clients/*.md clients/*/README.md; do
 	while read -r link; do
 		target=${link%%#*}
 		anchor=${link#"$target"}
@@ -137,7 +137,7 @@ for file in README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md "$REFERENCE"; do
 		[[ -z $target ]] || path=$(dirname "$file")/$target
 		[[ -e $path ]] || { fault "$file: a link to $target, which is not there"; continue; }
 		[[ -z $anchor ]] ||
-			sed -n 's/^##* //p' "$path" | tr '[:upper:] ' '[:lower:]-' | tr -d '.,`' |
+			sed -n 's/^##* //p' "$path" | tr '[:upper:] ' '[:lower:]-' | tr -cd 'a-z0-9_\n-' |
 			grep -x -- "${anchor#\#}" >/dev/null ||
 			fault "$file: a link to $link, where there is no such heading"
 	done < <(grep -oE '\]\([^)]+\)' "$file" | sed 's/^](//; s/)$//' | grep -v '^https\{0,1\}:')
