@@ -78,11 +78,17 @@ def holds_nothing(worker: WorkerProcess) -> bool:
 
 
 def test_C21_nothing_is_lost(launch: Launch, queue: str, server: Server) -> None:
-    options = ("--lease", "3600", "--grace", "60", "--concurrency", "20")
+    rounds = max(3, SECONDS // STOP_EVERY)
+    restarts = {rounds // 3, 2 * rounds // 3}
+
+    def launch_one(n: int) -> WorkerProcess:
+        # a short grace gives tasks back, but is not enough for a server that is down
+        grace = "60" if n in restarts else "0.02"
+        return launch("--lease", "3600", "--grace", grace, "--concurrency", "20")
+
     producer = Producer(queue)
     producer.start()
-    worker = launch(*options)
-    rounds = max(3, SECONDS // STOP_EVERY)
+    worker = launch_one(0)
     for n in range(rounds):
         time.sleep(STOP_EVERY * (0.9 + random.random() / 5))  # this is the load, not a wait for something
         if n == rounds // 3:
@@ -90,7 +96,7 @@ def test_C21_nothing_is_lost(launch: Launch, queue: str, server: Server) -> None
         worker.process.send_signal(signal.SIGTERM)
         if n == 2 * rounds // 3:
             server.control("restart", "-m", "fast")
-        following = launch(*options)
+        following = launch_one(n + 1)
         assert worker.ends() == 0, worker.output()
         assert holds_nothing(worker), worker.output()
         assert "ERROR" not in worker.output(), worker.output()

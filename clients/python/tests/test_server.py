@@ -77,16 +77,21 @@ def test_C12_deaf_behind_a_pooler(admin: Conn, start: Start, queue: str, pooler:
 def test_C18_the_server_restarts(
     admin: Conn, start: Start, queue: str, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     app = App()
     runs: list[Any] = []
+    ended: list[Any] = []
     go: dict[str, threading.Event] = {"meanwhile": threading.Event(), "later": threading.Event()}
 
     @app.handler("t")
     def handler(task: Task) -> Any:
         runs.append(task.payload)
         assert task.payload not in go or go[task.payload].wait(LIMIT)
+        ended.append(task.payload)
         return task.payload
+
+    def failures() -> int:
+        return sum("connecting again" in record.getMessage() for record in caplog.records)
 
     start(app)
     ids = {payload: enqueue(admin, "t", payload, queue=queue) for payload in go}
@@ -96,6 +101,9 @@ def test_C18_the_server_restarts(
     server.stop()
     until("the worker notices", lambda: "connecting again" in caplog.text)
     go["meanwhile"].set()
+    until("it ends", lambda: ended == ["meanwhile"])
+    before = failures()
+    until("the worker has tried again", lambda: failures() >= before + 2)
     server.start()
     with psycopg.connect(autocommit=True) as conn:
         until_status(conn, ids["meanwhile"], "completed")
@@ -107,7 +115,7 @@ def test_C18_the_server_restarts(
         for n in range(3):
             assert wait_for(conn, enqueue(conn, "t", n, queue=queue), timedelta(seconds=LIMIT)) is not None
     assert runs == [*go, 0, 1, 2]
-    messages = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
     assert len([message for message in messages if "connecting again" in message]) == 1
     assert len([message for message in messages if "cannot listen" in message]) == 1
     assert len([message for message in messages if message.startswith("connected")]) == 2

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,61 @@ def test_C17_stop_at_any_moment(admin: Conn, queue: str) -> None:
     asyncio.run(work())
     left = "SELECT count(*) FROM jobqueue.tasks WHERE id = ANY (%s) AND status NOT IN ('pending', 'completed')"
     assert admin.execute(left, [ids]).fetchone() == (0,)
+
+
+def test_C17_stop_while_a_notification_comes(admin: Conn, queue: str) -> None:
+    """Before Python 3.12, asyncio.wait_for() swallows a cancellation that comes together with what it waits for."""
+    app = App()
+    app.handler("t")(lambda task: None)
+    listening = "SELECT FROM pg_stat_activity WHERE usename = 'client' AND query LIKE 'LISTEN%' AND state = 'idle'"
+
+    async def stop(steps_before: int, steps_after: int) -> None:
+        worker = Worker(app, CLIENT, queue=queue)
+        running = asyncio.ensure_future(worker.run_async())
+        while not admin.execute(listening).fetchall():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        for _ in range(steps_before):
+            await asyncio.sleep(0)
+        if steps_after:
+            worker.stop()
+        for _ in range(steps_after):
+            await asyncio.sleep(0)
+        admin.execute("NOTIFY task_queue")
+        time.sleep(0.15)  # the loop stands still; at its next step it finds the notification, and timers that are due
+        for _ in range(steps_before):
+            await asyncio.sleep(0)
+        worker.stop()
+        await asyncio.wait_for(running, LIMIT)
+        until("it has disconnected", lambda: not admin.execute(listening).fetchall())
+
+    for steps in range(8):
+        asyncio.run(stop(steps, 0))
+        asyncio.run(stop(0, steps))
+
+
+def test_C17_a_program_with_a_handler_that_does_not_end(admin: Conn, queue: str, tmp_path: Path) -> None:
+    program = (
+        "import logging, sys, jobqueue, handlers; from datetime import timedelta; logging.basicConfig(level='INFO')\n"
+        "jobqueue.Worker(handlers.app, queue=sys.argv[1], grace=timedelta(0)).run()"
+    )
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, queue],
+            cwd=os.path.dirname(__file__),
+            env={**os.environ, "PGUSER": "client", "PYTHONDONTWRITEBYTECODE": "1"},
+            stderr=out,
+        )
+    try:
+        id = enqueue(admin, "stubborn", queue=queue)
+        until_status(admin, id, "processing")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert row(admin, "status", id) == ("pending",)
 
 
 def test_C19_killed(admin: Conn, launch: Launch, queue: str, tmp_path: Path) -> None:

@@ -417,6 +417,7 @@ def test_C15_the_row_is_locked_for_longer_than_the_lease(admin: Conn, start: Sta
         assert finish(admin, add(admin, queue, "short", n)) == ("completed", n)
     go.set()
     assert finish(admin, id) == ("completed", None)
+    assert row(admin, "attempts", id) == (1,)
 
 
 @pytest.fixture

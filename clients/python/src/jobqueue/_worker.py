@@ -154,8 +154,8 @@ class Worker:
                 if not self._is_finished():
                     raise
             except (psycopg.Error, OSError) as error:
-                if self._is_connected is not False:
-                    log.warning("%s: connecting again", str(error).strip() or type(error).__name__)
+                level = logging.DEBUG if self._is_connected is False else logging.WARNING
+                log.log(level, "%s: connecting again", str(error).strip() or type(error).__name__)
                 self._is_connected = False
                 if self._is_out_of_time():
                     self._leave()
