@@ -164,11 +164,13 @@ def test_C20_a_standby_is_promoted(directory: Path, server: Server, queue: str, 
     standby = Server(directory / "b", server.owner)
     for member in (primary, standby):
         member.run("mkdir", str(member.directory))
-    server.run("initdb", "-D", str(primary.directory / "data"), "-U", "postgres", "-A", "trust", "-N")
+    # a database without an encoding, in which psycopg returns bytes where it is not told one
+    encoding = ["-E", "SQL_ASCII", "--locale=C"]
+    server.run("initdb", "-D", str(primary.directory / "data"), "-U", "postgres", "-A", "trust", "-N", *encoding)
     configure(primary)
     primary.start()
     try:
-        with psycopg.connect(host=str(primary.directory), user="postgres", dbname="postgres", autocommit=True) as conn:
+        with administer(primary) as conn:
             conn.execute("CREATE EXTENSION jobqueue")
             conn.execute("CREATE ROLE client LOGIN")
             for access in ("producer", "consumer"):
@@ -184,6 +186,12 @@ def test_C20_a_standby_is_promoted(directory: Path, server: Server, queue: str, 
         for member in (primary, standby):
             if (member.directory / "data" / "postmaster.pid").exists():
                 member.control("stop", "-m", "immediate")
+
+
+def administer(member: Server) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        host=str(member.directory), user="postgres", dbname="postgres", client_encoding="utf8", autocommit=True
+    )
 
 
 def configure(member: Server) -> None:
@@ -207,7 +215,7 @@ def fail_over(primary: Server, standby: Server, queue: str, start: Start) -> Non
 
     # the standby comes first: it does not do, as long as it is one
     start(app, f"host={standby.directory},{primary.directory} port=5432,5432 user=client dbname=postgres")
-    with psycopg.connect(host=str(primary.directory), user="postgres", dbname="postgres", autocommit=True) as conn:
+    with administer(primary) as conn:
         conn.execute("SET synchronous_commit = 'remote_apply'")
         first = enqueue(conn, "t", "first", queue=queue)
         until_status(conn, first, "completed")
@@ -218,7 +226,7 @@ def fail_over(primary: Server, standby: Server, queue: str, start: Start) -> Non
         until("the standby has all", lambda: conn.execute(replayed, [now]).fetchone() == (True,))
     primary.control("stop", "-m", "immediate")
     standby.control("promote")
-    with psycopg.connect(host=str(standby.directory), user="postgres", dbname="postgres", autocommit=True) as conn:
+    with administer(standby) as conn:
         second = enqueue(conn, "t", "second", queue=queue)
         until_status(conn, second, "completed")
         go.set()
