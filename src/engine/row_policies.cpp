@@ -9,14 +9,13 @@
 #include "engine/access.hpp"
 #include "engine/quotas.hpp"
 #include "engine/store/quotas.hpp"
+#include "pg/extension.hpp"
 
 namespace jobqueue {
 
 /* C region. */
 PolicyTable policy_table_of(Oid relation) {
-	const Oid schema = get_namespace_oid("jobqueue", true);
-	if (!OidIsValid(schema) || get_rel_namespace(relation) != schema ||
-		!OidIsValid(get_extension_oid("jobqueue", true)))
+	if (!is_in_own_schema(relation))
 		return PolicyTable::not_ours;
 	const std::string_view name = get_rel_name(relation);
 	if (name == "tasks" || name.starts_with("tasks_"))

@@ -1,9 +1,16 @@
 /*
- * extension.cpp -- see extension.hpp. C++ region; what is given to guard is C.
+ * extension.cpp -- see extension.hpp. C++ region, but where it says otherwise; what is given to guard is C.
  */
 #include "pg/extension.hpp"
 
 namespace jobqueue {
+
+/* C region. */
+bool is_in_own_schema(Oid relation) {
+	const Oid schema = get_namespace_oid("jobqueue", true);
+	return OidIsValid(relation) && OidIsValid(schema) && get_rel_namespace(relation) == schema &&
+		   OidIsValid(get_extension_oid("jobqueue", true));
+}
 
 std::optional<Extension> installed_extension() {
 	struct Found {

@@ -2,7 +2,7 @@
  * extension.hpp -- the extension as it is installed in this database. Its version need not be that of this library:
  * between the installation of a new library and ALTER EXTENSION jobqueue UPDATE they differ.
  *
- * C++ region.
+ * C++ region, but where it says otherwise.
  */
 #pragma once
 
@@ -20,6 +20,9 @@ struct Extension {
 
 /* None if it is not installed. Needs a transaction, but no Session. */
 std::optional<Extension> installed_extension();
+
+/* Is the relation in the schema of the extension, which is installed? C region. */
+bool is_in_own_schema(Oid relation);
 
 /*
  * Was this error caused by the version of the extension: is something missing in the database, and are the versions

@@ -10,6 +10,8 @@
  */
 #include "server/own_objects.hpp"
 
+#include "pg/extension.hpp"
+
 extern "C" {
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
@@ -34,12 +36,6 @@ Oid extension_if_installed() {
 	return get_extension_oid("jobqueue", true);
 }
 
-bool is_in_schema(Oid relation) {
-	const Oid schema = get_namespace_oid("jobqueue", true);
-	return OidIsValid(relation) && OidIsValid(schema) && get_rel_namespace(relation) == schema &&
-		   OidIsValid(extension_if_installed());
-}
-
 bool may_do_as_owner(Oid relation) {
 	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	if (!HeapTupleIsValid(tuple))
@@ -54,7 +50,7 @@ Oid own_relation(const RangeVar *name) {
 	if (name == nullptr)
 		return InvalidOid;
 	const Oid relation = RangeVarGetRelid(name, NoLock, true);
-	return is_in_schema(relation) && may_do_as_owner(relation) ? relation : InvalidOid;
+	return is_in_own_schema(relation) && may_do_as_owner(relation) ? relation : InvalidOid;
 }
 
 bool is_own_index(const char *name) {

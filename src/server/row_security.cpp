@@ -79,7 +79,7 @@ bool is_dump_of_own_table(const Node *command) {
 		if (copy->is_from || copy->relation == nullptr)
 			return false;
 		const Oid table = RangeVarGetRelid(copy->relation, NoLock, true);
-		return OidIsValid(table) && policy_table_of(table) != PolicyTable::not_ours && reads_all_data();
+		return policy_table_of(table) != PolicyTable::not_ours && reads_all_data();
 	}
 	if (nodeTag(command) == T_DeclareCursorStmt) {
 		const Node *const query = reinterpret_cast<const DeclareCursorStmt *>(command)->query;
